@@ -1,0 +1,3 @@
+"""Face recognition daemon for an unattended door camera."""
+
+__version__ = "0.1.0"

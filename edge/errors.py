@@ -1,0 +1,85 @@
+"""Everything that can go wrong, by the attitude it calls for.
+
+A message says what is wrong, where, and how to mend it, in one line, and never holds a secret, an
+image, an embedding or a subject's name. A stranger at the door is a decision, never an exception.
+"""
+
+
+class EdgeError(Exception):
+    """Root of all errors of this package."""
+
+
+# Refuse to start: exit 78 (EX_CONFIG, sysexits.h) with one clear line. In a reload: keep the last good.
+
+
+class ConfigError(EdgeError):
+    """The configuration cannot be used."""
+
+
+class ModelError(EdgeError):
+    """A model cannot be used."""
+
+
+class ModelMissingError(ModelError):
+    """The model's file is not installed."""
+
+
+class ModelIntegrityError(ModelError):
+    """The model's bytes, or what it computes, are not what the manifest promises."""
+
+
+class ModelShapeError(ModelError):
+    """The model's inputs or outputs are not what the manifest declares."""
+
+
+# Keep the last good.
+
+
+class GalleryError(EdgeError):
+    """A gallery cannot be read, written or used."""
+
+
+class ModelMismatchError(GalleryError):
+    """Templates of another embedder: never mixed, never compared."""
+
+
+# Retry with back-off and jitter.
+
+
+class CameraError(EdgeError):
+    """A camera cannot be opened or read."""
+
+
+class LinkError(EdgeError):
+    """The broker cannot be reached or refuses us."""
+
+
+class OutboxError(EdgeError):
+    """The outbox cannot be opened or written."""
+
+
+# Tell the caller.
+
+
+class MediaError(EdgeError):
+    """A photo or a clip cannot be read."""
+
+
+class EnrollmentError(EdgeError):
+    """A subject cannot be enrolled."""
+
+
+class NoFaceError(EnrollmentError):
+    """The photo shows no face."""
+
+
+class ManyFacesError(EnrollmentError):
+    """The photo shows more than one face."""
+
+
+class LowQualityError(EnrollmentError):
+    """The face is too small, too blurred, too dark or turned away."""
+
+
+class CollisionError(EnrollmentError):
+    """The face is already enrolled as another subject."""
