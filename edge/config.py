@@ -6,10 +6,12 @@ configuration itself; the tables are described in `settings`.
 
 import os
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import BaseModel, Field, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from edge.errors import ConfigError
@@ -29,6 +31,20 @@ Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,32}$")]
 """A name that is safe in a topic and in a file name."""
 
 MAX_CONFIG_BYTES = 256 * 1024
+
+
+MAX_DECODED_PIXELS = 1 << 26
+"""64 Mpx: above any camera or phone, far below what fills the memory of a small board."""
+
+
+def limit_decoders() -> None:
+    """Bound what OpenCV's decoders accept; has to run before OpenCV is imported, which reads this once."""
+    os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_DECODED_PIXELS))
+    # Streams: RTSP over TCP, nothing buffered ahead, and no protocol that could reach files of this device.
+    os.environ.setdefault(
+        "OPENCV_FFMPEG_CAPTURE_OPTIONS",
+        "rtsp_transport;tcp|fflags;nobuffer|protocol_whitelist;rtsp,rtsps,rtp,srtp,tcp,udp,tls,http,https",
+    )
 
 
 def default_state_dir() -> Path:
@@ -160,3 +176,25 @@ def _explain(error: ValidationError) -> list[str]:
             what = "unknown key; remove it or correct its spelling"
         lines.append(f"{where}: {what[:1].lower()}{what[1:]}")
     return lines
+
+
+def explain(settings: BaseModel, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """Yield (key, value, meaning) of every setting in force; secrets and credentials are masked."""
+    for name, field in type(settings).model_fields.items():
+        key, value = f"{prefix}{name}", getattr(settings, name)
+        if isinstance(value, BaseModel):
+            yield from explain(value, f"{key}.")
+        elif isinstance(value, dict) and value:
+            for entry, table in value.items():
+                yield from explain(table, f"{key}.{entry}.")
+        else:
+            shown = redact(value) if isinstance(value, str) else "unset" if value is None else str(value)
+            yield key, shown, field.description or ""
+
+
+def redact(source: str) -> str:
+    """Return a source that is safe to show: no user, password or query of a URL."""
+    parts = urlsplit(source)
+    if not parts.scheme or not parts.netloc:
+        return source
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

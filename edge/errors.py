@@ -39,6 +39,10 @@ class GalleryError(EdgeError):
     """A gallery cannot be read, written or used."""
 
 
+class GalleryIntegrityError(GalleryError):
+    """The bytes of a gallery are not what was written: torn, corrupt or forged."""
+
+
 class ModelMismatchError(GalleryError):
     """Templates of another embedder: never mixed, never compared."""
 

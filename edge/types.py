@@ -189,12 +189,15 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The answer for one probe: MATCH with its subject, or REJECT with its reason."""
+    """The answer for one probe: MATCH with its subject, or REJECT with its reason.
+
+    For a whole visit also NO_DECISION, where `score` is None if no shot could be compared.
+    """
 
     event_type: EventType
     reason: Reason | None
     subject: Subject | None
-    score: Score
+    score: Score | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,32 @@
+"""Entry point of `edge` and `python -m edge`: one clear line for every error, and the exit codes."""
+
+import sys
+
+from edge.config import limit_decoders
+from edge.errors import ConfigError, EdgeError, ModelError
+
+EX_FAILURE = 1
+EX_CONFIG = 78
+"""Source: sysexits.h; systemd does not restart a unit that lists it in RestartPreventExitStatus."""
+
+
+def main() -> None:
+    """Run the command line."""
+    limit_decoders()  # before OpenCV is imported, which reads its limits once
+    from edge.cli.app import app
+
+    try:
+        app()
+    except (ConfigError, ModelError) as error:
+        print(f"edge: {error}", file=sys.stderr)
+        sys.exit(EX_CONFIG)
+    except EdgeError as error:
+        print(f"edge: {error}", file=sys.stderr)
+        sys.exit(EX_FAILURE)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone, `edge replay ... | head`
+        sys.exit(EX_FAILURE)
+
+
+if __name__ == "__main__":
+    main()

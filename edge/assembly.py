@@ -1,0 +1,139 @@
+"""Put the parts together as the settings say: the only file that names concrete models and classes.
+
+Everything below takes plain values; everything above takes what is built here.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from uuid import uuid4
+
+from edge.camera.motion import MotionGate
+from edge.camera.sources import Camera
+from edge.camera.factory import open_camera
+from edge.clock import Clock
+from edge.config import Settings
+from edge.errors import ConfigError
+from edge.eventids import uuid7
+from edge.face import manifest as manifests
+from edge.face.detector import Detector
+from edge.face.embedder import Embedder
+from edge.face.manifest import Manifest
+from edge.face.quality import QualityGate
+from edge.face.session import Session, self_test
+from edge.face.weights import load_verified
+from edge.gallery.decision import Calibration, DecisionRule
+from edge.gallery.gallery import Gallery
+from edge.gallery.matcher import DenseMatcher
+from edge.gallery.store import GalleryStore
+from edge.metrics import Metrics
+from edge.pipeline import Pipeline
+from edge.presence import VisitRule
+from edge.recognizer import Recognizer
+from edge.types import ModelStamp
+
+PHOTO_SIDE_PX = 640
+"""Photos are searched larger than frames: the face may be small in them, and it is done once."""
+
+
+def load_session(name: str, kind: str, settings: Settings) -> tuple[Manifest, Session]:
+    """Load a model by name from verified bytes and run its self-test.
+
+    Raises:
+        ConfigError: The model is of another kind.
+        ModelError: It is unknown, absent, damaged or computes something else than it should.
+    """
+    manifest = manifests.load(name)
+    if manifest.kind != kind:
+        raise ConfigError(f"recognition.{kind}: {name!r} is a {manifest.kind}; see `edge models list`")
+    session = Session.of(
+        manifest, load_verified(manifest, settings.models_path), threads=settings.recognition.threads
+    )
+    self_test(session, manifest)
+    return manifest, session
+
+
+def build_recognizer(
+    settings: Settings, gallery: Gallery | None = None, *, side_px: int | None = None
+) -> Recognizer:
+    """Load both models and join them with a gallery; none: the current one of the state directory.
+
+    `side_px` is what frames are reduced to for detection instead of the configured width.
+
+    Raises:
+        ModelError, GalleryError, ConfigError: One of them cannot be used.
+    """
+    values = settings.recognition
+    _, detector = load_session(values.detector, "detector", settings)
+    manifest, embedder = load_session(values.embedder, "embedder", settings)
+    if gallery is None:
+        gallery = gallery_store(settings).load(manifest.model_id, embedding_dim(manifest))
+    return Recognizer(
+        detector=Detector(
+            detector, max_side_px=side_px or values.detector_width, min_score=values.detector_score
+        ),
+        gate=QualityGate(
+            min_face_px=values.min_face_px,
+            min_sharpness=values.min_sharpness,
+            max_yaw_deg=values.max_yaw_deg,
+            min_score=values.detector_score,
+        ),
+        embedder=Embedder(embedder, manifest),
+        matcher=DenseMatcher(gallery),
+        rule=decision_rule(settings, manifest),
+        stamp=ModelStamp(manifest.name, manifest.sha256, gallery.version),
+    )
+
+
+def embedding_dim(manifest: Manifest) -> int:
+    """Return the length of the embedder's vectors."""
+    if manifest.output.dim is None:
+        raise ConfigError(
+            f"recognition.embedder: {manifest.name!r} is not an embedder; see `edge models list`"
+        )
+    return manifest.output.dim
+
+
+def decision_rule(settings: Settings, manifest: Manifest) -> DecisionRule:
+    """Return the rule that turns a match into a decision.
+
+    Raises:
+        ConfigError: A target is set, but the embedder was never calibrated.
+    """
+    table = manifest.calibration
+    if settings.decision.threshold is None and table is None:
+        raise ConfigError(
+            f"decision.target_fpir: the embedder {manifest.name!r} has no calibration; set decision.threshold"
+        )
+    return DecisionRule(
+        target_fpir=settings.decision.target_fpir if settings.decision.threshold is None else None,
+        threshold=settings.decision.threshold,
+        margin=settings.decision.margin,
+        calibration=Calibration(table.thresholds, table.fmr) if table else None,
+    )
+
+
+def gallery_store(settings: Settings) -> GalleryStore:
+    """Return the store of this device's gallery."""
+    return GalleryStore(settings.gallery_path, keep_versions=settings.gallery.keep_versions)
+
+
+def visit_rule(settings: Settings) -> VisitRule:
+    """Return the rule by which a visit is concluded."""
+    values = settings.decision
+    return VisitRule(values.min_shots, values.max_shots, values.patience_s, values.cooldown_s)
+
+
+def build_pipeline(
+    camera: str, settings: Settings, *, metrics: Metrics, clock: Clock, live: bool = True
+) -> Pipeline:
+    """Return a fresh pipeline for one camera; not `live`: frames come faster than life."""
+    return Pipeline(
+        camera,
+        visit_rule(settings),
+        gate=MotionGate() if settings.recognition.motion_gate else None,
+        metrics=metrics,
+        new_event_id=lambda: str(uuid7(clock.now())),
+        new_visit_id=lambda: f"v-{uuid4().hex[:12]}",
+        clock=clock.monotonic,
+        live=live,
+    )

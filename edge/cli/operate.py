@@ -1,0 +1,74 @@
+"""Commands of whoever operates a device: run, check, schema."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from edge import config, logs
+from edge.assembly import build_recognizer, gallery_store
+from edge.config import Settings
+from edge.daemon import Daemon
+from edge.mqtt.codec import json_schemas
+
+SYSTEM_CONFIG = Path("/etc/edge/edge.toml")
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help=f"Settings file; {SYSTEM_CONFIG} where it exists, else defaults."),
+]
+
+
+def load_settings(path: Path | None) -> Settings:
+    """Read the settings file named, or the system's where there is one, or the defaults."""
+    if path is None and SYSTEM_CONFIG.is_file():
+        path = SYSTEM_CONFIG
+    return config.load(path)
+
+
+def run(config_file: ConfigOption = None) -> None:
+    """Run the daemon until SIGTERM or SIGINT."""
+    settings = load_settings(config_file)
+    logs.set_up(settings.log.format, settings.log.level)
+    Daemon(settings, lambda: load_settings(config_file)).run()
+
+
+def check(config_file: ConfigOption = None) -> None:
+    """Explain a configuration: every value in force, and what the daemon would do with it. Changes nothing."""
+    settings = load_settings(config_file)
+    console = Console(highlight=False, soft_wrap=True)
+    table = Table("setting", "value", "meaning", title=str(config_file or "defaults"))
+    for key, value, meaning in config.explain(settings):
+        table.add_row(key, value, meaning)
+    console.print(table)
+    recognizer = build_recognizer(settings)
+    gallery = gallery_store(settings).load(recognizer.embedder.model_id)
+    threshold = recognizer.rule.threshold_for(gallery.size)
+    console.print(
+        f"models     {recognizer.stamp.embedder} verified in {settings.models_path}\n"
+        f"gallery    version {gallery.version}, {gallery.size} subjects in {settings.gallery_path}\n"
+        f"threshold  {threshold:.3f} for {gallery.size} subjects\n"
+        f"broker     {settings.mqtt.host}:{settings.mqtt.port}, topics below edge/v1/{settings.site}/{settings.device}/"
+    )
+    for name, camera in settings.cameras.items():
+        source = config.redact(camera.source) if camera.source else " ".join(camera.command or ())
+        console.print(f"camera     {name}: {source}")
+    if not settings.cameras:
+        console.print("camera     none: add a table [cameras.front] with source or command")
+
+
+def schema(
+    out: Annotated[Path | None, typer.Option(help="Write one file per message into this directory.")] = None,
+) -> None:
+    """Print the JSON Schema of every MQTT message, or write them to a directory."""
+    schemas = json_schemas()
+    if out is None:
+        typer.echo(json.dumps(schemas, indent=2))
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    for name, document in schemas.items():
+        (out / f"{name}.schema.json").write_text(json.dumps(document, indent=2) + "\n")
+    typer.echo(f"{len(schemas)} schemas written to {out}")

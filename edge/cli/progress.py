@@ -1,0 +1,38 @@
+"""Progress of long work: a bar on a terminal, plain lines elsewhere."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+PLAIN_STEP = 0.25
+"""Share of the work between two plain lines."""
+
+Step = Callable[[str, float, float], None]
+"""What long work calls: what it does now, how much is done, and how much there is (0: not known)."""
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Step]:
+    """Show the progress of one piece of work on standard error."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
+        with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
+            task = bar.add_task(title, total=None)
+
+            def draw(what: str, done: float, total: float) -> None:
+                bar.update(task, description=f"{title}: {what}", completed=done, total=total or None)
+
+            yield draw
+        return
+    told: dict[str, float] = {}
+
+    def write(what: str, done: float, total: float) -> None:
+        share = done / total if total else 0.0
+        if what not in told or share - told[what] >= PLAIN_STEP:
+            told[what] = share
+            console.print(f"{title}: {what} {share:.0%}" if total else f"{title}: {what}", highlight=False)
+
+    yield write

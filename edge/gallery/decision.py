@@ -1,0 +1,133 @@
+"""Whose face is it, if anybody's: a threshold that follows the gallery's size, a margin, and the reasons.
+
+Decides about one probe; how often a visit is looked at before it is concluded is `presence`'s business.
+"""
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from edge.errors import ConfigError, ModelError
+from edge.types import Candidate, Decision, EventType, Match, Reason, Score
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """False match rate over threshold of one embedder: `fmr[i]` of impostor pairs score >= `thresholds[i]`.
+
+    Raises:
+        ModelError: Thresholds in [-1, 1] must rise, rates in (0, 1] must fall.
+    """
+
+    thresholds: Sequence[float]
+    fmr: Sequence[float]
+
+    def __post_init__(self) -> None:
+        if len(self.thresholds) != len(self.fmr) or len(self.fmr) < 2:
+            raise ModelError("calibration: thresholds and fmr must be equally long, two or more")
+        rising = all(a < b for a, b in pairwise(self.thresholds))
+        if not (rising and all(-1 <= threshold <= 1 for threshold in self.thresholds)):
+            raise ModelError("calibration: thresholds must rise and lie in [-1, 1]")
+        falling = all(a >= b for a, b in pairwise(self.fmr)) and self.fmr[0] > self.fmr[-1]
+        if not (falling and all(0 < rate <= 1 for rate in self.fmr)):
+            raise ModelError("calibration: fmr must fall and lie in (0, 1]")
+
+    def threshold_at(self, fmr: float) -> float:
+        """Return the lowest threshold whose false match rate is at most `fmr`, in (0, 1).
+
+        Between two entries the logarithm of the rate is a straight line. Above the first rate the first
+        threshold is returned, never a lower one. Below the last rate the line through the last decade of
+        the table (all of it where it is shorter) is continued: impostor tails bend downwards on this scale
+        (FINDINGS 2: .068, .057, .050 per decade), so that the line lies above the true rate and the
+        threshold is rather too high. It is clipped to 1, which only the enrolled photo itself reaches.
+        """
+        at = bisect_left(self.fmr, -fmr, key=lambda rate: -rate)  # the first entry with a rate <= fmr
+        if at == 0:
+            return self.thresholds[0]
+        if at < len(self.fmr):
+            return self._on_line(at - 1, at, fmr)
+        last = len(self.fmr) - 1
+        first = max((i for i, rate in enumerate(self.fmr) if rate >= 10 * self.fmr[last]), default=0)
+        return min(1.0, self._on_line(first, last, fmr))
+
+    def _on_line(self, first: int, last: int, fmr: float) -> float:
+        share = math.log(self.fmr[first] / fmr) / math.log(self.fmr[first] / self.fmr[last])
+        return self.thresholds[first] + share * (self.thresholds[last] - self.thresholds[first])
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRule:
+    """When a probe is a match.
+
+    `target_fpir` in (0, 1) is the share of strangers that may be taken for a subject; it needs the
+    embedder's `calibration`. A raw `threshold` in [-1, 1] takes its place where both are given. `margin` in
+    [0, 2] is how far the best subject must be ahead of the second.
+
+    Raises:
+        ConfigError: Neither a threshold nor a calibrated target, or a value out of range.
+    """
+
+    target_fpir: float | None
+    threshold: float | None
+    margin: float
+    calibration: Calibration | None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.margin <= 2:
+            raise ConfigError(f"decision.margin: {self.margin} must lie in 0..2")
+        if self.threshold is not None and not -1 <= self.threshold <= 1:
+            raise ConfigError(f"decision.threshold: {self.threshold} must lie in -1..1")
+        if self.target_fpir is not None and not 0 < self.target_fpir < 1:
+            raise ConfigError(f"decision.target_fpir: {self.target_fpir} must lie between 0 and 1")
+        self.threshold_for(1)
+
+    def threshold_for(self, gallery_size: int) -> float:
+        """Return the threshold in force, a cosine, while `gallery_size` subjects are searched.
+
+        One stranger is compared with N subjects, so FPIR = 1 - (1 - FMR)^N, and FMR follows from the target.
+        An empty gallery has the threshold of one subject. Source: FINDINGS 2.
+        """
+        if self.threshold is not None:
+            return self.threshold
+        if self.target_fpir is None:
+            raise ConfigError("decision: set target_fpir or threshold")
+        if self.calibration is None:
+            raise ConfigError(
+                "decision.target_fpir: the embedder is not calibrated; set decision.threshold instead"
+            )
+        fmr = -math.expm1(math.log1p(-self.target_fpir) / max(1, gallery_size))
+        return self.calibration.threshold_at(fmr)
+
+    def decide(self, match: Match) -> Decision:
+        """Return MATCH with the best subject, or REJECT with the first reason against it."""
+        threshold = self.threshold_for(match.gallery_size)
+        reason = self._objection(match, threshold)
+        best, second = (_told(candidate) for candidate in (match.best, match.second))
+        raw = self.threshold is not None
+        score = Score(
+            best, second, threshold, self.margin, None if raw else self.target_fpir, match.gallery_size
+        )
+        if reason is not None or match.best is None:
+            return Decision(EventType.REJECT, reason, None, score)
+        return Decision(EventType.MATCH, None, match.best.subject, score)
+
+    def _objection(self, match: Match, threshold: float) -> Reason | None:
+        """Return the first reason against the best subject.
+
+        Whether a known face may pass here and now (validity, weekly windows, groups) is asked last, of the
+        subject that would be matched: those reasons are about somebody recognised, never about a stranger.
+        """
+        if match.best is None:
+            return Reason.GALLERY_EMPTY
+        if not match.best.score >= threshold:  # so that NaN rejects
+            return Reason.BELOW_THRESHOLD
+        if match.second is not None and not match.best.score - match.second.score >= self.margin:
+            return Reason.AMBIGUOUS
+        return None
+
+
+def _told(candidate: Candidate | None) -> float | None:
+    """Return the score for an event; a score that is not a number is none."""
+    return None if candidate is None or math.isnan(candidate.score) else candidate.score

@@ -1,0 +1,51 @@
+"""What a subject may be called. Keeps no subjects and knows no templates."""
+
+from edge.errors import GalleryError
+from edge.types import Subject
+
+MAX_ID_CHARS = 64
+MAX_LABEL_CHARS = 128
+MAX_GROUPS = 16
+MAX_GROUP_CHARS = 32
+"""These bounds keep the table of a bundle within `bundle.MAX_TABLE_BYTES_PER_ROW`."""
+
+
+def check_subject(subject: Subject) -> None:
+    """Accept a subject whose id, label and groups are safe in a file, a log line and a message.
+
+    Raises:
+        GalleryError: Says what is wrong with which part; never shows the label.
+    """
+    problem = _problem(subject.subject_id, MAX_ID_CHARS)
+    if problem:
+        raise GalleryError(
+            f"subject id {subject.subject_id[:MAX_ID_CHARS]!r} {problem}; use for example 'p-1042' or 'alice'"
+        )
+    label = subject.label
+    if len(label) > MAX_LABEL_CHARS or not label.isprintable():
+        raise GalleryError(
+            f"subject {subject.subject_id!r}: the label must be printable, on one line and of at most "
+            f"{MAX_LABEL_CHARS} characters"
+        )
+    if len(subject.groups) > MAX_GROUPS or len(set(subject.groups)) != len(subject.groups):
+        raise GalleryError(
+            f"subject {subject.subject_id!r}: give at most {MAX_GROUPS} groups, each of them once"
+        )
+    for group in subject.groups:
+        problem = _problem(group, MAX_GROUP_CHARS)
+        if problem:
+            raise GalleryError(f"subject {subject.subject_id!r}: group {group[:MAX_GROUP_CHARS]!r} {problem}")
+
+
+def _problem(name: str, max_chars: int) -> str | None:
+    if not name:
+        return "is empty"
+    if len(name) > max_chars:
+        return f"has {len(name)} characters, at most {max_chars} are allowed"
+    if not name.isprintable():
+        return "holds a character that cannot be printed"
+    if "/" in name or "\\" in name or ".." in name:
+        return "looks like a path: '/', '\\' and '..' are not allowed"
+    if name != name.strip():
+        return "begins or ends with a space"
+    return None

@@ -1,0 +1,176 @@
+"""The files of a gallery's versions: written whole or not at all, and a pointer to the current one.
+
+    gallery-00000042.edge           one version, never changed once it has this name
+    gallery-00000041.edge.corrupt   a version that could not be read, set aside
+    current -> gallery-00000042.edge
+    lock                            held by whoever changes anything here
+
+Knows nothing of what is in a version, and does not choose between versions; that is `store`'s business.
+Source of the steps of a safe write: FINDINGS 4, 0 torn of 2,461 reads.
+"""
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from edge.errors import GalleryError, GalleryIntegrityError
+from edge.gallery.bundle import MAX_BUNDLE_BYTES
+
+NAME = re.compile(r"gallery-(\d{8,18})\.edge")
+SET_ASIDE = re.compile(r"gallery-(\d{8,18})\.edge\.corrupt")
+POINTER = "current"
+NEW_FILE = "new.tmp"
+NEW_POINTER = "current.tmp"
+MODE = 0o600
+DIRECTORY_MODE = 0o700
+
+
+class VersionFiles:
+    """The files in one directory. Whoever calls a method that changes something holds the lock."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def prepare(self) -> None:
+        """Create the directory, readable by its owner alone."""
+        with self._renamed("create the directory"):
+            if not self.directory.is_dir():
+                self.directory.mkdir(DIRECTORY_MODE, parents=True)
+                self._give_to_owner_of(self.directory.parent, self.directory)
+
+    def pointed(self) -> int | None:
+        """Return the version that the pointer names, None without a pointer. One system call."""
+        try:
+            target = os.readlink(self.directory / POINTER)  # noqa: PTH115 - Path.readlink is 4x slower
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise GalleryError(
+                f"{self.directory / POINTER}: is not the link it should be ({error.strerror}); remove it, and "
+                "the newest version will serve"
+            ) from None
+        return _number(NAME, target) or 0
+
+    def versions(self) -> list[int]:
+        """Return the versions that are there, rising."""
+        return self._numbers(NAME)
+
+    def set_aside_versions(self) -> list[int]:
+        """Return the versions that were set aside, rising."""
+        return self._numbers(SET_ASIDE)
+
+    def read(self, version: int) -> bytes:
+        """Return the bytes of a version.
+
+        Raises:
+            FileNotFoundError: It is not there (any more).
+            GalleryIntegrityError: It is no file, too large, or the disk cannot read it.
+            GalleryError: This user may not read it.
+        """
+        path = self._path(version)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+            with os.fdopen(descriptor, "rb") as file:
+                status = os.fstat(descriptor)
+                if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BUNDLE_BYTES:
+                    raise GalleryIntegrityError(f"{path}: not a file of at most {MAX_BUNDLE_BYTES} bytes")
+                return file.read(MAX_BUNDLE_BYTES + 1)
+        except FileNotFoundError:
+            raise
+        except PermissionError as error:
+            raise GalleryError(
+                f"{path}: {error.strerror}; run this as the user that runs the daemon"
+            ) from None
+        except OSError as error:
+            raise GalleryIntegrityError(f"{path}: cannot be read: {error.strerror}") from None
+
+    def write(self, version: int, data: bytes) -> None:
+        """Write a version so that it is there whole and on the disk, or not at all."""
+        new = self.directory / NEW_FILE
+        with self._renamed(f"write version {version}"):
+            new.unlink(missing_ok=True)
+            try:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                with os.fdopen(os.open(new, flags, MODE), "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                self._give_to_owner_of(self.directory, new)
+                new.rename(self._path(version))
+                self._sync_directory()
+            except OSError:
+                self._forget(new, self._path(version))
+                raise
+
+    def point(self, version: int) -> None:
+        """Make a version the current one; anybody who looks sees the old one or the new one."""
+        new = self.directory / NEW_POINTER
+        with self._renamed(f"make version {version} the current one"):
+            new.unlink(missing_ok=True)
+            try:
+                new.symlink_to(self._path(version).name)
+                new.rename(self.directory / POINTER)
+                self._sync_directory()
+            except OSError:
+                self._forget(new)
+                raise
+
+    def set_aside(self, version: int) -> None:
+        """Take a version out of service and keep it for inspection."""
+        path = self._path(version)
+        with self._renamed(f"set version {version} aside"), suppress(FileNotFoundError):
+            path.rename(path.with_name(path.name + ".corrupt"))
+            self._sync_directory()
+
+    def remove(self, version: int) -> None:
+        """Delete a version, also where it was set aside."""
+        path = self._path(version)
+        with self._renamed(f"remove version {version}"):
+            path.unlink(missing_ok=True)
+            path.with_name(path.name + ".corrupt").unlink(missing_ok=True)
+
+    def _path(self, version: int) -> Path:
+        return self.directory / f"gallery-{version:08d}.edge"
+
+    def _numbers(self, pattern: re.Pattern[str]) -> list[int]:
+        with self._renamed("list the versions"):
+            try:
+                names = os.listdir(self.directory)
+            except FileNotFoundError:
+                return []
+        return sorted(number for name in names if (number := _number(pattern, name)))
+
+    def _sync_directory(self) -> None:
+        descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _give_to_owner_of(self, model: Path, path: Path) -> None:
+        """Let the service read what root enrolled: a new file belongs to whom its directory belongs."""
+        if os.geteuid() == 0:
+            owner = model.stat()
+            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+
+    def _forget(self, *paths: Path) -> None:
+        for path in paths:
+            with suppress(OSError):  # the reason for the failed write is told, not that of the clean-up
+                path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _renamed(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise GalleryError(
+                f"{self.directory}: cannot {doing}: {error.strerror}; the last good version stays"
+            ) from None
+
+
+def _number(pattern: re.Pattern[str], name: str) -> int | None:
+    found = pattern.fullmatch(name)
+    return int(found[1]) if found else None

@@ -1,0 +1,117 @@
+"""InferenceThread: THE hot loop. One thread, one recognizer, all cameras.
+
+Takes the newest frame of the camera that has waited longest, runs its pipeline, hands events on. Everything
+else (capture, disk, network, reload) happens elsewhere; a new recognizer arrives by one reference.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+
+from edge.camera.latest import LatestFrames
+from edge.clock import Clock
+from edge.health import Beats
+from edge.metrics import Metrics
+from edge.pipeline import Pipeline
+from edge.recognizer import Recognizer
+from edge.types import FaceEvent
+
+log = logging.getLogger(__name__)
+
+Pipelines = Mapping[str, Pipeline]
+
+BEAT = "inference"
+BEAT_LIMIT_S = 10.0
+"""A step takes milliseconds; ten seconds without one mean that native code hangs."""
+
+IDLE_S = 0.25
+"""How long to wait for a frame before looking after visits at silent cameras."""
+
+MAX_FAILURES = 20
+"""Failed steps in a row after which the thread stops beating, so that the watchdog restarts the process."""
+
+
+class InferenceThread(threading.Thread):
+    """Runs until `stop`. `publish` gets every event at once and must not block."""
+
+    def __init__(
+        self,
+        frames: LatestFrames,
+        pipelines: Pipelines,
+        recognizer: Recognizer,
+        publish: Callable[[FaceEvent], None],
+        *,
+        beats: Beats,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> None:
+        super().__init__(name="inference", daemon=True)
+        self._frames = frames
+        self._pipelines = pipelines
+        self._next = (recognizer, pipelines)
+        self._publish = publish
+        self._beats = beats
+        self._metrics = metrics
+        self._clock = clock
+        self._taken: dict[str, tuple[float, float]] = {}
+        self._failures = 0
+        self._stopping = threading.Event()
+
+    def swap(self, recognizer: Recognizer, pipelines: Pipelines | None = None) -> None:
+        """Decide by `recognizer` from the next frame on, and for the cameras of `pipelines` if given."""
+        self._next = (recognizer, self._next[1] if pipelines is None else pipelines)
+
+    def stop(self, timeout_s: float) -> bool:
+        """End after the current frame, end all visits, and say whether that was done in time."""
+        self._stopping.set()
+        self.join(timeout_s)
+        return not self.is_alive()
+
+    def run(self) -> None:
+        """Step until stopped, then let everybody leave."""
+        self._beats.register(BEAT, BEAT_LIMIT_S)
+        while not self._stopping.is_set():
+            try:
+                self._step()
+            except Exception:
+                self._failures += 1
+                self._metrics.count("inference.failures")
+                if self._failures in (1, MAX_FAILURES):
+                    log.exception("inference step failed (%d in a row)", self._failures)
+                self._stopping.wait(IDLE_S)
+            else:
+                self._failures = 0
+            if self._failures < MAX_FAILURES:
+                self._beats.beat(BEAT)
+        for pipeline in self._pipelines.values():
+            self._hand_on(pipeline.flush(self._next[0]))
+        self._beats.forget(BEAT)
+
+    def _step(self) -> None:
+        frame = self._frames.take(IDLE_S)
+        now_s = self._clock.monotonic()
+        recognizer, pipelines = self._next
+        if pipelines is not self._pipelines:
+            self._retire(self._pipelines, pipelines, recognizer)
+            self._pipelines = pipelines
+        if frame is not None and (pipeline := pipelines.get(frame.camera)):
+            self._taken[frame.camera] = (frame.monotonic_s, now_s)
+            with self._metrics.timed("loop"):
+                events = pipeline.process(frame, recognizer)
+                self._hand_on(events)
+            self._metrics.count(f"frames.{frame.camera}")
+        for camera, (frame_s, taken_s) in self._taken.items():
+            silent_s = now_s - taken_s
+            if silent_s > IDLE_S and (pipeline := pipelines.get(camera)):
+                self._hand_on(pipeline.tick(frame_s + silent_s, recognizer))
+
+    def _retire(self, old: Pipelines, new: Pipelines, recognizer: Recognizer) -> None:
+        """End the visits before cameras that are gone."""
+        for camera, pipeline in old.items():
+            if new.get(camera) is not pipeline:
+                self._taken.pop(camera, None)
+                self._hand_on(pipeline.flush(recognizer))
+
+    def _hand_on(self, events: list[FaceEvent]) -> None:
+        for event in events:
+            self._publish(event)

@@ -1,0 +1,198 @@
+"""One camera's road from a frame to its events: gate, detect, track, embed, match, decide.
+
+Detection runs on every frame that shows motion; embedding only on the best shots of visits that are not
+decided. Owns what is remembered between frames of this camera; publishes nothing.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from edge.camera.motion import MotionGate
+from edge.metrics import Metrics
+from edge.presence import Presence, Visit, VisitRule
+from edge.recognizer import Recognizer
+from edge.tracker import Tracker
+from edge.types import Decision, EventType, FaceEvent, Frame, Latency, ModelStamp, Probe, Track
+
+NewId = Callable[[], str]
+
+
+class Pipeline:
+    """The state of one camera. Called by one thread.
+
+    `gate` is None where every frame is to be searched. `clock` gives monotonic seconds. With `live` it is
+    the clock that stamped the frames; in replays faster than life the latency is the processing time alone.
+    """
+
+    def __init__(
+        self,
+        camera: str,
+        rule: VisitRule,
+        *,
+        gate: MotionGate | None,
+        metrics: Metrics,
+        new_event_id: NewId,
+        new_visit_id: NewId,
+        clock: Callable[[], float],
+        live: bool = True,
+    ) -> None:
+        self.camera = camera
+        self._gate = gate
+        self._metrics = metrics
+        self._new_event_id = new_event_id
+        self._clock = clock
+        self._live = live
+        self._tracker = Tracker()
+        self._presence = Presence(rule, new_visit_id)
+        self._stamp: ModelStamp | None = None
+        self._last_frame: Frame | None = None
+        self._spent_ms = {"detect": 0.0, "embed": 0.0, "match": 0.0}
+        self._tracks: list[Track] = []
+
+    def process(self, frame: Frame, recognizer: Recognizer) -> list[FaceEvent]:
+        """Take one frame and return what became certain by it, in order.
+
+        Frames come in the order of their `monotonic_s`.
+        """
+        started_s = self._clock()
+        captured_s = min(started_s, frame.monotonic_s) if self._live else started_s
+        self._spent_ms = dict.fromkeys(self._spent_ms, 0.0)
+        self._last_frame = frame
+        self._tracks = self._follow(frame, recognizer)
+        for visit, track in self._presence.follow(self._tracks):
+            if visit.wants_shot(track, frame.monotonic_s):
+                self._look(frame, visit, track, recognizer)
+        self._use_new_gallery(recognizer)
+        return self._conclude(frame, recognizer.stamp, captured_s)
+
+    def tick(self, at_s: float, recognizer: Recognizer) -> list[FaceEvent]:
+        """Let time pass without a frame: the camera is silent, so nobody is seen any more."""
+        if self._last_frame is None:
+            return []
+        self._tracks = self._tracker.update([], at_s)
+        self._presence.follow(self._tracks)
+        return self._conclude(self._last_frame, recognizer.stamp, None, at_s)
+
+    def flush(self, recognizer: Recognizer) -> list[FaceEvent]:
+        """End all visits: the clip is over or the camera is being removed."""
+        if self._last_frame is None:
+            return []
+        self._presence.leave()
+        self._tracker, self._tracks = Tracker(), []
+        return self._conclude(self._last_frame, recognizer.stamp, None)
+
+    def use(self, rule: VisitRule) -> None:
+        """Conclude visits that begin from now on by another rule."""
+        self._presence.use(rule)
+
+    def scene(self) -> list[tuple[Track, FaceEvent | None]]:
+        """Return the tracks of the last frame, each with the event that decided its visit so far."""
+        decided = {visit.track_id: visit.event for visit in self._presence.visits if visit.on_track}
+        return [(track, decided.get(track.track_id)) for track in self._tracks if not track.ended]
+
+    def _follow(self, frame: Frame, recognizer: Recognizer) -> list[Track]:
+        with self._metrics.timed("gate"):
+            still = self._gate is not None and not self._gate.passes(frame)
+        if still and not self._presence.undecided:
+            return self._tracker.hold(frame.monotonic_s)
+        with self._timed("detect"):
+            detections = recognizer.detect(frame.image)
+        with self._metrics.timed("track"):
+            return self._tracker.update(detections, frame.monotonic_s)
+
+    def _look(self, frame: Frame, visit: Visit, track: Track, recognizer: Recognizer) -> None:
+        if track.detection is None:
+            return
+        with self._metrics.timed("align"):
+            crop, quality = recognizer.assess(frame.image, track.detection)
+        if quality.refused is not None:
+            visit.refuse(quality, frame.monotonic_s)
+            self._metrics.count(f"shots.refused.{quality.refused}")
+            return
+        with self._timed("embed"):
+            embedding = recognizer.embed(crop)
+        probe = Probe(embedding, recognizer.embedder.model_id, quality)
+        visit = self._presence.add(visit, probe, frame.monotonic_s)
+        self._identify(visit, recognizer)
+
+    def _identify(self, visit: Visit, recognizer: Recognizer) -> None:
+        evidence = visit.evidence
+        if evidence is not None:
+            with self._timed("match"):
+                visit.latest = recognizer.identify(evidence)
+
+    def _use_new_gallery(self, recognizer: Recognizer) -> None:
+        """Ask a gallery that has just arrived about everybody who was not recognised by the old one."""
+        if self._stamp != recognizer.stamp:
+            same_model = self._stamp is not None and self._stamp.sha256 == recognizer.stamp.sha256
+            for visit in self._presence.visits if same_model else ():
+                if visit.decision is None or visit.revisable:
+                    self._identify(visit, recognizer)
+            self._stamp = recognizer.stamp
+
+    def _conclude(
+        self, frame: Frame, stamp: ModelStamp, captured_s: float | None, at_s: float | None = None
+    ) -> list[FaceEvent]:
+        events = []
+        for visit, decision in self._presence.conclude(frame.monotonic_s if at_s is None else at_s):
+            latency = None
+            if captured_s is not None and decision is not None:
+                latency = self._latency(captured_s)
+            event = self._event(frame, visit, decision, stamp, latency)
+            if decision is not None:
+                visit.publish(decision, event)
+            self._metrics.count(f"events.{event.event_type}")
+            events.append(event)
+        return events
+
+    def _latency(self, captured_s: float) -> Latency:
+        total_ms = (self._clock() - captured_s) * 1e3
+        self._metrics.record_ms("capture_to_decision", total_ms)
+        return Latency(total_ms, self._spent_ms["detect"], self._spent_ms["embed"], self._spent_ms["match"])
+
+    def _event(
+        self,
+        frame: Frame,
+        visit: Visit,
+        decision: Decision | None,
+        stamp: ModelStamp,
+        latency: Latency | None,
+    ) -> FaceEvent:
+        """Write down what is known about a visit; without a decision: that it has ended."""
+        told = decision or visit.decision
+        return FaceEvent(
+            event_id=self._new_event_id(),
+            event_type=decision.event_type if decision else EventType.LEFT,
+            camera=self.camera,
+            visit=visit.visit_id,
+            captured_at=frame.captured_at,
+            monotonic_s=frame.monotonic_s,
+            subject=told.subject if told else None,
+            reason=decision.reason if decision else None,
+            score=decision.score if decision else None,
+            shots=visit.counts,
+            quality=visit.quality,
+            box=_relative(visit, frame),
+            model=stamp,
+            latency=latency,
+            revises=visit.event.event_id if decision and visit.event else None,
+        )
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        started_s = self._clock()
+        try:
+            yield
+        finally:
+            spent_ms = (self._clock() - started_s) * 1e3
+            self._spent_ms[stage] += spent_ms
+            self._metrics.record_ms(stage, spent_ms)
+
+
+def _relative(visit: Visit, frame: Frame) -> tuple[float, float, float, float]:
+    """Return the visit's box as (x, y, width, height) in fractions of the frame."""
+    height, width = frame.image.shape[:2]
+    x1, y1, x2, y2 = np.clip(visit.box / np.array([width, height, width, height], np.float32), 0, 1)
+    return float(x1), float(y1), float(x2 - x1), float(y2 - y1)

@@ -1,0 +1,68 @@
+"""What turns a frame into faces, a face into a probe and a probe into a decision.
+
+Frozen and shared: a new gallery or a new model makes a new recognizer, and one reference is swapped.
+Keeps no state between frames; who is being followed is the pipeline's business.
+"""
+
+from dataclasses import dataclass, replace
+
+from edge.face.detector import Detector
+from edge.face.embedder import Embedder
+from edge.face.quality import QualityGate
+from edge.gallery.decision import DecisionRule
+from edge.gallery.gallery import Gallery
+from edge.gallery.matcher import DenseMatcher
+from edge.types import Decision, Detection, FloatArray, Image, Match, ModelStamp, Probe, Quality
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recognizer:
+    """Models, gallery and rule that belong together. Used by one thread at a time (the sessions' buffers)."""
+
+    detector: Detector
+    gate: QualityGate
+    embedder: Embedder
+    matcher: DenseMatcher
+    rule: DecisionRule
+    stamp: ModelStamp
+
+    def detect(self, image: Image) -> list[Detection]:
+        """Find the faces in a BGR image, best first."""
+        return self.detector.detect(image)
+
+    def assess(self, image: Image, detection: Detection) -> tuple[Image, Quality]:
+        """Align one face and measure it: BGR uint8 (112, 112, 3) and its quality with the refusal, if any."""
+        crop = self.embedder.align(image, detection.landmarks)
+        return crop, self.gate.measure(crop, detection, self.gate.refuse(detection, image.shape))
+
+    def embed(self, crop: Image) -> FloatArray:
+        """Embed an aligned face; float32 (D,), unit norm."""
+        return self.embedder.embed(crop)
+
+    def encode(self, image: Image, detection: Detection) -> Probe | Quality:
+        """Return the probe of one face, or the quality that says why the shot was refused."""
+        crop, quality = self.assess(image, detection)
+        if quality.refused is not None:
+            return quality
+        return Probe(self.embed(crop), self.embedder.model_id, quality)
+
+    def match(self, probe: Probe) -> Match:
+        """Find the two subjects closest to a probe."""
+        return self.matcher.match(probe)
+
+    def identify(self, probe: Probe) -> Decision:
+        """Decide 1:N whose face a probe is.
+
+        Raises:
+            ModelMismatchError: The probe comes from another embedder than the gallery.
+        """
+        return self.rule.decide(self.match(probe))
+
+    def verify(self, first: Probe, second: Probe) -> float:
+        """Return the 1:1 score of two probes, a cosine in [-1, 1]."""
+        return float(first.embedding @ second.embedding)
+
+    def with_gallery(self, gallery: Gallery) -> "Recognizer":
+        """Return a recognizer with the same models that searches another gallery."""
+        stamp = replace(self.stamp, gallery_version=gallery.version)
+        return replace(self, matcher=DenseMatcher(gallery), stamp=stamp)
