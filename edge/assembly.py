@@ -4,12 +4,13 @@ Everything below takes plain values; everything above takes what is built here.
 """
 
 from collections.abc import Callable
-from datetime import datetime
+from pathlib import Path
 from uuid import uuid4
 
 from edge.camera.motion import MotionGate
-from edge.camera.sources import Camera
-from edge.camera.factory import open_camera
+from edge.camera.pipe import PipeCamera
+from edge.camera.replay import ReplayCamera
+from edge.camera.sources import Camera, OpenCVCamera
 from edge.clock import Clock
 from edge.config import Settings
 from edge.errors import ConfigError
@@ -30,6 +31,9 @@ from edge.pipeline import Pipeline
 from edge.presence import VisitRule
 from edge.recognizer import Recognizer
 from edge.types import ModelStamp
+
+READ_SHARE = 0.8
+"""Share of the stall limit after which a read should give up by itself, before its thread is abandoned."""
 
 PHOTO_SIDE_PX = 640
 """Photos are searched larger than frames: the face may be small in them, and it is done once."""
@@ -121,6 +125,45 @@ def visit_rule(settings: Settings) -> VisitRule:
     """Return the rule by which a visit is concluded."""
     values = settings.decision
     return VisitRule(values.min_shots, values.max_shots, values.patience_s, values.cooldown_s)
+
+
+def build_camera(name: str, settings: Settings, clock: Clock) -> Camera:
+    """Return the configured camera `name`, not opened yet.
+
+    Raises:
+        CameraError: Its source is nothing that can be a camera.
+    """
+    values, capture = settings.cameras[name], settings.capture
+    read_timeout_s = READ_SHARE * capture.stall_s
+    if values.command is not None:
+        size = (values.height, values.width) if values.height and values.width else None
+        return PipeCamera(
+            name,
+            values.command,
+            clock=clock,
+            read_timeout_s=read_timeout_s,
+            size=size if values.format == "bgr24" else None,
+        )
+    source = values.source or ""
+    if "://" in source or source.startswith("/dev/"):
+        return OpenCVCamera(
+            name,
+            source,
+            clock=clock,
+            open_timeout_s=capture.open_timeout_s,
+            read_timeout_s=read_timeout_s,
+            width=values.width,
+            height=values.height,
+            fps=values.fps,
+        )
+    return ReplayCamera(
+        name, Path(source), clock=clock, realtime=values.realtime, loop=values.loop, fps=values.fps
+    )
+
+
+def camera_factory(name: str, settings: Settings, clock: Clock) -> Callable[[], Camera]:
+    """Return what makes a fresh camera `name` for every try to open it."""
+    return lambda: build_camera(name, settings, clock)
 
 
 def build_pipeline(

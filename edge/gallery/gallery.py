@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.errors import GalleryError, ModelMismatchError
-from edge.gallery.subjects import MAX_ID_CHARS, check_subject
+from edge.gallery.subjects import check_subject
 from edge.types import FloatArray, Quality, Subject, Template
 
 MAX_PROTOTYPES = 5
@@ -61,12 +61,10 @@ class Gallery:
     def __post_init__(self) -> None:
         _check_frame(self)
         _check_rows(self.matrix)
-        seen: set[str] = set()
         for subject in self.subjects:
             check_subject(subject)
-            if subject.subject_id in seen:
-                raise GalleryError(f"subject {subject.subject_id!r} is there twice; ids are unique")
-            seen.add(subject.subject_id)
+        if len({subject.subject_id for subject in self.subjects}) != self.size:
+            raise GalleryError("a subject's id is there twice; ids are unique")
         for row in self.provenance:
             _check_provenance(row)
         self.matrix.setflags(write=False)
@@ -136,7 +134,7 @@ class Gallery:
                 )
             if template.embedding.shape != (dim,):
                 raise GalleryError(
-                    f"an embedding of shape {template.embedding.shape} cannot join a gallery of dimension {dim}"
+                    f"an embedding of shape {template.embedding.shape} cannot join a gallery of length {dim}"
                 )
         return replace(
             base,
@@ -201,12 +199,9 @@ def _check_frame(gallery: Gallery) -> None:
             f"{gallery.size} subjects, {sum(gallery.counts)} templates, {len(gallery.matrix)} embeddings: "
             "the numbers do not agree"
         )
-    for subject, count in zip(gallery.subjects, gallery.counts, strict=True):
+    for count in gallery.counts:
         if not 1 <= count <= MAX_PROTOTYPES:
-            raise GalleryError(
-                f"subject {subject.subject_id[:MAX_ID_CHARS]!r} has {count} templates; "
-                f"1 to {MAX_PROTOTYPES} are allowed"
-            )
+            raise GalleryError(f"a subject has {count} templates, 1 to {MAX_PROTOTYPES} are allowed")
 
 
 def _check_rows(matrix: FloatArray) -> None:

@@ -14,27 +14,21 @@ def check_subject(subject: Subject) -> None:
     """Accept a subject whose id, label and groups are safe in a file, a log line and a message.
 
     Raises:
-        GalleryError: Says what is wrong with which part; never shows the label.
+        GalleryError: Says what is wrong with which part; shows neither id nor label.
     """
     problem = _problem(subject.subject_id, MAX_ID_CHARS)
     if problem:
+        raise GalleryError(f"the subject's id {problem}; use for example p-1042")
+    if len(subject.label) > MAX_LABEL_CHARS or not subject.label.isprintable():
         raise GalleryError(
-            f"subject id {subject.subject_id[:MAX_ID_CHARS]!r} {problem}; use for example 'p-1042' or 'alice'"
-        )
-    label = subject.label
-    if len(label) > MAX_LABEL_CHARS or not label.isprintable():
-        raise GalleryError(
-            f"subject {subject.subject_id!r}: the label must be printable, on one line and of at most "
-            f"{MAX_LABEL_CHARS} characters"
+            f"the subject's label must be one printable line of at most {MAX_LABEL_CHARS} characters"
         )
     if len(subject.groups) > MAX_GROUPS or len(set(subject.groups)) != len(subject.groups):
-        raise GalleryError(
-            f"subject {subject.subject_id!r}: give at most {MAX_GROUPS} groups, each of them once"
-        )
+        raise GalleryError(f"a subject has at most {MAX_GROUPS} groups, each of them once")
     for group in subject.groups:
         problem = _problem(group, MAX_GROUP_CHARS)
         if problem:
-            raise GalleryError(f"subject {subject.subject_id!r}: group {group[:MAX_GROUP_CHARS]!r} {problem}")
+            raise GalleryError(f"the name of a subject's group {problem}; use for example staff")
 
 
 def _problem(name: str, max_chars: int) -> str | None:

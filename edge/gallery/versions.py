@@ -9,10 +9,13 @@ Knows nothing of what is in a version, and does not choose between versions; tha
 Source of the steps of a safe write: FINDINGS 4, 0 torn of 2,461 reads.
 """
 
+import errno
+import fcntl
 import os
 import re
 import stat
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -22,6 +25,8 @@ from edge.gallery.bundle import MAX_BUNDLE_BYTES
 NAME = re.compile(r"gallery-(\d{8,18})\.edge")
 SET_ASIDE = re.compile(r"gallery-(\d{8,18})\.edge\.corrupt")
 POINTER = "current"
+LOCK = "lock"
+LOCK_PAUSE_S = 0.02
 NEW_FILE = "new.tmp"
 NEW_POINTER = "current.tmp"
 MODE = 0o600
@@ -38,21 +43,45 @@ class VersionFiles:
         """Create the directory, readable by its owner alone."""
         with self._renamed("create the directory"):
             if not self.directory.is_dir():
-                self.directory.mkdir(DIRECTORY_MODE, parents=True)
+                self.directory.mkdir(DIRECTORY_MODE, parents=True, exist_ok=True)
                 self._give_to_owner_of(self.directory.parent, self.directory)
 
     def pointed(self) -> int | None:
-        """Return the version that the pointer names, None without a pointer. One system call."""
+        """Return the version that the pointer names, None without a valid pointer. One system call."""
+        path = self.directory / POINTER
         try:
-            target = os.readlink(self.directory / POINTER)  # noqa: PTH115 - Path.readlink is 4x slower
-        except FileNotFoundError:
-            return None
+            return _number(NAME, path.readlink().name)
         except OSError as error:
-            raise GalleryError(
-                f"{self.directory / POINTER}: is not the link it should be ({error.strerror}); remove it, and "
-                "the newest version will serve"
-            ) from None
-        return _number(NAME, target) or 0
+            if error.errno in (errno.ENOENT, errno.EINVAL):  # not there, or there but not a link
+                return None
+            raise GalleryError(f"{path}: cannot be read: {error.strerror}{_advice(error)}") from None
+
+    @contextmanager
+    def locked(self, timeout_s: float, clock: Callable[[], float]) -> Iterator[None]:
+        """Keep every other process and thread from changing anything here; wait for them up to `timeout_s`.
+
+        The directory exists. Not reentrant.
+
+        Raises:
+            GalleryError: Somebody else holds the lock for longer, or it cannot be taken here.
+        """
+        path = self.directory / LOCK
+        with self._renamed("take the lock"):
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = os.open(path, flags, MODE)
+        try:
+            with self._renamed("take the lock"):
+                self._give_to_owner_of(self.directory, path)
+            started_s = clock()
+            while not self._try_lock(descriptor):
+                if clock() - started_s >= timeout_s:
+                    raise GalleryError(
+                        f"{self.directory}: another process is changing the gallery; try again later"
+                    )
+                time.sleep(LOCK_PAUSE_S)
+            yield
+        finally:
+            os.close(descriptor)  # which lets go of the lock
 
     def versions(self) -> list[int]:
         """Return the versions that are there, rising."""
@@ -72,18 +101,14 @@ class VersionFiles:
         """
         path = self._path(version)
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-            with os.fdopen(descriptor, "rb") as file:
-                status = os.fstat(descriptor)
-                if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BUNDLE_BYTES:
-                    raise GalleryIntegrityError(f"{path}: not a file of at most {MAX_BUNDLE_BYTES} bytes")
-                return file.read(MAX_BUNDLE_BYTES + 1)
+            status = path.lstat()
+            if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BUNDLE_BYTES:
+                raise GalleryIntegrityError(f"{path}: not a file of at most {MAX_BUNDLE_BYTES} bytes")
+            return path.read_bytes()
         except FileNotFoundError:
             raise
         except PermissionError as error:
-            raise GalleryError(
-                f"{path}: {error.strerror}; run this as the user that runs the daemon"
-            ) from None
+            raise GalleryError(f"{path}: cannot be read: {error.strerror}{_advice(error)}") from None
         except OSError as error:
             raise GalleryIntegrityError(f"{path}: cannot be read: {error.strerror}") from None
 
@@ -132,13 +157,22 @@ class VersionFiles:
             path.unlink(missing_ok=True)
             path.with_name(path.name + ".corrupt").unlink(missing_ok=True)
 
+    def _try_lock(self, descriptor: int) -> bool:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise GalleryError(f"{self.directory}: cannot be locked: {error.strerror}") from None
+        return True
+
     def _path(self, version: int) -> Path:
         return self.directory / f"gallery-{version:08d}.edge"
 
     def _numbers(self, pattern: re.Pattern[str]) -> list[int]:
         with self._renamed("list the versions"):
             try:
-                names = os.listdir(self.directory)
+                names = [path.name for path in self.directory.iterdir()]
             except FileNotFoundError:
                 return []
         return sorted(number for name in names if (number := _number(pattern, name)))
@@ -167,10 +201,18 @@ class VersionFiles:
             yield
         except OSError as error:
             raise GalleryError(
-                f"{self.directory}: cannot {doing}: {error.strerror}; the last good version stays"
+                f"{self.directory}: cannot {doing}: {error.strerror}{_advice(error)}; what was there stays"
             ) from None
 
 
 def _number(pattern: re.Pattern[str], name: str) -> int | None:
     found = pattern.fullmatch(name)
     return int(found[1]) if found else None
+
+
+def _advice(error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return " (run this as the user that runs the daemon)"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return " (free some space)"
+    return ""

@@ -1,0 +1,196 @@
+"""CaptureThread: keep one camera delivering, whatever it does.
+
+Opens, watches, replaces, backs off. Native code may hang for ever in open or read: the camera is therefore
+used by a reader thread of its own, which is abandoned when it stalls. What frames show is not its business.
+"""
+
+import logging
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from edge.camera.latest import LatestFrames
+from edge.camera.sources import Camera
+from edge.clock import Clock
+from edge.errors import CameraError
+from edge.health import Beats
+from edge.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+BACKOFF_FIRST_S = 0.5
+BEAT_LIMIT_S = 10.0
+POLL_S = 0.1
+"""How often the reader is looked after; a stall is noticed this much late at most."""
+
+STOP_S = 0.5
+"""How long a reader may take to finish its frame and close its camera when the daemon stops."""
+
+MAX_ABANDONED = 4
+"""Readers that may hang in native code at once; then no further one is started until one comes back."""
+
+
+@dataclass(slots=True)
+class _Reader:
+    """What a reader thread and its capture thread share."""
+
+    camera: Camera
+    thread: threading.Thread | None = None
+    abandoned: threading.Event = field(default_factory=threading.Event)
+    progress_s: float = 0.0
+    opened: bool = False
+    frames: int = 0
+    ended: str | None = None
+    finished: bool = False
+
+
+class CaptureThread(threading.Thread):
+    """Runs until `stop`, or until a finite source has ended.
+
+    `open_camera` makes a fresh camera for every try. `on_status` hears of every change with its reason.
+    """
+
+    def __init__(
+        self,
+        open_camera: Callable[[], Camera],
+        frames: LatestFrames,
+        *,
+        name: str,
+        stall_s: float,
+        open_timeout_s: float,
+        backoff_max_s: float,
+        beats: Beats,
+        metrics: Metrics,
+        clock: Clock,
+        on_status: Callable[[str, bool, str], None],
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        super().__init__(name=f"capture-{name}", daemon=True)
+        self.camera = name
+        self._open_camera, self._frames, self._on_status = open_camera, frames, on_status
+        self._stall_s, self._open_timeout_s, self._backoff_max_s = stall_s, open_timeout_s, backoff_max_s
+        self._beats, self._metrics, self._clock, self._jitter = beats, metrics, clock, jitter
+        self._stopping = threading.Event()
+        self._hung: list[_Reader] = []
+        self._failures = 0
+        self._online: bool | None = None
+        self._why = ""
+        self.last_frame_s: float | None = None
+        self.finished = threading.Event()
+
+    def stop(self, timeout_s: float) -> None:
+        """End; a reader that hangs in native code is left behind."""
+        self._stopping.set()
+        self.join(timeout_s)
+
+    def run(self) -> None:
+        """Keep the camera running."""
+        self._beats.register(self.name, BEAT_LIMIT_S)
+        try:
+            while not self._stopping.is_set():
+                why = self._session()
+                if why is None:
+                    self._tell(False, "ended")
+                    break
+                self._tell(False, why)
+                self._pause()
+        except Exception:
+            self._metrics.count(f"camera.{self.camera}.failures")
+            log.exception("capture ended by an error", extra={"camera": self.camera})
+            self._tell(False, "internal error")
+            return  # the beat is still expected: the watchdog restarts the process
+        self._beats.forget(self.name)
+        self.finished.set()
+
+    def _session(self) -> str | None:
+        """Run one camera until it fails (returns why), ends or is to be stopped (returns None)."""
+        self._hung = [reader for reader in self._hung if reader.thread and reader.thread.is_alive()]
+        if len(self._hung) >= MAX_ABANDONED:
+            return f"{len(self._hung)} reads hang in the driver; reconnect the camera or restart the device"
+        try:
+            reader = _Reader(self._open_camera())
+        except CameraError as error:
+            return str(error)
+        reader.progress_s = self._clock.monotonic()
+        reader.thread = threading.Thread(
+            target=self._read, args=(reader,), name=f"reader-{self.camera}", daemon=True
+        )
+        reader.thread.start()
+        return self._watch(reader, reader.thread)
+
+    def _watch(self, reader: _Reader, thread: threading.Thread) -> str | None:
+        seen = -1
+        while True:
+            thread.join(POLL_S)
+            if reader.frames != seen and reader.opened:
+                if reader.frames > 0:
+                    self._failures = 0
+                    self._tell(True, reader.camera.description)
+                seen = reader.frames
+            if not thread.is_alive():
+                return None if reader.finished or self._stopping.is_set() else reader.ended or "reader ended"
+            if self._stopping.is_set():
+                thread.join(STOP_S)
+                reader.abandoned.set()
+                return None
+            limit_s = self._stall_s if reader.opened else self._open_timeout_s
+            silent_s = self._clock.monotonic() - reader.progress_s
+            if silent_s >= limit_s:
+                self._abandon(reader)
+                return f"no {'frame' if reader.opened else 'answer'} for {silent_s:.1f} s"
+            self._beats.beat(self.name)
+
+    def _abandon(self, reader: _Reader) -> None:
+        """Leave a reader alone: should it ever come back, it closes its camera and delivers nothing."""
+        reader.abandoned.set()
+        self._hung.append(reader)
+        self._metrics.count(f"camera.{self.camera}.abandoned")
+
+    def _read(self, reader: _Reader) -> None:
+        """The reader thread: open, read, hand over."""
+        camera = reader.camera
+        try:
+            camera.open()
+            reader.progress_s, reader.opened = self._clock.monotonic(), True
+            while not (reader.abandoned.is_set() or self._stopping.is_set()):
+                frame = camera.read()
+                if reader.abandoned.is_set():
+                    return
+                if frame is None:
+                    reader.finished = True
+                    return
+                self._frames.put(frame, wait=not camera.paced)
+                reader.progress_s = self._clock.monotonic()
+                reader.frames += 1
+                self.last_frame_s = reader.progress_s
+        except CameraError as error:
+            reader.ended = str(error)
+        except Exception as error:
+            self._metrics.count(f"camera.{self.camera}.failures")
+            log.exception("camera failed", extra={"camera": self.camera})
+            reader.ended = f"internal error: {type(error).__name__}"
+        finally:
+            camera.close()
+
+    def _tell(self, online: bool, why: str) -> None:
+        if (online, why) == (self._online, self._why):
+            return
+        if online != self._online:
+            log.log(
+                logging.INFO if online or why == "ended" else logging.WARNING,
+                "camera %s",
+                "online" if online else "offline",
+                extra={"camera": self.camera, "why": why},
+            )
+        self._online, self._why = online, why
+        self._on_status(self.camera, online, why)
+
+    def _pause(self) -> None:
+        """Wait before the next try: exponential with full jitter, so that a fleet never knocks in step."""
+        ceiling_s = min(self._backoff_max_s, BACKOFF_FIRST_S * 2.0**self._failures)
+        pause_s = max(0.05, ceiling_s * self._jitter())
+        self._failures = min(self._failures + 1, 16)
+        self._metrics.count(f"camera.{self.camera}.retries")
+        self._beats.beat(self.name, extra_s=pause_s)
+        self._stopping.wait(pause_s)

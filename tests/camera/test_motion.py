@@ -1,0 +1,56 @@
+"""The motion gate: still scenes are skipped, moving faces are not, nobody who stands still is forgotten."""
+
+from datetime import UTC, datetime
+
+import cv2
+import numpy as np
+import pytest
+
+from edge.camera.motion import REFRESH_S, MotionGate
+from edge.types import Frame
+
+RNG = np.random.default_rng(0)
+SCENE = cv2.GaussianBlur(RNG.integers(0, 255, (480, 640, 3), np.uint8), (0, 0), 4)
+
+
+def frame(image: np.ndarray, at_s: float) -> Frame:
+    return Frame("front", image, datetime(2026, 1, 1, tzinfo=UTC), at_s, 0)
+
+
+def noisy(image: np.ndarray, sigma: float) -> np.ndarray:
+    return np.clip(image + RNG.normal(0, sigma, image.shape), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def gate() -> MotionGate:
+    gate = MotionGate()
+    assert gate.passes(frame(SCENE, 0.0)), "the first frame always passes"
+    return gate
+
+
+@pytest.mark.parametrize("sigma", [0.5, 2, 4])
+def test_sensor_noise_is_not_motion(gate: MotionGate, sigma: float):
+    assert not gate.passes(frame(noisy(SCENE, sigma), 0.1))
+
+
+def test_a_small_face_that_walks_by_is_motion(gate: MotionGate):
+    moved = SCENE.copy()
+    moved[200:248, 300:340] = 255 - moved[200:248, 300:340] // 2
+    assert gate.passes(frame(moved, 0.1))
+
+
+def test_a_slow_change_adds_up_to_motion(gate: MotionGate):
+    assert any(
+        gate.passes(frame(np.clip(SCENE.astype(int) + step, 0, 255).astype(np.uint8), step / 1000))
+        for step in range(40)
+    )
+
+
+def test_a_still_scene_is_looked_at_again_regularly(gate: MotionGate):
+    passed = [at_s for at_s in np.arange(0.1, 5, 0.1) if gate.passes(frame(SCENE, at_s))]
+    assert len(passed) == 4
+    assert np.allclose(np.diff(passed), REFRESH_S, atol=0.11)
+
+
+def test_another_resolution_passes(gate: MotionGate):
+    assert gate.passes(frame(SCENE[:240, :320], 0.1))
