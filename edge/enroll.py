@@ -10,8 +10,9 @@ from datetime import datetime
 import numpy as np
 
 from edge.errors import CollisionError, LowQualityError, ManyFacesError, NoFaceError
-from edge.gallery.gallery import Gallery, prototypes
+from edge.gallery.gallery import Gallery
 from edge.gallery.matcher import DenseMatcher
+from edge.gallery.prototypes import prototypes
 from edge.presence import SAME_FACE
 from edge.recognizer import Recognizer
 from edge.types import Detection, Frame, Image, Probe, Quality, Refusal, Subject, Template

@@ -65,6 +65,10 @@ class OutboxError(EdgeError):
 # Tell the caller.
 
 
+class DownloadError(EdgeError):
+    """A file cannot be fetched or written, or is not the pinned one."""
+
+
 class MediaError(EdgeError):
     """A photo or a clip cannot be read."""
 

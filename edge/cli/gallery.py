@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +12,7 @@ from rich.table import Table
 from edge.assembly import PHOTO_SIDE_PX, build_camera, build_recognizer, embedding_dim, gallery_store
 from edge.camera.sources import Camera
 from edge.cli.operate import ConfigOption, load_settings
+from edge.clock import SystemClock
 from edge.config import Settings
 from edge.enroll import encode_photo, walk_up
 from edge.enroll import enroll as enroll_probes
@@ -51,14 +51,14 @@ def enroll(
         probes = walk_up(_frames(_camera(camera, settings)), recognizer, timeout_s=timeout)
     who = Subject(subject, label or subject, tuple(group or ()))
     store = gallery_store(settings)
-    with store.edit(recognizer.embedder.model_id) as edit:
+    with store.edit(recognizer.embedder.model_id, recognizer.embedder.dim) as edit:
         enrolment = enroll_probes(
             who,
             probes,
             recognizer,
             edit.gallery,
             source=f"camera:{camera}" if camera else "photo",
-            at=datetime.now(UTC),
+            at=SystemClock().now(),
             max_prototypes=settings.gallery.prototypes,
             force=force,
         )
@@ -161,15 +161,12 @@ def show(subject: str, config_file: ConfigOption = None) -> None:
 def remove(subject: str, config_file: ConfigOption = None) -> None:
     """Remove one subject; a running daemon follows at once."""
     settings = load_settings(config_file)
-    with gallery_store(settings).edit(_model_id(settings)) as edit:
+    manifest = manifests.load(settings.recognition.embedder)
+    with gallery_store(settings).edit(manifest.model_id, embedding_dim(manifest)) as edit:
         if edit.gallery.subject(subject) is None:
             raise EnrollmentError(f"no subject {subject!r} in the gallery; see `edge subjects list`")
         gallery = edit.commit(edit.gallery.without_subject(subject))
     typer.echo(f"removed {subject}; gallery version {gallery.version} has {gallery.size} subject(s)")
-
-
-def _model_id(settings: Settings) -> str:
-    return manifests.load(settings.recognition.embedder).model_id
 
 
 def _gallery(settings: Settings) -> Gallery:
@@ -183,7 +180,7 @@ def _camera(name: str, settings: Settings) -> Camera:
         raise ConfigError(
             f"no camera {name!r} is configured (configured: {known}); add a table [cameras.{name}]"
         )
-    return build_camera(name, settings)
+    return build_camera(name, settings, SystemClock())
 
 
 def _frames(camera: Camera) -> Iterator[Frame]:

@@ -22,7 +22,7 @@ class Embedder:
         Raises:
             ModelError: The manifest is not that of an embedder with a fixed input size.
         """
-        if manifest.alignment is None or manifest.input.size is None:
+        if manifest.alignment is None or manifest.input.size is None or manifest.output.dim is None:
             raise ModelError(f"{manifest.name}: not an embedder; choose one of `edge models list`")
         self._session = session
         self._input = manifest.input
@@ -30,6 +30,7 @@ class Embedder:
         self._template = np.array(manifest.alignment.points, np.float32)
         self.model_id = manifest.model_id
         self.sha256 = manifest.sha256
+        self.dim = manifest.output.dim
 
     def align(self, image: Image, landmarks: FloatArray) -> Image:
         """Cut the face with `landmarks` (5, 2) out of a BGR image as BGR uint8 (112, 112, 3)."""

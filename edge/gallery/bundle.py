@@ -7,18 +7,17 @@
     32 + table    rows: float32, rows x dim
     end - 32      SHA-256 of everything before
 
-Every length is checked against what is really there before anything is allocated. The checksum tells
-accidents, not attacks; who made a bundle is not known here. Reads and writes no file.
+Magic, format and checksum stand where they are in every format. Every length is checked against what is
+really there before anything is allocated. The checksum tells accidents, not attacks: who made a bundle is
+not known here. Reads and writes no file.
 """
 
 import hashlib
 import json
-from datetime import UTC, datetime, timedelta
 from struct import Struct
-from typing import Annotated
 
 import numpy as np
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from edge.errors import GalleryError, GalleryIntegrityError
 from edge.gallery.gallery import MAX_DIM, MAX_ROWS, Gallery, Provenance
@@ -37,41 +36,22 @@ MAX_TABLE_BYTES_PER_ROW = 4096
 MAX_BUNDLE_BYTES = 1 << 30
 """A million rows of 128 with their table; more does not fit the memory of a door."""
 
-
-def _utc(at: datetime) -> datetime:
-    if at.utcoffset() != timedelta(0):
-        raise ValueError("must be UTC")
-    return at.replace(tzinfo=UTC)
+_Row = tuple[str, AwareDatetime, float, float, float, float, float, float, Refusal | None]
+"""source, created_at, then `edge.types.Quality` in the order of its fields."""
 
 
-class _Table(BaseModel):
+class _Subject(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
-
-class _Quality(_Table):
-    face_px: float
-    sharpness: float
-    yaw_deg: float
-    exposure: float
-    detector_score: float
-    weight: float
-    refused: Refusal | None
-
-
-class _Template(_Table):
-    source: str
-    created_at: Annotated[AwareDatetime, AfterValidator(_utc)]
-    quality: _Quality
-
-
-class _Subject(_Table):
     id: str
     label: str
     groups: tuple[str, ...]
-    templates: tuple[_Template, ...] = Field(min_length=1)
+    templates: tuple[_Row, ...]
 
 
-class _Subjects(_Table):
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
     model_id: str
     subjects: tuple[_Subject, ...]
 
@@ -99,12 +79,10 @@ def decode(data: bytes) -> Gallery:
 
     Raises:
         GalleryIntegrityError: Truncated, altered or forged; says what is wrong.
-        GalleryError: Written by a newer version of this software.
+        GalleryError: Whole, but of a format that only a newer version of this software reads.
     """
+    _check_seal(data)
     dim, version, rows, table_bytes = _read_header(data)
-    body = len(data) - DIGEST_BYTES
-    if hashlib.sha256(memoryview(data)[:body]).digest() != data[body:]:
-        raise GalleryIntegrityError("gallery: the checksum does not fit the content")
     table = _read_table(data[HEADER.size : HEADER.size + table_bytes])
     provenance = tuple(_provenance(row) for entry in table.subjects for row in entry.templates)
     matrix = np.frombuffer(data, "<f4", rows * dim, HEADER.size + table_bytes).reshape(rows, dim)
@@ -121,19 +99,26 @@ def decode(data: bytes) -> Gallery:
         raise GalleryIntegrityError(f"gallery: {error}") from None
 
 
-def _read_header(data: bytes) -> tuple[int, int, int, int]:
-    """Return dim, version, rows and table bytes, all within bounds and in agreement with the length."""
+def _check_seal(data: bytes) -> None:
+    """Check what is the same in every format: the magic in front, the checksum behind, the size."""
     if len(data) < HEADER.size + DIGEST_BYTES:
         raise GalleryIntegrityError(f"gallery: {len(data)} bytes are too few; the file is truncated")
     if len(data) > MAX_BUNDLE_BYTES:
         raise GalleryIntegrityError(
             f"gallery: {len(data)} bytes are more than the {MAX_BUNDLE_BYTES} allowed"
         )
-    magic, form, dim, version, rows, table_bytes = HEADER.unpack_from(data)
-    if magic != MAGIC:
+    if not data.startswith(MAGIC):
         raise GalleryIntegrityError("gallery: this is not a gallery file")
-    if form != FORMAT:
-        raise GalleryError(f"gallery: format {form} is unknown, only {FORMAT} is read here; update edge")
+    body = len(data) - DIGEST_BYTES
+    if hashlib.sha256(memoryview(data)[:body]).digest() != data[body:]:
+        raise GalleryIntegrityError("gallery: the checksum does not fit; the file is truncated or altered")
+
+
+def _read_header(data: bytes) -> tuple[int, int, int, int]:
+    """Return dim, version, rows and table bytes, all within bounds and in agreement with the length."""
+    _, number, dim, version, rows, table_bytes = HEADER.unpack_from(data)
+    if number != FORMAT:
+        raise GalleryError(f"gallery: format {number} is unknown, only {FORMAT} is read here; update edge")
     if dim > MAX_DIM or rows > MAX_ROWS:
         raise GalleryIntegrityError(
             f"gallery: {rows} rows of {dim} are declared, at most {MAX_ROWS} of {MAX_DIM} are allowed"
@@ -163,33 +148,24 @@ def _write_table(gallery: Gallery) -> bytes:
     return json.dumps(table, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
-def _read_table(table: bytes) -> _Subjects:
+def _read_table(table: bytes) -> _Table:
     try:
-        return _Subjects.model_validate_json(table)
+        return _Table.model_validate_json(table)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the table"
+        where = ".".join(str(part) for part in first["loc"])[:80]
         raise GalleryIntegrityError(
-            f"gallery: subject table: {where}: {first['msg']} ({error.error_count()} problems)"
+            f"gallery: subject table, {where!r}: {first['msg']} ({error.error_count()} problems)"
         ) from None
 
 
-def _template(row: Provenance) -> dict[str, object]:
-    quality = row.quality
-    return {
-        "source": row.source,
-        "created_at": row.created_at.isoformat(),
-        "quality": {
-            "face_px": float(quality.face_px),
-            "sharpness": float(quality.sharpness),
-            "yaw_deg": float(quality.yaw_deg),
-            "exposure": float(quality.exposure),
-            "detector_score": float(quality.detector_score),
-            "weight": float(quality.weight),
-            "refused": quality.refused,
-        },
-    }
+def _template(row: Provenance) -> tuple[str | float | None, ...]:
+    q = row.quality
+    numbers = (q.face_px, q.sharpness, q.yaw_deg, q.exposure, q.detector_score, q.weight)
+    return (row.source, row.created_at.isoformat(), *map(float, numbers), q.refused)
 
 
-def _provenance(row: _Template) -> Provenance:
-    return Provenance(Quality(**dict(row.quality)), row.source, row.created_at)
+def _provenance(row: _Row) -> Provenance:
+    source, created_at, face_px, sharpness, yaw_deg, exposure, detector_score, weight, refused = row
+    quality = Quality(face_px, sharpness, yaw_deg, exposure, detector_score, weight, refused)
+    return Provenance(quality, source, created_at)

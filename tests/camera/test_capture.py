@@ -1,0 +1,196 @@
+"""The capture thread keeps a camera delivering: absent, unplugged, stalled, hung."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from edge.camera.capture import MAX_ABANDONED, CaptureThread
+from edge.camera.latest import LatestFrames
+from edge.camera.pipe import PipeCamera
+from edge.camera.replay import ReplayCamera
+from edge.camera.sources import Camera, OpenCVCamera
+from edge.clock import SystemClock
+from edge.errors import CameraError
+from edge.health import Beats
+from edge.metrics import Metrics
+from edge.types import Frame
+from tests.streams import MjpegServer, SilentServer, free_port, make_clip
+
+CLOCK = SystemClock()
+
+
+class Rig:
+    """A capture thread with what it needs, and a record of what it said."""
+
+    def __init__(self) -> None:
+        self.frames, self.metrics, self.beats = LatestFrames(), Metrics(), Beats()
+        self.statuses: list[tuple[bool, str]] = []
+        self.threads: list[CaptureThread] = []
+
+    def start(
+        self, factory: Callable[[], Camera], *, stall_s: float = 0.5, name: str = "front"
+    ) -> CaptureThread:
+        thread = CaptureThread(
+            factory,
+            self.frames,
+            name=name,
+            stall_s=stall_s,
+            open_timeout_s=1.0,
+            backoff_max_s=0.2,
+            beats=self.beats,
+            metrics=self.metrics,
+            clock=CLOCK,
+            on_status=lambda camera, online, why: self.statuses.append((online, why)),
+        )
+        self.threads.append(thread)
+        thread.start()
+        return thread
+
+    def take(self, count: int, within_s: float = 5.0) -> list[Frame]:
+        frames, until_s = [], time.monotonic() + within_s
+        while len(frames) < count and time.monotonic() < until_s:
+            if (frame := self.frames.take(0.1)) is not None:
+                frames.append(frame)
+        assert len(frames) == count, f"only {len(frames)} frames; {self.statuses}"
+        return frames
+
+    @property
+    def online(self) -> bool | None:
+        return self.statuses[-1][0] if self.statuses else None
+
+    def until(self, met: Callable[[], bool], within_s: float = 6.0) -> None:
+        until_s = time.monotonic() + within_s
+        while not met():
+            assert time.monotonic() < until_s, f"not in time; {self.statuses} {self.metrics.counts()}"
+            time.sleep(0.02)
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    rig = Rig()
+    yield rig
+    for thread in rig.threads:
+        thread.stop(3.0)
+        assert not thread.is_alive()
+
+
+class HungCamera:
+    """A camera whose read hangs as native code does, until the test lets go."""
+
+    live = True
+    paced = True
+    description = "hung"
+
+    def __init__(self, release: threading.Event, closed: list[str]) -> None:
+        self._release, self._closed = release, closed
+
+    def open(self) -> None:
+        pass
+
+    def read(self) -> Frame | None:
+        self._release.wait(30)
+        raise CameraError("came back")
+
+    def close(self) -> None:
+        self._closed.append("closed")
+
+
+def http(port: int) -> Callable[[], Camera]:
+    return lambda: OpenCVCamera(
+        "front", f"http://u:secret@127.0.0.1:{port}/v", clock=CLOCK, open_timeout_s=1.0, read_timeout_s=0.4
+    )
+
+
+def test_a_camera_that_is_absent_then_there_then_gone_then_back(rig: Rig, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.DEBUG)
+    port = free_port()
+    rig.start(http(port))
+    rig.until(lambda: bool(rig.statuses))
+    assert rig.statuses[0][0] is False
+    for _ in range(2):
+        with MjpegServer(port) as server:
+            assert server.port == port
+            rig.take(5)
+            assert rig.online is True
+        rig.until(lambda: rig.online is False)
+    assert "secret" not in caplog.text + str(rig.statuses)
+
+
+def test_a_stream_that_falls_silent_is_replaced(rig: Rig):
+    with MjpegServer(stall_after=4) as server:
+        rig.start(http(server.port))
+        rig.take(3)
+        rig.until(lambda: rig.online is False)
+        rig.until(lambda: [online for online, _ in rig.statuses].count(True) >= 2)
+
+
+def test_a_camera_that_says_nothing_at_open_is_retried(rig: Rig):
+    with SilentServer() as server:
+        rig.start(http(server.port))
+        rig.until(lambda: rig.metrics.counts().get("camera.front.retries", 0) >= 1)
+    assert rig.statuses[0][0] is False
+
+
+def test_a_hung_read_is_abandoned_replaced_and_counted(rig: Rig):
+    release, closed = threading.Event(), []
+    rig.start(lambda: HungCamera(release, closed), stall_s=0.5)
+    rig.until(lambda: rig.metrics.counts().get("camera.front.abandoned", 0) >= 2)
+    assert "no frame for" in rig.statuses[-1][1]
+    assert closed == []
+    release.set()
+    rig.until(lambda: len(closed) >= 2)
+
+
+def test_hung_readers_do_not_pile_up(rig: Rig):
+    release, closed = threading.Event(), []
+    rig.start(lambda: HungCamera(release, closed), stall_s=0.5)
+    rig.until(lambda: "hang in the driver" in (rig.statuses[-1][1] if rig.statuses else ""), within_s=8)
+    assert rig.metrics.counts()["camera.front.abandoned"] == MAX_ABANDONED
+    release.set()
+
+
+def test_stop_does_not_wait_for_a_hung_read(rig: Rig):
+    release = threading.Event()
+    thread = rig.start(lambda: HungCamera(release, []), stall_s=3.0)
+    time.sleep(0.2)
+    started_s = time.monotonic()
+    thread.stop(3.0)
+    assert time.monotonic() - started_s < 2.0
+    assert not thread.is_alive()
+    release.set()
+
+
+def test_a_program_that_dies_is_started_again(rig: Rig, tmp_path: Path):
+    command = (
+        "ffmpeg -v error -f lavfi -i color=red:size=64x48:rate=50:duration=0.2 -pix_fmt bgr24 -f rawvideo -"
+    )
+    rig.start(
+        lambda: PipeCamera("front", tuple(command.split()), clock=CLOCK, read_timeout_s=1.0, size=(48, 64))
+    )
+    rig.until(lambda: [online for online, _ in rig.statuses].count(True) >= 2)
+
+
+def test_a_clip_ends_once_and_is_not_an_error(rig: Rig, tmp_path: Path):
+    clip = make_clip(tmp_path / "a.mp4", seconds=0.5)
+    thread = rig.start(lambda: ReplayCamera("front", clip, clock=CLOCK, realtime=False))
+    numbers = [frame.number for frame in rig.take(10)]
+    assert numbers == list(range(10)), "a replay that is not paced loses no frame"
+    assert thread.finished.wait(3)
+    assert rig.statuses == [(True, str(clip)), (False, "ended")]
+
+
+def test_several_cameras_deliver_side_by_side(rig: Rig, tmp_path: Path):
+    clip = make_clip(tmp_path / "a.mp4", seconds=2.0)
+    for name in ("front", "side"):
+        rig.start(lambda name=name: ReplayCamera(name, clip, clock=CLOCK), name=name)
+    assert {frame.camera for frame in rig.take(10)} == {"front", "side"}
+
+
+def test_a_camera_in_back_off_still_beats(rig: Rig):
+    rig.start(http(free_port()))
+    rig.until(lambda: rig.metrics.counts().get("camera.front.retries", 0) >= 3)
+    assert rig.beats.late() == []
