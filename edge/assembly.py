@@ -4,6 +4,7 @@ Everything below takes plain values; everything above takes what is built here.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -86,6 +87,11 @@ def build_recognizer(
         rule=decision_rule(settings, manifest),
         stamp=ModelStamp(manifest.name, manifest.sha256, gallery.version),
     )
+
+
+def with_photo_detector(recognizer: Recognizer, side_px: int) -> Recognizer:
+    """Return the same recognizer, but one that searches pictures of up to `side_px`, as photos deserve."""
+    return replace(recognizer, detector=recognizer.detector.at(side_px))
 
 
 def embedding_dim(manifest: Manifest) -> int:

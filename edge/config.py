@@ -40,10 +40,11 @@ MAX_DECODED_PIXELS = 1 << 26
 def limit_decoders() -> None:
     """Bound what OpenCV's decoders accept; has to run before OpenCV is imported, which reads this once."""
     os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_DECODED_PIXELS))
-    # Streams: RTSP over TCP, nothing buffered ahead, and no protocol that could reach files of this device.
+    # Streams: RTSP over TCP, and none of the protocols that join, cut or pipe things.
+    # `file` is for clips: OpenCV knows one list for all captures, and sources refuse file URLs by themselves.
     os.environ.setdefault(
         "OPENCV_FFMPEG_CAPTURE_OPTIONS",
-        "rtsp_transport;tcp|fflags;nobuffer|protocol_whitelist;rtsp,rtsps,rtp,srtp,tcp,udp,tls,http,https",
+        "rtsp_transport;tcp|protocol_whitelist;file,rtsp,rtsps,rtp,srtp,tcp,udp,tls,http,https",
     )
 
 

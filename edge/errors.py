@@ -62,6 +62,10 @@ class OutboxError(EdgeError):
     """The outbox cannot be opened or written."""
 
 
+class OutboxDamagedError(OutboxError):
+    """The outbox's database is no longer one."""
+
+
 # Tell the caller.
 
 

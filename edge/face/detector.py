@@ -32,6 +32,10 @@ class Detector:
         self._min_score = min_score
         self._canvases: dict[tuple[int, int], Image] = {}
 
+    def at(self, max_side_px: int) -> "Detector":
+        """Return a detector on the same session that reduces images less or more."""
+        return Detector(self._session, max_side_px=max_side_px, min_score=self._min_score)
+
     def detect(self, image: Image) -> list[Detection]:
         """Return the faces in a BGR image (H, W, 3), best score first, in pixels of that image."""
         canvas, scale = self._letterbox(image)

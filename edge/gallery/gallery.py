@@ -6,7 +6,6 @@ Compares nothing with a probe (`matcher`), and neither reads nor writes a file (
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from itertools import pairwise
 from math import isfinite
 
 import numpy as np
@@ -100,11 +99,11 @@ class Gallery:
 
     def templates_of(self, subject_id: str) -> tuple[Template, ...]:
         """Return a subject's templates, in the order of their enrolment; none if it is unknown."""
-        for subject, (start, end) in zip(
-            self.subjects, pairwise((*self.starts, len(self.matrix))), strict=True
-        ):
+        end = 0
+        for subject, count in zip(self.subjects, self.counts, strict=True):
+            end += count
             if subject.subject_id == subject_id:
-                rows = zip(self.matrix[start:end], self.provenance[start:end], strict=True)
+                rows = zip(self.matrix[end - count : end], self.provenance[end - count : end], strict=True)
                 return tuple(
                     Template(embedding, self.model_id, row.quality, row.source, row.created_at)
                     for embedding, row in rows
@@ -145,7 +144,8 @@ class Gallery:
                 *(Provenance(t.quality, t.source, t.created_at) for t in templates),
             ),
             matrix=np.concatenate(
-                [base.matrix.reshape(-1, dim), *(t.embedding[None] for t in templates)], dtype=np.float32
+                [base.matrix.reshape(len(base.matrix), dim), *(t.embedding[None] for t in templates)],
+                dtype=np.float32,
             ),
         )
 
@@ -164,7 +164,7 @@ class Gallery:
         keep = np.array([subject.subject_id not in subject_ids for subject in self.subjects], bool)
         if keep.all():
             return self
-        rows = np.repeat(keep, self.counts)
+        rows = keep[self.owners]
         return replace(
             self,
             subjects=tuple(s for s, kept in zip(self.subjects, keep, strict=True) if kept),

@@ -29,7 +29,8 @@ class DenseMatcher:
             ModelMismatchError: The probe comes from another embedder than the gallery.
         """
         gallery = self.gallery
-        if probe.model_id != gallery.model_id or probe.embedding.shape != (gallery.dim,):
+        shape = (gallery.dim or len(probe.embedding),)  # a gallery that never had a row takes any length
+        if probe.model_id != gallery.model_id or probe.embedding.shape != shape:
             raise ModelMismatchError(
                 f"a probe of {probe.model_id!r}, shape {probe.embedding.shape}, cannot be compared with a "
                 f"gallery of {gallery.model_id!r}, dimension {gallery.dim}; enrol the subjects again"

@@ -1,0 +1,175 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge.errors import ConfigError, ModelError
+from edge.gallery.decision import Calibration, DecisionRule
+from edge.types import Candidate, EventType, Match, Reason, Subject
+
+ALICE, BOB = Subject("a", "Alice"), Subject("b", "Bob")
+TABLE = Calibration((0.3, 0.4, 0.5), (1e-2, 1e-3, 1e-4))
+MEASURED = Calibration((0.289, 0.357, 0.414, 0.464), (1e-2, 1e-3, 1e-4, 1e-5))
+
+
+def match_of(best: float | None, second: float | None = None, size: int = 2) -> Match:
+    return Match(
+        None if best is None else Candidate(ALICE, best),
+        None if second is None else Candidate(BOB, second),
+        size,
+    )
+
+
+@pytest.mark.parametrize(
+    ("best", "second", "event_type", "reason"),
+    [
+        pytest.param(0.61, 0.39, EventType.MATCH, None, id="clear match"),
+        pytest.param(0.50, None, EventType.MATCH, None, id="exactly the threshold, gallery of one"),
+        pytest.param(0.75, 0.625, EventType.MATCH, None, id="exactly the margin"),
+        pytest.param(0.4999, 0.1, EventType.REJECT, Reason.BELOW_THRESHOLD, id="just below"),
+        pytest.param(-0.2, -0.3, EventType.REJECT, Reason.BELOW_THRESHOLD, id="nobody alike"),
+        pytest.param(0.70, 0.60, EventType.REJECT, Reason.AMBIGUOUS, id="look-alikes"),
+        pytest.param(0.45, 0.44, EventType.REJECT, Reason.BELOW_THRESHOLD, id="strangers first, then twins"),
+        pytest.param(None, None, EventType.REJECT, Reason.GALLERY_EMPTY, id="empty gallery"),
+        pytest.param(math.nan, 0.1, EventType.REJECT, Reason.BELOW_THRESHOLD, id="NaN"),
+        pytest.param(0.9, math.nan, EventType.REJECT, Reason.AMBIGUOUS, id="second NaN"),
+    ],
+)
+def test_a_decision_follows_from_its_scores(best, second, event_type, reason):
+    decision = DecisionRule(None, 0.5, 0.125, None).decide(match_of(best, second))
+    assert (decision.event_type, decision.reason) == (event_type, reason)
+    assert decision.subject == (ALICE if event_type == EventType.MATCH else None)
+
+
+def test_a_decision_tells_its_numbers():
+    score = DecisionRule(0.001, None, 0.05, TABLE).decide(match_of(0.61, 0.39, size=1)).score
+    assert score is not None
+    assert (score.best, score.second, score.margin, score.target_fpir, score.gallery_size) == (
+        0.61,
+        0.39,
+        0.05,
+        0.001,
+        1,
+    )
+    assert score.threshold == pytest.approx(0.4)
+
+
+def test_a_score_that_is_not_a_number_is_told_as_none():
+    score = DecisionRule(None, 0.5, 0.05, None).decide(match_of(math.nan, math.nan)).score
+    assert score is not None
+    assert (score.best, score.second) == (None, None)
+
+
+def test_a_raw_threshold_goes_before_the_target_and_does_not_move():
+    rule = DecisionRule(0.001, 0.44, 0.05, TABLE)
+    assert {rule.threshold_for(size) for size in (0, 1, 10, 100_000)} == {0.44}
+    score = rule.decide(match_of(0.6)).score
+    assert score is not None
+    assert score.target_fpir is None
+
+
+@pytest.mark.parametrize(
+    ("target_fpir", "size", "threshold"),
+    [
+        pytest.param(1e-3, 1, 0.4, id="an entry of the table"),
+        pytest.param(10**-3.5, 1, 0.45, id="half way on the logarithm"),
+        pytest.param(1 - (1 - 1e-3) ** 100, 100, 0.4, id="a hundred subjects share the target"),
+        pytest.param(0.5, 1, 0.3, id="never below the table"),
+        pytest.param(1e-5, 1, 0.6, id="continued beyond the table"),
+        pytest.param(1e-3, 1000, 0.6, id="continued for a large gallery (FMR 1.0005e-6 is at .69998)"),
+        pytest.param(1e-3, 0, 0.4, id="nobody enrolled counts as one"),
+        pytest.param(1e-15, 1000, 1.0, id="clipped to 1"),
+    ],
+)
+def test_the_threshold_meets_the_target_for_the_gallery(target_fpir: float, size: int, threshold: float):
+    if target_fpir == 1e-3 and size == 1000:
+        threshold = 0.5 + 0.1 * math.log10(1e-4 / -math.expm1(math.log1p(-1e-3) / 1000))
+    assert DecisionRule(target_fpir, None, 0, TABLE).threshold_for(size) == pytest.approx(threshold, abs=1e-9)
+
+
+@settings(max_examples=200, deadline=None, database=None)
+@given(exponent=st.floats(-4, -0.2), size=st.integers(1, 5000))
+def test_the_false_positive_rate_at_the_threshold_is_the_target(exponent: float, size: int):
+    target = 10**exponent
+    fmr = 1 - (1 - target) ** (1 / size)
+    if not 1e-5 <= fmr <= 1e-2:
+        return
+    threshold = DecisionRule(target, None, 0, MEASURED).threshold_for(size)
+    read_off = math.exp(np.interp(threshold, MEASURED.thresholds, np.log(MEASURED.fmr)))
+    assert 1 - (1 - read_off) ** size == pytest.approx(target, rel=1e-6)
+
+
+def test_the_threshold_rises_with_the_gallery_and_with_caution():
+    rule = DecisionRule(0.001, None, 0, MEASURED)
+    moving = [rule.threshold_for(size) for size in (1, 2, 10, 100, 1000, 10_000, 1_000_000)]
+    assert moving == sorted(moving)
+    assert len(set(moving)) == len(moving)
+    careful = [DecisionRule(t, None, 0, MEASURED).threshold_for(200) for t in (0.1, 0.01, 0.001, 0.0001)]
+    assert careful == sorted(careful)
+    assert len(set(careful)) == len(careful)
+
+
+def test_beyond_the_table_the_threshold_is_rather_too_high():
+    # A Gaussian tail bends downwards, as impostor scores do: the true rate is lower than the continued line.
+    def fmr_at(t: float) -> float:
+        return 0.5 * math.erfc((t - 0.05) / 0.1 / math.sqrt(2))
+
+    thresholds = [0.05 + 0.02 * i for i in range(20)]
+    calibration = Calibration(thresholds, [fmr_at(t) for t in thresholds])
+    for rate in (1e-6, 1e-7, 1e-9):
+        threshold = calibration.threshold_at(rate)
+        assert threshold > thresholds[-1]
+        assert fmr_at(threshold) < rate
+
+
+def test_a_flat_stretch_of_the_table_is_left_at_its_lower_end():
+    flat = Calibration((0.3, 0.4, 0.5, 0.6), (1e-2, 1e-3, 1e-3, 1e-4))
+    assert flat.threshold_at(1e-3) == pytest.approx(0.4)
+    assert flat.threshold_at(0.9e-3) > 0.5
+
+
+def test_a_flat_end_of_the_table_is_continued_by_its_last_decade():
+    flat = Calibration((0.3, 0.4, 0.5), (1e-2, 1e-3, 1e-3))
+    assert flat.threshold_at(1e-4) == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "fmr"),
+    [
+        pytest.param((0.3,), (0.1,), id="one entry"),
+        pytest.param((0.3, 0.4), (0.1,), id="different lengths"),
+        pytest.param((0.4, 0.3), (0.1, 0.01), id="falling thresholds"),
+        pytest.param((0.3, 0.3), (0.1, 0.01), id="equal thresholds"),
+        pytest.param((0.3, 1.4), (0.1, 0.01), id="threshold above 1"),
+        pytest.param((0.3, math.nan), (0.1, 0.01), id="NaN threshold"),
+        pytest.param((0.3, 0.4), (0.01, 0.1), id="rising rates"),
+        pytest.param((0.3, 0.4), (0.1, 0.1), id="constant rates"),
+        pytest.param((0.3, 0.4), (0.1, 0.0), id="rate 0"),
+        pytest.param((0.3, 0.4), (1.5, 0.1), id="rate above 1"),
+        pytest.param((0.3, 0.4), (0.1, math.nan), id="NaN rate"),
+    ],
+)
+def test_a_table_that_cannot_be_right_is_refused(thresholds, fmr):
+    with pytest.raises(ModelError, match="calibration:"):
+        Calibration(thresholds, fmr)
+
+
+@pytest.mark.parametrize(
+    ("target_fpir", "threshold", "margin", "calibration", "says"),
+    [
+        pytest.param(None, None, 0.05, TABLE, "set target_fpir or threshold", id="neither"),
+        pytest.param(0.001, None, 0.05, None, "not calibrated", id="no calibration"),
+        pytest.param(0.0, None, 0.05, TABLE, "target_fpir", id="target 0"),
+        pytest.param(1.0, None, 0.05, TABLE, "target_fpir", id="target 1"),
+        pytest.param(math.nan, None, 0.05, TABLE, "target_fpir", id="target NaN"),
+        pytest.param(None, math.nan, 0.05, None, "threshold", id="threshold NaN"),
+        pytest.param(None, 1.1, 0.05, None, "threshold", id="threshold above 1"),
+        pytest.param(None, 0.4, -0.1, None, "margin", id="negative margin"),
+        pytest.param(None, 0.4, math.nan, None, "margin", id="margin NaN"),
+    ],
+)
+def test_a_rule_that_cannot_decide_is_refused(target_fpir, threshold, margin, calibration, says):
+    with pytest.raises(ConfigError, match=says):
+        DecisionRule(target_fpir, threshold, margin, calibration)
