@@ -109,5 +109,8 @@ def _draw_track(image: Image, track: Track, decided: FaceEvent | None, scale: fl
 
 
 def _write(image: Image, text: str, at: tuple[int, int], colour: Colour) -> None:
-    cv2.putText(image, text, at, FONT, 0.5, (0, 0, 0), 3, cv2.LINE_AA)
-    cv2.putText(image, text, at, FONT, 0.5, colour, 1, cv2.LINE_AA)
+    scale = max(0.45, image.shape[0] / 1000)
+    (width, height), below = cv2.getTextSize(text, FONT, scale, 1)
+    x = max(0, min(at[0], image.shape[1] - width))
+    cv2.rectangle(image, (x, at[1] - height - 3), (x + width, at[1] + below), (30, 30, 30), -1)
+    cv2.putText(image, text, (x, at[1]), FONT, scale, colour, 1, cv2.LINE_AA)

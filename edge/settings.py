@@ -113,10 +113,10 @@ class DecisionSettings(Section):
     max_shots: int = Field(6, ge=1, le=50, description="Shots after which a stranger is rejected.")
     patience_s: float = Field(3.0, ge=0.1, le=60, description="Time after which a stranger is rejected.")
     cooldown_s: float = Field(
-        10.0,
+        3.0,
         ge=0,
         le=3600,
-        description="A subject seen again on the same camera within this time is the same visit.",
+        description="A face that returns within this time is still the same visit; `left` follows after it.",
     )
 
     @model_validator(mode="after")

@@ -5,8 +5,8 @@ import numpy as np
 
 from edge.types import Frame, Image
 
-STRIDE = 4
-"""Pixels skipped in both directions. Nearest-neighbour at a quarter costs .03 ms at 480p, .24 ms at 1080p."""
+QUARTER = 0.25
+"""Scale of the comparison. Nearest-neighbour, because averaging 1080p would cost more than detection saves."""
 
 NOISE = 18
 """Grey levels by which a pixel may differ through sensor noise and compression alone."""
@@ -27,18 +27,23 @@ class MotionGate:
 
     def passes(self, frame: Frame) -> bool:
         """Return whether a frame deserves detection: something moved, or it is time to look again."""
-        small = cv2.cvtColor(np.ascontiguousarray(frame.image[::STRIDE, ::STRIDE]), cv2.COLOR_BGR2GRAY)
+        small = _reduce(frame.image)
         reference = self._reference
         moved = (
             reference is None
             or reference.shape != small.shape
             or frame.monotonic_s - self._passed_s >= REFRESH_S
-            or _changed(reference, np.asarray(small, np.uint8)) >= MOVED_SHARE
+            or _changed(reference, small) >= MOVED_SHARE
         )
         if moved:
-            self._reference = np.asarray(small, np.uint8)
+            self._reference = small
             self._passed_s = frame.monotonic_s
         return moved
+
+
+def _reduce(image: Image) -> Image:
+    small = cv2.resize(image, None, fx=QUARTER, fy=QUARTER, interpolation=cv2.INTER_NEAREST)
+    return np.asarray(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY), np.uint8)
 
 
 def _changed(before: Image, after: Image) -> float:

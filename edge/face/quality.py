@@ -58,9 +58,9 @@ class QualityGate:
 
     def measure(self, crop: Image, detection: Detection, refused: Refusal | None = None) -> Quality:
         """Measure an aligned crop (112, 112, 3); `refused` passes on what `refuse` said."""
-        grey = cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY)[16:100, 16:96]
+        grey = np.asarray(cv2.cvtColor(crop[16:100, 16:96], cv2.COLOR_BGR2GRAY), np.uint8)
         sharp = sharpness(grey)
-        exposed = float(((grey >= DARK) & (grey <= BRIGHT)).mean())
+        exposed = cv2.countNonZero(cv2.inRange(grey, DARK, BRIGHT)) / grey.size
         yaw = yaw_deg(detection.landmarks)
         if refused is None and sharp < self.min_sharpness:
             refused = Refusal.BLUR
@@ -81,7 +81,8 @@ class QualityGate:
 
 def sharpness(grey: Image) -> float:
     """Return the sharpness in [0, 1) of a grey uint8 image, from the variance of its Laplacian."""
-    variance = float(cv2.Laplacian(grey, cv2.CV_16S).var())
+    _, deviation = cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_16S))
+    variance = float(deviation[0, 0]) ** 2
     return variance / (variance + SHARP_VARIANCE)
 
 

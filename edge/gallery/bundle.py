@@ -153,7 +153,7 @@ def _read_table(table: bytes) -> _Table:
         return _Table.model_validate_json(table)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"])[:80]
+        where = ".".join(map(str, first["loc"]))[:80] or "all of it"
         raise GalleryIntegrityError(
             f"gallery: subject table, {where!r}: {first['msg']} ({error.error_count()} problems)"
         ) from None

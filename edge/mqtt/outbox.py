@@ -10,11 +10,11 @@ did in 395 of 400.
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 from edge.errors import OutboxDamagedError, OutboxError
+from edge.mqtt.rows import Changes, Counts, Row
 
 SCHEMA_VERSION = 1
 SCHEMA = """
@@ -41,48 +41,6 @@ CHECKPOINT_PAGES = 100
 """Pages after which the log is folded into the database: bounds what has to be replayed at start."""
 
 DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One event that waits. `payload` lacks what is stamped when it is sent.
-
-    `created_ms` counts from 1970 UTC; `monotonic_ms` is the moment of capture on the clock of the boot in
-    which it was decided. A `vital` row is dropped only when no other is left.
-    """
-
-    seq: int
-    event_id: str
-    topic: str
-    payload: bytes
-    created_ms: int
-    monotonic_ms: int
-    vital: bool
-
-
-@dataclass(slots=True)
-class Changes:
-    """What is to be written: rows to keep, delivered ones to forget, others to set aside with the reason.
-
-    `last_seq` is the highest seq given out so far; `dropped` counts rows that were lost before they came here.
-    """
-
-    puts: dict[int, Row] = field(default_factory=dict)
-    done: set[int] = field(default_factory=set)
-    quarantined: dict[int, str] = field(default_factory=dict)
-    last_seq: int = 0
-    dropped: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """What is in the outbox. `oldest_ms` is of the oldest waiting row; `dropped` counts for ever."""
-
-    depth: int
-    quarantined: int
-    oldest_ms: int | None
-    dropped: int
-    durable: bool
 
 
 class Outbox:
@@ -142,7 +100,15 @@ class Outbox:
             for row in changes.puts.values():
                 put += run(
                     "INSERT OR IGNORE INTO event VALUES (?, ?, ?, ?, ?, ?, ?, NULL)",
-                    (row.seq, row.event_id, row.topic, row.payload, row.created_ms, row.monotonic_ms, row.vital),
+                    (
+                        row.seq,
+                        row.event_id,
+                        row.topic,
+                        row.payload,
+                        row.created_ms,
+                        row.monotonic_ms,
+                        row.vital,
+                    ),
                 ).rowcount
             for seq in changes.done:
                 forgotten += run("DELETE FROM event WHERE seq = ? AND quarantined IS NULL", (seq,)).rowcount
@@ -170,10 +136,11 @@ class Outbox:
         marks = ", ".join("?" * len(without))
         with _renamed(self.path):
             rows = self._connection.execute(
-                f"SELECT {COLUMNS} FROM event WHERE seq > ? AND quarantined IS NULL AND topic NOT IN ({marks}) ORDER BY seq LIMIT ?",
+                f"SELECT {COLUMNS} FROM event WHERE seq > ? AND quarantined IS NULL"
+                f" AND topic NOT IN ({marks}) ORDER BY seq LIMIT ?",
                 (after, *without, limit),
             ).fetchall()
-        return [Row(*values, vital=bool(vital)) for *values, vital, _ in rows]
+        return [Row(*values[:6], vital=bool(values[6])) for values in rows]
 
     def counts(self) -> Counts:
         """Return what is stored.

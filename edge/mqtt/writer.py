@@ -9,15 +9,15 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from edge.clock import Clock
 from edge.errors import OutboxDamagedError, OutboxError
 from edge.health import Beats
 from edge.metrics import Metrics
-from edge.mqtt.outbox import Counts, Outbox, Row, set_aside
+from edge.mqtt.outbox import Outbox, set_aside
+from edge.mqtt.rows import Changes, Pending, Row, Stored
 
 log = logging.getLogger(__name__)
 
@@ -36,20 +36,10 @@ RETRY_S = 1.0
 MAX_UNSAVED = 1000
 """Rows kept in memory while the disk refuses: about a megabyte."""
 
+MAX_FAILURES = 20
+"""Unexpected errors in a row after which the thread stops beating, so that the watchdog restarts us."""
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """These rows are on the disk; not `durable`: the disk refuses, and they are in memory only."""
-
-    seqs: tuple[int, ...]
-    durable: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """The answer to a request: waiting rows, oldest first; fewer than asked for means that this was all."""
-
-    rows: tuple[Row, ...]
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +97,8 @@ class OutboxThread(threading.Thread):
         self._failures = 0
         self.last_seq = outbox.last_seq
         """The highest seq given out before this thread began."""
-        self.counts = outbox.counts()
+        self._stored = outbox.counts()
+        self.counts = self._stored
         """What waits, on the disk and in memory; not `durable` while the disk refuses."""
 
     def put(self, row: Row) -> None:
@@ -156,8 +147,8 @@ class OutboxThread(threading.Thread):
         self._flush()
         for request in requests:
             self._answers.put(Pending(tuple(self._pending(request))))
-        if not going and self._outbox is not None:
-            self._outbox.close()
+        if not going:
+            self._close()
         return going
 
     def _gather(self) -> tuple[list[_Request], bool]:
@@ -192,49 +183,62 @@ class OutboxThread(threading.Thread):
 
     def _flush(self) -> None:
         """Write the changes; where that fails, keep them for the next turn."""
-        changes = self._changes
-        if changes == Changes() and not self._untold and self._failing_since_s is None:
+        failing = self._failing_since_s is not None
+        if self._changes == Changes() and not failing:
             return
-        durable = True
         try:
-            self._write(changes)
+            dropped = self._attempt(lambda outbox: outbox.write(self._changes))
+            self._changes = Changes()
+            self._stored = self._attempt(Outbox.counts)
         except OutboxError as error:
             self._fail(error)
-            durable = False
         else:
-            self._changes = Changes()
-            self._recover()
+            if failing:
+                self._recover()
+            if dropped:
+                self._metrics.count("outbox.dropped", dropped)
+                log.warning("outbox full: dropped %d of the oldest events", dropped)
         self._count()
         if self._untold:
-            self._answers.put(Stored(tuple(self._untold), durable and self._path is not None))
+            self._answers.put(Stored(tuple(self._untold), self.counts.durable))
             self._untold = []
 
-    def _write(self, changes: Changes) -> None:
+    def _pending(self, request: _Request) -> list[Row]:
+        """Return what waits on the disk and in memory."""
+        gone = self._changes.done | self._changes.quarantined.keys()
+        limit = request.limit + len(gone)
         try:
-            dropped = self._opened().write(changes)
+            rows = self._attempt(
+                lambda outbox: outbox.pending(limit, after=request.after, without=request.without)
+            )
+        except OutboxError as error:
+            self._fail(error)
+            rows = []
+        unsaved = self._changes.puts.values()
+        rows += [row for row in unsaved if row.seq > request.after and row.topic not in request.without]
+        return sorted((row for row in rows if row.seq not in gone), key=lambda row: row.seq)[: request.limit]
+
+    def _attempt(self, action: Callable[[Outbox], _T]) -> _T:
+        """Do `action`; if the database turns out to be damaged, move it aside and do it in a new one."""
+        try:
+            return action(self._opened())
         except OutboxDamagedError as error:
-            self._renew(error)
-            dropped = self._opened().write(changes)
-        if dropped:
-            self._metrics.count("outbox.dropped", dropped)
-            log.warning("outbox full: dropped %d of the oldest events", dropped)
+            if self._path is None:
+                raise
+            if self._outbox is not None:
+                self._outbox.close()
+                self._outbox = None
+            target = set_aside(self._path, self._clock.now())
+            self._metrics.count("outbox.set_aside")
+            log.error("%s; moved to %s, a new outbox begins", error, target.name)
+            return action(self._opened())
 
     def _opened(self) -> Outbox:
-        if self._outbox is None and self._path is not None:
-            self._outbox = Outbox.open(self._path, max_rows=self._max_rows, now=self._clock.now)
         if self._outbox is None:
-            raise OutboxError("the outbox in memory was lost")
+            if self._path is None:
+                raise OutboxError("outbox in memory: closed")
+            self._outbox = Outbox.open(self._path, max_rows=self._max_rows, now=self._clock.now)
         return self._outbox
-
-    def _renew(self, error: OutboxDamagedError) -> None:
-        """Move a database aside that turned out to be damaged."""
-        if self._outbox is not None:
-            self._outbox.close()
-            self._outbox = None
-        if self._path is not None:
-            self._metrics.count("outbox.set_aside")
-            target = set_aside(self._path, self._clock.now())
-            log.error("%s; moved to %s, a new one begins", error, target)
 
     def _fail(self, error: OutboxError) -> None:
         self._metrics.count("outbox.failures")
@@ -251,35 +255,20 @@ class OutboxThread(threading.Thread):
         if self._failing_since_s is not None:
             lasted_s = self._clock.monotonic() - self._failing_since_s
             self._failing_since_s = None
-            log.info("the outbox writes again after %.0f s", lasted_s)
-
-    def _pending(self, request: _Request) -> list[Row]:
-        """Return what waits on the disk and in memory."""
-        gone = self._changes.done | self._changes.quarantined.keys()
-        try:
-            stored = self._opened().pending(
-                request.limit + len(gone), after=request.after, without=request.without
-            )
-        except OutboxError as error:
-            self._fail(error)
-            stored = []
-        unsaved = [
-            row
-            for row in self._changes.puts.values()
-            if row.seq > request.after and row.topic not in request.without
-        ]
-        rows = sorted((row for row in (*stored, *unsaved) if row.seq not in gone), key=lambda row: row.seq)
-        return rows[: request.limit]
+            log.info("the outbox is on the disk again after %.0f s", lasted_s)
 
     def _count(self) -> None:
-        """Refresh `counts`."""
-        if self._failing_since_s is None:
-            self.counts = self._opened().counts()
-        else:
-            unsaved = self._changes
-            self.counts = replace(
-                self.counts,
-                depth=self.counts.depth + 0,
-                dropped=self.counts.dropped + unsaved.dropped,
-                durable=False,
-            )
+        """Refresh `counts`: what is stored, changed by what is not written yet."""
+        waiting = self._changes
+        self.counts = replace(
+            self._stored,
+            depth=max(0, self._stored.depth + len(waiting.puts) - len(waiting.done)),
+            dropped=self._stored.dropped + waiting.dropped,
+            durable=self._stored.durable and self._failing_since_s is None,
+        )
+
+    def _close(self) -> None:
+        if self._changes.puts:
+            log.error("%d events were never written to the disk and are lost", len(self._changes.puts))
+        if self._outbox is not None:
+            self._outbox.close()

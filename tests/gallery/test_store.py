@@ -1,0 +1,311 @@
+import logging
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from edge.errors import ConfigError, GalleryError, ModelMismatchError
+from edge.gallery.bundle import encode
+from edge.gallery.gallery import Gallery
+from edge.gallery.store import GalleryStore
+from edge.types import Subject
+from tests.gallery.samples import MODEL, assert_equal, gallery_of, template, unit_rows
+from tests.gallery.test_bundle import forge
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "gallery"
+
+
+@pytest.fixture
+def store(directory: Path) -> GalleryStore:
+    return GalleryStore(directory, keep_versions=3)
+
+
+def enrol(store: GalleryStore, *subject_ids: str) -> Gallery:
+    """Commit one version per subject."""
+    gallery = store.load(MODEL)
+    for subject_id in subject_ids:
+        row = template(unit_rows(1, seed=len(subject_id))[0])
+        gallery = store.commit(gallery.with_subject(Subject(subject_id, ""), [row]))
+    return gallery
+
+
+def ids(gallery: Gallery) -> list[str]:
+    return [subject.subject_id for subject in gallery.subjects]
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def damage(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_fresh_store_is_empty_and_leaves_no_trace(store: GalleryStore, directory: Path):
+    assert store.current_version() == 0
+    assert_equal(store.load(MODEL, 128), Gallery.empty(MODEL, dim=128))
+    assert not directory.parent.exists()
+
+
+def test_what_is_committed_is_loaded_with_the_next_version(store: GalleryStore, directory: Path):
+    first = store.commit(gallery_of([1, 2]))
+    assert (first.version, store.current_version()) == (1, 1)
+    assert_equal(GalleryStore(directory, keep_versions=3).load(MODEL, 128), first)
+    second = store.commit(first.without_subject("p-0"))
+    assert (second.version, store.current_version()) == (2, 2)
+    assert_equal(store.load(MODEL), second)
+
+
+def test_a_gallery_that_became_empty_keeps_counting_and_takes_another_model(store: GalleryStore):
+    store.commit(enrol(store, "a").without_subject("a"))
+    assert (store.load(MODEL).size, store.load(MODEL).version) == (0, 2)
+    other = store.load("other@1").with_subject(Subject("b", ""), [template(unit_rows(1)[0], "other@1")])
+    assert store.commit(other).version == 3
+    assert ids(store.load("other@1")) == ["b"]
+
+
+def test_files_are_for_the_owner_alone(store: GalleryStore, directory: Path):
+    before = os.umask(0)
+    try:
+        enrol(store, "a")
+    finally:
+        os.umask(before)
+    assert directory.stat().st_mode & 0o777 == 0o700
+    files = [path for path in directory.iterdir() if not path.is_symlink()]
+    assert {path.name: path.stat().st_mode & 0o777 for path in files} == {
+        "gallery-00000001.edge": 0o600,
+        "lock": 0o600,
+    }
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_root_enrols_belongs_to_the_owner_of_the_directory(tmp_path: Path):
+    os.chown(tmp_path, 65534, 65534)
+    enrol(GalleryStore(tmp_path / "gallery", keep_versions=3), "a")
+    assert {path.lstat().st_uid for path in (tmp_path / "gallery").iterdir() if not path.is_symlink()} == {
+        65534
+    }
+    assert (tmp_path / "gallery").stat().st_uid == 65534
+
+
+def test_only_the_newest_versions_are_kept(store: GalleryStore, directory: Path):
+    enrol(store, "a", "b", "c", "d", "e")
+    assert store.versions() == [3, 4, 5]
+    assert names(directory) == ["current", *(f"gallery-0000000{i}.edge" for i in (3, 4, 5)), "lock"]
+
+
+def test_a_store_that_keeps_nothing_is_refused(directory: Path):
+    with pytest.raises(ConfigError, match="keep_versions"):
+        GalleryStore(directory, keep_versions=0)
+
+
+def test_rolling_back_goes_one_version_at_a_time_and_numbers_never_return(store: GalleryStore):
+    enrol(store, "a", "b", "c")
+    assert store.roll_back() == 2
+    assert (store.current_version(), ids(store.load(MODEL))) == (2, ["a", "b"])
+    assert store.roll_back() == 1
+    with pytest.raises(GalleryError, match="no version before 1"):
+        store.roll_back()
+    assert ids(enrol(store, "d")) == ["a", "d"]
+    assert store.current_version() == 4
+    assert store.versions() == [1, 4]
+    assert store.roll_back() == 1
+
+
+def test_rolling_back_skips_a_version_that_cannot_be_read(store: GalleryStore, directory: Path):
+    enrol(store, "a", "b", "c")
+    damage(directory / "gallery-00000002.edge")
+    assert store.roll_back() == 1
+    assert store.set_aside == 1
+
+
+def test_rolling_back_needs_a_gallery(store: GalleryStore):
+    with pytest.raises(GalleryError, match="no version before 0"):
+        store.roll_back()
+
+
+def test_a_gallery_of_another_model_is_refused_and_stays(store: GalleryStore):
+    enrol(store, "a")
+    with pytest.raises(ModelMismatchError, match=r"sface-int8@0123abcd.*sface-fp32@ffffffff.*enrol again"):
+        store.load("sface-fp32@ffffffff")
+    with pytest.raises(ModelMismatchError, match=r"dimension 128; the embedder .* dimension 512"):
+        store.load(MODEL, 512)
+    assert ids(store.load(MODEL, 128)) == ["a"]
+
+
+def test_a_change_of_an_old_gallery_is_refused(store: GalleryStore):
+    old = enrol(store, "a")
+    enrol(store, "b")
+    with pytest.raises(GalleryError, match=r"changed meanwhile \(from version 1 to 2\)"):
+        store.commit(old.without_subject("a"))
+    assert ids(store.load(MODEL)) == ["a", "b"]
+
+
+def test_an_edit_sees_the_current_gallery_and_may_commit_more_than_once(store: GalleryStore):
+    enrol(store, "a")
+    with store.edit(MODEL, 128) as edit:
+        assert ids(edit.gallery) == ["a"]
+        edit.commit(edit.gallery.with_subject(Subject("b", ""), [template(unit_rows(1)[0])]))
+        edit.commit(edit.gallery.without_subject("a"))
+    assert ids(store.load(MODEL)) == ["b"]
+    assert store.current_version() == 3
+
+
+def test_an_edit_that_fails_changes_nothing(store: GalleryStore, directory: Path):
+    enrol(store, "a")
+    with pytest.raises(GalleryError, match="looks like a path"), store.edit(MODEL) as edit:
+        edit.commit(edit.gallery.with_subject(Subject("../b", ""), [template(unit_rows(1)[0])]))
+    assert store.current_version() == 1
+    with store.edit(MODEL):  # the lock is free again
+        pass
+
+
+def test_who_waits_too_long_for_the_lock_is_told(store: GalleryStore, directory: Path):
+    ticks = iter(range(1000))
+    impatient = GalleryStore(directory, keep_versions=3, clock=lambda: float(next(ticks)), lock_timeout_s=3.0)
+    with store.edit(MODEL):
+        with pytest.raises(GalleryError, match="another process is changing the gallery"):
+            impatient.commit(gallery_of([1]))
+        assert impatient.load(MODEL).size == 0  # reading needs no lock
+    assert impatient.commit(gallery_of([1])).version == 1
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(damage, id="bit flip"),
+        pytest.param(lambda path: path.write_bytes(path.read_bytes()[:100]), id="truncated"),
+        pytest.param(lambda path: path.write_bytes(b""), id="empty"),
+        pytest.param(lambda path: path.write_bytes(encode(gallery_of([1]))), id="another version inside"),
+        pytest.param(lambda path: (path.unlink(), path.mkdir()), id="a directory"),
+        pytest.param(lambda path: (path.unlink(), path.symlink_to("/etc/hostname")), id="a link elsewhere"),
+        pytest.param(lambda path: (path.unlink(), os.mkfifo(path)), id="a pipe"),
+    ],
+)
+def test_a_damaged_version_is_set_aside_and_the_last_good_serves(
+    spoil, store: GalleryStore, directory: Path, caplog: pytest.LogCaptureFixture
+):
+    enrol(store, "a", "b", "c")
+    spoil(directory / "gallery-00000003.edge")
+    with caplog.at_level(logging.WARNING):
+        assert ids(store.load(MODEL)) == ["a", "b"]
+    assert store.set_aside == 1
+    assert "version 3 was set aside" in caplog.text
+    assert "gallery-00000003.edge.corrupt" in names(directory)
+    assert store.current_version() == 2
+    caplog.clear()
+    assert ids(store.load(MODEL)) == ["a", "b"]
+    assert (store.set_aside, caplog.text) == (1, "")
+    assert enrol(store, "d").version == 4  # never a number that was seen before
+
+
+def test_several_damaged_versions_are_passed_over(store: GalleryStore, directory: Path):
+    enrol(store, "a", "b", "c")
+    damage(directory / "gallery-00000003.edge")
+    damage(directory / "gallery-00000002.edge")
+    assert ids(store.load(MODEL)) == ["a"]
+    assert store.set_aside == 2
+
+
+def test_what_was_rolled_back_from_never_serves_in_place_of_a_damaged_version(
+    store: GalleryStore, directory: Path
+):
+    enrol(store, "a", "b", "c")
+    store.roll_back()
+    damage(directory / "gallery-00000002.edge")
+    assert ids(store.load(MODEL)) == ["a"]
+
+
+def test_a_gallery_without_a_readable_version_is_an_error_and_not_an_empty_gallery(
+    store: GalleryStore, directory: Path
+):
+    enrol(store, "a")
+    damage(directory / "gallery-00000001.edge")
+    for _ in range(2):
+        with pytest.raises(GalleryError, match=r"no version of the gallery can be read .*checksum.*backup"):
+            store.load(MODEL)
+    with pytest.raises(GalleryError, match="no version"), store.edit(MODEL):
+        pass
+    (directory / "gallery-00000001.edge").unlink()
+    with pytest.raises(GalleryError, match=r"no version of the gallery can be read .*missing"):
+        store.load(MODEL)
+
+
+def test_a_gallery_of_a_newer_format_is_refused_but_not_set_aside(store: GalleryStore, directory: Path):
+    enrol(store, "a", "b")
+    (directory / "gallery-00000002.edge").write_bytes(forge(format=2))
+    with pytest.raises(GalleryError, match="format 2 is unknown"):
+        store.load(MODEL)
+    assert store.versions() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda path: path.unlink(), id="removed"),
+        pytest.param(lambda path: (path.unlink(), path.symlink_to("../../etc/passwd")), id="elsewhere"),
+        pytest.param(lambda path: (path.unlink(), path.write_bytes(b"x")), id="a copy instead of a link"),
+    ],
+)
+def test_a_lost_pointer_is_mended_from_the_newest_good_version(spoil, store: GalleryStore, directory: Path):
+    enrol(store, "a", "b")
+    spoil(directory / "current")
+    assert ids(store.load(MODEL)) == ["a", "b"]
+    assert store.current_version() == 2
+    assert store.set_aside == 0
+
+
+def test_foreign_files_are_left_alone(store: GalleryStore, directory: Path):
+    enrol(store, "a")
+    for name in ("gallery-1.edge", "gallery-00000009.edge.bak", "notes.txt", "gallery-00000009.edgex"):
+        (directory / name).write_text("mine")
+    enrol(store, "b", "c", "d", "e")
+    assert {"gallery-1.edge", "gallery-00000009.edge.bak", "notes.txt"} < set(names(directory))
+    assert store.current_version() == 5
+
+
+def test_a_daemon_sees_a_change_at_its_next_look(store: GalleryStore, directory: Path):
+    daemon = GalleryStore(directory, keep_versions=3)
+    seen = daemon.current_version()
+    enrol(store, "a")
+    assert daemon.current_version() != seen
+    assert ids(daemon.load(MODEL)) == ["a"]
+
+
+def test_loading_while_another_thread_commits_gives_whole_galleries(store: GalleryStore, directory: Path):
+    """With one version kept the pruning is as quick as can be: what a reader opens may just be gone."""
+    rows = unit_rows(40)
+    store.commit(gallery_of([1]))
+    done = threading.Event()
+
+    def commit_for_a_while() -> None:
+        quick = GalleryStore(directory, keep_versions=1)
+        while not done.is_set():
+            with quick.edit(MODEL) as edit:
+                count = edit.gallery.version % 39 + 1
+                entries = [(Subject(f"p-{i}", str(count)), [template(rows[i])]) for i in range(count)]
+                edit.commit(Gallery.empty(MODEL, edit.gallery.version).with_subjects(entries))
+
+    writer = threading.Thread(target=commit_for_a_while)
+    writer.start()
+    try:
+        loaded = []
+        give_up_s = time.monotonic() + 60
+        while len(loaded) < 200 or loaded[-1].version < 20:
+            loaded.append(store.load(MODEL))
+            assert time.monotonic() < give_up_s
+    finally:
+        done.set()
+        writer.join()
+    for gallery in loaded[1:]:
+        assert gallery.version == 1 or {subject.label for subject in gallery.subjects} == {str(gallery.size)}
+    versions = [gallery.version for gallery in loaded]
+    assert versions == sorted(versions)
+    assert store.set_aside == 0
