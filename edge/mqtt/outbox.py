@@ -140,7 +140,7 @@ class Outbox:
                 f" AND topic NOT IN ({marks}) ORDER BY seq LIMIT ?",
                 (after, *without, limit),
             ).fetchall()
-        return [Row(*values[:6], vital=bool(values[6])) for values in rows]
+        return [Row(*values[:6], bool(values[6])) for values in rows]
 
     def counts(self) -> Counts:
         """Return what is stored.

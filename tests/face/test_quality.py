@@ -1,0 +1,99 @@
+"""The quality gate: each reason has its shot, and a good shot weighs more than a bad one."""
+
+import cv2
+import numpy as np
+import pytest
+
+from edge.face.quality import QualityGate, sharpness, yaw_deg
+from edge.types import Detection, Refusal
+
+GATE = QualityGate(min_face_px=40, min_sharpness=0.15, max_yaw_deg=45, min_score=0.7)
+FRAME = (480, 640, 3)
+TEXTURE = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 255, (112, 112, 3), np.uint8), (0, 0), 1.2)
+
+
+def turned(yaw: float) -> np.ndarray:
+    """Landmarks of a head of 100 px turned by `yaw`, by the geometry of two eyes and a nose before them."""
+    angle = np.radians(yaw)
+    eye, nose = 20 * np.cos(angle), 40 * 0.5 * np.sin(angle)
+    mouth = 15 * np.cos(angle)
+    return np.array(
+        [[300 - eye, 200], [300 + eye, 200], [300 + nose, 225], [300 - mouth, 245], [300 + mouth, 245]],
+        np.float32,
+    )
+
+
+def face(*, yaw: float = 0, px: float = 100, score: float = 0.9, at: float = 0) -> Detection:
+    box = np.array([250, 160, 250 + px, 160 + px * 1.2], np.float32)
+    return Detection(box, turned(yaw) + np.float32(at), score)
+
+
+@pytest.mark.parametrize(
+    ("detection", "reason"),
+    [
+        pytest.param(face(), None, id="good"),
+        pytest.param(face(px=39), Refusal.SIZE, id="small"),
+        pytest.param(face(score=0.6), Refusal.SCORE, id="unsure"),
+        pytest.param(face(yaw=60), Refusal.POSE, id="turned right"),
+        pytest.param(face(yaw=-60), Refusal.POSE, id="turned left"),
+        pytest.param(face(at=-290), Refusal.CROPPED, id="over the edge"),
+    ],
+)
+def test_a_shot_is_refused_for_what_is_wrong_with_it(detection: Detection, reason: Refusal | None):
+    assert GATE.refuse(detection, FRAME) == reason
+
+
+@pytest.mark.parametrize("yaw", [-70, -30, -5, 0, 10, 45])
+def test_yaw_follows_the_geometry_of_the_head(yaw: float):
+    assert yaw_deg(turned(yaw)) == pytest.approx(yaw, abs=0.5)
+
+
+def test_yaw_does_not_depend_on_roll():
+    angle = np.radians(30)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]], np.float32)
+    assert yaw_deg(turned(25) @ turn.T) == pytest.approx(25, abs=0.5)
+
+
+def test_eyes_that_coincide_count_as_turned_away():
+    assert yaw_deg(np.zeros((5, 2), np.float32)) == 90
+
+
+def test_sharpness_falls_with_blur_and_stays_in_range():
+    grey = cv2.cvtColor(TEXTURE, cv2.COLOR_BGR2GRAY)
+    values = [sharpness(grey if not s else cv2.GaussianBlur(grey, (0, 0), s)) for s in (0, 1, 2, 4)]
+    assert values == sorted(values, reverse=True)
+    assert 0 <= values[-1] < GATE.min_sharpness < values[0] < 1
+
+
+@pytest.mark.parametrize(
+    ("crop", "reason"),
+    [
+        pytest.param(TEXTURE, None, id="good"),
+        pytest.param(cv2.GaussianBlur(TEXTURE, (0, 0), 6), Refusal.BLUR, id="blurred"),
+        pytest.param((TEXTURE // 12), Refusal.BLUR, id="dark and flat"),
+        pytest.param(
+            np.where(TEXTURE[..., :1] > 128, 255, 0).astype(np.uint8).repeat(3, axis=2),
+            Refusal.EXPOSURE,
+            id="burnt out",
+        ),
+    ],
+)
+def test_the_crop_is_judged_too(crop: np.ndarray, reason: Refusal | None):
+    assert GATE.measure(crop, face()).refused == reason
+
+
+def test_an_earlier_refusal_is_kept():
+    assert GATE.measure(TEXTURE, face(), Refusal.SIZE).refused == Refusal.SIZE
+
+
+@pytest.mark.parametrize(
+    "worse",
+    [
+        pytest.param((TEXTURE, face(px=45)), id="smaller"),
+        pytest.param((TEXTURE, face(yaw=35)), id="turned"),
+        pytest.param((TEXTURE, face(score=0.75)), id="less sure"),
+        pytest.param((cv2.GaussianBlur(TEXTURE, (0, 0), 1.5), face()), id="softer"),
+    ],
+)
+def test_a_worse_shot_weighs_less(worse: tuple[np.ndarray, Detection]):
+    assert GATE.measure(*worse).weight < GATE.measure(TEXTURE, face()).weight
