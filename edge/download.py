@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from edge.errors import DownloadError
 
@@ -141,7 +141,7 @@ def extract(archive: Path, member: str, file: PinnedFile, directory: Path) -> Pa
         raise DownloadError(f"{archive.name}: damaged archive: {error}") from None
 
 
-def install(stream: BinaryIO, file: PinnedFile, directory: Path, progress: Progress) -> Path:
+def install(stream: IO[bytes], file: PinnedFile, directory: Path, progress: Progress) -> Path:
     """Write a stream as `directory`/`file.name`, atomically and only if every byte is right; mode 0644.
 
     Never reads more than the pinned size and one byte.
@@ -194,12 +194,12 @@ def locked(directory: Path) -> Iterator[None]:
         yield
 
 
-def _open_mirror(mirror: str, name: str) -> BinaryIO:
+def _open_mirror(mirror: str, name: str) -> IO[bytes]:
     scheme = urllib.parse.urlsplit(mirror).scheme
     if scheme not in ("http", "https", "file"):
         return (Path(mirror).expanduser() / name).open("rb")
     url = f"{mirror.rstrip('/')}/{urllib.parse.quote(name)}"
-    stream: BinaryIO = urllib.request.urlopen(url, timeout=MIRROR_TIMEOUT_S)
+    stream: IO[bytes] = urllib.request.urlopen(url, timeout=MIRROR_TIMEOUT_S)
     return stream
 
 

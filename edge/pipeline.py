@@ -4,8 +4,7 @@ Detection runs on every frame that shows motion; embedding only on the best shot
 decided. Owns what is remembered between frames of this camera; publishes nothing.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import numpy as np
 
@@ -48,7 +47,7 @@ class Pipeline:
         self._presence = Presence(rule, new_visit_id)
         self._stamp: ModelStamp | None = None
         self._last_frame: Frame | None = None
-        self._spent_ms = {"detect": 0.0, "embed": 0.0, "match": 0.0}
+        self._detect_ms = self._embed_ms = self._match_ms = 0.0
         self._tracks: list[Track] = []
 
     def process(self, frame: Frame, recognizer: Recognizer) -> list[FaceEvent]:
@@ -58,7 +57,7 @@ class Pipeline:
         """
         started_s = self._clock()
         captured_s = min(started_s, frame.monotonic_s) if self._live else started_s
-        self._spent_ms = dict.fromkeys(self._spent_ms, 0.0)
+        self._detect_ms = self._embed_ms = self._match_ms = 0.0
         self._last_frame = frame
         self._tracks = self._follow(frame, recognizer)
         for visit, track in self._presence.follow(self._tracks):
@@ -97,8 +96,9 @@ class Pipeline:
             still = self._gate is not None and not self._gate.passes(frame)
         if still and not self._presence.undecided:
             return self._tracker.hold(frame.monotonic_s)
-        with self._timed("detect"):
+        with self._metrics.timed("detect") as watch:
             detections = recognizer.detect(frame.image)
+        self._detect_ms = watch.spent_ms
         with self._metrics.timed("track"):
             return self._tracker.update(detections, frame.monotonic_s)
 
@@ -111,8 +111,9 @@ class Pipeline:
             visit.refuse(quality, frame.monotonic_s)
             self._metrics.count(f"shots.refused.{quality.refused}")
             return
-        with self._timed("embed"):
+        with self._metrics.timed("embed") as watch:
             embedding = recognizer.embed(crop)
+        self._embed_ms += watch.spent_ms
         probe = Probe(embedding, recognizer.embedder.model_id, quality)
         visit = self._presence.add(visit, probe, frame.monotonic_s)
         self._identify(visit, recognizer)
@@ -120,8 +121,9 @@ class Pipeline:
     def _identify(self, visit: Visit, recognizer: Recognizer) -> None:
         evidence = visit.evidence
         if evidence is not None:
-            with self._timed("match"):
+            with self._metrics.timed("match") as watch:
                 visit.latest = recognizer.identify(evidence)
+            self._match_ms += watch.spent_ms
 
     def _use_new_gallery(self, recognizer: Recognizer) -> None:
         """Ask a gallery that has just arrived about everybody who was not recognised by the old one."""
@@ -150,7 +152,7 @@ class Pipeline:
     def _latency(self, captured_s: float) -> Latency:
         total_ms = (self._clock() - captured_s) * 1e3
         self._metrics.record_ms("capture_to_decision", total_ms)
-        return Latency(total_ms, self._spent_ms["detect"], self._spent_ms["embed"], self._spent_ms["match"])
+        return Latency(total_ms, self._detect_ms, self._embed_ms, self._match_ms)
 
     def _event(
         self,
@@ -179,16 +181,6 @@ class Pipeline:
             latency=latency,
             revises=visit.event.event_id if decision and visit.event else None,
         )
-
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        started_s = self._clock()
-        try:
-            yield
-        finally:
-            spent_ms = (self._clock() - started_s) * 1e3
-            self._spent_ms[stage] += spent_ms
-            self._metrics.record_ms(stage, spent_ms)
 
 
 def _relative(visit: Visit, frame: Frame) -> tuple[float, float, float, float]:

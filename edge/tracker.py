@@ -4,12 +4,16 @@ Each track predicts its box with a constant velocity; detections are assigned gr
 Two or three faces stand at a door: an optimal assignment would buy nothing over the greedy one.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from edge.types import Detection, FloatArray, Track
+from edge.types import Detection, Track
+
+Box = tuple[float, float, float, float]
+"""xyxy in pixels; plain floats, since arrays of four cost more to make than to compute with."""
 
 LOST_S = 0.8
 """A track that was not seen for this long has ended; covers a turned head or a hand before the face."""
@@ -31,27 +35,38 @@ SMOOTHING = 0.5
 class _State:
     track_id: int
     detection: Detection | None
-    box: FloatArray
-    velocity: FloatArray
+    box: Box
     started_s: float
     seen_s: float
-    hits: int
+    hits: int = 1
+    velocity: tuple[float, float] = (0.0, 0.0)
 
-    def predict(self, at_s: float) -> FloatArray:
-        shift = self.velocity * (at_s - self.seen_s)
-        return self.box + np.concatenate([shift, shift])
-
-    def see(self, detection: Detection, at_s: float) -> None:
+    def see(self, detection: Detection, box: Box, at_s: float) -> None:
         elapsed_s = at_s - self.seen_s
         if elapsed_s > 0:
-            velocity = (_centre(detection.box) - _centre(self.box)) / elapsed_s
-            self.velocity = SMOOTHING * velocity + (1 - SMOOTHING) * self.velocity
-        self.detection, self.box = detection, detection.box
-        self.seen_s = at_s
+            (x, y), (new_x, new_y) = _centre(self.box), _centre(box)
+            step = ((new_x - x) / elapsed_s, (new_y - y) / elapsed_s)
+            self.velocity = (
+                SMOOTHING * step[0] + (1 - SMOOTHING) * self.velocity[0],
+                SMOOTHING * step[1] + (1 - SMOOTHING) * self.velocity[1],
+            )
+        self.detection, self.box, self.seen_s = detection, box, at_s
         self.hits += 1
 
+    def cost(self, box: Box, at_s: float) -> float | None:
+        """Return how badly a box fits where the face should be at `at_s`, None where it cannot be this face."""
+        size = _size(self.box)
+        ratio = _size(box) / size
+        if not 1 / SIZE_RATIO <= ratio <= SIZE_RATIO:
+            return None
+        elapsed_s = at_s - self.seen_s
+        (x, y), (new_x, new_y) = _centre(self.box), _centre(box)
+        apart = math.hypot(new_x - x - self.velocity[0] * elapsed_s, new_y - y - self.velocity[1] * elapsed_s)
+        return None if apart > REACH * size else apart / size + abs(math.log(ratio))
+
     def snapshot(self, *, ended: bool = False) -> Track:
-        return Track(self.track_id, self.detection, self.box, self.started_s, self.seen_s, self.hits, ended)
+        box = self.detection.box if self.detection is not None else np.array(self.box, np.float32)
+        return Track(self.track_id, self.detection, box, self.started_s, self.seen_s, self.hits, ended)
 
 
 class Tracker:
@@ -66,21 +81,25 @@ class Tracker:
 
         A track that has just ended is returned one last time with `ended` set.
         """
-        free = list(range(len(detections)))
-        assigned: set[int] = set()
-        for _, state_index, index in sorted(self._costs(detections, at_s)):
-            if index in free and state_index not in assigned:
-                free.remove(index)
-                assigned.add(state_index)
-                self._states[state_index].see(detections[index], at_s)
-        for state_index, state in enumerate(self._states):
-            if state_index not in assigned:
-                state.detection = None
-        for index in free:
-            detection = detections[index]
-            still = np.zeros(2, np.float32)
-            self._states.append(_State(self._next_id, detection, detection.box, still, at_s, at_s, hits=1))
-            self._next_id += 1
+        boxes: list[Box] = [tuple(detection.box.tolist()) for detection in detections]
+        costs = [
+            (cost, state_index, index)
+            for state_index, state in enumerate(self._states)
+            for index, box in enumerate(boxes)
+            if (cost := state.cost(box, at_s)) is not None
+        ]
+        taken: set[int] = set()
+        for state in self._states:
+            state.detection = None
+        for _, state_index, index in sorted(costs):
+            state = self._states[state_index]
+            if index not in taken and state.detection is None:
+                taken.add(index)
+                state.see(detections[index], boxes[index], at_s)
+        for index, detection in enumerate(detections):
+            if index not in taken:
+                self._states.append(_State(self._next_id, detection, boxes[index], at_s, at_s))
+                self._next_id += 1
         return self._report(at_s)
 
     def hold(self, at_s: float) -> list[Track]:
@@ -89,20 +108,6 @@ class Tracker:
             if state.detection is not None:
                 state.seen_s = at_s
         return self._report(at_s)
-
-    def _costs(self, detections: Sequence[Detection], at_s: float) -> list[tuple[float, int, int]]:
-        costs = []
-        for state_index, state in enumerate(self._states):
-            predicted = state.predict(at_s)
-            size = _size(state.box)
-            for index, detection in enumerate(detections):
-                ratio = _size(detection.box) / size
-                if not 1 / SIZE_RATIO <= ratio <= SIZE_RATIO:
-                    continue
-                apart = float(np.linalg.norm(_centre(detection.box) - _centre(predicted))) / size
-                if apart <= REACH:
-                    costs.append((apart + abs(float(np.log(ratio))), state_index, index))
-        return costs
 
     def _report(self, at_s: float) -> list[Track]:
         tracks, kept = [], []
@@ -116,9 +121,9 @@ class Tracker:
         return tracks
 
 
-def _centre(box: FloatArray) -> FloatArray:
-    return (box[:2] + box[2:]) / 2
+def _centre(box: Box) -> tuple[float, float]:
+    return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
 
 
-def _size(box: FloatArray) -> float:
-    return max(1e-6, float(np.sqrt((box[2] - box[0]) * (box[3] - box[1]))))
+def _size(box: Box) -> float:
+    return max(1e-6, math.sqrt(max(0.0, (box[2] - box[0]) * (box[3] - box[1]))))

@@ -1,25 +1,25 @@
 """Progress of long work: a bar on a terminal, plain lines elsewhere."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as ProgressBar
+
+from edge.download import Progress
 
 PLAIN_STEP = 0.25
 """Share of the work between two plain lines."""
 
-Step = Callable[[str, float, float], None]
-"""What long work calls: what it does now, how much is done, and how much there is (0: not known)."""
-
 
 @contextmanager
-def progress(title: str) -> Iterator[Step]:
+def progress(title: str) -> Iterator[Progress]:
     """Show the progress of one piece of work on standard error."""
     console = Console(stderr=True)
     if console.is_terminal:
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
-        with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
+        with ProgressBar(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
             task = bar.add_task(title, total=None)
 
             def draw(what: str, done: float, total: float) -> None:

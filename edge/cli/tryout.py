@@ -36,11 +36,17 @@ def replay(
     gallery: Annotated[Path | None, typer.Option(help="Gallery directory instead of this device's.")] = None,
     enroll_photo: Annotated[
         list[str] | None,
-        typer.Option("--enroll", metavar="SUBJECT=PHOTO", help="Enrol for this replay only; may be repeated."),
+        typer.Option(
+            "--enroll", metavar="SUBJECT=PHOTO", help="Enrol for this replay only; may be repeated."
+        ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON line per event and nothing else.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON line per event and nothing else.")
+    ] = False,
     annotate: Annotated[Path | None, typer.Option(help="Write a video with what was seen (.mp4).")] = None,
-    fps: Annotated[float | None, typer.Option(help="Speed of a folder of images, or instead of a clip's.")] = None,
+    fps: Annotated[
+        float | None, typer.Option(help="Speed of a folder of images, or instead of a clip's.")
+    ] = None,
     config_file: ConfigOption = None,
 ) -> None:
     """Run a clip through the same pipeline as the daemon, as fast as it goes, without a broker."""
@@ -76,8 +82,12 @@ def replay(
 
 
 def demo(
-    broker: Annotated[str, typer.Option(help="HOST:PORT of a running broker instead of the embedded one.")] = "",
-    fetch_only: Annotated[bool, typer.Option("--fetch-only", help="Only fetch the clips and photos.")] = False,
+    broker: Annotated[
+        str, typer.Option(help="HOST:PORT of a running broker instead of the embedded one.")
+    ] = "",
+    fetch_only: Annotated[
+        bool, typer.Option("--fetch-only", help="Only fetch the clips and photos.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Also write the result as JSON to this file.")] = None,
 ) -> None:
     """Run the daemon on real clips and show its decisions over MQTT. Exits 1 if they are not the expected ones."""

@@ -13,7 +13,7 @@ from edge.errors import DownloadError, MediaError
 
 ORL_SUBJECTS = 40
 ORL_PHOTOS = 10
-"""The ORL database: 40 subjects, ten grey photos each of 92x112. Source: AT&T Laboratories Cambridge, 1994."""
+"""The ORL database: 40 subjects, ten grey photos of 92x112 each. Source: AT&T Laboratories, 1994."""
 
 
 def media_dir(settings: Settings) -> Path:

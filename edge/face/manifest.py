@@ -105,13 +105,11 @@ class Alignment(Table):
 class Calibration(Table):
     """False match rate over threshold, measured on pairs of different subjects.
 
-    `fmr[i]` is the share of impostor pairs whose cosine is >= `thresholds[i]`. Rates below
-    `extrapolated_below` continue the measured tail and are not measured.
+    `fmr[i]` is the share of impostor pairs whose cosine is >= `thresholds[i]`. Nothing is extrapolated.
     """
 
     thresholds: tuple[float, ...] = Field(min_length=2)
     fmr: tuple[float, ...] = Field(min_length=2)
-    extrapolated_below: float = Field(gt=0, lt=1)
     pairs: int = Field(gt=0)
     subjects: int = Field(gt=1)
     source: str
@@ -239,3 +237,16 @@ def read(path: Path) -> Manifest:
             f"{path}: name: {manifest.name!r} must be that of its directory, {path.parent.name!r}"
         )
     return manifest
+
+
+def needed(*wanted: str) -> tuple[str, ...]:
+    """Return the names given and those they are built from, parents first.
+
+    Raises:
+        ModelError: No such model, or its manifest is not valid.
+    """
+    order: list[str] = []
+    for name in wanted:
+        build = load(name).build
+        order += [*needed(build.parent), name] if build else [name]
+    return tuple(dict.fromkeys(order))

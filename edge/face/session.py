@@ -153,7 +153,7 @@ def self_test(session: Session, manifest: Manifest) -> None:
 
 
 def pattern(height: int, width: int) -> FloatArray:
-    """Return the golden input: float32 (1, 3, height, width), whole numbers in 0..255, the same everywhere."""
+    """Return the golden input: float32 (1, 3, height, width), whole numbers in 0..255."""
     y, x, channel = np.meshgrid(np.arange(height), np.arange(width), np.arange(3), indexing="ij")
     stripes = np.abs((7 * x + 3 * y + 90 * channel) % 510 - 255)
     rings = ((x - width // 2) ** 2 + (y - height // 2) ** 2) // 4 + 40 * channel

@@ -81,8 +81,8 @@ def _build(manifest: Manifest, models_dir: Path, *, mirror: str | None, progress
         from edge.face.build.recipes import run_recipe
     except ImportError as error:
         raise ModelError(
-            f"{manifest.name}: cannot be built here ({error}); install edge-recognizer[build] or set a mirror "
-            f"that has {manifest.file}"
+            f"{manifest.name}: cannot be built here ({error}); install edge-recognizer[build] or set a "
+            f"mirror that has {manifest.file}"
         ) from None
     parent = load(build.parent)
     fetch(parent, models_dir, mirror=mirror, progress=progress)

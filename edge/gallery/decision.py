@@ -116,8 +116,8 @@ class DecisionRule:
     def _objection(self, match: Match, threshold: float) -> Reason | None:
         """Return the first reason against the best subject.
 
-        Whether a known face may pass here and now (validity, weekly windows, groups) is asked last, of the
-        subject that would be matched: those reasons are about somebody recognised, never about a stranger.
+        Rules about whether a known face may pass here and now (validity, weekly windows, groups) have their
+        place after these: their reasons are about somebody who was recognised, never about a stranger.
         """
         if match.best is None:
             return Reason.GALLERY_EMPTY

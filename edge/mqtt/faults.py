@@ -37,15 +37,15 @@ def refused(where: str, code: int, name: str) -> Fault:
     return Fault(f"broker at {where} refused the connection: {name}")
 
 
-def unreachable(where: str, error: OSError) -> Fault:
+def unreachable(where: str, error: OSError, *, tls: bool) -> Fault:
     """Return the fault for an error in connecting."""
     match error:
         case ssl.SSLCertVerificationError():
             why = error.verify_message
             hint = "set mqtt.ca_file to the authority that signed it, and mqtt.host to a name in it"
             return Fault(f"certificate of the broker at {where} is not trusted: {why}; {hint}", lasting=True)
-        case ssl.SSLError():
-            reason = error.reason or str(error)
+        case ssl.SSLError() | ConnectionResetError() if tls:
+            reason = getattr(error, "reason", None) or error.strerror or str(error)
             hint = "use the broker's TLS port or set mqtt.tls = false; check mqtt.cert_file"
             return Fault(f"no TLS with the broker at {where}: {reason}; {hint}", lasting=True)
         case socket.gaierror():

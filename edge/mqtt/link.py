@@ -11,26 +11,22 @@ own locks: callbacks do nothing but enqueue.
 import logging
 import queue
 import random
-import ssl
 import threading
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edge.clock import Clock
-from edge.errors import ConfigError
 from edge.metrics import Metrics
 from edge.mqtt.backoff import Backoff, Uniform
+from edge.mqtt.broker import Broker, Connected, Disconnected, Protocol, Published, Will
 from edge.mqtt.faults import NO_SUCH_VERSION, TAKEN_OVER, Fault, hung_up, refused, unreachable
 
 log = logging.getLogger(__name__)
-
-Protocol = Literal["5", "3.1.1"]
 
 CONNECT_TIMEOUT_S = 5.0
 """For the network connection and TLS, and again for the broker's answer."""
@@ -43,81 +39,9 @@ SESSION_EXPIRY_S = 3600
 """For how long the broker keeps our subscriptions while we are away."""
 
 LOOP_S = 1.0
+CONNECTING_LOOP_S = 0.05
 DEFAULT_RECEIVE_MAXIMUM = 65535
 """Source: MQTT 5.0, section 3.2.2.3.3: the value in force when the broker names none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Broker:
-    """Where the broker is and how to speak to it. `tls` None: in the clear."""
-
-    host: str
-    port: int
-    version: Literal["auto", "5", "3.1.1"] = "auto"
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
-    tls: ssl.SSLContext | None = None
-    keepalive_s: int = 15
-    backoff_max_s: float = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Will:
-    """What the broker says for us, retained and at QoS 1, when we vanish."""
-
-    topic: str
-    payload: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Connected:
-    """The broker accepted connection number `connection`. `maximum_packet_size` in bytes, None: no limit."""
-
-    connection: int
-    protocol: Protocol
-    receive_maximum: int
-    maximum_packet_size: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Disconnected:
-    """The connection ended; what it did not acknowledge, it never will."""
-
-    connection: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """The broker answered a message at QoS 1 with reason code `reason` (always 0 with 3.1.1)."""
-
-    connection: int
-    mid: int
-    reason: int
-
-
-def tls_context(ca_file: Path | None, cert_file: Path | None, key_file: Path | None) -> ssl.SSLContext:
-    """Return a context that trusts `ca_file` (None: the system's authorities) and shows our certificate.
-
-    Raises:
-        ConfigError: A file cannot be read or does not hold what it should.
-    """
-    try:
-        context = ssl.create_default_context(cafile=ca_file)
-    except (OSError, ssl.SSLError) as error:
-        why = error.strerror or error
-        raise ConfigError(
-            f"mqtt.ca_file: cannot use {ca_file}: {why}; it must hold PEM certificates"
-        ) from None
-    if cert_file is not None:
-        try:
-            context.load_cert_chain(cert_file, key_file, password="")
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(
-                f"mqtt.cert_file, mqtt.key_file: cannot use {cert_file} with {key_file}: "
-                f"{error.strerror or error}; they must be a PEM certificate and its key without a passphrase"
-            ) from None
-    return context
 
 
 class _Session:
@@ -132,12 +56,29 @@ class _Session:
         self.accepted = False
         self.refusal: ReasonCode | None = None
         self.ended: ReasonCode | None = None
+        self.silent = False
         self._inbox = inbox
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
         # With this callback set, publish() never writes to the socket from the caller's thread.
         client.on_socket_register_write = self._on_socket_register_write
+
+    @property
+    def wants_older(self) -> bool:
+        """Whether the broker answered as one does that does not know this version of MQTT."""
+        return self.silent or (self.refusal is not None and self.refusal.value == NO_SUCH_VERSION)
+
+    def close(self) -> None:
+        """Close the network connection, and let go of paho's client, which holds sockets of its own."""
+        if self.accepted:
+            self.accepted = False
+            self._inbox.put(Disconnected(self.number, "closed"))
+        socket = self.client.socket()
+        if socket is not None:
+            socket.close()
+        client = self.client
+        client.on_connect = client.on_disconnect = client.on_publish = client.on_socket_register_write = None
 
     def _on_connect(
         self,
@@ -199,7 +140,7 @@ class LinkThread(threading.Thread):
         self._session: _Session | None = None
         self._numbers = 0
         self._told: str | None = None
-        self._told_fallback = False
+        self._told_older = False
 
     def publish(
         self,
@@ -221,8 +162,7 @@ class LinkThread(threading.Thread):
             return None
         properties: Properties | None = None
         if expiry_s is not None and session.protocol == "5":
-            properties = Properties(PacketTypes.PUBLISH)
-            properties.MessageExpiryInterval = expiry_s
+            properties = _properties(PacketTypes.PUBLISH, MessageExpiryInterval=expiry_s)
         info = session.client.publish(topic, payload, qos, retain, properties)
         return info.mid if info.rc == paho.MQTT_ERR_SUCCESS else None
 
@@ -248,19 +188,14 @@ class LinkThread(threading.Thread):
 
     def _connect_and_stay(self) -> float:
         """Hold one connection until it ends; returns the pause before the next one, in seconds."""
-        protocols: tuple[Protocol, ...]
-        protocols = ("5", "3.1.1") if self._broker.version == "auto" else (self._broker.version,)
-        for protocol in protocols:
-            started_s = self._clock.monotonic()
-            session = self._new_session(protocol)
-            fault = self._hold(session)
-            if self._stopping.is_set():
-                return 0.0
-            if session.refusal is None or session.refusal.value != NO_SUCH_VERSION:
-                break
-            if protocol != protocols[-1] and not self._told_fallback:
-                self._told_fallback = True
-                log.info("broker at %s does not speak MQTT 5; using 3.1.1", self._where)
+        started_s = self._clock.monotonic()
+        version = self._broker.version
+        session = self._new_session("3.1.1" if version == "3.1.1" else "5")
+        fault = self._hold(session)
+        if version == "auto" and session.wants_older and not self._stopping.is_set():
+            fault = self._hold(self._new_session("3.1.1"))
+        if self._stopping.is_set():
+            return 0.0
         if self._clock.monotonic() - started_s >= STABLE_S:
             self._backoff.reset()
         self._metrics.count("mqtt.faults")
@@ -270,43 +205,56 @@ class LinkThread(threading.Thread):
 
     def _hold(self, session: _Session) -> Fault:
         """Run a connection until it ends; returns why."""
+        tls = self._broker.tls is not None
         try:
             self._connect(session)
+            self._session = session
+            return self._stay(session)
+        except UnicodeError:
+            return Fault(f"{self._broker.host!r} is not a host name; correct mqtt.host", lasting=True)
         except OSError as error:
-            return unreachable(self._where, error)
-        self._session = session
+            return unreachable(self._where, error, tls=tls)
+        finally:
+            self._session = None
+            session.close()
+
+    def _stay(self, session: _Session) -> Fault:
+        """Run paho's loop until the connection ends; returns why."""
         greeted = False
         deadline_s = self._clock.monotonic() + CONNECT_TIMEOUT_S
-        while session.client.loop(LOOP_S if session.accepted else 0.05) == paho.MQTT_ERR_SUCCESS:
+        while session.client.loop(LOOP_S if greeted else CONNECTING_LOOP_S) == paho.MQTT_ERR_SUCCESS:
             if session.accepted and not greeted:
                 greeted = True
-                self._told = None
-                self._metrics.count("mqtt.connects")
-                log.info("connected to the broker at %s with MQTT %s", self._where, session.protocol)
+                self._greet(session)
             if not greeted and self._clock.monotonic() > deadline_s:
                 return Fault(f"broker at {self._where} does not answer; check mqtt.host and mqtt.port")
-            if self._stopping.is_set() and not greeted:
+            if self._stopping.is_set():
                 session.client.disconnect()
-        self._session = None
-        return self._farewell(session, greeted)
-
-    def _farewell(self, session: _Session, greeted: bool) -> Fault:
         if session.refusal is not None:
             return refused(self._where, session.refusal.value, str(session.refusal))
         if not greeted:
+            session.silent = True
             return hung_up(self._where, tls=self._broker.tls is not None)
         if session.ended is not None and session.ended.value == TAKEN_OVER:
             hint = "two devices have the same site and device; rename one"
-            return Fault(
-                f"another client connected to {self._where} as {self._client_id}: {hint}", lasting=True
-            )
+            return Fault(f"another client came to {self._where} as {self._client_id}: {hint}", lasting=True)
         return Fault(f"connection to the broker at {self._where} lost: {session.ended}")
+
+    def _greet(self, session: _Session) -> None:
+        self._told = None
+        self._metrics.count("mqtt.connects")
+        log.info("connected to the broker at %s with MQTT %s", self._where, session.protocol)
+        if session.protocol == "3.1.1" and self._broker.version == "auto" and not self._told_older:
+            self._told_older = True
+            log.warning(
+                "broker at %s does not speak MQTT 5: it cannot tell when nobody subscribes", self._where
+            )
 
     def _new_session(self, protocol: Protocol) -> _Session:
         broker = self._broker
         newest = protocol == "5"
         client = paho.Client(
-            paho.CallbackAPIVersion.VERSION2,
+            CallbackAPIVersion.VERSION2,
             client_id=self._client_id,
             clean_session=None if newest else False,
             protocol=paho.MQTTv5 if newest else paho.MQTTv311,
@@ -326,10 +274,16 @@ class LinkThread(threading.Thread):
         """Open the network connection and queue CONNECT; the session outlives short absences."""
         broker = self._broker
         if session.protocol == "5":
-            properties = Properties(PacketTypes.CONNECT)
-            properties.SessionExpiryInterval = SESSION_EXPIRY_S
+            properties = _properties(PacketTypes.CONNECT, SessionExpiryInterval=SESSION_EXPIRY_S)
             session.client.connect(
                 broker.host, broker.port, broker.keepalive_s, clean_start=False, properties=properties
             )
         else:
             session.client.connect(broker.host, broker.port, broker.keepalive_s)
+
+
+def _properties(packet_type: int, **values: int) -> Properties:
+    properties = Properties(packet_type)  # type: ignore[no-untyped-call]
+    for name, value in values.items():
+        setattr(properties, name, value)
+    return properties

@@ -140,7 +140,10 @@ class Outbox:
                 f" AND topic NOT IN ({marks}) ORDER BY seq LIMIT ?",
                 (after, *without, limit),
             ).fetchall()
-        return [Row(*values[:6], bool(values[6])) for values in rows]
+        return [
+            Row(seq, event_id, topic, payload, created_ms, monotonic_ms, bool(vital))
+            for seq, event_id, topic, payload, created_ms, monotonic_ms, vital, _ in rows
+        ]
 
     def counts(self) -> Counts:
         """Return what is stored.

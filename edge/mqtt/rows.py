@@ -55,6 +55,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """The answer to a request: waiting rows, oldest first; fewer than asked for means that this was all."""
+    """The answer to request number `token`: waiting rows, oldest first; fewer than asked for: that was all."""
 
+    token: int
     rows: tuple[Row, ...]

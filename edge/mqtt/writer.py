@@ -55,6 +55,7 @@ class _Quarantine:
 
 @dataclass(frozen=True, slots=True)
 class _Request:
+    token: int
     limit: int
     after: int
     without: tuple[str, ...]
@@ -113,9 +114,9 @@ class OutboxThread(threading.Thread):
         """Keep a row that can never be delivered out of the way."""
         self._work.put(_Quarantine(seq, why))
 
-    def request(self, limit: int, *, after: int = 0, without: tuple[str, ...] = ()) -> None:
-        """Ask for waiting rows as `Outbox.pending` gives them. Answered by `Pending`."""
-        self._work.put(_Request(limit, after, without))
+    def request(self, token: int, limit: int, *, after: int = 0, without: tuple[str, ...] = ()) -> None:
+        """Ask for waiting rows as `Outbox.pending` gives them. Answered by `Pending` with `token`."""
+        self._work.put(_Request(token, limit, after, without))
 
     def stop(self, timeout_s: float) -> bool:
         """Write what is queued, close the database, and say whether that was done in time."""
@@ -146,7 +147,7 @@ class OutboxThread(threading.Thread):
         requests, going = self._gather()
         self._flush()
         for request in requests:
-            self._answers.put(Pending(tuple(self._pending(request))))
+            self._answers.put(Pending(request.token, tuple(self._pending(request))))
         if not going:
             self._close()
         return going

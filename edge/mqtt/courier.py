@@ -1,0 +1,315 @@
+"""CourierThread: carries events and retained documents to the broker.
+
+Everything arrives in one queue: events from inference, answers from the outbox, reports from the link. An
+event becomes visible when it is on the disk, or when the disk has kept it waiting for too long: a door does
+not wait for a disk. This thread never waits for the disk or the network.
+"""
+
+import logging
+import queue
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from edge.clock import Clock
+from edge.health import Beats
+from edge.metrics import Metrics
+from edge.mqtt.broker import Connected, Disconnected, Published
+from edge.mqtt.codec import EventEncoder, encode, to_millisecond
+from edge.mqtt.journal import Journal
+from edge.mqtt.link import LinkThread
+from edge.mqtt.occupancy import Occupancy
+from edge.mqtt.outgoing import Outgoing
+from edge.mqtt.payloads import CameraInfoPayload, HealthPayload, InfoPayload, LinkHealth, OutboxHealth
+from edge.mqtt.rows import Pending, Row, Stored
+from edge.mqtt.topics import Topics
+from edge.mqtt.writer import OutboxThread
+from edge.types import EventType, FaceEvent
+
+log = logging.getLogger(__name__)
+
+BEAT = "courier"
+BEAT_LIMIT_S = 10.0
+IDLE_S = 1.0
+MAX_BURST = 64
+"""Items taken from the queue before what they call for is sent."""
+
+MAX_FAILURES = 20
+"""Failed steps in a row after which the thread stops beating, so that the watchdog restarts the process."""
+
+DISK_PATIENCE_S = 0.1
+"""How long a live event waits for its row to be on the disk."""
+
+DRAIN_SHARE = 0.5
+"""Share of the time to stop that may be spent on delivering what waits."""
+
+ONLINE, OFFLINE = b"online", b"offline"
+
+
+@dataclass(frozen=True, slots=True)
+class _Decided:
+    """An event whose row is not on the disk yet; `at_s` is when it was true, `due_s` when patience ends."""
+
+    event: FaceEvent
+    payload: bytes
+    at_s: float
+    due_s: float
+    visible: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Event:
+    event: FaceEvent
+    decided_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _CameraStatus:
+    camera: str
+    online: bool
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Stop:
+    deadline_s: float
+
+
+class CourierThread(threading.Thread):
+    """Starts and stops `link` and `outbox` with itself; both report to `inbox`.
+
+    `cameras` are shown as offline and empty until something is heard of them.
+    """
+
+    def __init__(
+        self,
+        inbox: "queue.SimpleQueue[Any]",
+        link: LinkThread,
+        outbox: OutboxThread,
+        encoder: EventEncoder,
+        topics: Topics,
+        *,
+        cameras: Iterable[str],
+        beats: Beats,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> None:
+        super().__init__(name="courier", daemon=True)
+        self._inbox = inbox
+        self._link = link
+        self._outbox = outbox
+        self._encoder = encoder
+        self._topics = topics
+        self._beats = beats
+        self._metrics = metrics
+        self._clock = clock
+        self._seq = outbox.last_seq
+        self._journal = Journal(outbox, metrics)
+        self._outgoing = Outgoing(link, self._journal, old_seq=self._seq, metrics=metrics, clock=clock)
+        self._waiting: dict[int, _Decided] = {}
+        self._occupancy: dict[str, Occupancy] = {}
+        self._stopping: _Stop | None = None
+        self._farewell_said = False
+        self._failures = 0
+        self._outgoing.retain(topics.status, ONLINE)
+        for camera in cameras:
+            self._show_camera(_CameraStatus(camera, False, "starting"))
+
+    def publish_event(self, event: FaceEvent) -> None:
+        """Deliver an event: live at once, and in the journal for certain. Returns at once."""
+        self._inbox.put(_Event(event, self._clock.monotonic()))
+
+    def publish_camera_status(self, camera: str, online: bool, why: str) -> None:
+        """Show whether a camera delivers, and why."""
+        self._inbox.put(_CameraStatus(camera, online, why))
+
+    def publish_info(self, payload: InfoPayload) -> None:
+        """Show what runs here."""
+        self._inbox.put(payload)
+
+    def publish_health(self, payload: HealthPayload) -> None:
+        """Show how it runs."""
+        self._inbox.put(payload)
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection to the broker."""
+        return self._outgoing.protocol is not None
+
+    def link_health(self) -> LinkHealth:
+        """Return what `health` says about the connection."""
+        protocol = self._outgoing.protocol
+        return LinkHealth(connected=protocol is not None, protocol=protocol, connects=self._outgoing.connects)
+
+    def outbox_health(self) -> OutboxHealth:
+        """Return what `health` says about the events that wait."""
+        counts = self._outbox.counts
+        now_ms = self._clock.now().timestamp() * 1e3
+        age_s = 0.0 if counts.oldest_ms is None else max(0.0, (now_ms - counts.oldest_ms) / 1e3)
+        return OutboxHealth(
+            depth=counts.depth,
+            oldest_s=round(age_s, 1),
+            dropped=counts.dropped,
+            quarantined=counts.quarantined,
+            durable=counts.durable,
+        )
+
+    def start(self) -> None:
+        """Start carrying."""
+        self._outbox.start()
+        self._link.start()
+        super().start()
+
+    def stop(self, deadline_s: float) -> bool:
+        """Deliver what can be delivered, take leave, and say whether all of it was done in `deadline_s` seconds.
+
+        What could not be delivered is in the outbox for the next start.
+        """
+        until_s = self._clock.monotonic() + deadline_s
+        self._inbox.put(_Stop(until_s))
+        self.join(deadline_s)
+        left_s = max(0.2, until_s - self._clock.monotonic())
+        ended = [self._link.stop(left_s), self._outbox.stop(left_s), not self.is_alive()]
+        return all(ended)
+
+    def run(self) -> None:
+        """Carry until stopped."""
+        self._beats.register(BEAT, BEAT_LIMIT_S)
+        going = True
+        while going:
+            try:
+                going = self._turn()
+            except Exception:
+                self._failures += 1
+                self._metrics.count("courier.errors")
+                if self._failures in (1, MAX_FAILURES):
+                    log.exception("courier step failed (%d in a row)", self._failures)
+            else:
+                self._failures = 0
+            if self._failures < MAX_FAILURES:
+                self._beats.beat(BEAT)
+        self._beats.forget(BEAT)
+
+    def _turn(self) -> bool:
+        """Take what has arrived, send what may be sent; returns whether to go on."""
+        try:
+            item = self._inbox.get(timeout=self._pause_s())
+            for _ in range(MAX_BURST):
+                self._handle(item)
+                item = self._inbox.get_nowait()
+            self._handle(item)
+        except queue.Empty:
+            pass
+        now_s = self._clock.monotonic()
+        for seq in [seq for seq, decided in self._waiting.items() if decided.due_s <= now_s]:
+            self._show(seq)
+        self._outgoing.pump(now_s, journal=not self._farewell_said)
+        return self._stopping is None or not self._finish(self._stopping, now_s)
+
+    def _pause_s(self) -> float:
+        now_s = self._clock.monotonic()
+        due_s = [decided.due_s for decided in self._waiting.values() if not decided.visible]
+        if self._journal.due_s is not None:
+            due_s.append(self._journal.due_s)
+        idle_s = IDLE_S if self._stopping is None else 0.02
+        return max(0.0, min([idle_s, *(due - now_s for due in due_s)]))
+
+    def _handle(self, item: object) -> None:
+        match item:
+            case _Event():
+                self._keep(item)
+            case Stored():
+                self._stored(item)
+            case Pending():
+                self._journal.take(item)
+            case Published():
+                self._outgoing.answered(item, self._clock.monotonic())
+            case Connected():
+                self._outgoing.begin(item)
+            case Disconnected():
+                self._outgoing.end(item)
+            case _CameraStatus():
+                self._show_camera(item)
+            case InfoPayload():
+                self._outgoing.retain(self._topics.info, encode(item))
+            case HealthPayload():
+                self._outgoing.retain(self._topics.health, encode(item), qos=0)
+            case _Stop():
+                self._stopping = item
+            case _:
+                raise TypeError(f"nobody sends {type(item).__name__} here")
+
+    def _keep(self, item: _Event) -> None:
+        """Give an event its number and hand it to the outbox."""
+        event = item.event
+        payload = self._encoder.encode(event, self._seq + 1)
+        topic = self._topics.journal(event.camera)
+        self._seq += 1
+        # The end of a visit has no frame of its own: it is as old as its decision.
+        at_s = item.decided_s if event.event_type == EventType.LEFT else event.monotonic_s
+        created_ms = int(self._clock.now().timestamp() * 1e3)
+        vital = event.event_type == EventType.MATCH
+        self._waiting[self._seq] = _Decided(event, payload, at_s, item.decided_s + DISK_PATIENCE_S)
+        self._outbox.put(Row(self._seq, event.event_id, topic, payload, created_ms, int(at_s * 1e3), vital))
+
+    def _stored(self, stored: Stored) -> None:
+        """Show events that are on the disk, and say in the log that they are."""
+        for seq in stored.seqs:
+            self._show(seq)
+            event = self._waiting.pop(seq).event
+            log.info(
+                "decision",
+                extra={
+                    "event_id": event.event_id,
+                    "event_type": event.event_type.value,
+                    "camera": event.camera,
+                    "reason": event.reason.value if event.reason else None,
+                    "durable": stored.durable,
+                },
+            )
+        self._journal.stored()
+
+    def _show(self, seq: int) -> None:
+        """Make an event visible, once: live, and in the state of its camera."""
+        decided = self._waiting[seq]
+        if decided.visible:
+            return
+        self._waiting[seq] = replace(decided, visible=True)
+        event = decided.event
+        self._outgoing.live(self._topics.event(event.camera), decided.payload, decided.at_s)
+        state = self._camera(event.camera).note(event)
+        self._outgoing.retain(self._topics.state(event.camera), encode(state))
+
+    def _show_camera(self, status: _CameraStatus) -> None:
+        self._camera(status.camera)
+        word = ONLINE if status.online else OFFLINE
+        info = CameraInfoPayload(
+            camera=status.camera, status=word.decode(), why=status.why, at=to_millisecond(self._clock.now())
+        )
+        self._outgoing.retain(self._topics.camera_status(status.camera), word)
+        self._outgoing.retain(self._topics.camera_info(status.camera), encode(info))
+
+    def _camera(self, camera: str) -> Occupancy:
+        """Return a camera's occupancy; on first sight its state is cleared of what an earlier run left."""
+        if camera not in self._occupancy:
+            occupancy = self._occupancy[camera] = Occupancy(self._encoder.subject)
+            self._outgoing.retain(self._topics.state(camera), encode(occupancy.clear()))
+        return self._occupancy[camera]
+
+    def _finish(self, stop: _Stop, now_s: float) -> bool:
+        """Bring delivery to its end, step by step; returns whether it has ended."""
+        if not self._farewell_said:
+            quiet = not self._waiting and self._journal.idle and self._outgoing.idle
+            drain_until_s = stop.deadline_s - (1 - DRAIN_SHARE) * self._stop_span_s
+            if quiet or now_s >= drain_until_s:
+                self._say_farewell()
+            return False
+        return self._outgoing.idle or now_s >= stop.deadline_s
+
+    def _say_farewell(self) -> None:
+        self._farewell_said = True
+        for camera, occupancy in self._occupancy.items():
+            self._outgoing.retain(self._topics.state(camera), encode(occupancy.clear()))
+            self._show_camera(_CameraStatus(camera, False, "stopped"))
+        self._outgoing.retain(self._topics.status, OFFLINE)

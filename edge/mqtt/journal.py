@@ -1,0 +1,212 @@
+"""Journal: which waiting row is sent next, and what the broker's answer means for it. Sends nothing.
+
+Rows leave in the order of their seq, some at a time. A row stays in the outbox until the broker has taken
+it over for somebody. A topic that is refused is held back and probed with one row now and then, so that it
+neither spins nor blocks the topics beside it.
+"""
+
+import logging
+import random
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from edge.metrics import Metrics
+from edge.mqtt.backoff import Backoff, Uniform
+from edge.mqtt.rows import Pending, Row
+from edge.mqtt.writer import OutboxThread
+
+log = logging.getLogger(__name__)
+
+WINDOW = 16
+PAGE = 64
+"""Rows asked for at once: enough to keep the window full while the next page is read."""
+
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 60.0
+
+NO_SUBSCRIBER = 0x10
+"""PUBACK reason "No matching subscribers": the broker has thrown the message away.
+
+Source: MQTT 5.0, section 3.4.2.1, for this and the following.
+"""
+
+REFUSALS = {
+    0x80: "the broker refuses it without a reason",
+    0x83: "the broker refuses it for a reason of its own",
+    0x87: "the broker does not authorise it; allow this device to write to it (deploy/mosquitto/acl)",
+    0x97: "a quota of the broker is exceeded; raise it",
+}
+HOPELESS = {
+    0x90: "the broker refuses the topic's name",
+    0x95: "the packet is too large for the broker",
+    0x99: "the broker refuses the payload's format",
+}
+"""Reasons that belong to one row and will not pass: the row is kept aside."""
+
+
+class _Stage(Enum):
+    """A held topic waits, then may be probed, then its probe is in flight."""
+
+    WAITING = auto()
+    DUE = auto()
+    PROBING = auto()
+
+
+@dataclass(slots=True)
+class _Hold:
+    """A topic that is held back; WAITING ends at `until_s`."""
+
+    backoff: Backoff
+    until_s: float
+    stage: _Stage = _Stage.WAITING
+
+
+@dataclass(slots=True)
+class _Scan:
+    """How far the outbox has been read. `more`: there may be rows behind the last page."""
+
+    token: int = 0
+    cursor: int = 0
+    more: bool = True
+    requested: bool = False
+    page: deque[Row] = field(default_factory=deque)
+
+
+class Journal:
+    """The rows of `outbox` on their way. Used by one thread; `now_s` is monotonic seconds throughout."""
+
+    def __init__(self, outbox: OutboxThread, metrics: Metrics, uniform: Uniform = random.uniform) -> None:
+        self._outbox = outbox
+        self._metrics = metrics
+        self._uniform = uniform
+        self._window = 0
+        self._in_flight: dict[int, Row] = {}
+        self._holds: dict[str, _Hold] = {}
+        self._scan = _Scan()
+
+    def begin(self, receive_maximum: int) -> None:
+        """Start from the oldest row: there is a connection."""
+        self._window = min(WINDOW, receive_maximum)
+        self._in_flight.clear()
+        self._holds.clear()
+        self._rescan()
+
+    def end(self) -> None:
+        """Stop: the connection is gone, and nothing that is in flight will be answered."""
+        self._window = 0
+        self._in_flight.clear()
+
+    def stored(self) -> None:
+        """Note that there are new rows."""
+        self._scan.more = True
+
+    def take(self, pending: Pending) -> None:
+        """Take the answer to a request; one that was asked before a new start is ignored."""
+        scan = self._scan
+        if pending.token != scan.token:
+            return
+        scan.requested = False
+        scan.page.extend(pending.rows)
+        if pending.rows:
+            scan.cursor = pending.rows[-1].seq
+            scan.more = scan.more or len(pending.rows) == PAGE
+
+    def next(self, now_s: float) -> Row | None:
+        """Return the row to send now, or None while the window is full or nothing is at hand."""
+        if self._window == 0:
+            return None
+        self._end_waits(now_s)
+        if len(self._in_flight) >= self._window:
+            return None
+        flying = {row.seq for row in self._in_flight.values()}
+        scan = self._scan
+        while scan.page:
+            row = scan.page.popleft()
+            hold = self._holds.get(row.topic)
+            if row.seq in flying or (hold is not None and hold.stage != _Stage.DUE):
+                continue
+            if hold is not None:
+                hold.stage = _Stage.PROBING
+            return row
+        if scan.more and not scan.requested:
+            scan.more, scan.requested = False, True
+            held = tuple(topic for topic, hold in self._holds.items() if hold.stage != _Stage.DUE)
+            self._outbox.request(scan.token, PAGE, after=scan.cursor, without=held)
+        return None
+
+    def sent(self, mid: int, row: Row) -> None:
+        """Note that `row` is in flight as message `mid`."""
+        self._in_flight[mid] = row
+
+    def answered(self, mid: int, reason: int, now_s: float) -> bool:
+        """Take the broker's answer to message `mid`; returns False when it is none of ours."""
+        row = self._in_flight.pop(mid, None)
+        if row is None:
+            return False
+        if reason == 0:
+            self._outbox.done(row.seq)
+            if self._holds.pop(row.topic, None) is not None:
+                log.info("journal accepted again", extra={"topic": row.topic})
+                self._rescan()
+        elif reason in HOPELESS:
+            self.set_aside(row, HOPELESS[reason])
+        else:
+            self._hold(row.topic, reason, now_s)
+        return True
+
+    def set_aside(self, row: Row, why: str) -> None:
+        """Keep `row`, which can never be delivered, out of the way of the others."""
+        self._metrics.count("outbox.quarantined")
+        log.error("event set aside: %s", why, extra={"event_id": row.event_id, "topic": row.topic})
+        self._outbox.quarantine(row.seq, why)
+        hold = self._holds.get(row.topic)
+        if hold is not None and hold.stage == _Stage.PROBING:
+            hold.stage = _Stage.DUE
+            self._rescan()
+
+    @property
+    def in_flight(self) -> int:
+        """How many rows the broker has not answered."""
+        return len(self._in_flight)
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything that may be sent now was sent and answered."""
+        scan = self._scan
+        return self._window == 0 or not (self._in_flight or scan.page or scan.requested or scan.more)
+
+    @property
+    def due_s(self) -> float | None:
+        """When the next held topic may be probed, or None."""
+        waiting = [hold.until_s for hold in self._holds.values() if hold.stage == _Stage.WAITING]
+        return min(waiting, default=None)
+
+    def _hold(self, topic: str, reason: int, now_s: float) -> None:
+        """Hold `topic` back; answers to what was in flight with the first refusal change nothing."""
+        hold = self._holds.get(topic)
+        if hold is not None and hold.stage == _Stage.WAITING:
+            return
+        if hold is None:
+            backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S, self._uniform)
+            hold = self._holds[topic] = _Hold(backoff, 0.0)
+            self._metrics.count("journal.held")
+            if reason == NO_SUBSCRIBER:
+                log.warning("nobody subscribes to the journal; its events are kept", extra={"topic": topic})
+            else:
+                why = REFUSALS.get(reason, f"reason code {reason:#04x}")
+                log.error("journal refused: %s; its events are kept", why, extra={"topic": topic})
+        hold.stage, hold.until_s = _Stage.WAITING, now_s + hold.backoff.next_s()
+
+    def _end_waits(self, now_s: float) -> None:
+        due = [
+            hold for hold in self._holds.values() if hold.stage == _Stage.WAITING and hold.until_s <= now_s
+        ]
+        for hold in due:
+            hold.stage = _Stage.DUE
+        if due:
+            self._rescan()
+
+    def _rescan(self) -> None:
+        """Read the outbox from its oldest row again; rows in flight are passed over."""
+        self._scan = _Scan(self._scan.token + 1)
