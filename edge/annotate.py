@@ -58,7 +58,8 @@ class AnnotatedVideo:
             MediaError: The file cannot be written.
         """
         scale = max(1.0, MIN_WIDTH_PX / frame.image.shape[1])
-        image = cv2.resize(frame.image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+        enlarged = cv2.resize(frame.image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+        image = np.array(enlarged, np.uint8)
         for track, decided in tracks:
             _draw_track(image, track, decided, scale)
         self._captions += [(frame.monotonic_s, event) for event in events]
@@ -68,7 +69,7 @@ class AnnotatedVideo:
         for line, (_, event) in enumerate(self._captions[-4:]):
             _write(image, describe(event), (8, image.shape[0] - 10 - 20 * line), COLOURS[event.event_type])
         _write(image, f"#{frame.number}", (8, 18), WAITING)
-        self._put(np.asarray(image, np.uint8))
+        self._put(image)
 
     def _put(self, image: Image) -> None:
         if self._writer is None:

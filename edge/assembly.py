@@ -3,9 +3,11 @@
 Everything below takes plain values; everything above takes what is built here.
 """
 
+import queue
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from edge.camera.motion import MotionGate
@@ -27,7 +29,15 @@ from edge.gallery.decision import Calibration, DecisionRule
 from edge.gallery.gallery import Gallery
 from edge.gallery.matcher import DenseMatcher
 from edge.gallery.store import GalleryStore
+from edge.health import Beats, boot_id, clock_synced
 from edge.metrics import Metrics
+from edge.mqtt.broker import Broker, Will, tls_context
+from edge.mqtt.codec import EventEncoder
+from edge.mqtt.courier import CourierThread
+from edge.mqtt.link import LinkThread
+from edge.mqtt.outbox import Outbox
+from edge.mqtt.topics import Topics
+from edge.mqtt.writer import OutboxThread
 from edge.pipeline import Pipeline
 from edge.presence import VisitRule
 from edge.recognizer import Recognizer
@@ -68,13 +78,13 @@ def build_recognizer(
         ModelError, GalleryError, ConfigError: One of them cannot be used.
     """
     values = settings.recognition
-    _, detector = load_session(values.detector, "detector", settings)
+    yunet, detector = load_session(values.detector, "detector", settings)
     manifest, embedder = load_session(values.embedder, "embedder", settings)
     if gallery is None:
         gallery = gallery_store(settings).load(manifest.model_id, embedding_dim(manifest))
     return Recognizer(
         detector=Detector(
-            detector, max_side_px=side_px or values.detector_width, min_score=values.detector_score
+            detector, yunet, max_side_px=side_px or values.detector_width, min_score=values.detector_score
         ),
         gate=QualityGate(
             min_face_px=values.min_face_px,
@@ -186,3 +196,57 @@ def build_pipeline(
         clock=clock.monotonic,
         live=live,
     )
+
+
+def build_courier(settings: Settings, *, beats: Beats, metrics: Metrics, clock: Clock) -> CourierThread:
+    """Return what delivers events: outbox, connection and courier, not started yet.
+
+    Raises:
+        ConfigError: A certificate or the password file cannot be used.
+        OutboxError: The outbox cannot be opened.
+    """
+    values = settings.mqtt
+    broker = Broker(
+        values.host,
+        values.port,
+        version=values.version,
+        username=values.username,
+        password=_password(settings),
+        tls=tls_context(values.ca_file, values.cert_file, values.key_file) if values.tls else None,
+        keepalive_s=values.keepalive_s,
+        backoff_max_s=values.backoff_max_s,
+    )
+    topics = Topics(settings.site, settings.device)
+    inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    will = Will(topics.status, b"offline")
+    link = LinkThread(inbox, broker, client_id=topics.client_id, will=will, metrics=metrics, clock=clock)
+    outbox = Outbox.open(settings.outbox_path, max_rows=settings.outbox.max_rows, now=clock.now)
+    writer = OutboxThread(outbox, inbox, beats=beats, metrics=metrics, clock=clock)
+    encoder = EventEncoder(
+        settings.site,
+        settings.device,
+        boot_id(),
+        clock=lambda: "synced" if clock_synced() else "unsynced",
+        anonymous=settings.privacy.anonymous,
+    )
+    return CourierThread(
+        inbox,
+        link,
+        writer,
+        encoder,
+        topics,
+        cameras=settings.cameras,
+        beats=beats,
+        metrics=metrics,
+        clock=clock,
+    )
+
+
+def _password(settings: Settings) -> str | None:
+    values = settings.mqtt
+    if values.password_file is not None:
+        try:
+            return values.password_file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"mqtt.password_file: cannot read {values.password_file}: {error}") from None
+    return values.password.get_secret_value() if values.password else None

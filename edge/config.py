@@ -135,6 +135,11 @@ def load(path: Path | None = None, overrides: dict[str, Any] | None = None) -> S
         raise ConfigError(f"environment: {error}; write tables as JSON or set EDGE_SECTION__KEY") from None
 
 
+def environment_without_settings() -> dict[str, str]:
+    """Return the environment for a child process that takes its settings from a file alone."""
+    return {name: value for name, value in os.environ.items() if not name.upper().startswith("EDGE_")}
+
+
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:

@@ -4,7 +4,6 @@ Frames: CaptureThread per camera -> LatestFrames -> InferenceThread. Decisions: 
 thread only waits for commands, watches the gallery's version, feeds the watchdog and publishes health.
 """
 
-import fcntl
 import logging
 import os
 import queue
@@ -13,12 +12,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import FrameType
 
 from edge.assembly import (
-    Delivery,
-    build_delivery,
+    build_courier,
     build_pipeline,
     build_recognizer,
     camera_factory,
@@ -29,12 +26,15 @@ from edge.camera.capture import CaptureThread
 from edge.camera.latest import LatestFrames
 from edge.clock import Clock, SystemClock
 from edge.config import Settings
-from edge.errors import ConfigError, EdgeError, GalleryError
-from edge.health import Beats, clock_synced, rss_mb, sd_notify, temperature_c, watchdog_interval_s
+from edge.errors import EdgeError, GalleryError
+from edge.health import Beats, sd_notify, watchdog_interval_s
 from edge.inference import InferenceThread
+from edge.instance import sole_daemon
 from edge.metrics import Metrics
+from edge.mqtt.courier import CourierThread
 from edge.pipeline import Pipeline
 from edge.recognizer import Recognizer
+from edge.vitals import Vitals, info
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +42,8 @@ TICK_S = 0.25
 """Pause of the main loop: a changed gallery serves within a second."""
 
 HEALTH_S = 60.0
-STOP_S = 5.0
-"""From SIGTERM to the exit, deliveries that can still be made included."""
+DELIVERY_STOP_S = 2.5
+"""Left for deliveries of the 5 s from SIGTERM to the exit; capture takes up to 1.5 s, inference 1 s."""
 
 
 @dataclass(slots=True)
@@ -51,7 +51,7 @@ class _Running:
     """What `start` made and `stop` takes down."""
 
     recognizer: Recognizer
-    delivery: Delivery
+    courier: CourierThread
     inference: InferenceThread
     pipelines: dict[str, Pipeline]
     captures: dict[str, CaptureThread] = field(default_factory=dict)
@@ -73,6 +73,7 @@ class Daemon:
         self._commands: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._beats = Beats(self._clock.monotonic)
         self.metrics = Metrics()
+        self._vitals = Vitals(self.metrics, self._beats, self._clock)
         self._frames = LatestFrames()
         self._store = gallery_store(settings)
         self._gallery_refused: int | None = None
@@ -84,7 +85,7 @@ class Daemon:
             ConfigError, ModelError: The daemon cannot start as configured.
         """
         with ExitStack() as stack:
-            stack.enter_context(self._only_daemon())
+            stack.enter_context(sole_daemon(self._settings.state_dir))
             stack.enter_context(self._signals())
             running = self._start(stack)
             sd_notify("READY=1")
@@ -98,6 +99,7 @@ class Daemon:
             )
             self._loop(running)
             sd_notify("STOPPING=1")
+            self._tell_health(running)
 
     def stop(self) -> None:
         """Ask the main loop to end; may be called from any thread."""
@@ -110,22 +112,23 @@ class Daemon:
     def _start(self, stack: ExitStack) -> _Running:
         """Build everything and start the threads; `stack` takes them down in reverse, capture first."""
         recognizer = build_recognizer(self._settings)
-        delivery = build_delivery(self._settings, recognizer, self._beats, self.metrics, self._clock)
-        stack.callback(delivery.stop, STOP_S - 2)
-        delivery.start()
+        courier = build_courier(self._settings, beats=self._beats, metrics=self.metrics, clock=self._clock)
+        stack.callback(self._stop_courier, courier)
+        courier.publish_info(info(self._settings, recognizer, self._clock))
+        courier.start()
         pipelines = {name: self._pipeline(name, self._settings) for name in self._settings.cameras}
         inference = InferenceThread(
             self._frames,
             pipelines,
             recognizer,
-            delivery.publish_event,
+            courier.publish_event,
             beats=self._beats,
             metrics=self.metrics,
             clock=self._clock,
         )
         stack.callback(self._stop_inference, inference)
         inference.start()
-        running = _Running(recognizer, delivery, inference, pipelines)
+        running = _Running(recognizer, courier, inference, pipelines)
         stack.callback(self._stop_captures, running)
         for name in self._settings.cameras:
             self._start_capture(name, self._settings, running)
@@ -150,7 +153,7 @@ class Daemon:
                 self._feed_watchdog()
             if now_s - published_s >= HEALTH_S:
                 published_s = now_s
-                running.delivery.publish_health(self.health(running.captures))
+                self._tell_health(running)
 
     def _feed_watchdog(self) -> None:
         late = self._beats.late()
@@ -179,7 +182,7 @@ class Daemon:
     def _swap(self, running: _Running, recognizer: Recognizer) -> None:
         running.recognizer = recognizer
         running.inference.swap(recognizer)
-        running.delivery.publish_info(recognizer)
+        running.courier.publish_info(info(self._settings, recognizer, self._clock))
 
     def _reload(self, running: _Running) -> None:
         """Build what the new settings ask for beside what runs, then swap; on failure keep the last good."""
@@ -212,7 +215,7 @@ class Daemon:
         for name in running.captures.keys() - kept:
             running.captures.pop(name).stop(2.0)
             if name not in settings.cameras:
-                running.delivery.publish_camera_status(name, False, "removed from the configuration")
+                running.courier.publish_camera_status(name, False, "removed from the configuration")
         for name in kept:
             running.pipelines[name].use(visit_rule(settings))
         running.pipelines = {
@@ -238,26 +241,20 @@ class Daemon:
             beats=self._beats,
             metrics=self.metrics,
             clock=self._clock,
-            on_status=running.delivery.publish_camera_status,
+            on_status=running.courier.publish_camera_status,
         )
         running.captures[name] = capture
         capture.start()
 
-    def health(self, captures: dict[str, CaptureThread]) -> dict[str, object]:
-        """Return what `health` publishes about this process; delivery adds its own figures."""
-        now_s = self._clock.monotonic()
-        return {
-            "stages_ms": self.metrics.percentiles_ms(),
-            "counters": self.metrics.counts(),
-            "frame_age_s": {
-                name: None if capture.last_frame_s is None else round(now_s - capture.last_frame_s, 3)
-                for name, capture in captures.items()
-            },
-            "rss_mb": round(rss_mb(), 1),
-            "temperature_c": temperature_c(),
-            "clock": "synced" if clock_synced() else "unsynced",
-            "late": self._beats.late(),
-        }
+    def _tell_health(self, running: _Running) -> None:
+        last_frame_s = {name: capture.last_frame_s for name, capture in running.captures.items()}
+        courier = running.courier
+        health = self._vitals.health(last_frame_s, courier.outbox_health(), courier.link_health())
+        courier.publish_health(health)
+
+    def _stop_courier(self, courier: CourierThread) -> None:
+        if not courier.stop(DELIVERY_STOP_S):
+            log.warning("stopped before everything was delivered; the outbox keeps it")
 
     def _stop_captures(self, running: _Running) -> None:
         stoppers = [
@@ -272,28 +269,6 @@ class Daemon:
     def _stop_inference(self, inference: InferenceThread) -> None:
         if not inference.stop(1.0):
             log.error("the inference thread did not stop in time")
-
-    @contextmanager
-    def _only_daemon(self) -> Iterator[None]:
-        """Hold the state directory for this process.
-
-        Raises:
-            ConfigError: It cannot be written, or another daemon holds it.
-        """
-        path = Path(self._settings.state_dir) / "daemon.lock"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            lock = path.open("a")
-        except OSError as error:
-            raise ConfigError(f"state_dir: cannot write {path}: {error.strerror}; make it writable") from None
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ConfigError(
-                    f"state_dir: another edge daemon uses {path.parent}; stop it or set another state_dir"
-                ) from None
-            yield
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

@@ -7,6 +7,7 @@ A file that is finished is never fetched again; an interrupted fetch leaves noth
 
 import fcntl
 import hashlib
+import http.client
 import os
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -104,6 +106,8 @@ def fetch_mirror(mirror: str, file: PinnedFile, directory: Path, progress: Progr
             raise DownloadError(f"mirror: cannot be reached for {file.name}: {error.reason}") from None
         except OSError as error:
             raise DownloadError(f"mirror: cannot read {file.name}: {error.strerror or error}") from None
+        except (http.client.HTTPException, ValueError) as error:
+            raise DownloadError(f"mirror: no usable answer for {file.name}: {error}") from None
 
 
 @contextmanager
@@ -137,7 +141,7 @@ def extract(archive: Path, member: str, file: PinnedFile, directory: Path) -> Pa
             return install(stream, file, directory, lambda what, done, total: None)
     except KeyError:
         raise DownloadError(f"{archive.name}: has no {member}") from None
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise DownloadError(f"{archive.name}: damaged archive: {error}") from None
 
 

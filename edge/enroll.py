@@ -180,7 +180,7 @@ def _disagreements(probes: Sequence[Probe]) -> list[tuple[str, bool]]:
 def _collisions(
     subject: Subject, probes: Sequence[Probe], recognizer: Recognizer, gallery: Gallery
 ) -> list[tuple[str, bool]]:
-    """Say whether somebody else in the gallery looks the same, and whether that would be taken for a match."""
+    """Say whether another subject looks the same, and whether the two would be taken for each other."""
     others = gallery.without_subject(subject.subject_id) if gallery.subject(subject.subject_id) else gallery
     if not others.size:
         return []

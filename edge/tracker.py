@@ -54,7 +54,7 @@ class _State:
         self.hits += 1
 
     def cost(self, box: Box, at_s: float) -> float | None:
-        """Return how badly a box fits where the face should be at `at_s`, None where it cannot be this face."""
+        """Return how badly a box fits where the face should be at `at_s`; None: it cannot be this face."""
         size = _size(self.box)
         ratio = _size(box) / size
         if not 1 / SIZE_RATIO <= ratio <= SIZE_RATIO:

@@ -13,25 +13,26 @@ from typing import Any
 import cv2
 import numpy as np
 
-from edge.assembly import PHOTO_SIDE_PX, build_pipeline, build_recognizer, with_photo_detector
+from edge.assembly import build_pipeline, build_recognizer
 from edge.bench.rival import OpenCVLoop
 from edge.camera.replay import ReplayCamera
 from edge.clock import SystemClock
 from edge.config import Settings
 from edge.demo import scenario
+from edge.demo.device import enrolled
 from edge.demo.media import media_dir
 from edge.download import Progress
-from edge.enroll import encode_photo
 from edge.face import manifest as manifests
 from edge.face.weights import installed_path
 from edge.gallery.gallery import Gallery
 from edge.metrics import Metrics
 from edge.recognizer import Recognizer
-from edge.types import EventType, Frame, Image, Template
+from edge.types import EventType, Frame, Image
 
 CLIPS = ("noface_face.mov", "face_noface.mov")
 """A man comes to the door, stands, and goes: what a door camera sees most of the time it sees anything."""
 
+EMBEDDERS = ("sface-int8", "sface-fp32")
 SIZES = {"480p": (854, 480), "720p": (1280, 720)}
 FPS = 25
 NATIVE_STAGES = ("gate", "detect", "align", "embed", "match")
@@ -62,21 +63,15 @@ def load_frames(media: Path, size: tuple[int, int]) -> list[Image]:
     return frames
 
 
-def enrolled(settings: Settings, media: Path) -> Recognizer:
-    """Return a recognizer that knows the demo's 42 subjects."""
-    empty = manifests.load(settings.recognition.embedder)
-    recognizer = build_recognizer(settings, Gallery.empty(empty.model_id, empty.output.dim or 0))
-    photographer = with_photo_detector(recognizer, PHOTO_SIDE_PX)
-    entries = []
-    for photo in scenario.photos(media):
-        probe = encode_photo(photo.image, photo.name, photographer)
-        at = datetime(2026, 1, 1, tzinfo=UTC)
-        entries.append(
-            (photo.subject, [Template(probe.embedding, probe.model_id, probe.quality, "photo", at)])
-        )
-    return recognizer.with_gallery(
-        Gallery.empty(recognizer.embedder.model_id, recognizer.embedder.dim).with_subjects(entries)
+def recognizer_of(embedder: str, settings: Settings, media: Path) -> Recognizer:
+    """Return a recognizer with that embedder which knows the demo's 42 subjects."""
+    recognition = settings.recognition.model_copy(update={"embedder": embedder})
+    manifest = manifests.load(embedder)
+    recognizer = build_recognizer(
+        settings.model_copy(update={"recognition": recognition}),
+        Gallery.empty(manifest.model_id),
     )
+    return recognizer.with_gallery(enrolled(recognizer, media, lambda what, done, total: None))
 
 
 def run_pipeline(
@@ -110,15 +105,7 @@ def run_rival(rival: OpenCVLoop, images: Sequence[Image]) -> Run:
 def measure(settings: Settings, rounds: int, step: Progress) -> dict[str, Any]:
     """Run all contestants alternately at all sizes; returns frames per second, ratios, stages, decisions."""
     media = media_dir(settings)
-    recognizers = {
-        name: enrolled(
-            settings.model_copy(
-                update={"recognition": settings.recognition.model_copy(update={"embedder": name})}
-            ),
-            media,
-        )
-        for name in ("sface-int8", "sface-fp32")
-    }
+    recognizers = {name: recognizer_of(name, settings, media) for name in EMBEDDERS}
     rival = OpenCVLoop(
         installed_path(manifests.load("yunet-2023mar"), settings.models_path),
         installed_path(manifests.load("sface"), settings.models_path),

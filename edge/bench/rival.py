@@ -29,7 +29,7 @@ class OpenCVLoop:
         faces = self._detect(photo)
         if len(faces):
             crop = self._recognizer.alignCrop(photo, max(faces, key=lambda face: face[2] * face[3]))
-            self._features[subject] = self._recognizer.feature(crop).copy()
+            self._features[subject] = np.array(self._recognizer.feature(crop), np.float32)
         return bool(len(faces))
 
     def process(self, image: Image) -> list[str | None]:

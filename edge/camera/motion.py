@@ -6,7 +6,7 @@ import numpy as np
 from edge.types import Frame, Image
 
 QUARTER = 0.25
-"""Scale of the comparison. Nearest-neighbour, because averaging 1080p would cost more than detection saves."""
+"""Scale of the comparison. Nearest-neighbour: averaging 1080p would cost more than detection."""
 
 NOISE = 18
 """Grey levels by which a pixel may differ through sensor noise and compression alone."""

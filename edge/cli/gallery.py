@@ -39,7 +39,7 @@ def enroll(
     force: Annotated[bool, typer.Option(help="Enrol although another subject looks the same.")] = False,
     config_file: ConfigOption = None,
 ) -> None:
-    """Enrol a subject from a photo or from a camera. Nothing is retrained; a running daemon follows at once."""
+    """Enrol a subject from a photo or a camera. Nothing is retrained; a running daemon follows at once."""
     if bool(photos) == bool(camera):
         raise typer.BadParameter("give one or more photos, or --camera NAME")
     settings = load_settings(config_file)
@@ -67,8 +67,8 @@ def enroll(
         typer.echo(f"warning: {warning}", err=True)
     best = max(template.quality.weight for template in enrolment.templates)
     typer.echo(
-        f"enrolled {subject} from {len(probes)} shot(s) as {len(enrolment.templates)} template(s), best quality "
-        f"{best:.2f}; gallery version {gallery.version} has {gallery.size} subject(s)"
+        f"enrolled {subject} from {len(probes)} shot(s) as {len(enrolment.templates)} template(s), "
+        f"best quality {best:.2f}; gallery version {gallery.version} has {gallery.size} subject(s)"
     )
 
 
@@ -121,21 +121,22 @@ def verify(first: Path, second: Path, config_file: ConfigOption = None, as_json:
 def list_subjects(config_file: ConfigOption = None, as_json: JsonOption = False) -> None:
     """List who is enrolled."""
     gallery = _gallery(load_settings(config_file))
-    rows = [
-        {
-            "id": subject.subject_id,
-            "label": subject.label,
-            "groups": list(subject.groups),
-            "templates": len(gallery.templates_of(subject.subject_id)),
-        }
-        for subject in gallery.subjects
-    ]
     if as_json:
+        rows = [
+            {
+                "id": subject.subject_id,
+                "label": subject.label,
+                "groups": subject.groups,
+                "templates": len(gallery.templates_of(subject.subject_id)),
+            }
+            for subject in gallery.subjects
+        ]
         typer.echo(json.dumps({"version": gallery.version, "model_id": gallery.model_id, "subjects": rows}))
         return
     table = Table("id", "label", "groups", "templates", title=f"gallery version {gallery.version}")
-    for row in rows:
-        table.add_row(str(row["id"]), str(row["label"]), ", ".join(row["groups"]), str(row["templates"]))
+    for subject in gallery.subjects:
+        templates = len(gallery.templates_of(subject.subject_id))
+        table.add_row(subject.subject_id, subject.label, ", ".join(subject.groups), str(templates))
     Console().print(table)
 
 
@@ -152,8 +153,9 @@ def show(subject: str, config_file: ConfigOption = None) -> None:
     for template in gallery.templates_of(subject):
         quality = template.quality
         typer.echo(
-            f"template from {template.source}, {template.created_at:%Y-%m-%d %H:%M} UTC: face {quality.face_px:.0f} px, "
-            f"sharpness {quality.sharpness:.2f}, yaw {quality.yaw_deg:.0f} deg, weight {quality.weight:.2f}"
+            f"template from {template.source}, {template.created_at:%Y-%m-%d %H:%M} UTC: "
+            f"face {quality.face_px:.0f} px, sharpness {quality.sharpness:.2f}, "
+            f"yaw {quality.yaw_deg:.0f} deg, weight {quality.weight:.2f}"
         )
 
 

@@ -25,7 +25,7 @@ def fetch(
     mirror: Annotated[str, typer.Option(help="Directory or URL to ask before the package registry.")] = "",
     config_file: ConfigOption = None,
 ) -> None:
-    """Fetch or build the models, verify them by hash and install them. What is installed is not fetched again."""
+    """Fetch or build the models, verify and install them. What is installed is not fetched again."""
     settings = load_settings(config_file)
     for name in names or manifests.names():
         manifest = manifests.load(name)

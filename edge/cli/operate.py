@@ -13,6 +13,7 @@ from edge.assembly import build_recognizer, gallery_store
 from edge.config import Settings
 from edge.daemon import Daemon
 from edge.mqtt.codec import json_schemas
+from edge.mqtt.topics import Topics
 
 SYSTEM_CONFIG = Path("/etc/edge/edge.toml")
 
@@ -37,7 +38,7 @@ def run(config_file: ConfigOption = None) -> None:
 
 
 def check(config_file: ConfigOption = None) -> None:
-    """Explain a configuration: every value in force, and what the daemon would do with it. Changes nothing."""
+    """Explain a configuration: every value in force, and what the daemon would do. Changes nothing."""
     settings = load_settings(config_file)
     console = Console(highlight=False, soft_wrap=True)
     table = Table("setting", "value", "meaning", title=str(config_file or "defaults"))
@@ -51,7 +52,8 @@ def check(config_file: ConfigOption = None) -> None:
         f"models     {recognizer.stamp.embedder} verified in {settings.models_path}\n"
         f"gallery    version {gallery.version}, {gallery.size} subjects in {settings.gallery_path}\n"
         f"threshold  {threshold:.3f} for {gallery.size} subjects\n"
-        f"broker     {settings.mqtt.host}:{settings.mqtt.port}, topics below edge/v1/{settings.site}/{settings.device}/"
+        f"broker     {settings.mqtt.host}:{settings.mqtt.port}, topics below "
+        f"{Topics(settings.site, settings.device).root}/"
     )
     for name, camera in settings.cameras.items():
         source = config.redact(camera.source) if camera.source else " ".join(camera.command or ())

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from edge.annotate import describe
 from edge.assembly import PHOTO_SIDE_PX, build_pipeline, build_recognizer, with_photo_detector
-from edge.bench import print_report, run_bench
+from edge.bench.report import print_report, run_bench
 from edge.camera.replay import ReplayCamera
 from edge.cli.operate import ConfigOption, load_settings
 from edge.cli.progress import progress
@@ -90,7 +90,7 @@ def demo(
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Also write the result as JSON to this file.")] = None,
 ) -> None:
-    """Run the daemon on real clips and show its decisions over MQTT. Exits 1 if they are not the expected ones."""
+    """Run the daemon on real clips and show its decisions. Exits 1 if they are not the expected ones."""
     settings = load_settings(None)
     with progress("clips") as step:
         fetch_media(media_dir(settings), step)
@@ -108,7 +108,7 @@ def bench(
     rounds: Annotated[int, typer.Option(min=1, max=100, help="How often every contestant runs.")] = 3,
     config_file: ConfigOption = None,
 ) -> None:
-    """Measure this device: stages, frames per second, int8 against fp32, and against the usual OpenCV loop."""
+    """Measure this device: stages, frames per second, int8 and fp32, beside the usual OpenCV loop."""
     settings = load_settings(config_file)
     with progress("clips") as step:
         fetch_media(media_dir(settings), step)
@@ -130,7 +130,7 @@ def _recognizer(settings: Settings, directory: Path | None, enrolments: list[str
         store = GalleryStore(directory, keep_versions=settings.gallery.keep_versions)
         gallery = store.load(embedder.model_id, embedder.dim)
     elif enrolments:
-        gallery = Gallery.empty(embedder.model_id, embedder.dim)
+        gallery = Gallery.empty(embedder.model_id)
     else:
         return recognizer
     at = SystemClock().now()

@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from edge.errors import ConfigError, LinkError
 
@@ -53,7 +54,7 @@ def embedded_broker() -> Iterator[int]:
         loop.close()
 
 
-async def _make(broker: type, config: dict[str, object]) -> object:
+async def _make(broker: type[Any], config: dict[str, object]) -> Any:
     return broker(config)
 
 

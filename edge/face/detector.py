@@ -7,6 +7,7 @@ FaceDetectorYN, against which the tests compare.
 import cv2
 import numpy as np
 
+from edge.face.manifest import Manifest
 from edge.face.session import Session
 from edge.types import Detection, FloatArray, Image
 
@@ -26,15 +27,18 @@ class Detector:
     resolution causes no allocation.
     """
 
-    def __init__(self, session: Session, *, max_side_px: int, min_score: float) -> None:
+    def __init__(self, session: Session, manifest: Manifest, *, max_side_px: int, min_score: float) -> None:
         self._session = session
+        self._manifest = manifest
+        self.model_id = manifest.model_id
+        self.sha256 = manifest.sha256
         self._max_side_px = max_side_px
         self._min_score = min_score
         self._canvases: dict[tuple[int, int], Image] = {}
 
     def at(self, max_side_px: int) -> "Detector":
         """Return a detector on the same session that reduces images less or more."""
-        return Detector(self._session, max_side_px=max_side_px, min_score=self._min_score)
+        return Detector(self._session, self._manifest, max_side_px=max_side_px, min_score=self._min_score)
 
     def detect(self, image: Image) -> list[Detection]:
         """Return the faces in a BGR image (H, W, 3), best score first, in pixels of that image."""

@@ -31,6 +31,7 @@ class Embedder:
         self.model_id = manifest.model_id
         self.sha256 = manifest.sha256
         self.dim = manifest.output.dim
+        self.provider = session.provider
 
     def align(self, image: Image, landmarks: FloatArray) -> Image:
         """Cut the face with `landmarks` (5, 2) out of a BGR image as BGR uint8 (112, 112, 3)."""

@@ -171,7 +171,7 @@ def record_golden(session: Session, size: tuple[int, int], min_cosine: float) ->
     """Run the golden input of (height, width) and keep the answer."""
     results = session.run(pattern(*size))
     outputs = {
-        name: tuple(round(float(value), 6) for value in sample(result))
+        name: tuple(float(f"{value:.6g}") for value in sample(result))
         for name, result in zip(session.output_names, results, strict=True)
     }
     return Golden(size=size, min_cosine=min_cosine, outputs=outputs)

@@ -16,8 +16,8 @@ MIN_WEIGHT = 1e-3
 MIN_GAIN = 0.02
 """Cosine by which one more prototype must bring photos closer that it was not made from.
 
-Source: sets of 6 to 200 synthetic photos of one appearance gain at most .002 from a second prototype; sets
-with two appearances (cosine .3 between their means) gain .05 and more; see tests/gallery/test_prototypes.py.
+Source: lfw-dev, 5 photos enrolled, 103 subjects, up to 3 prototypes: TPIR at FPIR .003 is .9988 with this
+(108 rows), .9976 without a minimum gain (309 rows); the single mean has .9994.
 """
 
 MAX_ROUNDS = 20

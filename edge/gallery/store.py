@@ -75,10 +75,10 @@ class GalleryStore:
         self._lock_timeout_s = lock_timeout_s
 
     def current_version(self) -> int:
-        """Return the version that `load` would serve, 0 where there is none. Cheap enough to be polled.
+        """Return the version that the pointer names, 0 where there is none. Cheap enough to be polled.
 
         Raises:
-            GalleryError: The pointer is damaged.
+            GalleryError: The directory cannot be read.
         """
         return self._files.pointed() or 0
 

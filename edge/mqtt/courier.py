@@ -10,18 +10,19 @@ import queue
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from edge.clock import Clock
 from edge.health import Beats
 from edge.metrics import Metrics
 from edge.mqtt.broker import Connected, Disconnected, Published
-from edge.mqtt.codec import EventEncoder, encode, to_millisecond
+from edge.mqtt.codec import EventEncoder, encode
 from edge.mqtt.journal import Journal
 from edge.mqtt.link import LinkThread
-from edge.mqtt.occupancy import Occupancy
+from edge.mqtt.occupancy import CameraDocuments
 from edge.mqtt.outgoing import Outgoing
-from edge.mqtt.payloads import CameraInfoPayload, HealthPayload, InfoPayload, LinkHealth, OutboxHealth
+from edge.mqtt.payloads import HealthPayload, InfoPayload, LinkHealth, OutboxHealth
 from edge.mqtt.rows import Pending, Row, Stored
 from edge.mqtt.topics import Topics
 from edge.mqtt.writer import OutboxThread
@@ -36,7 +37,7 @@ MAX_BURST = 64
 """Items taken from the queue before what they call for is sent."""
 
 MAX_FAILURES = 20
-"""Failed steps in a row after which the thread stops beating, so that the watchdog restarts the process."""
+"""Failed steps in a row after which the thread stops beating, so that the watchdog restarts us."""
 
 DISK_PATIENCE_S = 0.1
 """How long a live event waits for its row to be on the disk."""
@@ -49,7 +50,7 @@ ONLINE, OFFLINE = b"online", b"offline"
 
 @dataclass(frozen=True, slots=True)
 class _Decided:
-    """An event whose row is not on the disk yet; `at_s` is when it was true, `due_s` when patience ends."""
+    """An event that the outbox has not answered for: true at `at_s`, shown at `due_s` at the latest."""
 
     event: FaceEvent
     payload: bytes
@@ -69,10 +70,12 @@ class _CameraStatus:
     camera: str
     online: bool
     why: str
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class _Stop:
+    drain_until_s: float
     deadline_s: float
 
 
@@ -108,13 +111,13 @@ class CourierThread(threading.Thread):
         self._journal = Journal(outbox, metrics)
         self._outgoing = Outgoing(link, self._journal, old_seq=self._seq, metrics=metrics, clock=clock)
         self._waiting: dict[int, _Decided] = {}
-        self._occupancy: dict[str, Occupancy] = {}
+        self._cameras = CameraDocuments(topics, encoder.subject, self._outgoing.retain)
         self._stopping: _Stop | None = None
         self._farewell_said = False
         self._failures = 0
         self._outgoing.retain(topics.status, ONLINE)
         for camera in cameras:
-            self._show_camera(_CameraStatus(camera, False, "starting"))
+            self._cameras.status(camera, False, "starting", clock.now())
 
     def publish_event(self, event: FaceEvent) -> None:
         """Deliver an event: live at once, and in the journal for certain. Returns at once."""
@@ -122,7 +125,7 @@ class CourierThread(threading.Thread):
 
     def publish_camera_status(self, camera: str, online: bool, why: str) -> None:
         """Show whether a camera delivers, and why."""
-        self._inbox.put(_CameraStatus(camera, online, why))
+        self._inbox.put(_CameraStatus(camera, online, why, self._clock.now()))
 
     def publish_info(self, payload: InfoPayload) -> None:
         """Show what runs here."""
@@ -162,12 +165,13 @@ class CourierThread(threading.Thread):
         super().start()
 
     def stop(self, deadline_s: float) -> bool:
-        """Deliver what can be delivered, take leave, and say whether all of it was done in `deadline_s` seconds.
+        """Deliver what can be delivered, take leave, and say whether all ended in `deadline_s` seconds.
 
         What could not be delivered is in the outbox for the next start.
         """
-        until_s = self._clock.monotonic() + deadline_s
-        self._inbox.put(_Stop(until_s))
+        now_s = self._clock.monotonic()
+        until_s = now_s + deadline_s
+        self._inbox.put(_Stop(now_s + DRAIN_SHARE * deadline_s, until_s))
         self.join(deadline_s)
         left_s = max(0.2, until_s - self._clock.monotonic())
         ended = [self._link.stop(left_s), self._outbox.stop(left_s), not self.is_alive()]
@@ -230,7 +234,7 @@ class CourierThread(threading.Thread):
             case Disconnected():
                 self._outgoing.end(item)
             case _CameraStatus():
-                self._show_camera(item)
+                self._cameras.status(item.camera, item.online, item.why, item.at)
             case InfoPayload():
                 self._outgoing.retain(self._topics.info, encode(item))
             case HealthPayload():
@@ -278,38 +282,15 @@ class CourierThread(threading.Thread):
         self._waiting[seq] = replace(decided, visible=True)
         event = decided.event
         self._outgoing.live(self._topics.event(event.camera), decided.payload, decided.at_s)
-        state = self._camera(event.camera).note(event)
-        self._outgoing.retain(self._topics.state(event.camera), encode(state))
-
-    def _show_camera(self, status: _CameraStatus) -> None:
-        self._camera(status.camera)
-        word = ONLINE if status.online else OFFLINE
-        info = CameraInfoPayload(
-            camera=status.camera, status=word.decode(), why=status.why, at=to_millisecond(self._clock.now())
-        )
-        self._outgoing.retain(self._topics.camera_status(status.camera), word)
-        self._outgoing.retain(self._topics.camera_info(status.camera), encode(info))
-
-    def _camera(self, camera: str) -> Occupancy:
-        """Return a camera's occupancy; on first sight its state is cleared of what an earlier run left."""
-        if camera not in self._occupancy:
-            occupancy = self._occupancy[camera] = Occupancy(self._encoder.subject)
-            self._outgoing.retain(self._topics.state(camera), encode(occupancy.clear()))
-        return self._occupancy[camera]
+        self._cameras.event(event)
 
     def _finish(self, stop: _Stop, now_s: float) -> bool:
         """Bring delivery to its end, step by step; returns whether it has ended."""
-        if not self._farewell_said:
-            quiet = not self._waiting and self._journal.idle and self._outgoing.idle
-            drain_until_s = stop.deadline_s - (1 - DRAIN_SHARE) * self._stop_span_s
-            if quiet or now_s >= drain_until_s:
-                self._say_farewell()
-            return False
-        return self._outgoing.idle or now_s >= stop.deadline_s
-
-    def _say_farewell(self) -> None:
-        self._farewell_said = True
-        for camera, occupancy in self._occupancy.items():
-            self._outgoing.retain(self._topics.state(camera), encode(occupancy.clear()))
-            self._show_camera(_CameraStatus(camera, False, "stopped"))
-        self._outgoing.retain(self._topics.status, OFFLINE)
+        if self._farewell_said:
+            return self._outgoing.idle or now_s >= stop.deadline_s
+        quiet = not self._waiting and self._journal.idle and self._outgoing.idle
+        if quiet or now_s >= stop.drain_until_s:
+            self._farewell_said = True
+            self._cameras.close(self._clock.now())
+            self._outgoing.retain(self._topics.status, OFFLINE)
+        return False

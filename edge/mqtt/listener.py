@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any
 
 import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
 
 from edge.errors import LinkError
 
@@ -32,7 +33,7 @@ class Listener:
         self._topics = topics
         self._ready: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
-        self._client = paho.Client(paho.CallbackAPIVersion.VERSION2, protocol=paho.MQTTv311)
+        self._client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv311)
         self._client.on_connect = self._on_connect
         self._client.on_subscribe = self._on_subscribe
         self._client.on_message = self._on_message
@@ -77,4 +78,4 @@ class Listener:
         self._ready.put(", ".join(failures))
 
     def _on_message(self, _c: paho.Client, _u: Any, message: paho.MQTTMessage) -> None:
-        self.messages.put(Message(message.topic, message.payload, message.retain))
+        self.messages.put(Message(message.topic, bytes(message.payload), message.retain))

@@ -1,10 +1,11 @@
-"""Occupancy: who is present before one camera, as the events tell it. Publishes nothing."""
+"""Who is present before a camera, and the retained documents that show it. Sends nothing itself."""
 
 from collections.abc import Callable
 from datetime import datetime
 
-from edge.mqtt.codec import to_millisecond
-from edge.mqtt.payloads import LastPart, PresentPart, StatePayload, SubjectPart
+from edge.mqtt.codec import encode, to_millisecond
+from edge.mqtt.payloads import CameraInfoPayload, LastPart, PresentPart, StatePayload, SubjectPart
+from edge.mqtt.topics import Topics
 from edge.types import EventType, FaceEvent, Subject
 
 
@@ -52,3 +53,45 @@ class Occupancy:
             since = self._state.since
         self._state = StatePayload(present=present, last=last, since=since, until=until)
         return self._state
+
+
+class CameraDocuments:
+    """The status, info and state of every camera. `retain` gets each document with its topic."""
+
+    def __init__(
+        self,
+        topics: Topics,
+        shown: Callable[[Subject | None], SubjectPart | None],
+        retain: Callable[[str, bytes], None],
+    ) -> None:
+        self._topics = topics
+        self._shown = shown
+        self._retain = retain
+        self._occupancy: dict[str, Occupancy] = {}
+
+    def status(self, camera: str, online: bool, why: str, at: datetime) -> None:
+        """Show whether a camera delivers, and why, since `at`."""
+        self._known(camera)
+        info = CameraInfoPayload(
+            camera=camera, status="online" if online else "offline", why=why, at=to_millisecond(at)
+        )
+        self._retain(self._topics.camera_status(camera), info.status.encode())
+        self._retain(self._topics.camera_info(camera), encode(info))
+
+    def event(self, event: FaceEvent) -> None:
+        """Show who is present after `event`."""
+        state = self._known(event.camera).note(event)
+        self._retain(self._topics.state(event.camera), encode(state))
+
+    def close(self, at: datetime) -> None:
+        """Show that nobody is watched any more."""
+        for camera, occupancy in self._occupancy.items():
+            self._retain(self._topics.state(camera), encode(occupancy.clear()))
+            self.status(camera, False, "stopped", at)
+
+    def _known(self, camera: str) -> Occupancy:
+        """Return a camera's occupancy; on first sight its state is cleared of what an earlier run left."""
+        if camera not in self._occupancy:
+            occupancy = self._occupancy[camera] = Occupancy(self._shown)
+            self._retain(self._topics.state(camera), encode(occupancy.clear()))
+        return self._occupancy[camera]

@@ -55,7 +55,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """The answer to request number `token`: waiting rows, oldest first; fewer than asked for: that was all."""
+    """Waiting rows, oldest first, in answer to request `token`; fewer than asked for: that was all."""
 
     token: int
     rows: tuple[Row, ...]

@@ -44,7 +44,7 @@ def test_it_finds_what_opencv_finds(
 ):
     image = cv2.resize(group, size)
     expected = reference(image, models_dir)
-    found = Detector(session, max_side_px=4096, min_score=0.7).detect(image)
+    found = Detector(session, manifest.load("yunet"), max_side_px=4096, min_score=0.7).detect(image)
     assert len(found) == len(expected) >= 4
     for detection in found:
         nearest = expected[np.abs(expected[:, :2] - detection.box[:2]).sum(axis=1).argmin()]
@@ -55,7 +55,7 @@ def test_it_finds_what_opencv_finds(
 
 
 def test_scores_fall_and_landmarks_lie_in_their_order(session: Session, group: np.ndarray):
-    found = Detector(session, max_side_px=640, min_score=0.7).detect(group)
+    found = Detector(session, manifest.load("yunet"), max_side_px=640, min_score=0.7).detect(group)
     assert [face.score for face in found] == sorted((face.score for face in found), reverse=True)
     for face in found:
         left_eye, right_eye, nose, left_mouth, right_mouth = face.landmarks
@@ -65,8 +65,8 @@ def test_scores_fall_and_landmarks_lie_in_their_order(session: Session, group: n
 
 
 def test_boxes_are_in_pixels_of_the_frame_whatever_it_was_reduced_to(session: Session, group: np.ndarray):
-    large = Detector(session, max_side_px=1024, min_score=0.7).detect(group)
-    small = Detector(session, max_side_px=512, min_score=0.7).detect(group)
+    large = Detector(session, manifest.load("yunet"), max_side_px=1024, min_score=0.7).detect(group)
+    small = Detector(session, manifest.load("yunet"), max_side_px=512, min_score=0.7).detect(group)
     for face in large:
         assert min(np.abs(face.box - other.box).max() for other in small) < 12
 
@@ -74,7 +74,7 @@ def test_boxes_are_in_pixels_of_the_frame_whatever_it_was_reduced_to(session: Se
 @pytest.mark.parametrize("clip", ["no_face.mp4"])
 def test_a_clip_without_faces_gives_none(session: Session, media: Path, clip: str):
     capture = cv2.VideoCapture(str(media / clip))
-    detector = Detector(session, max_side_px=320, min_score=0.7)
+    detector = Detector(session, manifest.load("yunet"), max_side_px=320, min_score=0.7)
     counts = []
     while (read := capture.read())[0]:
         counts.append(len(detector.detect(read[1])))
@@ -85,4 +85,9 @@ def test_a_clip_without_faces_gives_none(session: Session, media: Path, clip: st
 
 @pytest.mark.parametrize("shape", [(1, 1), (16, 16), (31, 33), (2, 700), (1080, 1920)])
 def test_any_frame_size_goes_through(session: Session, shape: tuple[int, int]):
-    assert Detector(session, max_side_px=320, min_score=0.7).detect(np.zeros((*shape, 3), np.uint8)) == []
+    assert (
+        Detector(session, manifest.load("yunet"), max_side_px=320, min_score=0.7).detect(
+            np.zeros((*shape, 3), np.uint8)
+        )
+        == []
+    )

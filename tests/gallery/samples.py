@@ -1,10 +1,12 @@
 """Galleries, templates and probes for the tests; embeddings are random unit vectors."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 
 from edge.gallery.gallery import Gallery
+from edge.gallery.store import GalleryStore
 from edge.types import FloatArray, Probe, Quality, Subject, Template
 
 MODEL = "sface-int8@0123abcd"
@@ -40,3 +42,26 @@ def assert_equal(first: Gallery, second: Gallery) -> None:
     assert first.provenance == second.provenance
     assert first.matrix.tobytes() == second.matrix.tobytes()
     assert first.matrix.shape == second.matrix.shape
+
+
+def enrol(store: GalleryStore, *subject_ids: str) -> Gallery:
+    """Commit one version per subject."""
+    gallery = store.load(MODEL)
+    for subject_id in subject_ids:
+        row = template(unit_rows(1, seed=len(subject_id))[0])
+        gallery = store.commit(gallery.with_subject(Subject(subject_id, ""), [row]))
+    return gallery
+
+
+def ids(gallery: Gallery) -> list[str]:
+    return [subject.subject_id for subject in gallery.subjects]
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def damage(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)

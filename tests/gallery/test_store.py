@@ -1,4 +1,3 @@
-import logging
 import os
 import threading
 import time
@@ -7,12 +6,10 @@ from pathlib import Path
 import pytest
 
 from edge.errors import ConfigError, GalleryError, ModelMismatchError
-from edge.gallery.bundle import encode
 from edge.gallery.gallery import Gallery
 from edge.gallery.store import GalleryStore
 from edge.types import Subject
-from tests.gallery.samples import MODEL, assert_equal, gallery_of, template, unit_rows
-from tests.gallery.test_bundle import forge
+from tests.gallery.samples import MODEL, assert_equal, enrol, gallery_of, ids, names, template, unit_rows
 
 
 @pytest.fixture
@@ -23,29 +20,6 @@ def directory(tmp_path: Path) -> Path:
 @pytest.fixture
 def store(directory: Path) -> GalleryStore:
     return GalleryStore(directory, keep_versions=3)
-
-
-def enrol(store: GalleryStore, *subject_ids: str) -> Gallery:
-    """Commit one version per subject."""
-    gallery = store.load(MODEL)
-    for subject_id in subject_ids:
-        row = template(unit_rows(1, seed=len(subject_id))[0])
-        gallery = store.commit(gallery.with_subject(Subject(subject_id, ""), [row]))
-    return gallery
-
-
-def ids(gallery: Gallery) -> list[str]:
-    return [subject.subject_id for subject in gallery.subjects]
-
-
-def names(directory: Path) -> list[str]:
-    return sorted(path.name for path in directory.iterdir())
-
-
-def damage(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
 
 
 def test_a_fresh_store_is_empty_and_leaves_no_trace(store: GalleryStore, directory: Path):
@@ -119,13 +93,6 @@ def test_rolling_back_goes_one_version_at_a_time_and_numbers_never_return(store:
     assert store.roll_back() == 1
 
 
-def test_rolling_back_skips_a_version_that_cannot_be_read(store: GalleryStore, directory: Path):
-    enrol(store, "a", "b", "c")
-    damage(directory / "gallery-00000002.edge")
-    assert store.roll_back() == 1
-    assert store.set_aside == 1
-
-
 def test_rolling_back_needs_a_gallery(store: GalleryStore):
     with pytest.raises(GalleryError, match="no version before 0"):
         store.roll_back()
@@ -175,91 +142,6 @@ def test_who_waits_too_long_for_the_lock_is_told(store: GalleryStore, directory:
             impatient.commit(gallery_of([1]))
         assert impatient.load(MODEL).size == 0  # reading needs no lock
     assert impatient.commit(gallery_of([1])).version == 1
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        pytest.param(damage, id="bit flip"),
-        pytest.param(lambda path: path.write_bytes(path.read_bytes()[:100]), id="truncated"),
-        pytest.param(lambda path: path.write_bytes(b""), id="empty"),
-        pytest.param(lambda path: path.write_bytes(encode(gallery_of([1]))), id="another version inside"),
-        pytest.param(lambda path: (path.unlink(), path.mkdir()), id="a directory"),
-        pytest.param(lambda path: (path.unlink(), path.symlink_to("/etc/hostname")), id="a link elsewhere"),
-        pytest.param(lambda path: (path.unlink(), os.mkfifo(path)), id="a pipe"),
-    ],
-)
-def test_a_damaged_version_is_set_aside_and_the_last_good_serves(
-    spoil, store: GalleryStore, directory: Path, caplog: pytest.LogCaptureFixture
-):
-    enrol(store, "a", "b", "c")
-    spoil(directory / "gallery-00000003.edge")
-    with caplog.at_level(logging.WARNING):
-        assert ids(store.load(MODEL)) == ["a", "b"]
-    assert store.set_aside == 1
-    assert "version 3 was set aside" in caplog.text
-    assert "gallery-00000003.edge.corrupt" in names(directory)
-    assert store.current_version() == 2
-    caplog.clear()
-    assert ids(store.load(MODEL)) == ["a", "b"]
-    assert (store.set_aside, caplog.text) == (1, "")
-    assert enrol(store, "d").version == 4  # never a number that was seen before
-
-
-def test_several_damaged_versions_are_passed_over(store: GalleryStore, directory: Path):
-    enrol(store, "a", "b", "c")
-    damage(directory / "gallery-00000003.edge")
-    damage(directory / "gallery-00000002.edge")
-    assert ids(store.load(MODEL)) == ["a"]
-    assert store.set_aside == 2
-
-
-def test_what_was_rolled_back_from_never_serves_in_place_of_a_damaged_version(
-    store: GalleryStore, directory: Path
-):
-    enrol(store, "a", "b", "c")
-    store.roll_back()
-    damage(directory / "gallery-00000002.edge")
-    assert ids(store.load(MODEL)) == ["a"]
-
-
-def test_a_gallery_without_a_readable_version_is_an_error_and_not_an_empty_gallery(
-    store: GalleryStore, directory: Path
-):
-    enrol(store, "a")
-    damage(directory / "gallery-00000001.edge")
-    for _ in range(2):
-        with pytest.raises(GalleryError, match=r"no version of the gallery can be read .*checksum.*backup"):
-            store.load(MODEL)
-    with pytest.raises(GalleryError, match="no version"), store.edit(MODEL):
-        pass
-    (directory / "gallery-00000001.edge").unlink()
-    with pytest.raises(GalleryError, match=r"no version of the gallery can be read .*missing"):
-        store.load(MODEL)
-
-
-def test_a_gallery_of_a_newer_format_is_refused_but_not_set_aside(store: GalleryStore, directory: Path):
-    enrol(store, "a", "b")
-    (directory / "gallery-00000002.edge").write_bytes(forge(format=2))
-    with pytest.raises(GalleryError, match="format 2 is unknown"):
-        store.load(MODEL)
-    assert store.versions() == [1, 2]
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        pytest.param(lambda path: path.unlink(), id="removed"),
-        pytest.param(lambda path: (path.unlink(), path.symlink_to("../../etc/passwd")), id="elsewhere"),
-        pytest.param(lambda path: (path.unlink(), path.write_bytes(b"x")), id="a copy instead of a link"),
-    ],
-)
-def test_a_lost_pointer_is_mended_from_the_newest_good_version(spoil, store: GalleryStore, directory: Path):
-    enrol(store, "a", "b")
-    spoil(directory / "current")
-    assert ids(store.load(MODEL)) == ["a", "b"]
-    assert store.current_version() == 2
-    assert store.set_aside == 0
 
 
 def test_foreign_files_are_left_alone(store: GalleryStore, directory: Path):

@@ -1,0 +1,81 @@
+"""What the device tells about itself: `info` (what runs here) and `health` (how it runs).
+
+Only reads; the daemon decides when it is told.
+"""
+
+from collections.abc import Mapping
+
+from edge import __version__
+from edge.clock import Clock
+from edge.config import Settings
+from edge.health import Beats, boot_id, clock_synced, rss_mb, temperature_c
+from edge.metrics import Metrics
+from edge.mqtt.codec import to_millisecond
+from edge.mqtt.payloads import HealthPayload, InfoPayload, LinkHealth, ModelInfo, OutboxHealth, Percentiles
+from edge.recognizer import Recognizer
+
+
+def info(settings: Settings, recognizer: Recognizer, clock: Clock) -> InfoPayload:
+    """Return what runs here: models, gallery, threshold in force."""
+    size = recognizer.matcher.gallery.size
+    rule = recognizer.rule
+    return InfoPayload(
+        site=settings.site,
+        device=settings.device,
+        version=__version__,
+        boot_id=boot_id(),
+        at=to_millisecond(clock.now()),
+        cameras=tuple(settings.cameras),
+        models={
+            "detector": ModelInfo(id=recognizer.detector.model_id, sha256=recognizer.detector.sha256),
+            "embedder": ModelInfo(id=recognizer.embedder.model_id, sha256=recognizer.embedder.sha256),
+        },
+        execution_provider=recognizer.embedder.provider,
+        gallery_version=recognizer.stamp.gallery_version,
+        gallery_size=size,
+        config_version=None,
+        threshold=round(rule.threshold_for(size), 4),
+        target_fpir=rule.target_fpir,
+        anonymous=settings.privacy.anonymous,
+    )
+
+
+class Vitals:
+    """Reads the process's figures; frame rates are those since the last reading."""
+
+    def __init__(self, metrics: Metrics, beats: Beats, clock: Clock) -> None:
+        self._metrics, self._beats, self._clock = metrics, beats, clock
+        self._started_s = clock.monotonic()
+        self._read_s = self._started_s
+        self._frames: dict[str, int] = {}
+
+    def health(
+        self, last_frame_s: Mapping[str, float | None], outbox: OutboxHealth, mqtt: LinkHealth
+    ) -> HealthPayload:
+        """Return how the daemon runs; `last_frame_s` is when each camera delivered last (monotonic)."""
+        now_s = self._clock.monotonic()
+        counters = self._metrics.counts()
+        frames = {camera: counters.get(f"frames.{camera}", 0) for camera in last_frame_s}
+        elapsed_s = max(1e-3, now_s - self._read_s)
+        fps = {
+            camera: round((number - self._frames.get(camera, 0)) / elapsed_s, 1)
+            for camera, number in frames.items()
+        }
+        self._read_s, self._frames = now_s, frames
+        return HealthPayload(
+            at=to_millisecond(self._clock.now()),
+            clock="synced" if clock_synced() else "unsynced",
+            uptime_s=round(now_s - self._started_s, 1),
+            rss_mb=round(rss_mb(), 1),
+            temperature_c=temperature_c(),
+            late=tuple(self._beats.late()),
+            fps=fps,
+            frame_age_s={
+                camera: None if at_s is None else round(max(0.0, now_s - at_s), 3)
+                for camera, at_s in last_frame_s.items()
+            },
+            stages_ms={name: Percentiles(**those) for name, those in self._metrics.percentiles_ms().items()},
+            counters=counters,
+            outbox=outbox,
+            mqtt=mqtt,
+        )

@@ -1,0 +1,193 @@
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import edge
+from edge.errors import ModelError
+from edge.face import manifest as manifests
+
+GOOD = """
+name = "toy"
+kind = "embedder"
+file = "toy.onnx"
+sha256 = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+bytes = 1000
+licence = "MIT"
+description = "for tests"
+provenance = "made up"
+golden = "golden.json"
+
+[[sources]]
+package = "carrier"
+version = "1.0"
+path = "carrier/toy.onnx"
+wheel_sha256 = "abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789"
+wheel_bytes = 900
+
+[input]
+name = "data"
+size = [112, 112]
+colour = "rgb"
+
+[output]
+names = ["fc1"]
+dim = 128
+
+[alignment]
+template = "arcface-112"
+points = [[38.3, 51.7], [73.5, 51.5], [56.0, 71.7], [41.5, 92.4], [70.7, 92.2]]
+
+[calibration]
+thresholds = [0.2, 0.3, 0.4]
+fmr = [0.1, 0.01, 0.001]
+pairs = 1000000
+subjects = 2000
+source = "nowhere"
+"""
+
+
+def write(directory: Path, text: str) -> Path:
+    path = directory / "toy" / "manifest.toml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_a_good_manifest_is_read(tmp_path: Path) -> None:
+    manifest = manifests.read(write(tmp_path, GOOD))
+    assert manifest.model_id == "toy@01234567"
+    assert manifest.directory == tmp_path / "toy"
+    assert manifest.pinned.bytes == 1000
+    [wheel] = manifest.wheels()
+    assert (wheel.package, wheel.version) == ("carrier", "1.0")
+    assert wheel.members == {"carrier/toy.onnx": manifest.pinned}
+
+
+BUILD = '[build]\nfrom = "sface"\nrecipe = "sface-fp32"\n'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        pytest.param("[input]", "[input", "not valid TOML", id="not TOML"),
+        pytest.param("licence =", "license =", "licence: .*; license: ", id="misspelt key"),
+        pytest.param('name = "toy"', 'name = "toy"\ndirectory = "/"', "directory: ", id="directory given"),
+        pytest.param('name = "toy"', 'name = "tin"', "must be that of its directory", id="other name"),
+        pytest.param('name = "toy"', 'name = "Toy Model"', "name: ", id="name not a slug"),
+        pytest.param('file = "toy.onnx"', 'file = "../toy.onnx"', "file: ", id="file outside"),
+        pytest.param('file = "toy.onnx"', 'file = ".fetch-x"', "file: ", id="hidden file"),
+        pytest.param('sha256 = "0123', 'sha256 = "XYZ3', "sha256: ", id="hash not hex"),
+        pytest.param('sha256 = "01', 'sha256 = "', "sha256: ", id="hash too short"),
+        pytest.param("bytes = 1000", "bytes = 0", "bytes: ", id="no bytes"),
+        pytest.param("bytes = 1000", "bytes = 99999999999", "bytes: ", id="absurd size"),
+        pytest.param('kind = "embedder"', 'kind = "classifier"', "kind: ", id="unknown kind"),
+        pytest.param('kind = "embedder"', 'kind = "detector"', "belong to embedders", id="not a detector"),
+        pytest.param('path = "carrier/', 'path = "../', "inside the wheel", id="member outside"),
+        pytest.param('path = "carrier/', 'path = "/etc/', "inside the wheel", id="absolute member"),
+        pytest.param(
+            'version = "1.0"', 'version = "1.0 --index-url x"', "sources.0.version: ", id="pip option"
+        ),
+        pytest.param(
+            'package = "carrier"', 'package = "-r x"', "sources.0.package: ", id="pip option as package"
+        ),
+        pytest.param("[input]", f"{BUILD}[input]", "sources or is built, not both", id="sources and build"),
+        pytest.param("size = [112, 112]", "", "exactly one of size and multiple_of_px", id="no size"),
+        pytest.param("[112, 112]", "[112, 99999]", "size must lie in", id="absurd input"),
+        pytest.param('colour = "rgb"', 'colour = "grey"', "input.colour: ", id="unknown colours"),
+        pytest.param("dim = 128", "", "an embedder needs", id="no dim"),
+        pytest.param("dim = 128", "dim = 1000000000", "output.dim: ", id="absurd dim"),
+        pytest.param(", [70.7, 92.2]]", "]", "alignment.points", id="four landmarks"),
+        pytest.param("[38.3,", "[nan,", "alignment.points", id="NaN landmark"),
+        pytest.param("fmr = [0.1, 0.01, 0.001]", "fmr = [0.1, 0.01]", "equally long", id="short table"),
+        pytest.param("fmr = [0.1, 0.01,", "fmr = [0.01, 0.1,", "fmr must fall", id="rates rise"),
+        pytest.param("thresholds = [0.2, 0.3", "thresholds = [0.3, 0.3", "must rise", id="thresholds equal"),
+        pytest.param("0.001]", "0.0]", "fmr must fall and lie in", id="rate of zero"),
+        pytest.param("0.4]", "1.4]", r"lie in \[-1, 1\]", id="threshold above one"),
+    ],
+)
+def test_a_bad_manifest_is_refused_in_one_line(tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert old in GOOD
+    path = write(tmp_path, GOOD.replace(old, new, 1))
+    with pytest.raises(ModelError, match=message) as error:
+        manifests.read(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert "\n" not in str(error.value).removeprefix(str(path))
+
+
+def test_a_model_cannot_be_its_own_parent(tmp_path: Path) -> None:
+    before, after = GOOD.index("[[sources]]"), GOOD.index("[input]")
+    text = GOOD[:before] + '[build]\nfrom = "toy"\nrecipe = "x"\n' + GOOD[after:]
+    with pytest.raises(ModelError, match="built from itself"):
+        manifests.read(write(tmp_path, text))
+
+
+def test_an_absent_and_a_huge_manifest_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="cannot read the manifest: No such file"):
+        manifests.read(tmp_path / "manifest.toml")
+    with pytest.raises(ModelError, match="larger than"):
+        manifests.read(write(tmp_path, GOOD + "#" * 300_000))
+
+
+def test_an_unknown_model_lists_the_known_ones() -> None:
+    with pytest.raises(ModelError, match=r"no model named 'buffalo'; known: .*sface-int8.*yunet"):
+        manifests.load("buffalo")
+    with pytest.raises(ModelError, match="no model named"):
+        manifests.load("../models/yunet")
+
+
+@pytest.mark.parametrize("name", manifests.names())
+def test_every_shipped_manifest_is_whole(name: str) -> None:
+    manifest = manifests.load(name)
+    assert (manifest.directory / manifest.golden).is_file()
+    assert bool(manifest.sources) != bool(manifest.build)
+    if manifest.build:
+        assert manifests.load(manifest.build.parent).kind == manifest.kind
+        assert manifest.build.data is None or (manifest.directory / manifest.build.data).is_file()
+    else:
+        assert len({(s.package, s.version) for s in manifest.sources}) >= 2, "carriers can vanish"
+
+
+@pytest.mark.parametrize("name", ["sface-int8", "sface-fp32"])
+def test_the_embedders_in_use_are_calibrated(name: str) -> None:
+    calibration = manifests.load(name).calibration
+    assert calibration is not None
+    assert calibration.fmr[0] >= 1e-2
+    assert calibration.fmr[-1] <= 1e-5
+    assert calibration.pairs * calibration.fmr[-1] >= 20
+
+
+@pytest.mark.parametrize(
+    ("shape", "free", "fixed"),
+    [
+        ((1, 3, 112, 112), False, True),
+        ((1, 3, 192, 320), True, False),
+        ((1, 3, 200, 320), False, False),
+        ((1, 1, 192, 320), False, False),
+        ((2, 3, 112, 112), False, False),
+        ((3, 112, 112), False, False),
+        ((1, 3, 0, 32), False, False),
+        ((1, 3, 32, 32_000_000), False, False),
+    ],
+)
+def test_an_input_accepts_what_it_declares(shape: tuple[int, ...], free: bool, fixed: bool) -> None:
+    assert manifests.Input(name="x", multiple_of_px=32, colour="bgr").accepts(shape) == free
+    assert manifests.Input(name="x", size=(112, 112), colour="rgb").accepts(shape) == fixed
+
+
+def test_manifests_are_found_in_an_installed_package(tmp_path: Path) -> None:
+    package, installed = Path(edge.__file__).parent, tmp_path / "site" / "edge"
+    shutil.copytree(package, installed, ignore=shutil.ignore_patterns("__pycache__", "models"))
+    shutil.copytree(manifests.root(), installed / "models")
+    script = "from edge.face import manifest; print(manifest.root()); manifest.load('yunet')"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path / "site", capture_output=True, text=True, check=True
+    )
+    assert Path(done.stdout.strip()) == (installed / "models").resolve()
+    shutil.rmtree(installed / "models")
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path / "site", capture_output=True, text=True, check=False
+    )
+    assert "the package has no models/ directory; install it again" in done.stderr

@@ -1,0 +1,217 @@
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from edge.errors import ModelError, ModelIntegrityError, ModelShapeError
+from edge.face.build.graph import GraphWriter, float_tensor
+from edge.face.manifest import Input, Manifest, Output, load, names
+from edge.face.session import Session, pattern, read_golden, sample, self_test
+from edge.face.weights import load_verified
+
+TOY_INPUT = Input(name="data", size=(4, 4), colour="rgb")
+TOY_OUTPUT = Output(names=("sum",), dim=8)
+
+
+def toy(
+    *, name: str = "data", shape: tuple[int | str, ...] = (1, 3, 4, 4), output: str = "sum", dim: int = 8
+) -> bytes:
+    graph = GraphWriter()
+    flat = graph.node("Flatten", [name], "flat")
+    graph.node("MatMul", [flat, graph.constant("w", np.ones((48, dim), np.float32))], output)
+    return graph.finish([float_tensor(name, list(shape))], [float_tensor(output, [1, dim])], name="toy")
+
+
+def test_a_session_answers_with_its_declared_outputs() -> None:
+    session = Session(toy(), inputs=TOY_INPUT, outputs=TOY_OUTPUT, threads=1)
+    [result] = session.run(np.full((1, 3, 4, 4), 0.5, np.float32))
+    assert result.tolist() == [[24.0] * 8]
+    assert session.output_names == ("sum",)
+    assert session.provider == "CPUExecutionProvider"
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"\x89PNG\r\n\x1a\n" + bytes(100), id="foreign"),
+        pytest.param(toy()[:-20], id="truncated"),
+    ],
+)
+def test_what_is_no_model_is_refused(model: bytes) -> None:
+    with pytest.raises(ModelError, match="onnxruntime cannot load the model") as error:
+        Session(model, inputs=TOY_INPUT, outputs=TOY_OUTPUT, threads=1)
+    assert "\n" not in str(error.value)
+
+
+def two_inputs() -> bytes:
+    graph = GraphWriter()
+    graph.node("Add", ["data", "more"], "sum")
+    tensors = [float_tensor(name, [1, 3, 4, 4]) for name in ("data", "more")]
+    return graph.finish(tensors, [float_tensor("sum", [1, 3, 4, 4])], name="toy")
+
+
+def bytes_input() -> bytes:
+    graph = GraphWriter()
+    graph.node("Cast", ["data"], "sum", to=TensorProto.FLOAT)
+    data = helper.make_tensor_value_info("data", TensorProto.UINT8, [1, 3, 4, 4])
+    return graph.finish([data], [float_tensor("sum", [1, 3, 4, 4])], name="toy")
+
+
+def greedy() -> bytes:
+    """An input of 48 numbers that becomes 4 billion."""
+    graph = GraphWriter()
+    shape = graph.constant("shape", np.array([48, 100_000_000], np.int64))
+    flat = graph.node("Reshape", ["data", graph.constant("column", np.array([48, 1], np.int64))], "flat")
+    graph.node("Expand", [flat, shape], "sum")
+    return graph.finish(
+        [float_tensor("data", [1, 3, 4, 4])], [float_tensor("sum", [48, 100_000_000])], name="toy"
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        pytest.param(toy(name="x"), r"inputs are \[x\], the manifest declares \[data\]", id="input name"),
+        pytest.param(two_inputs(), r"inputs are \[data, more\]", id="two inputs"),
+        pytest.param(bytes_input(), r"input tensor\(uint8\)", id="input type"),
+        pytest.param(toy(shape=(1, 3, 2, 8)), r"input \[1, 3, 2, 8\] is not \(1, 3, 4, 4\)", id="size"),
+        pytest.param(toy(shape=(1, 48, 1, 1)), r"is not float32 \(1, 3, 4, 4\)", id="channels"),
+        pytest.param(toy(shape=(1, 3, "h", "w")), r"is not float32 \(1, 3, 4, 4\)", id="free size"),
+        pytest.param(toy(output="other"), "has no output sum", id="output name"),
+        pytest.param(toy(dim=16), r"output sum \[1, 16\] is not \[1, 8\]", id="dim"),
+        pytest.param(greedy(), "absurdly large", id="absurd output"),
+    ],
+)
+def test_a_model_with_other_inputs_or_outputs_is_refused(model: bytes, message: str) -> None:
+    with pytest.raises(ModelShapeError, match=message):
+        Session(model, inputs=TOY_INPUT, outputs=TOY_OUTPUT, threads=1)
+
+
+def test_a_fixed_model_cannot_pose_as_one_of_free_size() -> None:
+    inputs = Input(name="data", multiple_of_px=4, colour="bgr")
+    with pytest.raises(ModelShapeError, match="H and W free multiples of 4"):
+        Session(toy(), inputs=inputs, outputs=TOY_OUTPUT, threads=1)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        pytest.param(np.zeros((1, 3, 4, 4)), id="float64"),
+        pytest.param(np.zeros((1, 3, 4, 4), np.uint8), id="uint8"),
+        pytest.param(np.zeros((1, 3, 4, 5), np.float32), id="other width"),
+        pytest.param(np.zeros((2, 3, 4, 4), np.float32), id="batch of two"),
+        pytest.param(np.zeros((4, 4, 3), np.float32), id="an image"),
+    ],
+)
+def test_an_array_that_was_not_declared_is_refused(array: np.ndarray) -> None:  # type: ignore[type-arg]
+    session = Session(toy(), inputs=TOY_INPUT, outputs=TOY_OUTPUT, threads=1)
+    session.run(np.zeros((1, 3, 4, 4), np.float32))
+    with pytest.raises(ModelShapeError, match=r"is not float32 \(1, 3, 4, 4\)"):
+        session.run(array)
+
+
+def test_a_model_that_fails_while_running_is_a_model_error() -> None:
+    graph = GraphWriter()
+    flat = graph.node("Reshape", ["data", graph.constant("odd", np.array([7, -1], np.int64))], "flat")
+    graph.node("Relu", [flat], "sum")
+    # The declared size is a lie that only shows when it runs.
+    model = graph.finish(
+        [float_tensor("data", [1, 3, "h", "w"])], [float_tensor("sum", ["a", "b"])], name="t"
+    )
+    inputs = Input(name="data", multiple_of_px=4, colour="bgr")
+    session = Session(model, inputs=inputs, outputs=Output(names=("sum",)), threads=1)
+    with pytest.raises(ModelError, match="onnxruntime failed"):
+        session.run(np.zeros((1, 3, 4, 4), np.float32))
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_installed_model_passes_its_self_test(models_dir: Path, name: str) -> None:
+    manifest = load(name)
+    session = Session.of(manifest, load_verified(manifest, models_dir), threads=1)
+    self_test(session, manifest)
+
+
+def with_noise(model: bytes, tensor: str) -> bytes:
+    """Return a model that loads and runs but has one constant negated."""
+    proto = onnx.load_model_from_string(model)
+    constant = next(c for c in proto.graph.initializer if c.name == tensor)
+    constant.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(constant), tensor))
+    return bytes(proto.SerializeToString())
+
+
+def test_a_model_that_computes_something_else_fails_its_self_test(models_dir: Path) -> None:
+    manifest = load("sface-int8")
+    model = with_noise(load_verified(manifest, models_dir), "conv_7_w")
+    session = Session.of(manifest, model, threads=1)
+    with pytest.raises(ModelIntegrityError, match="self-test failed: output fc1 has cosine"):
+        self_test(session, manifest)
+
+
+def test_a_model_that_answers_nothing_fails_its_self_test(tmp_path: Path) -> None:
+    graph = GraphWriter()
+    flat = graph.node("Flatten", ["data"], "flat")
+    zeros = graph.constant("w", np.zeros((3 * 112 * 112, 128), np.float32))
+    graph.node("MatMul", [flat, zeros], "fc1")
+    tensors = [float_tensor("data", [1, 3, 112, 112])], [float_tensor("fc1", [1, 128])]
+    manifest = load("sface-fp32")
+    session = Session.of(manifest, graph.finish(*tensors, name="zero"), threads=1)
+    with pytest.raises(ModelIntegrityError, match="cosine nan"):
+        self_test(session, manifest)
+
+
+def test_a_foreign_golden_file_is_refused(models_dir: Path) -> None:
+    yunet, sface = load("yunet"), load("sface-fp32")
+    session = Session.of(sface, load_verified(sface, models_dir), threads=1)
+    foreign: Manifest = sface.model_copy(update={"directory": yunet.directory})
+    with pytest.raises(ModelError):
+        self_test(session, foreign)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [pytest.param("", id="empty"), pytest.param("{}", id="no keys"), pytest.param("[[[", id="no JSON")],
+)
+def test_a_damaged_golden_file_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "golden.json").write_text(text)
+    with pytest.raises(ModelError, match="damaged golden file; install edge again"):
+        read_golden(tmp_path / "golden.json")
+    with pytest.raises(ModelError, match="cannot read the golden file"):
+        read_golden(tmp_path / "none.json")
+
+
+def test_the_detector_takes_any_multiple_of_32(models_dir: Path) -> None:
+    manifest = load("yunet")
+    session = Session.of(manifest, load_verified(manifest, models_dir), threads=1)
+    for height, width in ((192, 320), (256, 320), (160, 192), (384, 640)):
+        outputs = dict(zip(session.output_names, session.run(pattern(height, width)), strict=True))
+        for stride in (8, 16, 32):
+            cells = (height // stride) * (width // stride)
+            assert outputs[f"cls_{stride}"].shape == (1, cells, 1)
+            assert outputs[f"kps_{stride}"].shape == (1, cells, 10)
+
+
+def test_freeing_the_size_of_the_detector_changes_no_output(models_dir: Path) -> None:
+    free, fixed = load("yunet"), load("yunet-2023mar")
+    image = pattern(640, 640)
+    a = Session.of(free, load_verified(free, models_dir), threads=1).run(image)
+    b = Session.of(fixed, load_verified(fixed, models_dir), threads=1).run(image)
+    assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_the_golden_input_is_whole_numbers_that_vary() -> None:
+    image = pattern(112, 112)
+    assert image.shape == (1, 3, 112, 112)
+    assert image.dtype == np.float32
+    assert np.array_equal(image, np.rint(image))
+    assert image.min() >= 0
+    assert image.max() <= 255
+    assert image.std() > 40
+
+
+def test_a_sample_is_short_and_spans_the_output() -> None:
+    values = np.arange(1000, dtype=np.float32)
+    assert len(sample(values)) <= 128
+    assert sample(values)[-1] > 980

@@ -1,0 +1,35 @@
+"""What the tests of `edge.mqtt` share: a broker of their own, and doors that deliver to it."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge.mqtt.broker import Broker
+from tests.broker import Mosquitto
+from tests.mqtt.door import Door
+
+
+@pytest.fixture
+def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
+    """A real broker, open to everybody, for this test alone."""
+    broker = Mosquitto(tmp_path).start()
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture
+def open_door(tmp_path: Path) -> Iterator[Callable[..., Door]]:
+    """Makes doors at a port; those that the test leaves open are closed after it."""
+    doors: list[Door] = []
+
+    def make(port: int, *, directory: Path = tmp_path, broker: Broker | None = None, **options: Any) -> Door:
+        broker = broker or Broker("127.0.0.1", port, backoff_max_s=0.2)
+        doors.append(Door(directory, broker, **options))
+        return doors[-1]
+
+    yield make
+    for door in doors:
+        if door.courier.is_alive():
+            door.courier.stop(2.0)
