@@ -12,6 +12,7 @@ from edge import config, logs
 from edge.assembly import build_recognizer, gallery_store
 from edge.config import Settings
 from edge.daemon import Daemon
+from edge.memory import return_freed_memory
 from edge.mqtt.codec import json_schemas
 from edge.mqtt.topics import Topics
 
@@ -32,6 +33,7 @@ def load_settings(path: Path | None) -> Settings:
 
 def run(config_file: ConfigOption = None) -> None:
     """Run the daemon until SIGTERM or SIGINT."""
+    return_freed_memory()
     settings = load_settings(config_file)
     logs.set_up(settings.log.format, settings.log.level)
     Daemon(settings, lambda: load_settings(config_file)).run()

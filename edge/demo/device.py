@@ -47,7 +47,6 @@ def enrol_all(settings: Settings, state_dir: Path, media: Path, step: Progress) 
 def write_config(work: Path, settings: Settings, sources: dict[str, Path], host: str, port: int) -> Path:
     """Write a configuration with state below `work` and a camera per source; returns its path."""
     lines = [
-        "decision.threshold=0.42",
         f'site = "{SITE}"',
         f'device = "{DEVICE}"',
         f"state_dir = {json.dumps(str(work / 'state'))}",

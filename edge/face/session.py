@@ -52,10 +52,14 @@ class Session:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = QUIET
+        # The arena keeps the largest buffers it ever needed. Measured: 8 MB less resident, equal times.
+        options.enable_cpu_mem_arena = False
         # Spinning threads burn a core between frames. Measured: CPU per wall time .53 -> .10 at 15 frames/s.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = ort.InferenceSession(model, options, providers=list(PROVIDERS))
+            # The binding keeps the bytes to fall back to other providers; there are none. 10 MB less resident.
+            self._session._model_bytes = None
         except Exception as error:
             # onnxruntime's exceptions share no base class below Exception.
             raise ModelError(f"onnxruntime cannot load the model: {_first_line(error)}") from None

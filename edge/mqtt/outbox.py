@@ -236,17 +236,16 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     fault = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if fault != "ok":
         raise OutboxDamagedError(f"{path}: damaged: {fault}")
+    tables = connection.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()[0]
+    columns = connection.execute("SELECT group_concat(name) FROM pragma_table_info('event')").fetchone()[0]
+    if columns != COLUMNS and (version, tables) != (0, 0):
+        raise OutboxDamagedError(f"{path}: a database, but no outbox")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
     connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
     if version == 0:
-        if connection.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()[0]:
-            raise OutboxDamagedError(f"{path}: a database, but no outbox")
         connection.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-    columns = connection.execute("SELECT group_concat(name) FROM pragma_table_info('event')").fetchone()[0]
-    if columns != COLUMNS:
-        raise OutboxDamagedError(f"{path}: a database, but no outbox")
 
 
 @contextmanager

@@ -1,0 +1,24 @@
+"""A process that connects and waits to be killed."""
+
+import queue
+import sys
+import time
+from typing import Any
+
+from edge.clock import SystemClock
+from edge.metrics import Metrics
+from edge.mqtt.broker import Broker, Connected, Will
+from edge.mqtt.link import LinkThread
+
+inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+LinkThread(
+    inbox,
+    Broker("127.0.0.1", int(sys.argv[1])),
+    client_id="edge.hq.door-03",
+    will=Will("edge/v1/hq/door-03/status", b"offline"),
+    metrics=Metrics(),
+    clock=SystemClock(),
+).start()
+assert isinstance(inbox.get(timeout=10), Connected)
+print("connected", flush=True)
+time.sleep(60)

@@ -1,0 +1,267 @@
+import logging
+import os
+import queue
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge.clock import SystemClock
+from edge.health import Beats
+from edge.metrics import Metrics
+from edge.mqtt import writer
+from edge.mqtt.outbox import Outbox
+from edge.mqtt.rows import Pending, Stored
+from edge.mqtt.writer import OutboxThread
+from tests.broker import wait_until
+from tests.mqtt.disk import SmallDisk, small_disk
+from tests.mqtt.door import make_row, now
+
+
+class Writing:
+    """A running outbox thread and what it answered."""
+
+    def __init__(self, path: Path, max_rows: int = 50_000) -> None:
+        self.path = path
+        self.answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.beats = Beats()
+        self.metrics = Metrics()
+        self.thread = OutboxThread(
+            Outbox.open(path, max_rows=max_rows, now=now),
+            self.answers,
+            beats=self.beats,
+            metrics=self.metrics,
+            clock=SystemClock(),
+        )
+        self.thread.start()
+
+    def stored(self, *expected: int) -> bool:
+        """Wait until all of `expected` are answered; returns whether all are durable."""
+        waiting, durable = set(expected), True
+        while waiting:
+            answer = self.answers.get(timeout=10)
+            if isinstance(answer, Stored):
+                waiting -= set(answer.seqs)
+                durable = durable and answer.durable
+        return durable
+
+    def pending(self, limit: int = 1000, **options: Any) -> list[int]:
+        self.thread.request(7, limit, **options)
+        while True:
+            answer = self.answers.get(timeout=10)
+            if isinstance(answer, Pending):
+                assert answer.token == 7
+                return [row.seq for row in answer.rows]
+
+
+def in_file(path: Path) -> list[int]:
+    outbox = Outbox.open(path, max_rows=1_000_000, now=now)
+    rows = [row.seq for row in outbox.pending(1_000_000)]
+    outbox.close()
+    return rows
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Iterator[Callable[..., Writing]]:
+    made: list[Writing] = []
+
+    def start(path: Path = tmp_path / "outbox.sqlite", **options: Any) -> Writing:
+        made.append(Writing(path, **options))
+        return made[-1]
+
+    yield start
+    for writing in made:
+        writing.thread.stop(5)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    with small_disk(tmp_path / "disk") as made:
+        yield made
+
+
+def test_what_is_answered_for_is_in_the_file(write: Callable[..., Writing]) -> None:
+    writing = write()
+    for seq in range(1, 101):
+        writing.thread.put(make_row(seq))
+
+    assert writing.stored(*range(1, 101))
+    with sqlite3.connect(f"file:{writing.path}?mode=ro", uri=True) as other:
+        assert other.execute("SELECT COUNT(*) FROM event").fetchone() == (100,)
+    other.close()
+
+
+def test_requests_see_everything_that_was_asked_before_them(write: Callable[..., Writing]) -> None:
+    writing = write()
+    for seq in range(1, 41):
+        writing.thread.put(make_row(seq, topic="odd" if seq % 2 else "even"))
+    writing.thread.done(*range(1, 11))
+    writing.thread.quarantine(11, "too large")
+
+    assert writing.pending() == list(range(12, 41))
+    writing.thread.done(12)
+    assert writing.pending(limit=2, without=("odd",)) == [14, 16]
+    assert writing.pending(limit=2, after=38) == [39, 40]
+    assert (writing.thread.counts.depth, writing.thread.counts.quarantined) == (28, 1)
+
+
+def test_putting_never_waits_for_the_disk(
+    write: Callable[..., Writing], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing = write()
+    write_really = Outbox.write
+
+    def stalled(self: Outbox, *args: Any) -> int:
+        time.sleep(0.3)
+        return write_really(self, *args)
+
+    monkeypatch.setattr(Outbox, "write", stalled)
+    started_s = time.monotonic()
+    for seq in range(1, 201):
+        writing.thread.put(make_row(seq))
+
+    assert time.monotonic() - started_s < 0.2
+    monkeypatch.undo()
+    assert writing.stored(*range(1, 201))
+
+
+def test_stopping_writes_what_is_queued(write: Callable[..., Writing]) -> None:
+    writing = write()
+    for seq in range(1, 501):
+        writing.thread.put(make_row(seq))
+
+    assert writing.thread.stop(10)
+
+    assert in_file(writing.path) == list(range(1, 501))
+
+
+def test_a_killed_writer_loses_nothing_that_it_answered_for(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.sqlite"
+    promised: set[int] = set()
+    for _ in range(3):
+        with subprocess.Popen(
+            [sys.executable, "-m", "tests.mqtt.outbox_child", str(path)], stdout=subprocess.PIPE, text=True
+        ) as child:
+            assert child.stdout is not None
+            for _ in range(40):
+                promised.update(map(int, child.stdout.readline().split()))
+            child.send_signal(signal.SIGKILL)
+            promised.update(int(seq) for line in child.stdout if line.endswith("\n") for seq in line.split())
+
+    assert len(promised) > 100
+    assert promised <= set(in_file(path))
+
+
+def test_a_full_disk_keeps_rows_in_memory_until_there_is_room(
+    disk: SmallDisk,
+    write: Callable[..., Writing],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(writer, "RETRY_S", 0.05)
+    writing = write(disk.directory / "outbox.sqlite")
+    large = b"x" * 4000
+    writing.thread.put(make_row(1, payload=large))
+    assert writing.stored(1)
+    caplog.set_level(logging.INFO)
+    disk.fill()
+
+    for seq in range(2, 32):
+        writing.thread.put(make_row(seq, payload=large))
+        time.sleep(0.01)
+
+    assert not writing.stored(*range(2, 32)), "told that they are in memory only"
+    assert writing.thread.counts.durable is False
+    assert writing.thread.counts.depth == 31
+    assert writing.pending() == list(range(1, 32)), "and delivered from there"
+    writing.thread.done(1, 2, 3)
+    assert writing.pending() == list(range(4, 32))
+    assert writing.metrics.counts()["outbox.failures"] > 2
+    assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 1, "said once"
+
+    disk.free()
+    wait_until(lambda: writing.thread.counts.durable)
+    assert writing.thread.stop(5)
+    assert in_file(writing.path) == list(range(4, 32))
+    assert "on the disk again" in caplog.text
+
+
+def test_memory_is_bounded_while_the_disk_refuses(
+    disk: SmallDisk, write: Callable[..., Writing], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "MAX_UNSAVED", 20)
+    monkeypatch.setattr(writer, "RETRY_S", 0.05)
+    writing = write(disk.directory / "outbox.sqlite")
+    disk.fill()
+
+    for seq in range(1, 51):
+        writing.thread.put(make_row(seq, vital=seq <= 5, payload=b"x" * 4000))
+    writing.stored(*range(1, 51))
+
+    kept = [*range(1, 6), *range(36, 51)]
+    assert writing.pending() == kept, "matches are the last to go"
+    assert writing.thread.counts.dropped == 30
+    disk.free()
+    wait_until(lambda: writing.thread.counts.durable)
+    assert writing.thread.stop(5)
+    again = Outbox.open(writing.path, max_rows=100, now=now)
+    assert again.counts().dropped == 30, "counted durably once the disk is back"
+    assert again.last_seq == 50
+    again.close()
+
+
+def test_a_database_that_breaks_while_in_use_is_set_aside(
+    write: Callable[..., Writing], caplog: pytest.LogCaptureFixture
+) -> None:
+    writing = write()
+    more_than_the_cache = range(1, 1501)
+    for seq in more_than_the_cache:
+        writing.thread.put(make_row(seq, payload=b"x" * 3000))
+    assert writing.stored(*more_than_the_cache)
+    for file in (writing.path, writing.path.with_name(writing.path.name + "-wal")):
+        with file.open("r+b") as opened:
+            opened.write(os.urandom(file.stat().st_size))
+
+    assert writing.pending() == [], "the rows are lost with the file, but nothing hangs"
+    for seq in range(1501, 1521):
+        writing.thread.put(make_row(seq))
+    assert writing.stored(*range(1501, 1521))
+
+    aside = [file for file in writing.path.parent.iterdir() if ".corrupt-" in file.name]
+    assert aside
+    assert "a new outbox begins" in caplog.text
+    assert writing.metrics.counts()["outbox.set_aside"] == 1
+    assert writing.pending() == list(range(1501, 1521))
+    assert writing.thread.counts.durable
+
+
+def test_a_full_outbox_says_so_and_counts(
+    write: Callable[..., Writing], caplog: pytest.LogCaptureFixture
+) -> None:
+    writing = write(max_rows=10)
+    for seq in range(1, 26):
+        writing.thread.put(make_row(seq))
+    writing.stored(*range(1, 26))
+
+    assert writing.pending() == list(range(16, 26))
+    assert writing.thread.counts.dropped == 15
+    assert writing.metrics.counts()["outbox.dropped"] == 15
+    assert "outbox full" in caplog.text
+
+
+def test_a_lone_row_is_safe_within_milliseconds(write: Callable[..., Writing]) -> None:
+    writing = write()
+    times_ms = []
+    for seq in range(1, 101):
+        started_s = time.perf_counter()
+        writing.thread.put(make_row(seq, payload=b"x" * 900))
+        writing.stored(seq)
+        times_ms.append((time.perf_counter() - started_s) * 1e3)
+
+    assert sorted(times_ms)[50] < 20.0
