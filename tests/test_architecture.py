@@ -11,7 +11,20 @@ PACKAGE = ROOT / "edge"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = [
-    {"types", "errors", "metrics", "health", "clock", "eventids", "logs", "photo", "download", "settings", "memory", "instance"},
+    {
+        "types",
+        "errors",
+        "metrics",
+        "health",
+        "clock",
+        "eventids",
+        "logs",
+        "photo",
+        "download",
+        "settings",
+        "memory",
+        "instance",
+    },
     {"config", "face", "gallery", "camera", "mqtt", "tracker", "presence", "annotate"},
     {"recognizer", "twin"},
     {"pipeline", "enroll", "assembly"},

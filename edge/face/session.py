@@ -58,7 +58,7 @@ class Session:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = ort.InferenceSession(model, options, providers=list(PROVIDERS))
-            # The binding keeps the bytes to fall back to other providers; there are none. 10 MB less resident.
+            # The binding keeps the bytes to fall back to other providers; there are none: 10 MB less memory.
             self._session._model_bytes = None
         except Exception as error:
             # onnxruntime's exceptions share no base class below Exception.

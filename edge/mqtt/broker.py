@@ -59,6 +59,17 @@ class Published:
     reason: int
 
 
+class _HandshakeSocket(ssl.SSLSocket):
+    """Closes itself when the handshake fails, which paho leaves to the garbage collector."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except OSError:
+            self.close()
+            raise
+
+
 def tls_context(ca_file: Path | None, cert_file: Path | None, key_file: Path | None) -> ssl.SSLContext:
     """Return a context that trusts `ca_file` (None: the system's authorities) and shows our certificate.
 
@@ -72,6 +83,7 @@ def tls_context(ca_file: Path | None, cert_file: Path | None, key_file: Path | N
         raise ConfigError(
             f"mqtt.ca_file: cannot use {ca_file}: {why}; it must hold PEM certificates"
         ) from None
+    context.sslsocket_class = _HandshakeSocket
     if cert_file is not None:
         try:
             context.load_cert_chain(cert_file, key_file, password="")

@@ -99,7 +99,8 @@ class _Session:
     def _on_disconnect(
         self, _c: paho.Client, _u: Any, _f: paho.DisconnectFlags, reason: ReasonCode, _p: Properties | None
     ) -> None:
-        self.ended = reason
+        if self.ended is None:  # paho calls a second time, without the broker's own reason
+            self.ended = reason
         if self.accepted:
             self.accepted = False
             self._inbox.put(Disconnected(self.number, str(reason)))

@@ -266,10 +266,10 @@ def test_stopping_sends_what_is_queued_and_keeps_the_will_unsaid(
     linking = connect(mosquitto.port)
     connection = linking.next(Connected).connection
     with subscriber(mosquitto.port) as seen:
-        for number in range(50):
+        for number in range(10):
             linking.link.publish(connection, "t", str(number).encode(), qos=1)
         assert linking.link.stop(5)
-        seen.wait(lambda: len(seen.on("t")) == 50)
+        seen.wait(lambda: len(seen.on("t")) == 10)
         time.sleep(0.05)
     assert seen.on("status") == []
 

@@ -1,0 +1,62 @@
+"""What the end-to-end tests share: a broker, a gallery of real faces, devices."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge.config import load
+from edge.demo.device import enrol_all
+from edge.demo.scenario import Photo, photos
+from tests.broker import Mosquitto
+from tests.e2e.device import Device
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture
+def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
+    """A real broker, open to everybody, for this test alone."""
+    broker = Mosquitto(tmp_path).start()
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture(scope="session")
+def enrolled_state(tmp_path_factory: pytest.TempPathFactory, media: Path) -> Path:
+    """A state directory in which the demo's 42 subjects are enrolled."""
+    state = tmp_path_factory.mktemp("enrolled") / "state"
+    enrol_all(load(), state, media, lambda what, done, total: None)
+    return state
+
+
+@pytest.fixture(scope="session")
+def still(tmp_path_factory: pytest.TempPathFactory, media: Path) -> Path:
+    """A photo of the man who comes to the door in the clips."""
+    import cv2
+
+    man: Photo = next(photos(media))
+    path = tmp_path_factory.mktemp("photos") / "man.png"
+    cv2.imwrite(str(path), man.image)
+    return path
+
+
+@pytest.fixture
+def make_device(tmp_path: Path, models_dir: Path, enrolled_state: Path) -> Iterator[Callable[..., Device]]:
+    """Makes devices; daemons that the test leaves running are killed after it."""
+    devices: list[Device] = []
+
+    def make(port: int, *, enrolled: bool = True, **options: Any) -> Device:
+        directory = tmp_path / f"device-{len(devices)}"
+        directory.mkdir()
+        device = Device(directory, models_dir, port, **options)
+        if enrolled:
+            shutil.copytree(enrolled_state, device.state)
+        devices.append(device)
+        return device
+
+    yield make
+    for device in devices:
+        device.stop(9)

@@ -1,0 +1,119 @@
+"""A device under test: its directories, its configuration, and the real daemon as a process."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edge.config import environment_without_settings
+from tests.broker import wait_until
+
+ROOT = "edge/v1/test/door"
+
+
+def edge(
+    *arguments: str, config: Path | None = None, timeout_s: float = 60
+) -> subprocess.CompletedProcess[str]:
+    """Run a command of `edge` to its end."""
+    options = ["--config", str(config)] if config else []
+    return subprocess.run(
+        [sys.executable, "-m", "edge", *arguments, *options],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        env=environment_without_settings(),
+    )
+
+
+@dataclass
+class Device:
+    """One door. `settings` are lines of its edge.toml before the cameras, which are sources by name."""
+
+    directory: Path
+    models_dir: Path
+    port: int
+    cameras: dict[str, str] = field(default_factory=dict)
+    settings: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
+    process: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def config(self) -> Path:
+        return self.directory / "edge.toml"
+
+    @property
+    def state(self) -> Path:
+        return self.directory / "state"
+
+    def write(self) -> Path:
+        lines = [
+            'site = "test"',
+            'device = "door"',
+            f'state_dir = "{self.state}"',
+            f'models_dir = "{self.models_dir}"',
+            'log.format = "json"',
+            'mqtt.host = "127.0.0.1"',
+            f"mqtt.port = {self.port}",
+            "mqtt.backoff_max_s = 1.0",
+            "capture.backoff_max_s = 1.0",
+            *self.settings,
+        ]
+        for name, source in self.cameras.items():
+            lines += [f"[cameras.{name}]", source]
+        self.config.write_text("\n".join(lines) + "\n")
+        return self.config
+
+    def start(self, *, ready: bool = True) -> "Device":
+        self.write()
+        self.log_path = self.directory / f"log-{time.monotonic_ns()}.jsonl"
+        with self.log_path.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "edge", "run", "--config", str(self.config)],
+                stdin=subprocess.DEVNULL,
+                stderr=log,
+                env=environment_without_settings() | self.environment,
+            )
+        if ready:
+            wait_until(lambda: self.said("ready") or self.process.poll() is not None, 20, "ready")
+            assert self.process.poll() is None, self.log_path.read_text()
+        return self
+
+    def log(self) -> list[dict[str, Any]]:
+        lines = self.log_path.read_text(errors="replace").splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+
+    def said(self, message: str) -> list[dict[str, Any]]:
+        return [line for line in self.log() if message in line["message"]]
+
+    def decided(self) -> list[dict[str, Any]]:
+        return self.said("decision")
+
+    def stop(self, signum: int = signal.SIGTERM, timeout_s: float = 10) -> int:
+        if self.process is None:
+            return 0
+        if self.process.poll() is None:
+            self.process.send_signal(signum)
+        try:
+            return self.process.wait(timeout_s)
+        finally:
+            self.process.kill()
+            self.process.wait()
+
+    def edge(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return edge(*arguments, config=self.write())
+
+
+def notify_socket(path: Path) -> "Any":
+    """A socket that listens as the service manager does."""
+    import socket
+
+    manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    manager.bind(os.fspath(path))
+    manager.settimeout(20)
+    return manager

@@ -1,0 +1,332 @@
+"""The real daemon on real clips against a real broker: what a building system hears, and when."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edge.mqtt.payloads import EventPayload, HealthPayload, InfoPayload, StatePayload
+from tests.broker import Mosquitto, Subscriber, subscriber, wait_until
+from tests.e2e.device import ROOT, Device, notify_socket
+from tests.streams import MjpegServer, free_port
+
+pytestmark = pytest.mark.e2e
+
+MakeDevice = Callable[..., Device]
+
+
+def clip(media: Path, name: str, *, loop: bool = False) -> str:
+    return f'source = "{media / name}"' + ("\nloop = true" if loop else "")
+
+
+def events(heard: Subscriber, kind: str, camera: str = "front") -> list[EventPayload]:
+    return [EventPayload.model_validate_json(data) for data in heard.on(f"/camera/{camera}/{kind}")]
+
+
+def journal_ids(heard: Subscriber) -> set[str]:
+    return {event.event_id for event in events(heard, "journal")}
+
+
+def test_the_enrolled_man_is_matched_and_leaves(mosquitto: Mosquitto, make_device: MakeDevice, media: Path):
+    device = make_device(mosquitto.port, cameras={"front": clip(media, "face_noface.mov")})
+    with subscriber(mosquitto.port) as heard:
+        device.start()
+        heard.wait(lambda: len(events(heard, "event")) >= 2, 20)
+        heard.wait(lambda: len(journal_ids(heard)) >= 2)
+        live, journal = events(heard, "event"), events(heard, "journal")
+        states = [StatePayload.model_validate_json(data) for data in heard.on("/camera/front/state")]
+        assert device.stop() == 0
+        heard.wait(lambda: heard.on(f"{ROOT}/status")[-1:] == [b"offline"])
+    assert [event.event_type for event in live] == ["match", "left"]
+    assert [event.event_id for event in live] == [event.event_id for event in journal]
+    assert [event.seq for event in live] == [1, 2]
+    match = live[0]
+    assert match.subject.id == "p-man"
+    assert match.score.best > match.score.threshold
+    assert match.score.gallery_size == 42
+    assert match.shots.used == 2
+    assert match.model.embedder == "sface-int8"
+    assert 0 < match.latency_ms.capture_to_decision < 1000
+    assert not match.replayed
+    assert match.visit == live[1].visit
+    assert [len(state.present) for state in states][:3] == [0, 1, 0]
+    assert states[-1].last.event_type == "left"
+    statuses = heard.on("/camera/front/status")
+    assert b"online" in statuses
+    assert statuses[-1] == b"offline"
+
+
+def test_a_stranger_is_rejected_once_and_no_name_is_logged(
+    mosquitto: Mosquitto, make_device: MakeDevice, media: Path
+):
+    device = make_device(mosquitto.port, cameras={"front": clip(media, "carphone_pristine.mp4")})
+    with subscriber(mosquitto.port) as heard:
+        device.start()
+        heard.wait(lambda: len(events(heard, "event")) >= 2, 20)
+        device.stop()
+    assert [event.event_type for event in events(heard, "event")] == ["reject", "left"]
+    reject = events(heard, "event")[0]
+    assert reject.reason == "below_threshold"
+    assert reject.subject is None
+    log = device.log_path.read_text()
+    assert len(device.decided()) == 2
+    assert "p-man" not in log
+    assert "ORL" not in log
+
+
+def test_an_empty_door_is_silent(mosquitto: Mosquitto, make_device: MakeDevice, media: Path):
+    device = make_device(mosquitto.port, cameras={"front": clip(media, "no_face.mp4")})
+    with subscriber(mosquitto.port) as heard:
+        device.start()
+        wait_until(lambda: any(line.get("why") == "ended" for line in device.said("camera offline")), 15)
+        device.stop()
+        heard.wait(lambda: heard.on(f"{ROOT}/status")[-1:] == [b"offline"])
+    assert events(heard, "event") == events(heard, "journal") == []
+
+
+def test_what_is_retained_tells_a_late_comer_everything(
+    mosquitto: Mosquitto, make_device: MakeDevice, media: Path
+):
+    device = make_device(mosquitto.port, cameras={"front": clip(media, "no_face.mp4", loop=True)}).start()
+    wait_until(lambda: device.said("connected") and device.said("camera online"))
+    time.sleep(0.5)
+    with subscriber(mosquitto.port) as late:
+        late.wait(lambda: late.on("/health") and late.on("/camera/front/status"))
+        info = InfoPayload.model_validate_json(late.on("/info")[0])
+        HealthPayload.model_validate_json(late.on("/health")[0])
+        assert late.on(f"{ROOT}/status") == [b"online"]
+        assert late.on("/camera/front/status") == [b"online"]
+    assert info.gallery_size == 42
+    assert info.cameras == ("front",)
+    assert info.models["embedder"].id.startswith("sface-int8@")
+    assert info.threshold > 0.2
+
+
+def test_a_killed_daemon_is_seen_to_be_offline(mosquitto: Mosquitto, make_device: MakeDevice):
+    device = make_device(mosquitto.port).start()
+    with subscriber(mosquitto.port) as heard:
+        heard.wait(lambda: heard.on(f"{ROOT}/status") == [b"online"])
+        device.stop(signal.SIGKILL)
+        heard.wait(lambda: heard.on(f"{ROOT}/status") == [b"online", b"offline"])
+
+
+def test_no_decision_is_lost_when_the_daemon_is_killed_during_an_outage(
+    mosquitto: Mosquitto, make_device: MakeDevice, media: Path
+):
+    device = make_device(
+        mosquitto.port,
+        cameras={"front": clip(media, "face_noface.mov", loop=True)},
+        settings=("decision.cooldown_s = 0.5",),
+    )
+    with subscriber(mosquitto.port) as heard:
+        device.start()
+        heard.wait(lambda: len(journal_ids(heard)) >= 1, 20)
+        mosquitto.kill()
+        before = len(device.decided())
+        wait_until(lambda: len(device.decided()) >= before + 2, 30, "decisions during the outage")
+        device.stop(signal.SIGKILL)
+        decided = {line["event_id"] for line in device.decided()}
+        device.cameras = {}
+        mosquitto.start()
+        device.start()
+        heard.wait(lambda: journal_ids(heard) >= decided, 20)
+        replayed = [event for event in events(heard, "journal") if event.replayed]
+        live = {event.event_id for event in events(heard, "event")}
+    assert len(replayed) >= 2
+    assert not live & {event.event_id for event in replayed}, "a door must not act on an old message"
+    sequence = sorted({(event.seq, event.event_id) for event in events(heard, "journal")})
+    assert [seq for seq, _ in sequence] == list(range(1, len(sequence) + 1)), "no gap, none twice"
+
+
+def test_a_broker_that_is_absent_at_start_gets_everything_later(
+    tmp_path: Path, make_device: MakeDevice, media: Path
+):
+    port = free_port()
+    device = make_device(port, cameras={"front": clip(media, "carphone_pristine.mp4")}).start()
+    wait_until(lambda: len(device.decided()) == 2, 20, "decisions without a broker")
+    broker = Mosquitto(tmp_path, lines=("allow_anonymous true", "persistence false"), port=port)
+    try:
+        broker.start()
+        with subscriber(port) as heard:
+            heard.wait(lambda: len(journal_ids(heard)) == 2, 20)
+            assert events(heard, "event") == []
+    finally:
+        broker.stop()
+
+
+def test_an_enrolment_reaches_the_running_daemon_within_a_second(
+    mosquitto: Mosquitto, make_device: MakeDevice, media: Path, still: Path
+):
+    device = make_device(
+        mosquitto.port, enrolled=False, cameras={"front": clip(media, "single_face.mp4", loop=True)}
+    )
+    with subscriber(mosquitto.port) as heard:
+        device.start()
+        heard.wait(lambda: events(heard, "event"), 20)
+        assert events(heard, "event")[0].reason == "gallery_empty"
+        told = device.edge("enroll", "p-new", str(still), "--label", "New colleague")
+        assert told.returncode == 0, told.stderr
+        committed_s = (device.state / "gallery" / "current").lstat().st_mtime
+        heard.wait(lambda: len(events(heard, "event")) >= 2, 10)
+        swapped = device.said("gallery swapped")[0]
+        revised = events(heard, "event")[1]
+        assert revised.event_type == "match"
+        assert revised.subject.id == "p-new"
+        assert revised.revises == events(heard, "event")[0].event_id
+        assert revised.visit == events(heard, "event")[0].visit
+        assert revised.captured_at.timestamp() - committed_s < 1.5
+        assert swapped["gallery_version"] == 1
+        info = [InfoPayload.model_validate_json(data) for data in heard.on("/info")]
+        assert info[-1].gallery_size == 1
+
+
+def test_sigterm_with_a_frozen_broker_ends_in_time_and_keeps_the_events(
+    mosquitto: Mosquitto, make_device: MakeDevice, media: Path
+):
+    device = make_device(mosquitto.port, cameras={"front": clip(media, "carphone_pristine.mp4")}).start()
+    wait_until(lambda: device.said("connected"))
+    mosquitto.freeze()
+    wait_until(lambda: len(device.decided()) >= 1, 20)
+    started_s = time.monotonic()
+    assert device.stop() == 0
+    assert time.monotonic() - started_s < 5.5
+    mosquitto.thaw()
+    decided = {line["event_id"] for line in device.decided()}
+    with subscriber(mosquitto.port) as heard:
+        device.cameras = {}
+        device.start()
+        heard.wait(lambda: journal_ids(heard) >= decided, 20)
+
+
+def test_a_second_signal_forces_the_end(mosquitto: Mosquitto, make_device: MakeDevice, media: Path):
+    device = make_device(mosquitto.port, cameras={"front": clip(media, "carphone_pristine.mp4")}).start()
+    wait_until(lambda: device.said("connected"))
+    mosquitto.freeze()
+    wait_until(lambda: len(device.decided()) >= 1, 20)
+    device.process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    started_s = time.monotonic()
+    assert device.stop(signal.SIGINT) == 128 + signal.SIGINT
+    assert time.monotonic() - started_s < 1.0
+    mosquitto.thaw()
+
+
+def test_sighup_takes_new_settings_and_refuses_bad_ones(
+    mosquitto: Mosquitto, make_device: MakeDevice, media: Path
+):
+    device = make_device(
+        mosquitto.port,
+        cameras={"front": clip(media, "no_face.mp4", loop=True)},
+        settings=("decision.threshold = 0.5",),
+    )
+    with subscriber(mosquitto.port) as heard:
+
+        def thresholds() -> list[float]:
+            return [InfoPayload.model_validate_json(data).threshold for data in heard.on("/info")]
+
+        device.start()
+        heard.wait(lambda: thresholds() == [0.5])
+        device.settings = ("decision.threshold = 0.6",)
+        device.cameras["side"] = clip(media, "no_face.mp4", loop=True)
+        device.write()
+        device.process.send_signal(signal.SIGHUP)
+        heard.wait(lambda: thresholds() == [0.5, 0.6])
+        heard.wait(lambda: heard.on("/camera/side/status")[-1:] == [b"online"])
+        device.settings = ("decision.threshold = 7",)
+        device.write()
+        device.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: device.said("reload refused"))
+        assert "decision.threshold" in device.said("reload refused")[0]["message"]
+        device.settings = ("decision.threshold = 0.7",)
+        del device.cameras["side"]
+        device.write()
+        device.process.send_signal(signal.SIGHUP)
+        heard.wait(lambda: thresholds() == [0.5, 0.6, 0.7])
+        heard.wait(lambda: heard.on("/camera/side/status")[-1:] == [b"offline"])
+        offline = [line for line in device.said("camera offline") if line["camera"] == "front"]
+        assert offline == [], "a camera that did not change goes on"
+        assert device.stop() == 0
+
+
+def test_a_camera_that_is_absent_comes_and_goes(mosquitto: Mosquitto, make_device: MakeDevice):
+    port = free_port()
+    device = make_device(
+        mosquitto.port, cameras={"front": f'source = "http://user:hunter2@127.0.0.1:{port}/v.mjpg"'}
+    )
+    with subscriber(mosquitto.port) as heard:
+
+        def status() -> bytes | None:
+            return next(reversed(heard.on("/camera/front/status")), None)
+
+        device.start()
+        heard.wait(lambda: b"not reachable" in b"".join(heard.on("/camera/front/info")))
+        for _ in range(2):
+            with MjpegServer(port):
+                heard.wait(lambda: status() == b"online", 15)
+            heard.wait(lambda: status() == b"offline", 15)
+        assert device.process.poll() is None
+        published = b"".join(message.payload for message in heard.seen)
+    assert b"hunter2" not in published
+    assert "hunter2" not in device.log_path.read_text()
+
+
+def test_the_service_manager_hears_ready_watchdog_and_stopping(
+    mosquitto: Mosquitto, make_device: MakeDevice, tmp_path: Path
+):
+    with notify_socket(tmp_path / "notify") as manager:
+        device = make_device(
+            mosquitto.port,
+            environment={"NOTIFY_SOCKET": os.fspath(tmp_path / "notify"), "WATCHDOG_USEC": "1000000"},
+        ).start(ready=False)
+        heard = [manager.recv(4096) for _ in range(4)]
+        assert heard == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1", b"WATCHDOG=1"]
+        assert device.stop() == 0
+        rest = [manager.recv(4096)]
+        while rest[-1] != b"STOPPING=1":
+            rest.append(manager.recv(4096))
+
+
+def test_two_daemons_on_one_state_directory_are_one_too_many(mosquitto: Mosquitto, make_device: MakeDevice):
+    device = make_device(mosquitto.port).start()
+    second = device.edge("run")
+    assert second.returncode == 78
+    assert "another edge daemon uses" in second.stderr
+    assert "Traceback" not in second.stderr
+    assert device.process.poll() is None
+
+
+def test_privacy_mode_publishes_neither_label_nor_box(
+    mosquitto: Mosquitto, make_device: MakeDevice, media: Path
+):
+    device = make_device(
+        mosquitto.port,
+        cameras={"front": clip(media, "single_face.mp4")},
+        settings=("privacy.anonymous = true",),
+    )
+    with subscriber(mosquitto.port) as heard:
+        device.start()
+        heard.wait(lambda: events(heard, "journal"), 20)
+        device.stop()
+        match = events(heard, "journal")[0]
+        published = b"".join(message.payload for message in heard.seen)
+    assert (match.subject.id, match.subject.label, match.bbox) == ("p-man", None, None)
+    assert b"Man in the clip" not in published
+
+
+def test_health_is_one_json_document_of_numbers(mosquitto: Mosquitto, make_device: MakeDevice, media: Path):
+    device = make_device(mosquitto.port, cameras={"front": clip(media, "single_face.mp4", loop=True)})
+    with subscriber(mosquitto.port) as heard:
+        device.start()
+        heard.wait(lambda: events(heard, "event"), 20)
+        device.stop()
+        heard.wait(lambda: len(heard.on("/health")) >= 2)
+    last = HealthPayload.model_validate_json(heard.on("/health")[-1])
+    assert last.counters["events.match"] == 1
+    assert last.stages_ms["detect"].p50 > 0
+    assert last.fps["front"] > 5
+    assert last.outbox.durable
+    assert json.loads(heard.on("/health")[-1])["schema"] == "edge.health/1"
