@@ -66,3 +66,15 @@ def hung_up(where: str, *, tls: bool) -> Fault:
         else "if that is its TLS port, set mqtt.tls = true"
     )
     return Fault(f"broker at {where} hung up without an answer; {hint}", lasting=True)
+
+
+def taken_over(where: str, client_id: str) -> Fault:
+    """Return the fault for a connection that the broker ended in favour of a newer one of the same name."""
+    hint = "two devices have the same site and device; rename one"
+    return Fault(f"another client came to {where} as {client_id}: {hint}", lasting=True)
+
+
+def too_brief(fault: Fault, client_id: str) -> Fault:
+    """Return `fault` with what it means when connections keep ending soon after they were accepted."""
+    hint = f"several connections ended at once: is there another device with the client id {client_id}?"
+    return Fault(f"{fault.text}; {hint}", fault.lasting)

@@ -24,16 +24,31 @@ from edge.clock import Clock
 from edge.metrics import Metrics
 from edge.mqtt.backoff import Backoff, Uniform
 from edge.mqtt.broker import Broker, Connected, Disconnected, Protocol, Published, Will
-from edge.mqtt.faults import NO_SUCH_VERSION, TAKEN_OVER, Fault, hung_up, refused, unreachable
+from edge.mqtt.faults import (
+    NO_SUCH_VERSION,
+    TAKEN_OVER,
+    Fault,
+    hung_up,
+    refused,
+    taken_over,
+    too_brief,
+    unreachable,
+)
 
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 5.0
 """For the network connection and TLS, and again for the broker's answer."""
 
+GUESS_TIMEOUT_S = 1.5
+"""For the first answer in MQTT 5: some older brokers, amqtt among them, leave the question open."""
+
 FIRST_PAUSE_S = 1.0
 STABLE_S = 10.0
 """A connection that lasted this long ends the back-off; a shorter one counts as a failure."""
+
+MANY_BRIEF = 3
+"""Brief connections in a row after which the device says what they may mean."""
 
 SESSION_EXPIRY_S = 3600
 """For how long the broker keeps our subscriptions while we are away."""
@@ -57,6 +72,7 @@ class _Session:
         self.refusal: ReasonCode | None = None
         self.ended: ReasonCode | None = None
         self.silent = False
+        self.greeted_s: float | None = None
         self._inbox = inbox
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
@@ -141,6 +157,8 @@ class LinkThread(threading.Thread):
         self._session: _Session | None = None
         self._numbers = 0
         self._told: str | None = None
+        self._speaks_5 = False
+        self._brief = 0
         self._told_older = False
 
     def publish(
@@ -168,7 +186,11 @@ class LinkThread(threading.Thread):
         return info.mid if info.rc == paho.MQTT_ERR_SUCCESS else None
 
     def stop(self, timeout_s: float) -> bool:
-        """Send what is queued, take leave of the broker, and say whether that was done in time."""
+        """Take leave of the broker, and say whether that was done in time.
+
+        What the broker has not answered yet may be lost: paho closes the socket at once, and TCP then
+        throws away what the other side has not read.
+        """
         self._stopping.set()
         session = self._session
         if session is not None:
@@ -189,24 +211,32 @@ class LinkThread(threading.Thread):
 
     def _connect_and_stay(self) -> float:
         """Hold one connection until it ends; returns the pause before the next one, in seconds."""
-        started_s = self._clock.monotonic()
         version = self._broker.version
         session = self._new_session("3.1.1" if version == "3.1.1" else "5")
         fault = self._hold(session)
         if version == "auto" and session.wants_older and not self._stopping.is_set():
-            fault = self._hold(self._new_session("3.1.1"))
+            session = self._new_session("3.1.1")
+            fault = self._hold(session)
         if self._stopping.is_set():
             return 0.0
-        if self._clock.monotonic() - started_s >= STABLE_S:
-            self._backoff.reset()
+        fault = self._judge(session, fault)
         self._metrics.count("mqtt.faults")
         log.log(logging.DEBUG if fault.text == self._told else logging.WARNING, "%s", fault.text)
         self._told = fault.text
         return self._backoff.slow_s() if fault.lasting else self._backoff.next_s()
 
+    def _judge(self, session: _Session, fault: Fault) -> Fault:
+        """Note how long a connection lasted; returns `fault`, with what several brief ones mean."""
+        if session.greeted_s is not None:
+            if self._clock.monotonic() - session.greeted_s >= STABLE_S:
+                self._backoff.reset()
+                self._brief = 0
+            else:
+                self._brief += 1
+        return fault if self._brief < MANY_BRIEF else too_brief(fault, self._client_id)
+
     def _hold(self, session: _Session) -> Fault:
         """Run a connection until it ends; returns why."""
-        tls = self._broker.tls is not None
         try:
             self._connect(session)
             self._session = session
@@ -214,20 +244,22 @@ class LinkThread(threading.Thread):
         except UnicodeError:
             return Fault(f"{self._broker.host!r} is not a host name; correct mqtt.host", lasting=True)
         except OSError as error:
-            return unreachable(self._where, error, tls=tls)
+            return unreachable(self._where, error, tls=self._broker.tls is not None)
         finally:
             self._session = None
             session.close()
 
     def _stay(self, session: _Session) -> Fault:
         """Run paho's loop until the connection ends; returns why."""
+        guessing = self._broker.version == "auto" and session.protocol == "5" and not self._speaks_5
+        deadline_s = self._clock.monotonic() + (GUESS_TIMEOUT_S if guessing else CONNECT_TIMEOUT_S)
         greeted = False
-        deadline_s = self._clock.monotonic() + CONNECT_TIMEOUT_S
         while session.client.loop(LOOP_S if greeted else CONNECTING_LOOP_S) == paho.MQTT_ERR_SUCCESS:
             if session.accepted and not greeted:
                 greeted = True
                 self._greet(session)
             if not greeted and self._clock.monotonic() > deadline_s:
+                session.silent = guessing
                 return Fault(f"broker at {self._where} does not answer; check mqtt.host and mqtt.port")
             if self._stopping.is_set():
                 session.client.disconnect()
@@ -237,12 +269,13 @@ class LinkThread(threading.Thread):
             session.silent = True
             return hung_up(self._where, tls=self._broker.tls is not None)
         if session.ended is not None and session.ended.value == TAKEN_OVER:
-            hint = "two devices have the same site and device; rename one"
-            return Fault(f"another client came to {self._where} as {self._client_id}: {hint}", lasting=True)
+            return taken_over(self._where, self._client_id)
         return Fault(f"connection to the broker at {self._where} lost: {session.ended}")
 
     def _greet(self, session: _Session) -> None:
+        session.greeted_s = self._clock.monotonic()
         self._told = None
+        self._speaks_5 = self._speaks_5 or session.protocol == "5"
         self._metrics.count("mqtt.connects")
         log.info("connected to the broker at %s with MQTT %s", self._where, session.protocol)
         if session.protocol == "3.1.1" and self._broker.version == "auto" and not self._told_older:

@@ -54,7 +54,8 @@ def test_the_enrolled_man_is_matched_and_leaves(mosquitto: Mosquitto, make_devic
     assert not match.replayed
     assert match.visit == live[1].visit
     assert [len(state.present) for state in states][:3] == [0, 1, 0]
-    assert states[-1].last.event_type == "left"
+    assert states[-1].last.event_type == "match"
+    assert states[-1].until is not None
     statuses = heard.on("/camera/front/status")
     assert b"online" in statuses
     assert statuses[-1] == b"offline"
@@ -95,9 +96,9 @@ def test_what_is_retained_tells_a_late_comer_everything(
     wait_until(lambda: device.said("connected") and device.said("camera online"))
     time.sleep(0.5)
     with subscriber(mosquitto.port) as late:
-        late.wait(lambda: late.on("/health") and late.on("/camera/front/status"))
-        info = InfoPayload.model_validate_json(late.on("/info")[0])
-        HealthPayload.model_validate_json(late.on("/health")[0])
+        late.wait(lambda: late.on(f"{ROOT}/health") and late.on("/camera/front/status"))
+        info = InfoPayload.model_validate_json(late.on(f"{ROOT}/info")[0])
+        HealthPayload.model_validate_json(late.on(f"{ROOT}/health")[0])
         assert late.on(f"{ROOT}/status") == [b"online"]
         assert late.on("/camera/front/status") == [b"online"]
     assert info.gallery_size == 42
@@ -180,7 +181,7 @@ def test_an_enrolment_reaches_the_running_daemon_within_a_second(
         assert revised.visit == events(heard, "event")[0].visit
         assert revised.captured_at.timestamp() - committed_s < 1.5
         assert swapped["gallery_version"] == 1
-        info = [InfoPayload.model_validate_json(data) for data in heard.on("/info")]
+        info = [InfoPayload.model_validate_json(data) for data in heard.on(f"{ROOT}/info")]
         assert info[-1].gallery_size == 1
 
 
@@ -226,7 +227,7 @@ def test_sighup_takes_new_settings_and_refuses_bad_ones(
     with subscriber(mosquitto.port) as heard:
 
         def thresholds() -> list[float]:
-            return [InfoPayload.model_validate_json(data).threshold for data in heard.on("/info")]
+            return [InfoPayload.model_validate_json(data).threshold for data in heard.on(f"{ROOT}/info")]
 
         device.start()
         heard.wait(lambda: thresholds() == [0.5])
@@ -321,12 +322,12 @@ def test_health_is_one_json_document_of_numbers(mosquitto: Mosquitto, make_devic
     device = make_device(mosquitto.port, cameras={"front": clip(media, "single_face.mp4", loop=True)})
     with subscriber(mosquitto.port) as heard:
         device.start()
-        heard.wait(lambda: events(heard, "event"), 20)
+        heard.wait(lambda: events(heard, "event") and heard.on(f"{ROOT}/health"), 20)
         device.stop()
-        heard.wait(lambda: len(heard.on("/health")) >= 2)
-    last = HealthPayload.model_validate_json(heard.on("/health")[-1])
+        heard.wait(lambda: len(heard.on(f"{ROOT}/health")) >= 2)
+    last = HealthPayload.model_validate_json(heard.on(f"{ROOT}/health")[-1])
     assert last.counters["events.match"] == 1
     assert last.stages_ms["detect"].p50 > 0
     assert last.fps["front"] > 5
     assert last.outbox.durable
-    assert json.loads(heard.on("/health")[-1])["schema"] == "edge.health/1"
+    assert json.loads(heard.on(f"{ROOT}/health")[-1])["schema"] == "edge.health/1"

@@ -33,8 +33,9 @@ class Authority:
             f"subjectAltName={alternative}\n" if alternative else "basicConstraints=CA:FALSE\n"
         )
         _openssl(
-            "x509", "-req", "-in", str(request), "-CA", str(self.file), "-CAkey", str(self.directory / "ca.key"),
-            "-CAcreateserial", "-out", str(certificate), "-days", "2", "-extfile", str(extensions),
+            "x509", "-req", "-in", str(request), "-out", str(certificate), "-days", "2",
+            "-CA", str(self.file), "-CAkey", str(self.directory / "ca.key"), "-CAcreateserial",
+            "-extfile", str(extensions),
         )  # fmt: skip
         return certificate, key
 
