@@ -45,7 +45,7 @@ class Pipeline:
         self._live = live
         self._tracker = Tracker()
         self._presence = Presence(rule, new_visit_id)
-        self._stamp: ModelStamp | None = None
+        self._recognizer: Recognizer | None = None
         self._last_frame: Frame | None = None
         self._detect_ms = self._embed_ms = self._match_ms = 0.0
         self._tracks: list[Track] = []
@@ -59,11 +59,12 @@ class Pipeline:
         captured_s = min(started_s, frame.monotonic_s) if self._live else started_s
         self._detect_ms = self._embed_ms = self._match_ms = 0.0
         self._last_frame = frame
+        if recognizer is not self._recognizer:
+            self._take_over(recognizer)
         self._tracks = self._follow(frame, recognizer)
         for visit, track in self._presence.follow(self._tracks):
             if visit.wants_shot(track, frame.monotonic_s):
                 self._look(frame, visit, track, recognizer)
-        self._use_new_gallery(recognizer)
         return self._conclude(frame, recognizer.stamp, captured_s)
 
     def tick(self, at_s: float, recognizer: Recognizer) -> list[FaceEvent]:
@@ -125,14 +126,17 @@ class Pipeline:
                 visit.latest = recognizer.identify(evidence)
             self._match_ms += watch.spent_ms
 
-    def _use_new_gallery(self, recognizer: Recognizer) -> None:
-        """Ask a gallery that has just arrived about everybody who was not recognised by the old one."""
-        if self._stamp != recognizer.stamp:
-            same_model = self._stamp is not None and self._stamp.sha256 == recognizer.stamp.sha256
-            for visit in self._presence.visits if same_model else ():
-                if visit.decision is None or visit.revisable:
-                    self._identify(visit, recognizer)
-            self._stamp = recognizer.stamp
+    def _take_over(self, recognizer: Recognizer) -> None:
+        """Ask a gallery that has just arrived about everybody whom the old one did not recognise.
+
+        Evidence of another embedder cannot be compared any more: it is gathered anew.
+        """
+        for visit in self._presence.visits:
+            if visit.shots and visit.shots[0].model_id != recognizer.embedder.model_id:
+                visit.forget()
+            elif visit.decision is None or visit.revisable:
+                self._identify(visit, recognizer)
+        self._recognizer = recognizer
 
     def _conclude(
         self, frame: Frame, stamp: ModelStamp, captured_s: float | None, at_s: float | None = None

@@ -125,6 +125,10 @@ class Visit:
         self._keep_best([*self.shots, probe])
         return None
 
+    def forget(self) -> None:
+        """Drop the evidence: it was gathered with another embedder."""
+        self.shots, self.dissent, self.latest = [], None, None
+
     def absorb(self, other: "Visit") -> None:
         """Go on as the track of `other`, which turned out to be the same face."""
         self.track_id, self.on_track, self.missed = other.track_id, other.on_track, other.missed

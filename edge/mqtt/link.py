@@ -22,18 +22,11 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from edge.clock import Clock
 from edge.metrics import Metrics
-from edge.mqtt.backoff import Backoff, Uniform
+from edge.mqtt import faults
+from edge.mqtt.backoff import Uniform
 from edge.mqtt.broker import Broker, Connected, Disconnected, Protocol, Published, Will
-from edge.mqtt.faults import (
-    NO_SUCH_VERSION,
-    TAKEN_OVER,
-    Fault,
-    hung_up,
-    refused,
-    taken_over,
-    too_brief,
-    unreachable,
-)
+from edge.mqtt.faults import Fault
+from edge.mqtt.reconnect import Reconnect
 
 log = logging.getLogger(__name__)
 
@@ -42,13 +35,6 @@ CONNECT_TIMEOUT_S = 5.0
 
 GUESS_TIMEOUT_S = 1.5
 """For the first answer in MQTT 5: some older brokers, amqtt among them, leave the question open."""
-
-FIRST_PAUSE_S = 1.0
-STABLE_S = 10.0
-"""A connection that lasted this long ends the back-off; a shorter one counts as a failure."""
-
-MANY_BRIEF = 3
-"""Brief connections in a row after which the device says what they may mean."""
 
 SESSION_EXPIRY_S = 3600
 """For how long the broker keeps our subscriptions while we are away."""
@@ -83,7 +69,7 @@ class _Session:
     @property
     def wants_older(self) -> bool:
         """Whether the broker answered as one does that does not know this version of MQTT."""
-        return self.silent or (self.refusal is not None and self.refusal.value == NO_SUCH_VERSION)
+        return self.silent or (self.refusal is not None and self.refusal.value == faults.NO_SUCH_VERSION)
 
     def close(self) -> None:
         """Close the network connection, and let go of paho's client, which holds sockets of its own."""
@@ -152,13 +138,11 @@ class LinkThread(threading.Thread):
         self._will = will
         self._metrics = metrics
         self._clock = clock
-        self._backoff = Backoff(FIRST_PAUSE_S, broker.backoff_max_s, uniform)
+        self._reconnect = Reconnect(client_id, broker.backoff_max_s, uniform)
         self._stopping = threading.Event()
         self._session: _Session | None = None
         self._numbers = 0
-        self._told: str | None = None
         self._speaks_5 = False
-        self._brief = 0
         self._told_older = False
 
     def publish(
@@ -206,7 +190,7 @@ class LinkThread(threading.Thread):
             except Exception:
                 self._metrics.count("mqtt.errors")
                 log.exception("connection ended by an error")
-                pause_s = self._backoff.slow_s()
+                pause_s = self._broker.backoff_max_s
             self._stopping.wait(pause_s)
 
     def _connect_and_stay(self) -> float:
@@ -219,21 +203,11 @@ class LinkThread(threading.Thread):
             fault = self._hold(session)
         if self._stopping.is_set():
             return 0.0
-        fault = self._judge(session, fault)
         self._metrics.count("mqtt.faults")
-        log.log(logging.DEBUG if fault.text == self._told else logging.WARNING, "%s", fault.text)
-        self._told = fault.text
-        return self._backoff.slow_s() if fault.lasting else self._backoff.next_s()
-
-    def _judge(self, session: _Session, fault: Fault) -> Fault:
-        """Note how long a connection lasted; returns `fault`, with what several brief ones mean."""
-        if session.greeted_s is not None:
-            if self._clock.monotonic() - session.greeted_s >= STABLE_S:
-                self._backoff.reset()
-                self._brief = 0
-            else:
-                self._brief += 1
-        return fault if self._brief < MANY_BRIEF else too_brief(fault, self._client_id)
+        now_s = self._clock.monotonic()
+        return self._reconnect.pause_s(
+            fault, None if session.greeted_s is None else now_s - session.greeted_s
+        )
 
     def _hold(self, session: _Session) -> Fault:
         """Run a connection until it ends; returns why."""
@@ -244,7 +218,7 @@ class LinkThread(threading.Thread):
         except UnicodeError:
             return Fault(f"{self._broker.host!r} is not a host name; correct mqtt.host", lasting=True)
         except OSError as error:
-            return unreachable(self._where, error, tls=self._broker.tls is not None)
+            return faults.unreachable(self._where, error, tls=self._broker.tls is not None)
         finally:
             self._session = None
             session.close()
@@ -264,17 +238,17 @@ class LinkThread(threading.Thread):
             if self._stopping.is_set():
                 session.client.disconnect()
         if session.refusal is not None:
-            return refused(self._where, session.refusal.value, str(session.refusal))
+            return faults.refused(self._where, session.refusal.value, str(session.refusal))
         if not greeted:
             session.silent = True
-            return hung_up(self._where, tls=self._broker.tls is not None)
-        if session.ended is not None and session.ended.value == TAKEN_OVER:
-            return taken_over(self._where, self._client_id)
+            return faults.hung_up(self._where, tls=self._broker.tls is not None)
+        if session.ended is not None and session.ended.value == faults.TAKEN_OVER:
+            return faults.taken_over(self._where, self._client_id)
         return Fault(f"connection to the broker at {self._where} lost: {session.ended}")
 
     def _greet(self, session: _Session) -> None:
         session.greeted_s = self._clock.monotonic()
-        self._told = None
+        self._reconnect.connected()
         self._speaks_5 = self._speaks_5 or session.protocol == "5"
         self._metrics.count("mqtt.connects")
         log.info("connected to the broker at %s with MQTT %s", self._where, session.protocol)

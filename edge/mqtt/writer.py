@@ -10,6 +10,7 @@ import queue
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 from edge.clock import Clock
@@ -98,6 +99,8 @@ class OutboxThread(threading.Thread):
         self._failures = 0
         self.last_seq = outbox.last_seq
         """The highest seq given out before this thread began."""
+        if outbox.set_aside is not None:
+            self._tell_damage(f"{outbox.path}: damaged", outbox.set_aside)
         self._stored = outbox.counts()
         self.counts = self._stored
         """What waits, on the disk and in memory; not `durable` while the disk refuses."""
@@ -230,9 +233,12 @@ class OutboxThread(threading.Thread):
                 self._outbox.close()
                 self._outbox = None
             target = set_aside(self._path, self._clock.now())
-            self._metrics.count("outbox.set_aside")
-            log.error("%s; moved to %s, a new outbox begins", error, target.name)
+            self._tell_damage(str(error), target)
             return action(self._opened())
+
+    def _tell_damage(self, what: str, target: Path) -> None:
+        self._metrics.count("outbox.set_aside")
+        log.error("%s; moved to %s, a new outbox begins", what, target.name)
 
     def _opened(self) -> Outbox:
         if self._outbox is None:

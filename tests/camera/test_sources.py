@@ -1,8 +1,8 @@
 """Cameras that work, and cameras that do not: each failure is one clear line without credentials."""
 
-import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -15,7 +15,7 @@ from edge.camera.sources import Camera, OpenCVCamera, without_credentials
 from edge.clock import SystemClock
 from edge.errors import CameraError
 from edge.types import Frame
-from tests.streams import MjpegServer, SilentServer, free_port, jpeg, make_clip
+from tests.streams import MjpegServer, SilentServer, jpeg, make_clip
 
 CLOCK = SystemClock()
 
@@ -55,7 +55,7 @@ def test_an_http_camera_delivers_numbered_frames():
         frames = play(network(server.url), 5)
     assert [frame.number for frame in frames] == [0, 1, 2, 3, 4]
     assert frames[0].image.shape == (120, 160, 3)
-    assert all(a.monotonic_s <= b.monotonic_s for a, b in zip(frames, frames[1:], strict=False))
+    assert all(a.monotonic_s <= b.monotonic_s for a, b in pairwise(frames))
 
 
 def test_a_camera_that_accepts_and_says_nothing_is_given_up_in_time():
@@ -115,7 +115,12 @@ def test_credentials_never_appear(url: str):
 def test_a_program_that_writes_mjpeg_is_a_camera(tmp_path: Path):
     for i in range(5):
         (tmp_path / f"{i}.jpg").write_bytes(jpeg(50 * i))
-    code = f"import sys, pathlib\nfor p in sorted(pathlib.Path({str(tmp_path)!r}).glob('*.jpg')): sys.stdout.buffer.write(p.read_bytes())\nimport time; time.sleep(5)"
+    code = (
+        "import pathlib, sys, time\n"
+        f"for path in sorted(pathlib.Path({str(tmp_path)!r}).glob('*.jpg')):\n"
+        "    sys.stdout.buffer.write(path.read_bytes())\n"
+        "sys.stdout.flush(); time.sleep(5)"
+    )
     frames = play(pipe(*python(code)), 5)
     assert [round(float(frame.image.mean()), -1) for frame in frames] == [0, 50, 100, 150, 200]
 
@@ -133,7 +138,11 @@ def test_ffmpeg_that_writes_raw_frames_is_a_camera():
 
 def test_garbage_before_and_a_damaged_frame_between_are_skipped():
     good, damaged = jpeg(200), b"\xff\xd8\xff\xe0" + b"\0" * 50 + b"\xff\xd9"
-    code = f"import sys, time\nsys.stdout.buffer.write(b'junk' + {good!r} + {damaged!r} + {good!r}); sys.stdout.flush(); time.sleep(5)"
+    code = (
+        "import sys, time\n"
+        f"sys.stdout.buffer.write(b'junk' + {good!r} + {damaged!r} + {good!r})\n"
+        "sys.stdout.flush(); time.sleep(5)"
+    )
     assert len(play(pipe(*python(code)), 2)) == 2
 
 

@@ -323,6 +323,7 @@ def test_health_is_one_json_document_of_numbers(mosquitto: Mosquitto, make_devic
     with subscriber(mosquitto.port) as heard:
         device.start()
         heard.wait(lambda: events(heard, "event") and heard.on(f"{ROOT}/health"), 20)
+        time.sleep(1.0)
         device.stop()
         heard.wait(lambda: len(heard.on(f"{ROOT}/health")) >= 2)
     last = HealthPayload.model_validate_json(heard.on(f"{ROOT}/health")[-1])

@@ -1,0 +1,144 @@
+"""The pipeline on real clips with real models, as fast as it goes: decisions, and what they cost."""
+
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge.assembly import PHOTO_SIDE_PX, build_pipeline, build_recognizer, load_session
+from edge.camera.replay import ReplayCamera
+from edge.clock import SystemClock
+from edge.config import Settings, load
+from edge.demo.device import enrolled
+from edge.demo.media import ORL_PHOTOS, ORL_SUBJECTS, orl_photo
+from edge.face.embedder import Embedder
+from edge.gallery.gallery import Gallery
+from edge.metrics import Metrics
+from edge.photo import read_photo
+from edge.recognizer import Recognizer
+from edge.replay import replay
+from edge.types import EventType, FaceEvent, Frame
+
+
+@pytest.fixture(scope="module")
+def settings() -> Settings:
+    return load()
+
+
+@pytest.fixture(scope="module")
+def recognizer(settings: Settings, media: Path) -> Recognizer:
+    nobody = build_recognizer(settings, Gallery.empty("none"))
+    return nobody.with_gallery(enrolled(nobody, media, lambda what, done, total: None))
+
+
+def run(
+    settings: Settings, recognizer: Recognizer, clip: Path, annotate: Path | None = None
+) -> tuple[list[FaceEvent], Metrics]:
+    metrics, events = Metrics(), []
+    camera = ReplayCamera("front", clip, clock=SystemClock(), realtime=False)
+    pipeline = build_pipeline("front", settings, metrics=metrics, clock=SystemClock(), live=False)
+    replay(camera, pipeline, recognizer, events.append, annotate=annotate)
+    return events, metrics
+
+
+@pytest.mark.parametrize(
+    ("clip", "expected"),
+    [
+        pytest.param("noface_face.mov", [("match", "p-man"), ("left", "p-man")], id="comes"),
+        pytest.param("face_noface.mov", [("match", "p-man"), ("left", "p-man")], id="goes"),
+        pytest.param("single_face.mp4", [("match", "p-man"), ("left", "p-man")], id="stands"),
+        pytest.param("WolfgangLanger_Pexels.mp4", [("reject", None), ("left", None)], id="woman"),
+        pytest.param("carphone_pristine.mp4", [("reject", None), ("left", None)], id="tiny and compressed"),
+        pytest.param("no_face.mp4", [], id="nobody"),
+    ],
+)
+def test_every_visit_gets_one_decision_and_one_left(
+    settings: Settings, recognizer: Recognizer, media: Path, clip: str, expected: list[tuple[str, str | None]]
+):
+    events, _ = run(settings, recognizer, media / clip)
+    told = [(event.event_type, event.subject.subject_id if event.subject else None) for event in events]
+    assert told == expected
+    assert len({event.visit for event in events}) <= 1
+    assert all(0 <= side <= 1 for event in events for side in event.box)
+
+
+def test_a_decided_visit_costs_no_more_embeddings(settings: Settings, recognizer: Recognizer, media: Path):
+    events, metrics = run(settings, recognizer, media / "single_face.mp4")
+    embedded = metrics.totals_ms()["embed"] / metrics.percentiles_ms()["embed"]["p50"]
+    assert events[0].shots.used == 2
+    assert embedded < 4
+    assert events[-1].shots.seen > 60
+
+
+def test_a_still_scene_is_hardly_searched(settings: Settings, recognizer: Recognizer):
+    image = np.full((360, 640, 3), 90, np.uint8)
+    metrics = Metrics()
+    pipeline = build_pipeline("front", settings, metrics=metrics, clock=SystemClock(), live=False)
+    at = SystemClock().now()
+    searches = []
+    for number in range(100):
+        before = metrics.totals_ms().get("detect", 0)
+        assert pipeline.process(Frame("front", image, at, number / 25, number), recognizer) == []
+        searches.append(metrics.totals_ms().get("detect", 0) > before)
+    assert sum(searches) == 4, "once a second"
+
+
+def test_somebody_enrolled_while_standing_there_is_recognised(
+    settings: Settings, recognizer: Recognizer, media: Path
+):
+    pipeline = build_pipeline("front", settings, metrics=Metrics(), clock=SystemClock(), live=False)
+    camera = ReplayCamera("front", media / "single_face.mp4", clock=SystemClock(), realtime=False)
+    stranger = recognizer.with_gallery(Gallery.empty(recognizer.embedder.model_id))
+    camera.open()
+    events, numbers = [], count()
+    while (frame := camera.read()) is not None:
+        events += pipeline.process(frame, stranger if next(numbers) < 50 else recognizer)
+    camera.close()
+    assert [event.event_type for event in events] == [EventType.REJECT, EventType.MATCH]
+    assert events[0].reason == "gallery_empty"
+    assert events[1].revises == events[0].event_id
+
+
+def test_a_silent_camera_lets_people_leave(settings: Settings, recognizer: Recognizer, media: Path):
+    pipeline = build_pipeline("front", settings, metrics=Metrics(), clock=SystemClock(), live=False)
+    camera = ReplayCamera("front", media / "single_face.mp4", clock=SystemClock(), realtime=False)
+    camera.open()
+    for _ in range(30):
+        frame = camera.read()
+        pipeline.process(frame, recognizer)
+    camera.close()
+    assert pipeline.tick(frame.monotonic_s + 0.5, recognizer) == []
+    told = pipeline.tick(frame.monotonic_s + 10, recognizer)
+    assert [event.event_type for event in told] == [EventType.LEFT]
+    assert told[0].latency is None
+
+
+def test_the_annotated_video_shows_every_frame(
+    settings: Settings, recognizer: Recognizer, media: Path, tmp_path: Path
+):
+    run(settings, recognizer, media / "carphone_pristine.mp4", annotate=tmp_path / "out.mp4")
+    camera = ReplayCamera("out", tmp_path / "out.mp4", clock=SystemClock(), realtime=False)
+    camera.open()
+    images = []
+    while (frame := camera.read()) is not None:
+        images.append(frame.image)
+    camera.close()
+    assert len(images) == 120
+    red = (images[60][..., 2].astype(int) - images[60][..., 1] > 100).mean()
+    assert red > 0.002, "the rejected face has a red box"
+
+
+def test_the_int8_embedder_is_close_to_the_original_on_all_orl_faces(settings: Settings, media: Path):
+    manifest, session = load_session("sface", "embedder", settings)
+    original = Embedder(session, manifest)
+    ours = build_recognizer(settings, Gallery.empty("none"), side_px=PHOTO_SIDE_PX)
+    cosines = []
+    for subject in range(1, ORL_SUBJECTS + 1):
+        for number in range(1, ORL_PHOTOS + 1, 3):
+            image = read_photo(orl_photo(media, subject, number))
+            face = ours.detect(image)[0]
+            crop = ours.embedder.align(image, face.landmarks)
+            cosines.append(float(ours.embed(crop) @ original.embed(crop)))
+    assert len(cosines) == 160
+    assert np.mean(cosines) >= 0.99
