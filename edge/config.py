@@ -37,8 +37,17 @@ MAX_DECODED_PIXELS = 1 << 26
 """64 Mpx: above any camera or phone, far below what fills the memory of a small board."""
 
 
+FFMPEG_QUIET = "-8"
+"""Source: libavutil/log.h, AV_LOG_QUIET."""
+
+
 def limit_decoders() -> None:
-    """Bound what OpenCV's decoders accept; has to run before OpenCV is imported, which reads this once."""
+    """Bound what OpenCV's decoders accept and silence them; before OpenCV is imported, which reads this once.
+
+    They write to standard error what they think, URLs with passwords included; errors are ours to report.
+    """
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", FFMPEG_QUIET)
     os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_DECODED_PIXELS))
     # Streams: RTSP over TCP, and none of the protocols that join, cut or pipe things.
     # `file` is for clips: OpenCV knows one list for all captures, and sources refuse file URLs by themselves.

@@ -53,7 +53,7 @@ def make_device(tmp_path: Path, models_dir: Path, enrolled_state: Path) -> Itera
         directory.mkdir()
         device = Device(directory, models_dir, port, **options)
         if enrolled:
-            shutil.copytree(enrolled_state, device.state)
+            shutil.copytree(enrolled_state, device.state, symlinks=True)
         devices.append(device)
         return device
 

@@ -1,5 +1,8 @@
 """What the tests of `edge.mqtt` share: a broker of their own, and doors that deliver to it."""
 
+import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -7,7 +10,7 @@ from typing import Any
 import pytest
 
 from edge.mqtt.broker import Broker
-from tests.broker import Mosquitto
+from tests.broker import Mosquitto, free_port, wait_until
 from tests.mqtt.door import Door
 
 
@@ -33,3 +36,20 @@ def open_door(tmp_path: Path) -> Iterator[Callable[..., Door]]:
     for door in doors:
         if door.courier.is_alive():
             door.courier.stop(2.0)
+
+
+@pytest.fixture
+def old_broker(tmp_path: Path) -> Iterator[int]:
+    """The port of a broker that speaks only MQTT 3.1.1."""
+    port = free_port()
+    script = Path(__file__).with_name("amqtt_child.py")
+    with subprocess.Popen([sys.executable, str(script), str(port)], stderr=subprocess.DEVNULL) as process:
+
+        def answers() -> bool:
+            assert process.poll() is None
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", port)) == 0
+
+        wait_until(answers, 20, "amqtt listens")
+        yield port
+        process.terminate()

@@ -77,23 +77,6 @@ def tls_broker(tmp_path: Path, authority: Authority) -> Iterator[Callable[..., M
         broker.stop()
 
 
-@pytest.fixture
-def old_broker(tmp_path: Path) -> Iterator[int]:
-    """The port of a broker that speaks only MQTT 3.1.1."""
-    port = free_port()
-    script = Path(__file__).with_name("amqtt_child.py")
-    with subprocess.Popen([sys.executable, str(script), str(port)], stderr=subprocess.DEVNULL) as process:
-
-        def answers() -> bool:
-            assert process.poll() is None
-            with socket.socket() as probe:
-                return probe.connect_ex(("127.0.0.1", port)) == 0
-
-        wait_until(answers, 20, "amqtt listens")
-        yield port
-        process.terminate()
-
-
 @pytest.mark.parametrize(("version", "spoken"), [("auto", "5"), ("5", "5"), ("3.1.1", "3.1.1")])
 def test_it_speaks_the_version_asked_for(
     mosquitto: Mosquitto, connect: Callable[..., Linking], version: str, spoken: str

@@ -1,0 +1,230 @@
+"""The commands as an operator types them: what they print, what they exit with, and how they refuse."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edge.face import manifest as manifests
+from edge.mqtt.payloads import EventPayload
+from tests.e2e.device import Device, edge
+from tests.streams import free_port, make_clip
+
+pytestmark = pytest.mark.e2e
+
+MakeDevice = Callable[..., Device]
+
+
+@pytest.fixture
+def device(make_device: MakeDevice) -> Device:
+    return make_device(free_port(), enrolled=False)
+
+
+@pytest.fixture
+def building(make_device: MakeDevice) -> Device:
+    return make_device(free_port())
+
+
+def refuses(done, code: int, *says: str) -> None:
+    """One clear line on standard error, nothing else, no traceback."""
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    for words in says:
+        assert words in done.stderr
+
+
+def test_one_photo_enrols_and_is_recognised(device: Device, still: Path, media: Path, tmp_path: Path):
+    done = device.edge("enroll", "p-1", str(still), "--label", "Alice", "--group", "staff", "--group", "lab")
+    assert done.returncode == 0, done.stderr
+    assert "enrolled p-1 from 1 shot(s) as 1 template(s)" in done.stdout
+    listed = json.loads(device.edge("subjects", "list", "--json").stdout)
+    assert listed["subjects"] == [{"id": "p-1", "label": "Alice", "groups": ["staff", "lab"], "templates": 1}]
+    assert "Alice" in device.edge("subjects", "show", "p-1").stdout
+    known = device.edge("identify", str(still), "--json")
+    assert (known.returncode, json.loads(known.stdout)["subject"]) == (0, "p-1")
+    stranger = device.edge("identify", str(media / "orl-s01-01.pgm"))
+    assert (stranger.returncode, stranger.stdout.split(":")[0]) == (1, "reject")
+    assert device.edge("subjects", "remove", "p-1").returncode == 0
+    assert json.loads(device.edge("subjects", "list", "--json").stdout)["subjects"] == []
+    gone = device.edge("identify", str(still), "--json")
+    assert json.loads(gone.stdout)["reason"] == "gallery_empty"
+
+
+def test_a_walk_up_to_a_camera_enrols(make_device: MakeDevice, media: Path):
+    device = make_device(
+        free_port(), enrolled=False, cameras={"front": f'source = "{media / "single_face.mp4"}"'}
+    )
+    done = device.edge("enroll", "p-1", "--camera", "front")
+    assert done.returncode == 0, done.stderr
+    assert "enrolled p-1 from 5 shot(s)" in done.stdout
+
+
+def test_verify_compares_two_photos(device: Device, media: Path):
+    same = device.edge("verify", str(media / "orl-s01-01.pgm"), str(media / "orl-s01-02.pgm"), "--json")
+    other = device.edge("verify", str(media / "orl-s01-01.pgm"), str(media / "orl-s02-01.pgm"), "--json")
+    assert (same.returncode, json.loads(same.stdout)["same"]) == (0, True)
+    assert (other.returncode, json.loads(other.stdout)["same"]) == (1, False)
+
+
+def test_replay_prints_one_json_line_per_event_and_nothing_else(
+    device: Device, still: Path, media: Path, tmp_path: Path
+):
+    video = tmp_path / "out.mp4"
+    done = device.edge(
+        "replay",
+        str(media / "face_noface.mov"),
+        "--enroll",
+        f"man={still}",
+        "--json",
+        "--annotate",
+        str(video),
+    )
+    assert done.returncode == 0, done.stderr
+    events = [EventPayload.model_validate_json(line) for line in done.stdout.splitlines()]
+    assert [event.event_type for event in events] == ["match", "left"]
+    assert events[0].subject.id == "man"
+    assert "169 frames" in done.stderr
+    assert video.stat().st_size > 50_000
+
+
+def test_replay_takes_the_gallery_of_another_device(building: Device, media: Path):
+    clip = str(media / "single_face.mp4")
+    done = building.edge("replay", clip, "--gallery", str(building.state / "gallery"), "--json")
+    assert json.loads(done.stdout.splitlines()[0])["subject"]["id"] == "p-man"
+
+
+def test_check_explains_the_configuration_and_hides_secrets(make_device: MakeDevice):
+    device = make_device(
+        free_port(),
+        cameras={"front": 'source = "rtsp://me:hunter2@10.0.0.5/live"'},
+        settings=('mqtt.username = "door"', 'mqtt.password = "hunter2"'),
+    )
+    done = device.edge("check")
+    assert done.returncode == 0, done.stderr
+    for words in ("42 subjects", "rtsp://10.0.0.5/live", "decision.target_fpir", "threshold"):
+        assert words in done.stdout
+    assert "hunter2" not in done.stdout
+
+
+def test_models_are_listed_and_verified(device: Device):
+    done = device.edge("models", "verify")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("hash and golden vector right") == len(manifests.names())
+    assert "sface-int8" in device.edge("models", "list").stdout
+
+
+def test_schema_prints_every_message(device: Device, tmp_path: Path):
+    schemas = json.loads(edge("schema").stdout)
+    assert {"event", "info", "health", "state", "status"} <= schemas.keys()
+    assert edge("schema", "--out", str(tmp_path)).returncode == 0
+    assert json.loads((tmp_path / "event.schema.json").read_text()) == schemas["event"]
+
+
+# Bad input
+
+
+@pytest.fixture(scope="module")
+def bad(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bad")
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "text.jpg").write_text("I am no photo")
+    wall = np.full((200, 200, 3), 100, np.uint8)
+    cv2.imwrite(str(folder / "wall.png"), wall)
+    cv2.imwrite(str(folder / "dot.png"), wall[:1, :1])
+    (folder / "cut.png").write_bytes((folder / "wall.png").read_bytes()[:100])
+    make_clip(folder / "testcard.mp4", seconds=0.5)
+    (folder / "text.mp4").write_text("I am no clip")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("photo", "says"),
+    [
+        pytest.param("none.jpg", "No such file", id="absent"),
+        pytest.param("empty.jpg", "empty", id="empty"),
+        pytest.param("text.jpg", "not a photo", id="text"),
+        pytest.param("cut.png", "damaged", id="truncated"),
+        pytest.param("dot.png", "too few", id="1x1"),
+        pytest.param("wall.png", "no face found", id="no face"),
+    ],
+)
+def test_a_photo_that_cannot_be_used_is_refused(device: Device, bad: Path, photo: str, says: str):
+    refuses(device.edge("enroll", "p-1", str(bad / photo)), 1, photo, says)
+    assert not (device.state / "gallery" / "current").exists()
+
+
+def test_a_group_photo_and_a_look_alike_are_refused(building: Device, media: Path, still: Path):
+    refuses(building.edge("enroll", "p-x", str(media / "multi_face.jpg")), 1, "5 faces found", "crop")
+    refuses(building.edge("enroll", "p-x", str(still)), 1, "'p-man' has nearly the same face", "--force")
+
+
+@pytest.mark.parametrize("subject", ["../x", "a\nb", "", "x" * 100])
+def test_a_hostile_subject_id_is_refused(device: Device, still: Path, subject: str):
+    done = device.edge("enroll", subject, str(still))
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("clip", "says"), [("none.mp4", "no such clip"), ("text.mp4", "cannot be decoded")])
+def test_a_clip_that_cannot_be_played_is_refused(device: Device, bad: Path, clip: str, says: str):
+    refuses(device.edge("replay", str(bad / clip), "--json"), 1, clip, says)
+
+
+def test_a_clip_without_faces_is_no_error(device: Device, bad: Path):
+    done = device.edge("replay", str(bad / "testcard.mp4"), "--json")
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        pytest.param(("bogus = 1",), "bogus: unknown key", id="unknown key"),
+        pytest.param(
+            ("decision.margin = nan",), "decision.margin: input should be a finite number", id="nan"
+        ),
+        pytest.param(('recognition.embedder = "yunet"',), "'yunet' is a detector", id="wrong kind"),
+        pytest.param(('recognition.embedder = "facenet"',), "no model named 'facenet'", id="unknown model"),
+        pytest.param(('models_dir = "/nonexistent"',), "edge models fetch", id="models not fetched"),
+        pytest.param(("mqtt.tls = true", 'mqtt.ca_file = "/none.pem"'), "mqtt.ca_file", id="absent ca"),
+        pytest.param(('state_dir = "/proc/edge"',), "state_dir", id="unwritable state"),
+    ],
+)
+def test_the_daemon_refuses_a_bad_configuration_with_one_line(
+    make_device: MakeDevice, settings: tuple[str, ...], says: str
+):
+    device = make_device(free_port(), enrolled=False)
+    config = device.write()
+    keys = {line.split("=")[0].strip() for line in settings}
+    lines = [line for line in config.read_text().splitlines() if line.split("=")[0].strip() not in keys]
+    config.write_text("\n".join([*lines, *settings]) + "\n")
+    refuses(edge("run", config=config), 78, says)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        pytest.param(lambda path: path.unlink(), "is not there; run: edge models fetch", id="missing"),
+        pytest.param(lambda path: path.write_bytes(b""), "not the pinned file", id="empty"),
+        pytest.param(
+            lambda path: path.write_bytes(path.read_bytes()[:-1] + b"x"), "not the pinned file", id="bit flip"
+        ),
+        pytest.param(lambda path: path.write_bytes(b"MZ" * 1000), "not the pinned file", id="foreign"),
+    ],
+)
+def test_the_daemon_refuses_a_bad_model_with_one_line(
+    make_device: MakeDevice, models_dir: Path, tmp_path: Path, spoil: Callable[[Path], object], says: str
+):
+    own = tmp_path / "models"
+    own.mkdir()
+    for name in ("yunet", "sface-int8"):
+        shutil.copy(models_dir / manifests.load(name).file, own)
+    spoil(own / manifests.load("sface-int8").file)
+    device = make_device(free_port(), enrolled=False)
+    device.models_dir = own
+    refuses(device.edge("run"), 78, "sface-int8", says)
