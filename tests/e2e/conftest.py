@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 
 from edge.config import load
@@ -35,7 +36,6 @@ def enrolled_state(tmp_path_factory: pytest.TempPathFactory, media: Path) -> Pat
 @pytest.fixture(scope="session")
 def still(tmp_path_factory: pytest.TempPathFactory, media: Path) -> Path:
     """A photo of the man who comes to the door in the clips."""
-    import cv2
 
     man: Photo = next(photos(media))
     path = tmp_path_factory.mktemp("photos") / "man.png"
