@@ -1,7 +1,7 @@
 """What the demo plays and what a door must say about it.
 
-Camera `front`: an empty door, the enrolled man comes, stands, goes, an empty door. Camera `side`: a
-stranger, an empty door, another stranger. 42 subjects are enrolled, one photo each.
+Camera `front`: an empty door, the enrolled man comes, stands, goes, an empty door. Camera `side`: an
+empty door, a stranger, an empty door, another stranger. 42 subjects are enrolled, one photo each.
 """
 
 from collections import Counter
@@ -18,7 +18,7 @@ from edge.types import Image, Subject
 
 CAMERAS = {
     "front": ("no_face.mp4", "noface_face.mov", "face_noface.mov", "no_face.mp4"),
-    "side": ("carphone_pristine.mp4", "no_face.mp4", "WolfgangLanger_Pexels.mp4"),
+    "side": ("no_face.mp4", "carphone_pristine.mp4", "no_face.mp4", "WolfgangLanger_Pexels.mp4"),
 }
 """Clips that each camera plays one after the other, at their own speed."""
 

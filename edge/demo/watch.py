@@ -50,11 +50,14 @@ class DemoResult:
     def summary(self) -> str:
         """Return the figures of the run in a few lines."""
         p50, p95 = np.percentile(self.latencies_ms, (50, 95)) if self.latencies_ms else (np.nan, np.nan)
-        fps = ", ".join(f"{name} {value:.0f}" for name, value in self.health.get("fps", {}).items())
+        counters, stages = self.health.get("counters", {}), self.health.get("stages_ms", {})
+        frames = ", ".join(f"{name} {counters.get(f'frames.{name}', 0)}" for name in scenario.CAMERAS)
+        loop_ms = stages.get("loop", {}).get("p50", np.nan)
         journal = "complete" if self.journal_complete else "INCOMPLETE"
         return (
             f"capture to decision  p50 {p50:.0f} ms, p95 {p95:.0f} ms\n"
-            f"frames per second    {fps or '-'} (the clips' own speed)\n"
+            f"frames               {frames}; one takes {loop_ms:.1f} ms (p50), room for "
+            f"{1e3 / loop_ms:.0f}/s\n"
             f"daemon's memory      {self.rss_mb:.0f} MB resident\n"
             f"journal              {journal}; exit code {self.exit_code}\n"
             + ("[green]everything as expected[/]" if self.as_expected else "[red]not as expected[/]")
@@ -138,5 +141,6 @@ class Watcher:
         took = f"{latency:.0f} ms after capture" if latency is not None else ""
         self._console.print(
             f"{event['captured_at'][11:23]} {camera:6} [{COLOURS.get(kind, 'white')}]{kind:11}[/] {who:16} "
-            f"{numbers:28} {took}"
+            f"{numbers:28} {took}",
+            soft_wrap=True,
         )
