@@ -1,7 +1,8 @@
 """Journal: which waiting row is sent next, and what the broker's answer means for it. Sends nothing.
 
 Rows leave in the order of their seq, some at a time. A row stays in the outbox until the broker has taken
-it over for somebody. A topic that is refused is held back and probed with one row now and then, so that it
+it over for somebody and has lived on for a moment: one that dies takes with it what it has not passed on,
+so what it accepted just before is sent again. A topic that is refused is held back and probed with one row now and then, so that it
 neither spins nor blocks the topics beside it.
 """
 
@@ -10,6 +11,7 @@ import random
 from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from itertools import islice
 
 from edge.metrics import Metrics
 from edge.mqtt.backoff import Backoff, Uniform
@@ -24,6 +26,13 @@ PAGE = 64
 
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
+
+SETTLE_S = 1.0
+"""How long the connection must outlast an acknowledgement before the row is forgotten.
+
+Of 300 rows sent while mosquitto was killed five times, it had acknowledged up to 12 within the last 3 ms
+that no subscriber ever saw.
+"""
 
 NO_SUBSCRIBER = 0x10
 """PUBACK reason "No matching subscribers": the broker has thrown the message away.
@@ -82,6 +91,7 @@ class Journal:
         self._uniform = uniform
         self._window = 0
         self._in_flight: dict[int, Row] = {}
+        self._settling: dict[int, float] = {}
         self._holds: dict[str, _Hold] = {}
         self._scan = _Scan()
 
@@ -89,13 +99,27 @@ class Journal:
         """Start from the oldest row: there is a connection."""
         self._window = min(WINDOW, receive_maximum)
         self._in_flight.clear()
+        self._settling.clear()
         self._holds.clear()
         self._rescan()
 
     def end(self) -> None:
-        """Stop: the connection is gone, and nothing that is in flight will be answered."""
+        """Stop: the connection is gone; what is in flight or was only just accepted will be sent again."""
         self._window = 0
         self._in_flight.clear()
+        self._settling.clear()
+
+    def settle(self, now_s: float) -> None:
+        """Forget rows that were accepted long enough before `now_s`."""
+        settled = []
+        for seq, due_s in self._settling.items():
+            if due_s > now_s:
+                break
+            settled.append(seq)
+        if settled:
+            self._outbox.done(*settled)
+            for seq in settled:
+                del self._settling[seq]
 
     def stored(self) -> None:
         """Note that there are new rows."""
@@ -119,12 +143,12 @@ class Journal:
         self._end_waits(now_s)
         if len(self._in_flight) >= self._window:
             return None
-        flying = {row.seq for row in self._in_flight.values()}
+        sent = {row.seq for row in self._in_flight.values()} | self._settling.keys()
         scan = self._scan
         while scan.page:
             row = scan.page.popleft()
             hold = self._holds.get(row.topic)
-            if row.seq in flying or (hold is not None and hold.stage != _Stage.DUE):
+            if row.seq in sent or (hold is not None and hold.stage != _Stage.DUE):
                 continue
             if hold is not None:
                 hold.stage = _Stage.PROBING
@@ -145,7 +169,7 @@ class Journal:
         if row is None:
             return False
         if reason == 0:
-            self._outbox.done(row.seq)
+            self._settling[row.seq] = now_s + SETTLE_S
             if self._holds.pop(row.topic, None) is not None:
                 log.info("journal accepted again", extra={"topic": row.topic})
                 self._rescan()
@@ -178,9 +202,10 @@ class Journal:
 
     @property
     def due_s(self) -> float | None:
-        """When the next held topic may be probed, or None."""
-        waiting = [hold.until_s for hold in self._holds.values() if hold.stage == _Stage.WAITING]
-        return min(waiting, default=None)
+        """When the next row is settled or the next held topic may be probed, or None."""
+        due_s = [hold.until_s for hold in self._holds.values() if hold.stage == _Stage.WAITING]
+        due_s.extend(islice(self._settling.values(), 1))
+        return min(due_s, default=None)
 
     def _hold(self, topic: str, reason: int, now_s: float) -> None:
         """Hold `topic` back; answers to what was in flight with the first refusal change nothing."""

@@ -4,7 +4,7 @@ from collections.abc import Callable
 import pytest
 
 from edge.metrics import Metrics
-from edge.mqtt.journal import PAGE, WINDOW, Journal
+from edge.mqtt.journal import PAGE, SETTLE_S, WINDOW, Journal
 from edge.mqtt.outbox import Outbox
 from edge.mqtt.rows import Changes, Pending
 from tests.mqtt.door import make_row
@@ -57,6 +57,10 @@ class Desk:
     def answer(self, seq: int, reason: int = 0, now_s: float = 0.0) -> None:
         assert self.journal.answered(self.flying.pop(seq), reason, now_s)
 
+    def depth(self, now_s: float) -> int:
+        self.journal.settle(now_s)
+        return self.outbox.counts().depth
+
 
 def test_rows_leave_in_order_and_no_more_than_the_window() -> None:
     desk = Desk(100)
@@ -84,7 +88,7 @@ def test_a_long_backlog_drains_page_by_page() -> None:
         arrived += sent
 
     assert arrived == list(range(1, 5 * PAGE + 8))
-    assert desk.outbox.counts().depth == 0
+    assert desk.depth(SETTLE_S) == 0
     assert desk.journal.idle
 
 
@@ -104,12 +108,41 @@ def test_what_was_in_flight_leaves_again_on_the_next_connection() -> None:
     desk.journal.begin(10)
     desk.send()
     desk.answer(2)
+    assert desk.depth(SETTLE_S) == 2
     lost = desk.flying[1]
     desk.journal.end()
     desk.journal.begin(10)
 
     assert desk.journal.answered(lost, 0, 0.0) is False
     assert desk.send() == [1, 3]
+
+
+def test_what_was_accepted_just_before_the_connection_broke_leaves_again() -> None:
+    desk = Desk(3)
+    desk.journal.begin(10)
+    desk.send()
+    desk.answer(1, now_s=0.0)
+    desk.answer(2, now_s=SETTLE_S)
+    assert desk.journal.due_s == SETTLE_S
+    assert desk.depth(SETTLE_S) == 2, "the first has settled"
+    desk.journal.end()
+    desk.journal.begin(10)
+
+    assert desk.send() == [2, 3]
+    assert desk.depth(10 * SETTLE_S) == 2
+
+
+def test_what_was_accepted_is_not_sent_again_while_it_settles() -> None:
+    desk = Desk(4, topic=lambda seq: "front" if seq <= 2 else "back")
+    desk.journal.begin(10)
+    desk.send()
+    desk.answer(3)
+    desk.answer(1, NO_SUBSCRIBER)
+    desk.answer(2, NO_SUBSCRIBER)
+
+    assert desk.send(1.0) == [1]
+    desk.answer(1, 0, now_s=1.0)
+    assert desk.send(1.0) == [2]
 
 
 def test_a_page_that_was_asked_on_an_old_connection_is_ignored() -> None:
@@ -152,7 +185,7 @@ def test_a_refused_row_stays_and_is_probed_with_growing_pauses(
     assert desk.send(3.2) == [1], "after twice the pause"
     desk.answer(1, 0, now_s=3.2)
     assert desk.send(3.2) == list(range(2, WINDOW + 2)), "the window opens again"
-    assert desk.outbox.counts().depth == 39
+    assert desk.depth(3.2 + SETTLE_S) == 39
     assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) == 1, "said once"
 
 
