@@ -62,6 +62,8 @@ class Pipeline:
         if recognizer is not self._recognizer:
             self._take_over(recognizer)
         self._tracks = self._follow(frame, recognizer)
+        if not self._tracks and not self._presence.visits:
+            return []
         for visit, track in self._presence.follow(self._tracks):
             if visit.wants_shot(track, frame.monotonic_s):
                 self._look(frame, visit, track, recognizer)
@@ -123,8 +125,10 @@ class Pipeline:
         evidence = visit.evidence
         if evidence is not None:
             with self._metrics.timed("match") as watch:
-                visit.latest = recognizer.identify(evidence)
+                match = recognizer.match(evidence)
             self._match_ms += watch.spent_ms
+            with self._metrics.timed("decide"):
+                visit.latest = recognizer.decide(match)
 
     def _take_over(self, recognizer: Recognizer) -> None:
         """Ask a gallery that has just arrived about everybody whom the old one did not recognise.

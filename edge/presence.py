@@ -208,9 +208,9 @@ class Presence:
         self._rule = rule
 
     @property
-    def visits(self) -> tuple[Visit, ...]:
+    def visits(self) -> list[Visit]:
         """The visits that have not ended, those that have just gone out of sight included."""
-        return tuple(self._visits)
+        return self._visits
 
     @property
     def undecided(self) -> bool:

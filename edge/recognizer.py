@@ -50,13 +50,17 @@ class Recognizer:
         """Find the two subjects closest to a probe."""
         return self.matcher.match(probe)
 
+    def decide(self, match: Match) -> Decision:
+        """Decide on a match: threshold, margin, and what else the rule demands."""
+        return self.rule.decide(match)
+
     def identify(self, probe: Probe) -> Decision:
         """Decide 1:N whose face a probe is.
 
         Raises:
             ModelMismatchError: The probe comes from another embedder than the gallery.
         """
-        return self.rule.decide(self.match(probe))
+        return self.decide(self.match(probe))
 
     def verify(self, first: Probe, second: Probe) -> float:
         """Return the 1:1 score of two probes, a cosine in [-1, 1]."""

@@ -81,6 +81,8 @@ class Tracker:
 
         A track that has just ended is returned one last time with `ended` set.
         """
+        if not detections and not self._states:
+            return []
         boxes: list[Box] = [tuple(detection.box.tolist()) for detection in detections]
         costs = [
             (cost, state_index, index)

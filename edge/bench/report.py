@@ -16,7 +16,7 @@ from edge.bench.startup import measure_start
 from edge.config import Settings
 from edge.download import Progress
 
-STAGES = ("decode", "gate", "detect", "track", "align", "embed", "match", "publish", "loop")
+STAGES = ("decode", "gate", "detect", "track", "align", "embed", "match", "decide", "loop")
 
 
 def run_bench(settings: Settings, *, rounds: int, progress: Progress) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from time import monotonic, sleep
 from typing import Any
 
 from edge.config import Settings
-from edge.demo.broker import embedded_broker
+from edge.demo.broker import VERSION, embedded_broker
 from edge.demo.device import daemon_process, enrol_all, write_config
 from edge.demo.media import media_dir
 from edge.download import Progress
@@ -31,7 +31,7 @@ def measure_start(settings: Settings, rounds: int, step: Progress) -> dict[str, 
     with tempfile.TemporaryDirectory(prefix="edge-bench-") as folder, embedded_broker() as port:
         work = Path(folder)
         clip = media_dir(settings) / "WolfgangLanger_Pexels.mp4"
-        config = write_config(work, settings, {"front": clip}, "127.0.0.1", port)
+        config = write_config(work, settings, {"front": clip}, "127.0.0.1", port, mqtt=VERSION)
         enrol_all(settings, work / "state", media_dir(settings), step)
         for number in range(rounds):
             ready, connected, memory = _start_once(config)

@@ -44,7 +44,9 @@ def enrol_all(settings: Settings, state_dir: Path, media: Path, step: Progress) 
     return gallery_store(settings).commit(enrolled(build_recognizer(settings), media, step)).size
 
 
-def write_config(work: Path, settings: Settings, sources: dict[str, Path], host: str, port: int) -> Path:
+def write_config(
+    work: Path, settings: Settings, sources: dict[str, Path], host: str, port: int, *, mqtt: str = "auto"
+) -> Path:
     """Write a configuration with state below `work` and a camera per source; returns its path."""
     lines = [
         f'site = "{SITE}"',
@@ -56,6 +58,7 @@ def write_config(work: Path, settings: Settings, sources: dict[str, Path], host:
         "[mqtt]",
         f"host = {json.dumps(host)}",
         f"port = {port}",
+        f'version = "{mqtt}"',
     ]
     for camera, source in sources.items():
         lines += [f"[cameras.{camera}]", f"source = {json.dumps(str(source))}"]

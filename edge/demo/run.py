@@ -12,7 +12,7 @@ from rich.console import Console
 
 from edge.config import Settings
 from edge.demo import scenario
-from edge.demo.broker import embedded_broker
+from edge.demo.broker import VERSION, embedded_broker
 from edge.demo.device import DEVICE, SITE, daemon_process, enrol_all, write_config
 from edge.demo.media import media_dir
 from edge.demo.watch import DemoResult, Watcher
@@ -46,7 +46,7 @@ def run_demo(settings: Settings, *, broker: str | None, console: Console, progre
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-demo-")))
         host, port = stack.enter_context(_broker(broker))
         folders = scenario.lay_out(media, work)
-        config = write_config(work, settings, folders, host, port)
+        config = write_config(work, settings, folders, host, port, mqtt="auto" if broker else VERSION)
         with progress("enrol") as step:
             enrolled = enrol_all(settings, work / "state", media, step)
         topics = Topics(SITE, DEVICE)

@@ -209,7 +209,7 @@ class CourierThread(threading.Thread):
         now_s = self._clock.monotonic()
         for seq in [seq for seq, decided in self._waiting.items() if decided.due_s <= now_s]:
             self._show(seq)
-        self._journal.settle(now_s)
+        self._journal.tick(now_s)
         self._outgoing.pump(now_s, journal=not self._farewell_said)
         return self._stopping is None or not self._finish(self._stopping, now_s)
 
@@ -293,7 +293,7 @@ class CourierThread(threading.Thread):
         quiet = not self._waiting and self._journal.idle and self._outgoing.idle
         if quiet or now_s >= stop.drain_until_s:
             self._farewell_said = True
-            self._journal.settle(math.inf)
+            self._journal.tick(math.inf)
             self._cameras.close(self._clock.now())
             self._outgoing.retain(self._topics.status, OFFLINE)
         return False

@@ -2,8 +2,8 @@
 
 Rows leave in the order of their seq, some at a time. A row stays in the outbox until the broker has taken
 it over for somebody and has lived on for a moment: one that dies takes with it what it has not passed on,
-so what it accepted just before is sent again. A topic that is refused is held back and probed with one row now and then, so that it
-neither spins nor blocks the topics beside it.
+so what it accepted just before is sent again. A topic that is refused is held back and probed with one row
+now and then, so that it neither spins nor blocks the topics beside it.
 """
 
 import logging
@@ -108,9 +108,11 @@ class Journal:
         self._window = 0
         self._in_flight.clear()
         self._settling.clear()
+        self._holds.clear()
 
-    def settle(self, now_s: float) -> None:
-        """Forget rows that were accepted long enough before `now_s`."""
+    def tick(self, now_s: float) -> None:
+        """Let time pass: forget rows that were accepted long enough ago, and let held topics be probed."""
+        self._end_waits(now_s)
         settled = []
         for seq, due_s in self._settling.items():
             if due_s > now_s:
@@ -138,17 +140,16 @@ class Journal:
 
     def next(self, now_s: float) -> Row | None:
         """Return the row to send now, or None while the window is full or nothing is at hand."""
-        if self._window == 0:
-            return None
         self._end_waits(now_s)
         if len(self._in_flight) >= self._window:
             return None
-        sent = {row.seq for row in self._in_flight.values()} | self._settling.keys()
+        flying = {row.seq for row in self._in_flight.values()}
         scan = self._scan
         while scan.page:
             row = scan.page.popleft()
             hold = self._holds.get(row.topic)
-            if row.seq in sent or (hold is not None and hold.stage != _Stage.DUE):
+            sent = row.seq in flying or row.seq in self._settling
+            if sent or (hold is not None and hold.stage != _Stage.DUE):
                 continue
             if hold is not None:
                 hold.stage = _Stage.PROBING

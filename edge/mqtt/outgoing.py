@@ -65,7 +65,8 @@ class Outgoing:
     @property
     def protocol(self) -> Protocol | None:
         """The protocol of the present connection, or None without one."""
-        return None if self._connected is None else self._connected.protocol
+        connected = self._connected  # another thread may ask while it changes
+        return None if connected is None else connected.protocol
 
     @property
     def idle(self) -> bool:

@@ -58,7 +58,7 @@ class Desk:
         assert self.journal.answered(self.flying.pop(seq), reason, now_s)
 
     def depth(self, now_s: float) -> int:
-        self.journal.settle(now_s)
+        self.journal.tick(now_s)
         return self.outbox.counts().depth
 
 
@@ -256,3 +256,18 @@ def test_it_is_idle_only_when_all_was_sent_and_answered() -> None:
     assert desk.journal.idle
     desk.journal.stored()
     assert not desk.journal.idle
+
+
+def test_nothing_is_due_that_cannot_be_done() -> None:
+    desk = Desk(4, topic=lambda seq: "front" if seq <= 2 else "back")
+    desk.journal.begin(2)
+    desk.send()
+    desk.answer(1, NO_SUBSCRIBER)
+    desk.send()
+    assert desk.journal.due_s == 1.0
+    desk.journal.tick(1.0)
+    assert desk.journal.due_s is None, "the window is full; an answer will wake us, not the clock"
+
+    desk.answer(2, NO_SUBSCRIBER)
+    desk.journal.end()
+    assert desk.journal.due_s is None, "without a connection there is nothing to wait for"

@@ -8,6 +8,7 @@ import pytest
 from edge.errors import OutboxDamagedError, OutboxError
 from edge.mqtt.outbox import Outbox
 from edge.mqtt.rows import Changes, Row
+from tests.mqtt.disk import small_disk
 from tests.mqtt.door import make_row
 
 AT = datetime(2026, 8, 1, 7, 31, 22, tzinfo=UTC)
@@ -259,6 +260,27 @@ def test_a_disk_that_takes_no_more_is_an_error_that_names_the_file(path: Path) -
     outbox.write(puts(make_row(2)))
     assert seqs(outbox) == [1, 2]
     outbox.close()
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_opening_on_a_full_disk_is_explained_and_harms_nothing(tmp_path: Path, existing: bool) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        path = disk.directory / "outbox.sqlite"
+        if existing:
+            outbox = open_outbox(path)
+            outbox.write(puts(make_row(1)))
+            outbox.close()
+        if disk.mounted:
+            disk.fill()
+        else:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, disk.limits[1]))
+        with pytest.raises(OutboxError, match=f"{path}: .*; (free some space|check the disk)"):
+            open_outbox(path)
+        disk.free()
+
+        outbox = open_outbox(path)
+        assert seqs(outbox) == ([1] if existing else [])
+        outbox.close()
 
 
 def test_a_device_without_a_disk_keeps_rows_in_memory() -> None:
