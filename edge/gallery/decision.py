@@ -40,7 +40,7 @@ class Calibration:
         Between two entries the logarithm of the rate is a straight line. Above the first rate the first
         threshold is returned, never a lower one. Below the last rate the line through the last decade of
         the table (all of it where it is shorter) is continued: impostor tails bend downwards on this scale
-        (FINDINGS 2: .068, .057, .050 per decade), so that the line lies above the true rate and the
+        (measured: .068, .057, .050 per decade), so that the line lies above the true rate and the
         threshold is rather too high. It is clipped to 1, which only the enrolled photo itself reaches.
         """
         at = bisect_left(self.fmr, -fmr, key=lambda rate: -rate)  # the first entry with a rate <= fmr
@@ -87,7 +87,7 @@ class DecisionRule:
         """Return the threshold in force, a cosine, while `gallery_size` subjects are searched.
 
         One stranger is compared with N subjects, so FPIR = 1 - (1 - FMR)^N, and FMR follows from the target.
-        An empty gallery has the threshold of one subject. Source: FINDINGS 2.
+        An empty gallery has the threshold of one subject.
         """
         if self.threshold is not None:
             return self.threshold

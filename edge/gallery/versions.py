@@ -6,7 +6,7 @@
     lock                            held by whoever changes anything here
 
 Knows nothing of what is in a version, and does not choose between versions; that is `store`'s business.
-Source of the steps of a safe write: FINDINGS 4, 0 torn of 2,461 reads.
+Measured: written this way 0 of 2,461 reads were torn, overwritten in place 15,964 of 15,969.
 """
 
 import errno

@@ -97,10 +97,8 @@ class Journal:
 
     def begin(self, receive_maximum: int) -> None:
         """Start from the oldest row: there is a connection."""
+        self.end()
         self._window = min(WINDOW, receive_maximum)
-        self._in_flight.clear()
-        self._settling.clear()
-        self._holds.clear()
         self._rescan()
 
     def end(self) -> None:

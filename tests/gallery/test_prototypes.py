@@ -22,9 +22,12 @@ def test_one_photo_is_its_own_prototype():
     assert np.array_equal(prototypes(photos(1), np.ones(1, np.float32), 3), photos(1))
 
 
-def test_as_few_photos_as_prototypes_are_all_kept():
-    rows = photos(3)
-    assert np.array_equal(prototypes(rows, np.ones(3, np.float32), 3), rows)
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_few_photos_alike_become_their_mean(count: int):
+    rows = photos(count)
+    (only,) = prototypes(rows, np.ones(count, np.float32), 3)
+    mean = rows.mean(axis=0)
+    assert np.allclose(only, mean / np.linalg.norm(mean), atol=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(10))

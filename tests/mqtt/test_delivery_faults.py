@@ -1,8 +1,10 @@
 import json
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -66,6 +68,55 @@ def test_nothing_is_lost_while_the_broker_is_killed_again_and_again(
     numbers = {json.loads(payload)["seq"] for payload in seen.on("/journal")}
     assert numbers == set(range(1, len(decided) + 1)), "no gap"
     assert door.courier.outbox_health().dropped == 0
+
+
+def packet_types(data: bytes) -> list[int]:
+    """Return the type of every whole MQTT packet in `data`."""
+    types, at = [], 0
+    while at < len(data):
+        length, shift, position = 0, 0, at + 1
+        while True:
+            length |= (data[position] & 0x7F) << shift
+            position, shift = position + 1, shift + 7
+            if data[position - 1] < 0x80:
+                break
+        types.append(data[at] >> 4)
+        at = position + length
+    return types
+
+
+def test_no_more_is_unanswered_than_the_broker_allows(open_door: OpenDoor) -> None:
+    publish, received = 3, b""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        door = open_door(server.getsockname()[1])
+        with server.accept()[0] as connection:
+            connection.recv(1024)
+            connection.sendall(bytes([0x20, 6, 0, 0, 3, 0x21, 0, 5]))  # CONNACK, Receive Maximum 5
+            wait_until(lambda: door.courier.connected)
+            door.publish(50)
+            connection.settimeout(0.5)
+            with suppress(TimeoutError):
+                while True:
+                    received += connection.recv(65536)
+        door.courier.stop(1)
+
+    assert packet_types(received).count(publish) == 5
+
+
+def test_live_events_that_queue_when_the_broker_dies_die_with_it(
+    mosquitto: Mosquitto, open_door: OpenDoor
+) -> None:
+    door = open_door(mosquitto.port)
+    wait_until(lambda: door.courier.connected)
+    mosquitto.freeze()
+    decided = door.publish(60)
+    wait_until(lambda: door.courier.outbox_health().depth == 60)
+    mosquitto.restart()
+    with subscriber(mosquitto.port) as seen:
+        seen.wait(lambda: journal(seen) == set(decided))
+
+        assert seen.on("/event") == []
+    assert door.metrics.counts()["live.missed"] >= 30
 
 
 def test_a_killed_door_delivers_what_it_said_was_durable(tmp_path: Path, open_door: OpenDoor) -> None:
