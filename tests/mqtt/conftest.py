@@ -12,6 +12,7 @@ import pytest
 from edge.mqtt.broker import Broker
 from tests.broker import Mosquitto, free_port, wait_until
 from tests.mqtt.door import Door
+from tests.mqtt.linking import Linking
 
 
 @pytest.fixture
@@ -53,3 +54,18 @@ def old_broker(tmp_path: Path) -> Iterator[int]:
         wait_until(answers, 20, "amqtt listens")
         yield port
         process.terminate()
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[..., Linking]]:
+    made: list[Linking] = []
+
+    def start(
+        port: int, *, host: str = "127.0.0.1", client_id: str = "edge.hq.door-03", **options: Any
+    ) -> Linking:
+        made.append(Linking(Broker(host, port, **{"backoff_max_s": 0.2, **options}), client_id))
+        return made[-1]
+
+    yield start
+    for linking in made:
+        assert linking.link.stop(10)

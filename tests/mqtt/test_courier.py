@@ -3,11 +3,9 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from edge.mqtt.outbox import Outbox
 from edge.mqtt.payloads import CameraInfoPayload, EventPayload, StatePayload
 from edge.types import EventType, FaceEvent
 from tests.broker import Mosquitto, Subscriber, subscriber, wait_until
@@ -129,66 +127,6 @@ def test_a_state_that_a_killed_process_left_is_cleared_at_start(
         seen.wait(lambda: not last_state(seen).present)
 
 
-def test_stopping_clears_takes_leave_and_leaves_nothing_undelivered(
-    mosquitto: Mosquitto, open_door: OpenDoor, tmp_path: Path
-) -> None:
-    with subscriber(mosquitto.port) as seen:
-        door = open_door(mosquitto.port)
-        door.courier.publish_camera_status("front", True, "")
-        wait_until(lambda: door.courier.connected)
-        ids = door.publish(40)
-        started_s = time.monotonic()
-        assert door.courier.stop(5.0)
-        assert time.monotonic() - started_s < 3.0
-        seen.wait(lambda: seen.on("door-03/status")[-1:] == [b"offline"])
-
-        assert [event.event_id for event in events(seen.on("/journal"))] == ids
-        assert last_state(seen) == StatePayload()
-        assert seen.on("/camera/front/status")[-1] == b"offline"
-        assert seen.seen[-1].topic == TOPICS.status, "the farewell is the last word"
-    left = Outbox.open(tmp_path / "outbox.sqlite", max_rows=100, now=lambda: make_event().captured_at)
-    assert left.counts().depth == 0
-    assert left.last_seq == 40
-    left.close()
-
-
-def test_stopping_with_a_backlog_that_nobody_takes_keeps_its_deadline(
-    mosquitto: Mosquitto, open_door: OpenDoor, tmp_path: Path
-) -> None:
-    door = open_door(mosquitto.port)
-    wait_until(lambda: door.courier.connected)
-    door.publish(500)
-    started_s = time.monotonic()
-
-    assert door.courier.stop(3.0)
-
-    assert time.monotonic() - started_s < 3.0
-    left = Outbox.open(tmp_path / "outbox.sqlite", max_rows=1000, now=lambda: make_event().captured_at)
-    assert left.counts().depth == 500
-    left.close()
-
-
-@pytest.mark.parametrize("frozen", [False, True], ids=["broker absent", "broker frozen"])
-def test_stopping_without_an_answering_broker_keeps_its_deadline(
-    mosquitto: Mosquitto, open_door: OpenDoor, tmp_path: Path, frozen: bool
-) -> None:
-    door = open_door(mosquitto.port)
-    wait_until(lambda: door.courier.connected)
-    if frozen:
-        mosquitto.freeze()
-    else:
-        mosquitto.kill()
-    door.publish(10)
-    started_s = time.monotonic()
-
-    door.courier.stop(2.0)
-
-    assert time.monotonic() - started_s < 3.0
-    left = Outbox.open(tmp_path / "outbox.sqlite", max_rows=1000, now=lambda: make_event().captured_at)
-    assert left.counts().depth == 10
-    left.close()
-
-
 def test_no_subscriber_keeps_the_row_until_there_is_one(
     mosquitto: Mosquitto, open_door: OpenDoor, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -257,112 +195,6 @@ def test_anonymous_doors_name_nobody_on_any_topic(mosquitto: Mosquitto, open_doo
     for message in seen.seen:
         assert b"Alice" not in message.payload, message.topic
         assert b"0.41" not in message.payload, message.topic
-
-
-def test_an_oversize_event_is_set_aside_and_blocks_nothing(
-    tmp_path: Path, open_door: OpenDoor, caplog: pytest.LogCaptureFixture
-) -> None:
-    broker = Mosquitto(tmp_path, lines=("allow_anonymous true", "max_packet_size 2000")).start()
-    try:
-        with subscriber(broker.port) as seen:
-            door = open_door(broker.port)
-            wait_until(lambda: door.courier.connected)
-            before = door.publish()
-            door.publish(visit="v" * 3000)
-            after = door.publish()
-            seen.wait(lambda: len(seen.on("/journal")) == 2)
-
-            assert [event.event_id for event in events(seen.on("/journal"))] == before + after
-            wait_until(lambda: door.courier.outbox_health().quarantined == 1)
-            assert "event set aside: the packet is too large" in caplog.text
-            assert door.courier.link_health().connects == 1
-    finally:
-        broker.stop()
-
-
-def test_a_denied_journal_keeps_its_rows_and_says_so_once(
-    tmp_path: Path, open_door: OpenDoor, caplog: pytest.LogCaptureFixture
-) -> None:
-    rules = tmp_path / "acl"
-    allowed = "topic read #\ntopic write edge/v1/hq/door-03/status\n"
-    rules.write_text(allowed)
-    broker = Mosquitto(tmp_path, lines=("allow_anonymous true", f"acl_file {rules}")).start()
-    try:
-        with subscriber(broker.port) as seen:
-            door = open_door(broker.port)
-            wait_until(lambda: door.courier.connected)
-            ids = door.publish(20)
-            wait_until(lambda: "journal refused" in caplog.text)
-            assert "the broker does not authorise it" in caplog.text
-            time.sleep(0.3)
-            assert caplog.text.count("journal refused") == 1
-            assert door.courier.outbox_health().depth == 20
-
-            rules.write_text("topic readwrite #\n")
-            assert broker.process is not None
-            broker.restart()
-            seen.wait(lambda: {event.event_id for event in events(seen.on("/journal"))} == set(ids))
-    finally:
-        broker.stop()
-
-
-def test_a_disk_that_stalls_does_not_keep_the_door_waiting(
-    mosquitto: Mosquitto, open_door: OpenDoor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_really = Outbox.write
-
-    def stalled(self: Outbox, *args: Any) -> int:
-        time.sleep(0.6)
-        return write_really(self, *args)
-
-    with subscriber(mosquitto.port) as seen:
-        door = open_door(mosquitto.port)
-        wait_until(lambda: door.courier.connected)
-        monkeypatch.setattr(Outbox, "write", stalled)
-        started_s = time.monotonic()
-        door.publish()
-        seen.wait(lambda: seen.on("/event"))
-        live_s = time.monotonic() - started_s
-        assert 0.09 < live_s < 0.4
-        assert seen.on("/journal") == [], "the journal waits for the disk"
-        seen.wait(lambda: seen.on("/journal"))
-        monkeypatch.undo()
-
-
-def test_an_event_that_cannot_be_encoded_costs_nothing_but_itself(
-    mosquitto: Mosquitto, open_door: OpenDoor, caplog: pytest.LogCaptureFixture
-) -> None:
-    with subscriber(mosquitto.port) as seen:
-        door = open_door(mosquitto.port)
-        door.publish(event_id="no id")
-        (good,) = door.publish()
-        seen.wait(lambda: seen.on("/journal"))
-
-    (arrived,) = events(seen.on("/journal"))
-    assert (arrived.event_id, arrived.seq) == (good, 1), "and no number"
-    assert "courier step failed" in caplog.text
-    assert door.metrics.counts()["courier.errors"] == 1
-
-
-def test_the_threads_show_that_they_make_progress(mosquitto: Mosquitto, open_door: OpenDoor) -> None:
-    door = open_door(mosquitto.port)
-    wait_until(lambda: door.courier.connected)
-
-    assert door.beats.late() == []
-    assert door.courier.link_health().protocol == "5"
-
-
-def test_a_device_without_a_disk_still_delivers(
-    mosquitto: Mosquitto, open_door: OpenDoor, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO)
-    with subscriber(mosquitto.port) as seen:
-        door = open_door(mosquitto.port, database=Outbox.in_memory(max_rows=100))
-        wait_until(lambda: door.courier.connected)
-        door.publish(3)
-        seen.wait(lambda: len(seen.on("/journal")) == 3 and len(seen.on("/event")) == 3)
-        assert door.courier.outbox_health().durable is False
-    assert {record.durable for record in caplog.records if record.message == "decision"} == {False}  # type: ignore[attr-defined]
 
 
 def test_every_camera_of_an_event_has_topics_of_its_own(mosquitto: Mosquitto, open_door: OpenDoor) -> None:

@@ -1,0 +1,32 @@
+"""The recipes that manifests name: from a parent's bytes and committed data to a model's bytes.
+
+Equal input gives equal bytes on every machine; the manifest pins their hash.
+"""
+
+from edge.errors import ModelError
+from edge.face.build.flip import flip_steep_slopes
+from edge.face.build.fp32 import write_fp32
+from edge.face.build.int8 import write_int8
+from edge.face.build.network import parse
+from edge.face.build.quantized import equalise, quantize
+from edge.face.build.statistics import read_statistics
+from edge.face.build.symbolic import free_input_size
+
+
+def run_recipe(name: str, parent: bytes, data: bytes) -> bytes:
+    """Build a model.
+
+    Raises:
+        ModelError: No such recipe, or it was not written for this parent or these data.
+    """
+    match name:
+        case "free-input-size":
+            return free_input_size(parent)
+        case "sface-fp32":
+            return write_fp32(flip_steep_slopes(parse(parent)), input_name="data", output_name="fc1")
+        case "sface-int8":
+            statistics = read_statistics(data)
+            quantized = quantize(equalise(parse(parent), statistics), statistics)
+            return write_int8(quantized, input_name="data", output_name="fc1")
+        case _:
+            raise ModelError(f"no recipe named {name!r}; install edge again")

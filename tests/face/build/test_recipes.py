@@ -1,0 +1,73 @@
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge.errors import ModelError
+from edge.face.build.impostors import thresholds
+from edge.face.build.recipes import run_recipe
+from edge.face.build.symbolic import free_input_size
+from edge.face.manifest import load, names
+from edge.face.weights import load_verified
+
+BUILT = [name for name in names() if load(name).build]
+
+BUILD = """
+import hashlib, sys
+from pathlib import Path
+from edge.face.build.recipes import run_recipe
+from edge.face.manifest import load
+from edge.face.weights import load_verified
+manifest = load(sys.argv[1])
+parent = load_verified(load(manifest.build.parent), Path(sys.argv[2]))
+data = (manifest.directory / manifest.build.data).read_bytes() if manifest.build.data else b""
+print(hashlib.sha256(run_recipe(manifest.build.recipe, parent, data)).hexdigest())
+"""
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_every_process_builds_the_pinned_bytes(models_dir: Path, name: str) -> None:
+    command = [sys.executable, "-c", BUILD, name, str(models_dir)]
+    # Without numpy's dispatch to newer instructions: what a plainer processor would compute.
+    plain = {**os.environ, "NPY_DISABLE_CPU_FEATURES": "AVX512F AVX512_SKX AVX2 FMA3", "PYTHONHASHSEED": "1"}
+    usual = {**os.environ, "PYTHONHASHSEED": "2"}
+    built = {
+        subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.strip()
+        for env in (plain, usual)
+    }
+    assert built == {load(name).sha256}
+
+
+def test_an_unknown_recipe_is_refused() -> None:
+    with pytest.raises(ModelError, match="no recipe named 'magic'"):
+        run_recipe("magic", b"", b"")
+
+
+def test_only_an_image_model_can_be_freed() -> None:
+    from edge.face.build.graph import GraphWriter, float_tensor
+
+    graph = GraphWriter()
+    graph.node("Relu", ["x"], "y")
+    with pytest.raises(ModelError, match="not exactly one image input"):
+        free_input_size(graph.finish([float_tensor("x", [1, 8])], [float_tensor("y", [1, 8])], name="t"))
+
+
+def test_the_quantized_model_is_small_and_pinned(models_dir: Path) -> None:
+    model = load_verified(load("sface-int8"), models_dir)
+    assert len(model) <= 11_000_000
+    assert hashlib.sha256(model).hexdigest() == load("sface-int8").sha256
+
+
+def test_false_match_rates_are_those_of_the_pairs() -> None:
+    random = np.random.default_rng(0)
+    vectors = random.normal(size=(400, 64)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    table = thresholds(vectors)
+    assert 1e-4 not in table, "79,800 pairs cannot say"
+    scores = (vectors @ vectors.T)[np.triu_indices(400, 1)]
+    for rate, threshold in table.items():
+        assert (scores >= threshold).mean() == pytest.approx(rate, rel=0.05)

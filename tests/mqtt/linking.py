@@ -1,0 +1,31 @@
+"""A link that runs, and what it reported."""
+
+import queue
+import time
+from typing import Any
+
+from edge.clock import SystemClock
+from edge.metrics import Metrics
+from edge.mqtt.broker import Broker, Will
+from edge.mqtt.link import LinkThread
+
+WILL = Will("edge/v1/hq/door-03/status", b"offline")
+
+
+class Linking:
+    """A running link and what it reported."""
+
+    def __init__(self, broker: Broker, client_id: str = "edge.hq.door-03") -> None:
+        self.inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.metrics = Metrics()
+        self.link = LinkThread(
+            self.inbox, broker, client_id=client_id, will=WILL, metrics=self.metrics, clock=SystemClock()
+        )
+        self.link.start()
+
+    def next(self, kind: type, timeout_s: float = 10.0) -> Any:
+        until_s = time.monotonic() + timeout_s
+        while True:
+            item = self.inbox.get(timeout=max(0.01, until_s - time.monotonic()))
+            if isinstance(item, kind):
+                return item
