@@ -3,6 +3,7 @@
 Everything below takes plain values; everything above takes what is built here.
 """
 
+import logging
 import queue
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +17,7 @@ from edge.camera.replay import ReplayCamera
 from edge.camera.sources import Camera, OpenCVCamera
 from edge.clock import Clock
 from edge.config import Settings
-from edge.errors import ConfigError
+from edge.errors import ConfigError, OutboxError
 from edge.eventids import uuid7
 from edge.face import manifest as manifests
 from edge.face.detector import Detector
@@ -42,6 +43,8 @@ from edge.pipeline import Pipeline
 from edge.presence import VisitRule
 from edge.recognizer import Recognizer
 from edge.types import ModelStamp
+
+log = logging.getLogger(__name__)
 
 READ_SHARE = 0.8
 """Share of the stall limit after which a read should give up by itself, before its thread is abandoned."""
@@ -203,7 +206,6 @@ def build_courier(settings: Settings, *, beats: Beats, metrics: Metrics, clock: 
 
     Raises:
         ConfigError: A certificate or the password file cannot be used.
-        OutboxError: The outbox cannot be opened.
     """
     values = settings.mqtt
     broker = Broker(
@@ -220,7 +222,7 @@ def build_courier(settings: Settings, *, beats: Beats, metrics: Metrics, clock: 
     inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
     will = Will(topics.status, b"offline")
     link = LinkThread(inbox, broker, client_id=topics.client_id, will=will, metrics=metrics, clock=clock)
-    outbox = Outbox.open(settings.outbox_path, max_rows=settings.outbox.max_rows, now=clock.now)
+    outbox = _outbox(settings, clock)
     writer = OutboxThread(outbox, inbox, beats=beats, metrics=metrics, clock=clock)
     encoder = EventEncoder(
         settings.site,
@@ -240,6 +242,15 @@ def build_courier(settings: Settings, *, beats: Beats, metrics: Metrics, clock: 
         metrics=metrics,
         clock=clock,
     )
+
+
+def _outbox(settings: Settings, clock: Clock) -> Outbox:
+    """Open the outbox; where the disk refuses, one in memory: the door goes on, and `health` says so."""
+    try:
+        return Outbox.open(settings.outbox_path, max_rows=settings.outbox.max_rows, now=clock.now)
+    except OutboxError as error:
+        log.error("events are kept in memory only: %s", error)
+        return Outbox.in_memory(max_rows=settings.outbox.max_rows)
 
 
 def _password(settings: Settings) -> str | None:

@@ -9,12 +9,12 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel, Field, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from edge.errors import ConfigError
+from edge.redact import without_credentials
 from edge.settings import (
     CameraSettings,
     CaptureSettings,
@@ -203,13 +203,11 @@ def explain(settings: BaseModel, prefix: str = "") -> Iterator[tuple[str, str, s
             for entry, table in value.items():
                 yield from explain(table, f"{key}.{entry}.")
         else:
-            shown = redact(value) if isinstance(value, str) else "unset" if value is None else str(value)
+            shown = (
+                without_credentials(value)
+                if isinstance(value, str)
+                else "unset"
+                if value is None
+                else str(value)
+            )
             yield key, shown, field.description or ""
-
-
-def redact(source: str) -> str:
-    """Return a source that is safe to show: no user, password or query of a URL."""
-    parts = urlsplit(source)
-    if not parts.scheme or not parts.netloc:
-        return source
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

@@ -4,7 +4,6 @@ Takes the newest frame of the camera that has waited longest, runs its pipeline,
 else (capture, disk, network, reload) happens elsewhere; a new recognizer arrives by one reference.
 """
 
-import logging
 import threading
 from collections.abc import Callable, Mapping
 
@@ -15,8 +14,7 @@ from edge.metrics import Metrics
 from edge.pipeline import Pipeline
 from edge.recognizer import Recognizer
 from edge.types import FaceEvent
-
-log = logging.getLogger(__name__)
+from edge.worker import WorkerThread
 
 Pipelines = Mapping[str, Pipeline]
 
@@ -27,11 +25,8 @@ BEAT_LIMIT_S = 10.0
 IDLE_S = 0.25
 """How long to wait for a frame before looking after visits at silent cameras."""
 
-MAX_FAILURES = 20
-"""Failed steps in a row after which the thread stops beating, so that the watchdog restarts the process."""
 
-
-class InferenceThread(threading.Thread):
+class InferenceThread(WorkerThread):
     """Runs until `stop`. `publish` gets every event at once and must not block."""
 
     def __init__(
@@ -45,16 +40,13 @@ class InferenceThread(threading.Thread):
         metrics: Metrics,
         clock: Clock,
     ) -> None:
-        super().__init__(name="inference", daemon=True)
+        super().__init__(BEAT, beat_limit_s=BEAT_LIMIT_S, beats=beats, metrics=metrics)
         self._frames = frames
         self._pipelines = pipelines
         self._next = (recognizer, pipelines)
         self._publish = publish
-        self._beats = beats
-        self._metrics = metrics
         self._clock = clock
         self._taken: dict[str, tuple[float, float]] = {}
-        self._failures = 0
         self._stopping = threading.Event()
 
     def swap(self, recognizer: Recognizer, pipelines: Pipelines | None = None) -> None:
@@ -67,25 +59,16 @@ class InferenceThread(threading.Thread):
         self.join(timeout_s)
         return not self.is_alive()
 
-    def run(self) -> None:
-        """Step until stopped, then let everybody leave."""
-        self._beats.register(BEAT, BEAT_LIMIT_S)
-        while not self._stopping.is_set():
-            try:
-                self._step()
-            except Exception:
-                self._failures += 1
-                self._metrics.count("inference.failures")
-                if self._failures in (1, MAX_FAILURES):
-                    log.exception("inference step failed (%d in a row)", self._failures)
-                self._stopping.wait(IDLE_S)
-            else:
-                self._failures = 0
-            if self._failures < MAX_FAILURES:
-                self._beats.beat(BEAT)
+    def turn(self) -> bool:
+        """Take one step; returns whether to go on."""
+        if not self._stopping.is_set():
+            self._step()
+        return not self._stopping.is_set()
+
+    def finish(self) -> None:
+        """Let everybody leave."""
         for pipeline in self._pipelines.values():
             self._hand_on(pipeline.flush(self._next[0]))
-        self._beats.forget(BEAT)
 
     def _step(self) -> None:
         frame = self._frames.take(IDLE_S)

@@ -24,6 +24,8 @@ LAYERS = [
         "settings",
         "memory",
         "instance",
+        "redact",
+        "worker",
     },
     {"config", "face", "gallery", "camera", "mqtt", "tracker", "presence", "annotate"},
     {"recognizer", "twin"},

@@ -4,7 +4,6 @@ The way to CSI cameras, which the wheels of OpenCV cannot open. Local configurat
 """
 
 import os
-import re
 import select
 import shlex
 import subprocess
@@ -18,6 +17,7 @@ import numpy as np
 from edge.camera.sources import as_bgr
 from edge.clock import Clock
 from edge.errors import CameraError
+from edge.redact import scrub
 from edge.types import Frame, Image
 
 CHUNK_BYTES = 1 << 16
@@ -52,7 +52,7 @@ class PipeCamera:
         self._pending = bytearray()
         self._said: deque[str] = deque(maxlen=1)
         self._number = 0
-        self.description = _scrub(shlex.join(command))
+        self.description = scrub(shlex.join(command))
 
     def open(self) -> None:
         """Start the program.
@@ -142,7 +142,7 @@ class PipeCamera:
         if chunk is None:
             raise CameraError(f"{self._command[0]}: wrote nothing for {self._read_timeout_s:.1f} s")
         if not chunk:
-            said = f": {_scrub(self._said[-1])}" if self._said else ""
+            said = f": {scrub(self._said[-1])}" if self._said else ""
             raise CameraError(f"{self._command[0]}: ended with code {process.wait()}{said}")
         self._pending += chunk
 
@@ -157,8 +157,3 @@ class PipeCamera:
                     self._said.append(text[:200])
         except (OSError, ValueError):
             return  # closed under us by `close`
-
-
-def _scrub(text: str) -> str:
-    """Remove the user and password of any URL in a text."""
-    return re.sub(r"(\w+://)[^\s/@]+@", r"\1", text)

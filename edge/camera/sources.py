@@ -8,13 +8,14 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
 
 from edge.clock import Clock
 from edge.errors import CameraError
+from edge.redact import without_credentials
 from edge.types import Frame, Image
 
 SCHEMES = ("rtsp", "rtsps", "http", "https")
@@ -44,14 +45,6 @@ class Camera(Protocol):
     def close(self) -> None:
         """Let go of the device; may be repeated."""
         ...
-
-
-def without_credentials(source: str) -> str:
-    """Return a source that is safe to show: no user, password, query or fragment of a URL."""
-    parts = urlsplit(source)
-    if not parts.scheme or not parts.netloc:
-        return source
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def open_capture(source: str, backend: int, options: Mapping[int, int]) -> cv2.VideoCapture:

@@ -15,6 +15,7 @@ from edge.daemon import Daemon
 from edge.memory import return_freed_memory
 from edge.mqtt.codec import json_schemas
 from edge.mqtt.topics import Topics
+from edge.redact import scrub, without_credentials
 
 SYSTEM_CONFIG = Path("/etc/edge/edge.toml")
 
@@ -58,7 +59,9 @@ def check(config_file: ConfigOption = None) -> None:
         f"{Topics(settings.site, settings.device).root}/"
     )
     for name, camera in settings.cameras.items():
-        source = config.redact(camera.source) if camera.source else " ".join(camera.command or ())
+        source = (
+            without_credentials(camera.source) if camera.source else scrub(" ".join(camera.command or ()))
+        )
         console.print(f"camera     {name}: {source}")
     if not settings.cameras:
         console.print("camera     none: add a table [cameras.front] with source or command")

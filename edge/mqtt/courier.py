@@ -8,7 +8,6 @@ not wait for a disk. This thread never waits for the disk or the network.
 import logging
 import math
 import queue
-import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -28,6 +27,7 @@ from edge.mqtt.rows import Pending, Row, Stored
 from edge.mqtt.topics import Topics
 from edge.mqtt.writer import OutboxThread
 from edge.types import EventType, FaceEvent
+from edge.worker import WorkerThread
 
 log = logging.getLogger(__name__)
 
@@ -36,9 +36,6 @@ BEAT_LIMIT_S = 10.0
 IDLE_S = 1.0
 MAX_BURST = 64
 """Items taken from the queue before what they call for is sent."""
-
-MAX_FAILURES = 20
-"""Failed steps in a row after which the thread stops beating, so that the watchdog restarts us."""
 
 DISK_PATIENCE_S = 0.1
 """How long a live event waits for its row to be on the disk."""
@@ -80,7 +77,7 @@ class _Stop:
     deadline_s: float
 
 
-class CourierThread(threading.Thread):
+class CourierThread(WorkerThread):
     """Starts and stops `link` and `outbox` with itself; both report to `inbox`.
 
     `cameras` are shown as offline and empty until something is heard of them.
@@ -99,14 +96,12 @@ class CourierThread(threading.Thread):
         metrics: Metrics,
         clock: Clock,
     ) -> None:
-        super().__init__(name="courier", daemon=True)
+        super().__init__(BEAT, beat_limit_s=BEAT_LIMIT_S, beats=beats, metrics=metrics)
         self._inbox = inbox
         self._link = link
         self._outbox = outbox
         self._encoder = encoder
         self._topics = topics
-        self._beats = beats
-        self._metrics = metrics
         self._clock = clock
         self._seq = outbox.last_seq
         self._journal = Journal(outbox, metrics)
@@ -115,7 +110,6 @@ class CourierThread(threading.Thread):
         self._cameras = CameraDocuments(topics, encoder.subject, self._outgoing.retain)
         self._stopping: _Stop | None = None
         self._farewell_said = False
-        self._failures = 0
         self._outgoing.retain(topics.status, ONLINE)
         for camera in cameras:
             self._cameras.status(camera, False, "starting", clock.now())
@@ -178,25 +172,7 @@ class CourierThread(threading.Thread):
         ended = [self._link.stop(left_s), self._outbox.stop(left_s), not self.is_alive()]
         return all(ended)
 
-    def run(self) -> None:
-        """Carry until stopped."""
-        self._beats.register(BEAT, BEAT_LIMIT_S)
-        going = True
-        while going:
-            try:
-                going = self._turn()
-            except Exception:
-                self._failures += 1
-                self._metrics.count("courier.errors")
-                if self._failures in (1, MAX_FAILURES):
-                    log.exception("courier step failed (%d in a row)", self._failures)
-            else:
-                self._failures = 0
-            if self._failures < MAX_FAILURES:
-                self._beats.beat(BEAT)
-        self._beats.forget(BEAT)
-
-    def _turn(self) -> bool:
+    def turn(self) -> bool:
         """Take what has arrived, send what may be sent; returns whether to go on."""
         try:
             item = self._inbox.get(timeout=self._pause_s())

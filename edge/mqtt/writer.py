@@ -7,7 +7,6 @@ business.
 
 import logging
 import queue
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from edge.health import Beats
 from edge.metrics import Metrics
 from edge.mqtt.outbox import Outbox, set_aside
 from edge.mqtt.rows import Changes, Pending, Row, Stored
+from edge.worker import WorkerThread
 
 log = logging.getLogger(__name__)
 
@@ -36,9 +36,6 @@ RETRY_S = 1.0
 
 MAX_UNSAVED = 1000
 """Rows kept in memory while the disk refuses: about a megabyte."""
-
-MAX_FAILURES = 20
-"""Unexpected errors in a row after which the thread stops beating, so that the watchdog restarts us."""
 
 _T = TypeVar("_T")
 
@@ -70,7 +67,7 @@ class _Stop:
 _Work = Row | _Done | _Quarantine | _Request | _Stop
 
 
-class OutboxThread(threading.Thread):
+class OutboxThread(WorkerThread):
     """Owns `outbox` from construction on, and closes it. Answers go to `answers`.
 
     Every method may be called from any thread and returns at once; what they ask for is done in their order.
@@ -85,18 +82,15 @@ class OutboxThread(threading.Thread):
         metrics: Metrics,
         clock: Clock,
     ) -> None:
-        super().__init__(name="outbox", daemon=True)
+        super().__init__(BEAT, beat_limit_s=BEAT_LIMIT_S, beats=beats, metrics=metrics)
         self._outbox: Outbox | None = outbox
         self._answers = answers
-        self._beats = beats
-        self._metrics = metrics
         self._clock = clock
         self._work: queue.SimpleQueue[_Work] = queue.SimpleQueue()
         self._path, self._max_rows = outbox.path, outbox.max_rows
         self._changes = Changes()
         self._untold: list[int] = []
         self._failing_since_s: float | None = None
-        self._failures = 0
         self.last_seq = outbox.last_seq
         """The highest seq given out before this thread began."""
         if outbox.set_aside is not None:
@@ -127,25 +121,7 @@ class OutboxThread(threading.Thread):
         self.join(timeout_s)
         return not self.is_alive()
 
-    def run(self) -> None:
-        """Work until stopped."""
-        self._beats.register(BEAT, BEAT_LIMIT_S)
-        going = True
-        while going:
-            try:
-                going = self._turn()
-            except Exception:
-                self._failures += 1
-                self._metrics.count("outbox.errors")
-                if self._failures in (1, MAX_FAILURES):
-                    log.exception("outbox step failed (%d in a row)", self._failures)
-            else:
-                self._failures = 0
-            if self._failures < MAX_FAILURES:
-                self._beats.beat(BEAT)
-        self._beats.forget(BEAT)
-
-    def _turn(self) -> bool:
+    def turn(self) -> bool:
         """Take what is queued, write it, answer; returns whether to go on."""
         requests, going = self._gather()
         self._flush()

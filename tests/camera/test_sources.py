@@ -11,9 +11,10 @@ import pytest
 
 from edge.camera.pipe import PipeCamera
 from edge.camera.replay import ReplayCamera
-from edge.camera.sources import Camera, OpenCVCamera, without_credentials
+from edge.camera.sources import Camera, OpenCVCamera
 from edge.clock import SystemClock
 from edge.errors import CameraError
+from edge.redact import without_credentials
 from edge.types import Frame
 from tests.streams import MjpegServer, SilentServer, jpeg, make_clip
 

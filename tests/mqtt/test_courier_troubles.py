@@ -163,8 +163,8 @@ def test_an_event_that_cannot_be_encoded_costs_nothing_but_itself(
 
     (arrived,) = events(seen.on("/journal"))
     assert (arrived.event_id, arrived.seq) == (good, 1), "and no number"
-    assert "courier step failed" in caplog.text
-    assert door.metrics.counts()["courier.errors"] == 1
+    assert "courier failed" in caplog.text
+    assert door.metrics.counts()["courier.failures"] == 1
 
 
 def test_the_threads_show_that_they_make_progress(mosquitto: Mosquitto, open_door: OpenDoor) -> None:

@@ -64,7 +64,7 @@ def test_statistics_survive_being_written(statistics: Statistics) -> None:
     "text", [b"", b"{}", b'{"source": "x", "layers": [], "fc": {"clip_percent": [0], "correction": [0]}}']
 )
 def test_damaged_statistics_are_refused(text: bytes) -> None:
-    with pytest.raises(ModelError, match="statistics: .*; install edge again"):
+    with pytest.raises(ModelError, match=r"statistics: .*; install edge again"):
         read_statistics(text)
 
 
@@ -75,7 +75,8 @@ def test_statistics_of_another_network_are_refused(statistics: Statistics) -> No
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "zero_point"), [(-1.28, 1.27, 128), (-1e-6, 2.55, 0), (-2.55, 1e-6, 255), (-0.5, 2.05, 50)]
+    ("low", "high", "zero_point"),
+    [(-1.28, 1.27, 128), (-1e-6, 2.55, 0), (-2.55, 1e-6, 255), (-0.5, 2.05, 50)],
 )
 def test_zero_is_always_a_step_of_a_scale(low: float, high: float, zero_point: int) -> None:
     scale = Scale.over(low, high)
