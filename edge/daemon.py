@@ -79,7 +79,7 @@ class Daemon:
         self._gallery_refused: int | None = None
 
     def run(self) -> None:
-        """Serve until `stop` or a signal.
+        """Serve until SIGTERM or SIGINT.
 
         Raises:
             ConfigError, ModelError: The daemon cannot start as configured.
@@ -100,14 +100,6 @@ class Daemon:
             self._loop(running)
             sd_notify("STOPPING=1")
             self._tell_health(running)
-
-    def stop(self) -> None:
-        """Ask the main loop to end; may be called from any thread."""
-        self._commands.put("stop")
-
-    def reload(self) -> None:
-        """Ask the main loop to read the configuration and the gallery anew; may be called from any thread."""
-        self._commands.put("reload")
 
     def _start(self, stack: ExitStack) -> _Running:
         """Build everything and start the threads; `stack` takes them down in reverse, capture first."""
@@ -249,7 +241,9 @@ class Daemon:
     def _tell_health(self, running: _Running) -> None:
         last_frame_s = {name: capture.last_frame_s for name, capture in running.captures.items()}
         courier = running.courier
-        health = self._vitals.health(last_frame_s, courier.outbox_health(), courier.link_health())
+        health = self._vitals.health(
+            last_frame_s, self._frames.replaced, courier.outbox_health(), courier.link_health()
+        )
         courier.publish_health(health)
 
     def _stop_courier(self, courier: CourierThread) -> None:
@@ -273,9 +267,6 @@ class Daemon:
     @contextmanager
     def _signals(self) -> Iterator[None]:
         """Turn SIGTERM and SIGINT into "stop" (a second one exits at once) and SIGHUP into "reload"."""
-        if threading.current_thread() is not threading.main_thread():
-            yield  # embedded, as in the demo: the host keeps its own signals
-            return
         stopping = False
 
         def on_stop(signum: int, _: FrameType | None) -> None:

@@ -13,7 +13,7 @@ from edge.metrics import Metrics
 from edge.presence import Presence, Visit, VisitRule
 from edge.recognizer import Recognizer
 from edge.tracker import Tracker
-from edge.types import Decision, EventType, FaceEvent, Frame, Latency, ModelStamp, Probe, Track
+from edge.types import Decision, EventType, FaceEvent, Frame, Latency, ModelStamp, Track
 
 NewId = Callable[[], str]
 
@@ -109,15 +109,14 @@ class Pipeline:
         if track.detection is None:
             return
         with self._metrics.timed("align"):
-            crop, quality = recognizer.assess(frame.image, track.detection)
-        if quality.refused is not None:
-            visit.refuse(quality, frame.monotonic_s)
-            self._metrics.count(f"shots.refused.{quality.refused}")
+            face = recognizer.align(frame.image, track.detection)
+        if face.quality.refused is not None:
+            visit.refuse(face.quality, frame.monotonic_s)
+            self._metrics.count(f"shots.refused.{face.quality.refused}")
             return
         with self._metrics.timed("embed") as watch:
-            embedding = recognizer.embed(crop)
+            probe = recognizer.embed(face)
         self._embed_ms += watch.spent_ms
-        probe = Probe(embedding, recognizer.embedder.model_id, quality)
         visit = self._presence.add(visit, probe, frame.monotonic_s)
         self._identify(visit, recognizer)
 

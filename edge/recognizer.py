@@ -12,7 +12,7 @@ from edge.face.quality import QualityGate
 from edge.gallery.decision import DecisionRule
 from edge.gallery.gallery import Gallery
 from edge.gallery.matcher import DenseMatcher
-from edge.types import Decision, Detection, FloatArray, Image, Match, ModelStamp, Probe, Quality
+from edge.types import AlignedFace, Decision, Detection, Image, Match, ModelStamp, Probe, Quality
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,21 +30,20 @@ class Recognizer:
         """Find the faces in a BGR image, best first."""
         return self.detector.detect(image)
 
-    def assess(self, image: Image, detection: Detection) -> tuple[Image, Quality]:
-        """Align one face and measure it: BGR uint8 (112, 112, 3) and its quality with the refusal, if any."""
+    def align(self, image: Image, detection: Detection) -> AlignedFace:
+        """Align one face and measure it; its quality says whether and why the shot is refused."""
         crop = self.embedder.align(image, detection.landmarks)
-        return crop, self.gate.measure(crop, detection, self.gate.refuse(detection, image.shape))
+        refused = self.gate.refuse(detection, image.shape)
+        return AlignedFace(crop, self.gate.measure(crop, detection, refused))
 
-    def embed(self, crop: Image) -> FloatArray:
-        """Embed an aligned face; float32 (D,), unit norm."""
-        return self.embedder.embed(crop)
+    def embed(self, face: AlignedFace) -> Probe:
+        """Embed an aligned face."""
+        return Probe(self.embedder.embed(face.image), self.embedder.model_id, face.quality)
 
     def encode(self, image: Image, detection: Detection) -> Probe | Quality:
         """Return the probe of one face, or the quality that says why the shot was refused."""
-        crop, quality = self.assess(image, detection)
-        if quality.refused is not None:
-            return quality
-        return Probe(self.embed(crop), self.embedder.model_id, quality)
+        face = self.align(image, detection)
+        return face.quality if face.quality.refused is not None else self.embed(face)
 
     def match(self, probe: Probe) -> Match:
         """Find the two subjects closest to a probe."""

@@ -50,9 +50,17 @@ class Vitals:
         self._frames: dict[str, int] = {}
 
     def health(
-        self, last_frame_s: Mapping[str, float | None], outbox: OutboxHealth, mqtt: LinkHealth
+        self,
+        last_frame_s: Mapping[str, float | None],
+        replaced: Mapping[str, int],
+        outbox: OutboxHealth,
+        mqtt: LinkHealth,
     ) -> HealthPayload:
-        """Return how the daemon runs; `last_frame_s` is when each camera delivered last (monotonic)."""
+        """Return how the daemon runs.
+
+        `last_frame_s` is when each camera delivered last (monotonic), `replaced` how many of its frames
+        were overtaken by a newer one before inference took them.
+        """
         now_s = self._clock.monotonic()
         counters = self._metrics.counts()
         frames = {camera: counters.get(f"frames.{camera}", 0) for camera in last_frame_s}
@@ -75,7 +83,7 @@ class Vitals:
                 for camera, at_s in last_frame_s.items()
             },
             stages_ms={name: Percentiles(**those) for name, those in self._metrics.percentiles_ms().items()},
-            counters=counters,
+            counters=counters | {f"frames.replaced.{name}": number for name, number in replaced.items()},
             outbox=outbox,
             mqtt=mqtt,
         )

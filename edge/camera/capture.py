@@ -5,6 +5,7 @@ used by a reader thread of its own, which is abandoned when it stalls. What fram
 """
 
 import logging
+import math
 import random
 import threading
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from edge.clock import Clock
 from edge.errors import CameraError
 from edge.health import Beats
 from edge.metrics import Metrics
+from edge.types import Frame
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +25,12 @@ BACKOFF_FIRST_S = 0.5
 BEAT_LIMIT_S = 10.0
 POLL_S = 0.1
 """How often the reader is looked after; a stall is noticed this much late at most."""
+
+STEADY_S = 5.0
+"""Back-off starts anew only for a camera that delivered this long, so that a flapping one is left alone."""
+
+OPEN_GRACE_S = 1.0
+"""A camera gives up opening by itself; its thread counts as hung only this much later."""
 
 STOP_S = 0.5
 """How long a reader may take to finish its frame and close its camera when the daemon stops."""
@@ -37,8 +45,12 @@ class _Reader:
 
     camera: Camera
     thread: threading.Thread | None = None
-    abandoned: threading.Event = field(default_factory=threading.Event)
+    delivery: threading.Lock = field(default_factory=threading.Lock)
+    """Held while a frame is handed over, so that nothing follows once `abandoned` is set."""
+    abandoned: bool = False
     progress_s: float = 0.0
+    delivering_s: float | None = None
+    """When its first frame came."""
     opened: bool = False
     frames: int = 0
     ended: str | None = None
@@ -77,7 +89,9 @@ class CaptureThread(threading.Thread):
         self._online: bool | None = None
         self._why = ""
         self.last_frame_s: float | None = None
+        self._ended = False
         self.finished = threading.Event()
+        """Set when a finite source has ended."""
 
     def stop(self, timeout_s: float) -> None:
         """End; a reader that hangs in native code is left behind."""
@@ -91,17 +105,18 @@ class CaptureThread(threading.Thread):
             while not self._stopping.is_set():
                 why = self._session()
                 if why is None:
-                    self._tell(False, "ended")
                     break
                 self._tell(False, why)
                 self._pause()
+            self._tell(False, "ended" if self._ended else "stopped")
         except Exception:
             self._metrics.count(f"camera.{self.camera}.failures")
             log.exception("capture ended by an error", extra={"camera": self.camera})
             self._tell(False, "internal error")
             return  # the beat is still expected: the watchdog restarts the process
         self._beats.forget(self.name)
-        self.finished.set()
+        if self._ended:
+            self.finished.set()
 
     def _session(self) -> str | None:
         """Run one camera until it fails (returns why), ends or is to be stopped (returns None)."""
@@ -125,27 +140,39 @@ class CaptureThread(threading.Thread):
             thread.join(POLL_S)
             if reader.frames != seen and reader.opened:
                 if reader.frames > 0:
-                    self._failures = 0
                     self._tell(True, reader.camera.description)
                 seen = reader.frames
+            now_s = self._clock.monotonic()
+            if reader.delivering_s is not None and now_s - reader.delivering_s >= STEADY_S:
+                self._failures = 0
             if not thread.is_alive():
+                self._ended = reader.finished
                 return None if reader.finished or self._stopping.is_set() else reader.ended or "reader ended"
             if self._stopping.is_set():
-                thread.join(STOP_S)
-                reader.abandoned.set()
-                return None
-            limit_s = self._stall_s if reader.opened else self._open_timeout_s
-            silent_s = self._clock.monotonic() - reader.progress_s
-            if silent_s >= limit_s:
                 self._abandon(reader)
+                thread.join(STOP_S)
+                return None
+            silent_s = now_s - reader.progress_s
+            if silent_s >= self._limit_s(reader):
+                self._abandon(reader)
+                self._hung.append(reader)
+                self._metrics.count(f"camera.{self.camera}.abandoned")
                 return f"no {'frame' if reader.opened else 'answer'} for {silent_s:.1f} s"
             self._beats.beat(self.name)
 
+    def _limit_s(self, reader: _Reader) -> float:
+        """Return how long a reader may be silent before it counts as hung."""
+        if not reader.opened:
+            return self._open_timeout_s + OPEN_GRACE_S
+        # A clip may have long pauses, or wait for its frames to be taken: it cannot stall.
+        return self._stall_s if reader.camera.live else math.inf
+
     def _abandon(self, reader: _Reader) -> None:
-        """Leave a reader alone: should it ever come back, it closes its camera and delivers nothing."""
-        reader.abandoned.set()
-        self._hung.append(reader)
-        self._metrics.count(f"camera.{self.camera}.abandoned")
+        """Leave a reader alone: when it comes back, it closes its camera and delivers nothing."""
+        reader.abandoned = True
+        with reader.delivery:
+            pass  # a frame that is being handed over was the last
+        reader.camera.interrupt()
 
     def _read(self, reader: _Reader) -> None:
         """The reader thread: open, read, hand over."""
@@ -153,17 +180,13 @@ class CaptureThread(threading.Thread):
         try:
             camera.open()
             reader.progress_s, reader.opened = self._clock.monotonic(), True
-            while not (reader.abandoned.is_set() or self._stopping.is_set()):
+            while not reader.abandoned:
                 frame = camera.read()
-                if reader.abandoned.is_set():
-                    return
                 if frame is None:
-                    reader.finished = True
+                    reader.finished = not reader.abandoned
                     return
-                self._frames.put(frame, wait=not camera.paced)
-                reader.progress_s = self._clock.monotonic()
-                reader.frames += 1
-                self.last_frame_s = reader.progress_s
+                while not (reader.abandoned or self._deliver(reader, frame)):
+                    pass  # its place is taken: look whether to go on, and wait again
         except CameraError as error:
             reader.ended = str(error)
         except Exception as error:
@@ -173,12 +196,24 @@ class CaptureThread(threading.Thread):
         finally:
             camera.close()
 
+    def _deliver(self, reader: _Reader, frame: Frame) -> bool:
+        """Hand a frame over, unless abandoned; False if its place is still taken."""
+        with reader.delivery:
+            if reader.abandoned:
+                return True
+            if not self._frames.put(frame, wait=not reader.camera.paced, timeout_s=POLL_S):
+                return False
+            reader.progress_s = self.last_frame_s = self._clock.monotonic()
+            reader.delivering_s = reader.delivering_s or reader.progress_s
+            reader.frames += 1
+            return True
+
     def _tell(self, online: bool, why: str) -> None:
         if (online, why) == (self._online, self._why):
             return
         if online != self._online:
             log.log(
-                logging.INFO if online or why == "ended" else logging.WARNING,
+                logging.INFO if online or why in ("ended", "stopped") else logging.WARNING,
                 "camera %s",
                 "online" if online else "offline",
                 extra={"camera": self.camera, "why": why},

@@ -17,21 +17,27 @@ class LatestFrames:
         self._replaced: dict[str, int] = {}
         self._closed = False
 
-    def put(self, frame: Frame, *, wait: bool = False) -> None:
+    def put(self, frame: Frame, *, wait: bool = False, timeout_s: float | None = None) -> bool:
         """Offer a frame; one of the same camera that is still untaken is replaced and counted.
 
-        With `wait` it is waited for instead. After `close` frames are dropped.
+        With `wait` it is waited for instead, at most `timeout_s`. After `close` frames are dropped.
+
+        Returns:
+            False if the place was still taken after `timeout_s`: the frame was not handed over.
         """
         with self._changed:
-            if wait:
-                self._changed.wait_for(lambda: self._closed or frame.camera not in self._frames)
+            if wait and not self._changed.wait_for(
+                lambda: self._closed or frame.camera not in self._frames, timeout_s
+            ):
+                return False
             if self._closed:
-                return
+                return True
             if frame.camera in self._frames:
                 self._replaced[frame.camera] = self._replaced.get(frame.camera, 0) + 1
                 # The new frame keeps the old one's turn, so that a fast camera never overtakes a slow one.
             self._frames[frame.camera] = frame
             self._changed.notify_all()
+            return True
 
     def take(self, timeout_s: float) -> Frame | None:
         """Take the frame of the camera that has waited longest, or None after `timeout_s` or `close`."""
@@ -42,12 +48,6 @@ class LatestFrames:
             frame = self._frames.pop(next(iter(self._frames)))
             self._changed.notify_all()
             return frame
-
-    def discard(self, camera: str) -> None:
-        """Forget the untaken frame of a camera that was removed."""
-        with self._changed:
-            self._frames.pop(camera, None)
-            self._changed.notify_all()
 
     @property
     def replaced(self) -> dict[str, int]:

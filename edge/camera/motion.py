@@ -5,8 +5,8 @@ import numpy as np
 
 from edge.types import Frame, Image
 
-QUARTER = 0.25
-"""Scale of the comparison. Nearest-neighbour: averaging 1080p would cost more than detection."""
+REDUCTION = 4
+"""Divisor of the compared frame's sides. Nearest-neighbour: averaging 1080p costs more than detection."""
 
 NOISE = 18
 """Grey levels by which a pixel may differ through sensor noise and compression alone."""
@@ -42,7 +42,9 @@ class MotionGate:
 
 
 def _reduce(image: Image) -> Image:
-    small = cv2.resize(image, None, fx=QUARTER, fy=QUARTER, interpolation=cv2.INTER_NEAREST)
+    height, width = image.shape[:2]
+    size = (max(1, width // REDUCTION), max(1, height // REDUCTION))
+    small = cv2.resize(image, size, interpolation=cv2.INTER_NEAREST)
     return np.asarray(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY), np.uint8)
 
 

@@ -4,11 +4,13 @@ The only file that opens a VideoCapture; replays get theirs from here. Reconnect
 business: a camera that fails raises and is thrown away.
 """
 
+import os
 import re
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import cv2
 import numpy as np
@@ -18,12 +20,19 @@ from edge.errors import CameraError
 from edge.redact import without_credentials
 from edge.types import Frame, Image
 
-SCHEMES = ("rtsp", "rtsps", "http", "https")
-"""Protocols of network cameras. Others (file, concat, subfile, pipe) could read files of this device."""
+SCHEMES = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
+"""Protocols of network cameras and their ports. Others (file, concat, subfile, pipe) could read files of this
+device. Source of the ports: IANA service names; RFC 7826, 22.1."""
+
+MJPG = cv2.VideoWriter.fourcc(*"MJPG")
+"""USB cameras send large frames at full speed only when compressed."""
+
+KNOCK_S = 1.0
+"""Longest wait for the plain connection that finds out why a stream did not open."""
 
 
 class Camera(Protocol):
-    """A source of frames. Used by one thread; `open` comes first, `close` may be called at any time."""
+    """A source of frames. One thread opens, reads and closes it; any other may only interrupt."""
 
     description: str
     """What it is, safe to log: no credentials."""
@@ -42,6 +51,10 @@ class Camera(Protocol):
         """Wait for the next frame; None at the end of a clip. Raises: CameraError."""
         ...
 
+    def interrupt(self) -> None:
+        """Ask `open` and `read` to give up soon; from any thread. Native code does not listen."""
+        ...
+
     def close(self) -> None:
         """Let go of the device; may be repeated."""
         ...
@@ -57,8 +70,16 @@ def open_capture(source: str, backend: int, options: Mapping[int, int]) -> cv2.V
     try:
         return cv2.VideoCapture(source, backend, flat)
     except cv2.error as error:
-        line = str(error).strip().splitlines()[0]
-        raise CameraError(f"{without_credentials(source)}: cannot be opened: {line}") from None
+        raise CameraError(f"{_shown(source)}: cannot be opened (OpenCV {error.code})") from None
+
+
+def read_capture(capture: cv2.VideoCapture) -> Image | None:
+    """Return the next frame as BGR, or None when there is none: ended, timed out, unplugged, undecodable."""
+    try:
+        got, image = capture.read()
+    except cv2.error:
+        return None
+    return as_bgr(image) if got and image is not None and image.size else None
 
 
 class OpenCVCamera:
@@ -85,23 +106,20 @@ class OpenCVCamera:
         """Describe a camera; nothing is opened yet.
 
         Raises:
-            CameraError: The source is neither a device nor a URL of an allowed protocol.
+            CameraError: The source is neither a device nor a URL of an allowed protocol, or badly written.
         """
         self._name, self._source, self._clock = name, source, clock
         self._timeouts_s = (open_timeout_s, read_timeout_s)
-        self._wishes = {
+        self._wishes = {  # in this order: the format decides which sizes there are
+            cv2.CAP_PROP_FOURCC: MJPG if width else None,
             cv2.CAP_PROP_FRAME_WIDTH: width,
             cv2.CAP_PROP_FRAME_HEIGHT: height,
             cv2.CAP_PROP_FPS: fps,
         }
         self._capture: cv2.VideoCapture | None = None
         self._number = 0
-        self.description = without_credentials(source)
-        self._is_device = bool(re.fullmatch(r"/dev/[A-Za-z0-9_./-]+", source))
-        if not self._is_device and urlsplit(source).scheme not in SCHEMES:
-            raise CameraError(
-                f"{self.description}: not a camera; use /dev/videoN, or a URL of {', '.join(SCHEMES)}"
-            )
+        self.description = _shown(source)
+        self._url = None if re.fullmatch(r"/dev/[\w./:-]+", source, re.ASCII) else _parse(source)
 
     def open(self) -> None:
         """Connect.
@@ -109,29 +127,42 @@ class OpenCVCamera:
         Raises:
             CameraError: The device is absent, or the stream cannot be reached or is no video.
         """
-        if self._is_device:
-            if not Path(self._source).exists():
-                raise CameraError(f"{self._source}: no such device; is the camera plugged in?")
-            capture = open_capture(self._source, cv2.CAP_V4L2, {})
-        else:
-            open_ms, read_ms = (round(limit_s * 1000) for limit_s in self._timeouts_s)
-            options = {
-                cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: open_ms,
-                cv2.CAP_PROP_READ_TIMEOUT_MSEC: read_ms,
-                cv2.CAP_PROP_N_THREADS: 1,
-            }
-            capture = open_capture(self._source, cv2.CAP_FFMPEG, options)
+        self._capture = self._open_device() if self._url is None else self._open_stream(self._url)
+
+    def _open_device(self) -> cv2.VideoCapture:
+        try:
+            Path(self._source).stat()
+        except OSError:
+            raise CameraError(f"{self._source}: no such device; is the camera plugged in?") from None
+        if not os.access(self._source, os.R_OK | os.W_OK):
+            raise CameraError(f"{self._source}: no permission; add the service's user to the group video")
+        capture = open_capture(self._source, cv2.CAP_V4L2, {})
         if not capture.isOpened():
             capture.release()
             raise CameraError(
-                f"{self.description}: cannot be opened as a camera: not reachable, or not a video"
+                f"{self._source}: cannot be opened: not a video device, or used by another program"
             )
-        if self._is_device:
-            capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
-            for key, value in self._wishes.items():
-                if value is not None:
-                    capture.set(key, value)
-        self._capture = capture
+        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+        for key, value in self._wishes.items():
+            if value is not None:
+                capture.set(key, value)
+        return capture
+
+    def _open_stream(self, url: SplitResult) -> cv2.VideoCapture:
+        open_s, read_s = self._timeouts_s
+        options = {
+            cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: round(open_s * 1000),
+            cv2.CAP_PROP_READ_TIMEOUT_MSEC: round(read_s * 1000),
+            cv2.CAP_PROP_N_THREADS: 1,
+        }
+        started_s = self._clock.monotonic()
+        capture = open_capture(self._source, cv2.CAP_FFMPEG, options)
+        if capture.isOpened():
+            return capture
+        capture.release()
+        left_s = open_s - (self._clock.monotonic() - started_s)
+        why = _knock(url, min(left_s, KNOCK_S)) if left_s > 0 else f"no video within {open_s:g} s"
+        raise CameraError(f"{self.description}: cannot be opened: {why}")
 
     def read(self) -> Frame | None:
         """Wait for the next frame.
@@ -141,18 +172,68 @@ class OpenCVCamera:
         """
         if self._capture is None:
             raise CameraError(f"{self.description}: not open")
-        got, image = self._capture.read()
-        if not got or image is None:
-            raise CameraError(f"{self.description}: gave no frame: unplugged, ended or silent")
-        frame = Frame(self._name, as_bgr(image), self._clock.now(), self._clock.monotonic(), self._number)
+        started_s = self._clock.monotonic()
+        image = read_capture(self._capture)
+        now_s = self._clock.monotonic()
+        if image is None:
+            raise CameraError(
+                f"{self.description}: gave no frame for {now_s - started_s:.1f} s: unplugged, ended or silent"
+            )
+        frame = Frame(self._name, image, self._clock.now(), now_s, self._number)
         self._number += 1
         return frame
+
+    def interrupt(self) -> None:
+        """Do nothing: a VideoCapture cannot be interrupted, and released under a reader it crashes."""
 
     def close(self) -> None:
         """Let go of the device."""
         capture, self._capture = self._capture, None
         if capture is not None:
             capture.release()
+
+
+def _shown(source: str) -> str:
+    """Return a source that is safe to show.
+
+    Passwords hold characters that nobody escaped: where that leaves in doubt what is host and what is
+    password, only the scheme is shown.
+    """
+    try:
+        url = urlsplit(source)
+        _ = url.port  # ValueError: "user:pass", where a "/", "?" or "#" cut off the "@" and the host
+        doubtful = "@" in url.path + url.query + url.fragment or (url.scheme in SCHEMES and not url.netloc)
+    except ValueError:
+        doubtful = True
+    return f"{source.partition(':')[0]}://***" if doubtful else without_credentials(source)
+
+
+def _parse(source: str) -> SplitResult:
+    shown = _shown(source)
+    try:
+        url = urlsplit(source)
+        known, usable = url.scheme in SCHEMES, bool(url.hostname) and url.port != 0
+    except ValueError:
+        known, usable = source.partition(":")[0].lower() in SCHEMES, False
+    if not known:
+        raise CameraError(f"{shown}: not a camera; use /dev/videoN, or a URL of {', '.join(SCHEMES)}")
+    if not usable:
+        raise CameraError(f"{shown}: not a URL; write / ? # @ : in a user or password as %2F %3F %23 %40 %3A")
+    return url
+
+
+def _knock(url: SplitResult, timeout_s: float) -> str:
+    """Say why a stream did not open, from what a plain connection to its server meets."""
+    address = (url.hostname, url.port or SCHEMES[url.scheme])
+    try:
+        socket.create_connection(address, timeout_s).close()
+    except socket.gaierror:
+        return "not reachable: no such host; check the name and the network"
+    except TimeoutError:
+        return "not reachable: no answer; is it switched on?"
+    except OSError as error:
+        return f"not reachable: {error.strerror}"
+    return "the server answers, but gives no video; check path, user and password"
 
 
 def as_bgr(image: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> Image:

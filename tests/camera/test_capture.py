@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edge.camera.capture import MAX_ABANDONED, CaptureThread
@@ -18,7 +19,7 @@ from edge.errors import CameraError
 from edge.health import Beats
 from edge.metrics import Metrics
 from edge.types import Frame
-from tests.streams import MjpegServer, SilentServer, free_port, make_clip
+from tests.streams import MjpegServer, SilentServer, free_port, jpeg, make_clip
 
 CLOCK = SystemClock()
 
@@ -95,8 +96,42 @@ class HungCamera:
         self._release.wait(30)
         raise CameraError("came back")
 
+    def interrupt(self) -> None:
+        pass  # native code does not listen
+
     def close(self) -> None:
         self._closed.append("closed")
+
+
+class CountingCamera:
+    """A finite source that is not paced; each further instance numbers its frames from the next hundred."""
+
+    live = False
+    paced = False
+    description = "counting"
+
+    def __init__(self, made: list["CountingCamera"], *, pause: threading.Event | None = None) -> None:
+        self._number = 100 * len(made)
+        self._pause = pause
+        self.closed = threading.Event()
+        made.append(self)
+
+    def open(self) -> None:
+        pass
+
+    def read(self) -> Frame | None:
+        if self._pause is not None:
+            self._pause.wait(30)
+        frame = Frame("front", np.zeros((2, 2, 3), np.uint8), CLOCK.now(), CLOCK.monotonic(), self._number)
+        self._number += 1
+        return frame
+
+    def interrupt(self) -> None:
+        if self._pause is not None:
+            self._pause.set()
+
+    def close(self) -> None:
+        self.closed.set()
 
 
 def http(port: int) -> Callable[[], Camera]:
@@ -194,3 +229,138 @@ def test_a_camera_in_back_off_still_beats(rig: Rig):
     rig.start(http(free_port()))
     rig.until(lambda: rig.metrics.counts().get("camera.front.retries", 0) >= 3)
     assert rig.beats.late() == []
+
+
+def test_a_replay_is_not_started_anew_when_its_frames_are_taken_late(rig: Rig):
+    made: list[CountingCamera] = []
+    rig.start(lambda: CountingCamera(made), stall_s=0.5)
+    rig.take(3)
+    time.sleep(1.2)
+    assert [frame.number for frame in rig.take(4)] == [3, 4, 5, 6]
+    assert len(made) == 1
+    assert "camera.front.abandoned" not in rig.metrics.counts()
+
+
+def test_a_replay_that_pauses_longer_than_a_stall_goes_on(rig: Rig, tmp_path: Path):
+    for i in range(2):
+        (tmp_path / f"{i}.jpg").write_bytes(jpeg(50))
+    rig.start(lambda: ReplayCamera("front", tmp_path, clock=CLOCK, fps=0.8), stall_s=0.5)
+    assert [frame.number for frame in rig.take(2)] == [0, 1]
+    rig.until(lambda: rig.online is False)
+    assert rig.statuses[-1] == (False, "ended")
+
+
+def test_a_stopped_replay_leaves_nothing_behind(rig: Rig):
+    made: list[CountingCamera] = []
+    thread = rig.start(lambda: CountingCamera(made))
+    rig.take(1)
+    rig.until(lambda: thread.last_frame_s is not None)
+    started_s = time.monotonic()
+    thread.stop(2.0)
+    assert time.monotonic() - started_s < 1.0
+    assert made[0].closed.wait(1), "a reader that waits for its place has to let go"
+    rig.take(1)  # the one that was in its place
+    time.sleep(0.2)
+    assert rig.frames.take(0) is None, "a camera that was removed delivers nothing"
+    assert rig.statuses[-1] == (False, "stopped")
+    assert not thread.finished.is_set()
+
+
+def test_a_reader_that_wakes_late_delivers_nothing(rig: Rig):
+    release, made = threading.Event(), []
+
+    class Late(CountingCamera):
+        live = True
+
+        def interrupt(self) -> None:
+            pass
+
+    rig.start(lambda: Late(made, pause=release if not made else None), stall_s=0.5)
+    numbers = {frame.number for frame in rig.take(5)}
+    release.set()
+    assert made[0].closed.wait(2)
+    numbers |= {frame.number for frame in rig.take(5)}
+    assert min(numbers) >= 100, "the first camera hung in its first read"
+
+
+def test_a_waiting_camera_is_interrupted_by_stop(rig: Rig):
+    made: list[CountingCamera] = []
+    thread = rig.start(lambda: CountingCamera(made, pause=threading.Event()))
+    rig.until(lambda: bool(made))
+    thread.stop(2.0)
+    assert made[0].closed.wait(1)
+
+
+def test_a_camera_that_gives_up_opening_by_itself_is_not_called_hung(rig: Rig):
+    with SilentServer() as server:
+        rig.start(http(server.port))
+        rig.until(lambda: rig.metrics.counts().get("camera.front.retries", 0) >= 3, within_s=10)
+    assert "camera.front.abandoned" not in rig.metrics.counts()
+    assert "no video within 1 s" in rig.statuses[0][1]
+
+
+def test_a_camera_that_flaps_is_left_alone_longer_and_longer(rig: Rig):
+    class Flapping(CountingCamera):
+        live = True
+
+        def read(self) -> Frame | None:
+            if self._number % 100 == 1:
+                raise CameraError("unplugged")
+            return super().read()
+
+    made: list[CountingCamera] = []
+    started: list[float] = []
+
+    def factory() -> Camera:
+        started.append(time.monotonic())
+        return Flapping(made)
+
+    thread = CaptureThread(
+        factory,
+        rig.frames,
+        name="front",
+        stall_s=1.0,
+        open_timeout_s=1.0,
+        backoff_max_s=30.0,
+        beats=rig.beats,
+        metrics=rig.metrics,
+        clock=CLOCK,
+        on_status=lambda camera, online, why: rig.statuses.append((online, why)),
+        jitter=lambda: 0.2,
+    )
+    rig.threads.append(thread)
+    thread.start()
+    rig.take(5, within_s=8)
+    pauses = np.diff(started)[:4]
+    assert np.all(pauses[1:] > 1.3 * pauses[:-1]), pauses
+
+
+def test_an_error_in_a_camera_is_counted_and_the_camera_replaced(rig: Rig, caplog: pytest.LogCaptureFixture):
+    class Broken(CountingCamera):
+        def read(self) -> Frame | None:
+            if self._number == 2:
+                raise ZeroDivisionError
+            return super().read()
+
+    made: list[CountingCamera] = []
+    rig.start(lambda: Broken(made))
+    assert [frame.number for frame in rig.take(3)] == [0, 1, 100]
+    assert rig.metrics.counts()["camera.front.failures"] == 1
+    assert made[0].closed.is_set()
+    assert any("internal error: ZeroDivisionError" in why for _, why in rig.statuses)
+
+
+def test_a_hung_program_is_killed_when_the_camera_is_stopped(rig: Rig):
+    made: list[PipeCamera] = []
+
+    def factory() -> Camera:
+        made.append(
+            PipeCamera("front", ("sleep", "60"), clock=CLOCK, read_timeout_s=1.0, open_timeout_s=30.0)
+        )
+        return made[-1]
+
+    thread = rig.start(factory)
+    rig.until(lambda: bool(made) and made[0]._process is not None)
+    process = made[0]._process
+    thread.stop(2.0)
+    assert process.wait(1) == -9

@@ -67,8 +67,11 @@ def test_close_wakes_takers_and_waiting_players():
     assert frames.take(5) is None
 
 
-def test_a_removed_camera_leaves_no_frame_behind():
+def test_a_player_that_waits_no_longer_keeps_its_frame():
     frames = LatestFrames()
-    frames.put(frame("front", 0))
-    frames.discard("front")
-    assert frames.take(0) is None
+    assert frames.put(frame("clip", 0), wait=True, timeout_s=0.05)
+    assert not frames.put(frame("clip", 1), wait=True, timeout_s=0.05)
+    assert frames.take(0).number == 0
+    assert frames.put(frame("clip", 1), wait=True, timeout_s=0.05)
+    assert frames.take(0).number == 1
+    assert frames.replaced == {}

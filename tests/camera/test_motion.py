@@ -54,3 +54,11 @@ def test_a_still_scene_is_looked_at_again_regularly(gate: MotionGate):
 
 def test_another_resolution_passes(gate: MotionGate):
     assert gate.passes(frame(SCENE[:240, :320], 0.1))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (2, 4000)])
+def test_no_size_is_too_small(shape: tuple[int, int]):
+    tiny, gate = np.zeros((*shape, 3), np.uint8), MotionGate()
+    assert gate.passes(frame(tiny, 0.0))
+    assert not gate.passes(frame(tiny, 0.1))
+    assert gate.passes(frame(tiny + 255, 0.2))

@@ -1,54 +1,30 @@
-"""Cameras that work, and cameras that do not: each failure is one clear line without credentials."""
+"""Network cameras and devices: those that fail say why in one line without credentials."""
 
+import contextlib
+import itertools
+import logging
+import os
+import re
+import subprocess
 import sys
 import time
-from itertools import pairwise
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 
-from edge.camera.pipe import PipeCamera
-from edge.camera.replay import ReplayCamera
-from edge.camera.sources import Camera, OpenCVCamera
+from edge.camera.sources import OpenCVCamera
 from edge.clock import SystemClock
 from edge.errors import CameraError
-from edge.redact import without_credentials
-from edge.types import Frame
-from tests.streams import MjpegServer, SilentServer, jpeg, make_clip
+from tests.camera.player import play
+from tests.camera.servers import RtspServer, http_answer
+from tests.streams import MjpegServer, SilentServer, free_port, make_clip
 
 CLOCK = SystemClock()
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def network(url: str, *, open_s: float = 2.0, read_s: float = 1.0) -> OpenCVCamera:
     return OpenCVCamera("front", url, clock=CLOCK, open_timeout_s=open_s, read_timeout_s=read_s)
-
-
-def pipe(*command: str, size: tuple[int, int] | None = None, read_s: float = 2.0) -> PipeCamera:
-    return PipeCamera("front", command, clock=CLOCK, read_timeout_s=read_s, size=size)
-
-
-def replay(path: Path, *, realtime: bool = False, **options: object) -> ReplayCamera:
-    return ReplayCamera("clip", path, clock=CLOCK, realtime=realtime, **options)
-
-
-def play(camera: Camera, limit: int = 10_000) -> list[Frame]:
-    camera.open()
-    try:
-        frames = []
-        while len(frames) < limit and (frame := camera.read()) is not None:
-            frames.append(frame)
-        return frames
-    finally:
-        camera.close()
-
-
-def python(code: str) -> tuple[str, ...]:
-    return (sys.executable, "-c", code)
-
-
-# Network and device
 
 
 def test_an_http_camera_delivers_numbered_frames():
@@ -56,24 +32,50 @@ def test_an_http_camera_delivers_numbered_frames():
         frames = play(network(server.url), 5)
     assert [frame.number for frame in frames] == [0, 1, 2, 3, 4]
     assert frames[0].image.shape == (120, 160, 3)
-    assert all(a.monotonic_s <= b.monotonic_s for a, b in pairwise(frames))
+    assert all(a.monotonic_s <= b.monotonic_s for a, b in itertools.pairwise(frames))
 
 
-def test_a_camera_that_accepts_and_says_nothing_is_given_up_in_time():
+def test_an_rtsp_camera_delivers_with_its_login(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.DEBUG)
+    with RtspServer(tmp_path, login="user:secret") as server:
+        camera = network(f"rtsp://user:secret@127.0.0.1:{server.port}/live?key=secret", open_s=8.0)
+        frames = play(camera, 10)
+    assert [frame.number for frame in frames] == list(range(10))
+    assert frames[0].image.shape == (240, 320, 3)
+    assert frames[0].image.std() > 50, "the test picture is colourful"
+    assert all(transport.startswith("RTP/AVP/TCP") for transport in server.transports)
+    assert camera.description == f"rtsp://127.0.0.1:{server.port}/live"
+    assert "secret" not in caplog.text
+
+
+def test_an_rtsp_camera_with_a_wrong_login_is_named(tmp_path: Path):
+    with RtspServer(tmp_path, login="user:other") as server:
+        with pytest.raises(CameraError, match="gives no video; check path, user and password") as caught:
+            play(network(f"rtsp://user:secret@127.0.0.1:{server.port}/live", open_s=8.0))
+    assert "secret" not in str(caught.value)
+
+
+def test_an_rtsp_camera_that_stalls_is_given_up_in_time(tmp_path: Path):
+    with RtspServer(tmp_path, stall_after=60) as server:
+        camera = network(f"rtsp://127.0.0.1:{server.port}/live", open_s=8.0, read_s=1.0)
+        with pytest.raises(CameraError, match=r"gave no frame for 1\.\d s"):
+            play(camera)
+
+
+@pytest.mark.parametrize("scheme", ["rtsp", "http"])
+def test_a_camera_that_accepts_and_says_nothing_is_given_up_in_time(scheme: str):
     with SilentServer() as server:
-        for scheme in ("rtsp", "http"):
-            started_s = time.monotonic()
-            with pytest.raises(CameraError, match="cannot be opened"):
-                play(network(f"{scheme}://127.0.0.1:{server.port}/x", open_s=1.0))
-            assert time.monotonic() - started_s < 5, "the limit of OpenCV alone is 30 s"
+        started_s = time.monotonic()
+        with pytest.raises(CameraError, match="no video within 1 s"):
+            play(network(f"{scheme}://127.0.0.1:{server.port}/x", open_s=1.0))
+        assert time.monotonic() - started_s < 3, "the limit of OpenCV alone is 30 s"
 
 
 def test_a_stream_that_stalls_is_given_up_in_time():
     with MjpegServer(stall_after=3) as server:
-        camera = network(server.url, read_s=1.0)
         started_s = time.monotonic()
         with pytest.raises(CameraError, match="gave no frame"):
-            play(camera)
+            play(network(server.url, read_s=1.0))
         assert time.monotonic() - started_s < 6
 
 
@@ -81,11 +83,17 @@ def test_a_stream_that_stalls_is_given_up_in_time():
     ("source", "says"),
     [
         pytest.param("/dev/video99", "no such device", id="absent device"),
-        pytest.param("/dev/null", "cannot be opened", id="not a camera"),
+        pytest.param("/dev/null", "not a video device", id="not a camera"),
         pytest.param("file:///etc/passwd", "not a camera; use", id="file protocol"),
         pytest.param("concat:/etc/passwd|/etc/group", "not a camera; use", id="concat protocol"),
         pytest.param("ftp://host/x", "not a camera; use", id="ftp"),
-        pytest.param("http://127.0.0.1:9/none", "cannot be opened", id="refused"),
+        pytest.param("http:///x", "not a URL", id="no host"),
+        pytest.param("http://[::1/x", "not a URL", id="open bracket"),
+        pytest.param("http://host:port/x", "not a URL", id="port is no number"),
+        pytest.param("http://host:0/x", "not a URL", id="port zero"),
+        pytest.param("http://127.0.0.1:9/none", "Connection refused", id="refused, http"),
+        pytest.param("rtsp://127.0.0.1:9/none", "Connection refused", id="refused, rtsp"),
+        pytest.param("rtsp://no-such-host.invalid/x", "no such host", id="unknown host"),
     ],
 )
 def test_a_source_that_is_no_camera_is_named(source: str, says: str):
@@ -93,160 +101,142 @@ def test_a_source_that_is_no_camera_is_named(source: str, says: str):
         play(network(source))
 
 
+def test_a_device_without_permission_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)  # tests may run as root, who may open everything
+    with pytest.raises(CameraError, match="group video"):
+        play(network("/dev/null"))
+
+
 @pytest.mark.parametrize(
-    "url",
+    ("status", "body"),
     [
-        "rtsp://user:secret@127.0.0.1:9/live",
-        "http://user:sec%40ret@127.0.0.1:9/x?token=secret",
-        "rtsp://secret@127.0.0.1:9/",
+        pytest.param(401, b"", id="login wanted"),
+        pytest.param(404, b"", id="wrong path"),
+        pytest.param(200, b"<html>Camera menu" * 1000, id="a web page"),
+        pytest.param(200, b"", id="nothing"),
+        pytest.param(200, bytes(100_000), id="zeros"),
     ],
 )
-def test_credentials_never_appear(url: str):
-    camera = network(url, open_s=0.5)
+def test_a_server_without_video_is_named(status: int, body: bytes):
+    with http_answer(status, body) as port, pytest.raises(CameraError, match="gives no video"):
+        play(network(f"http://user:secret@127.0.0.1:{port}/x"))
+
+
+CREDENTIALS = [
+    pytest.param("rtsp://user:secret@{host}/live", "rtsp://{host}/live", id="plain"),
+    pytest.param("RTSP://user:secret@{host}/live", "rtsp://{host}/live", id="capitals"),
+    pytest.param("http://user:sec%40ret@{host}/x?key=secret#secret", "http://{host}/x", id="escaped, query"),
+    pytest.param("rtsp://secret@{host}/", "rtsp://{host}/", id="user only"),
+    pytest.param("rtsp://user:p@secret@{host}/", "rtsp://{host}/", id="at in password"),
+    pytest.param("rtsp://user:p#secret@{host}/x", "rtsp://***", id="hash in password"),
+    pytest.param("rtsp://user:p/secret@{host}/x", "rtsp://***", id="slash in password"),
+    pytest.param("rtsp://user:secret?x@{host}/x", "rtsp://***", id="question mark in password"),
+    pytest.param("rtsp://user:p@s/secret@{host}/x", "rtsp://***", id="at and slash in password"),
+    pytest.param("rtsp://user:12/secret@{host}/x", "rtsp://***", id="password that begins like a port"),
+    pytest.param("rtsp:/user:secret@{host}/x", "rtsp://***", id="one slash"),
+    pytest.param("rtsp:user:secret@{host}/x", "rtsp://***", id="no slash"),
+    pytest.param("http://[user:secret@{host}/x", "http://***", id="bracket"),
+    pytest.param("http://{host}/x?user=a@b&password=secret", "http://***", id="at in query"),
+    pytest.param("http://{host}/x?user=a&password=secret", "http://{host}/x", id="login in query"),
+    pytest.param("ftp://user:secret@{host}/x", "ftp://{host}/x", id="unknown scheme"),
+]
+
+
+@pytest.mark.parametrize(("source", "shown"), CREDENTIALS)
+def test_credentials_are_in_no_error_log_or_output(
+    source: str,
+    shown: str,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+):
+    caplog.set_level(logging.DEBUG)
     with pytest.raises(CameraError) as caught:
-        play(camera)
-    told = f"{caught.value} {camera.description} {without_credentials(url)}"
-    assert "sec" not in told
-    assert "127.0.0.1:9" in told
+        play(network(source.format(host="127.0.0.1:9"), open_s=0.5))
+    out, err = capfd.readouterr()
+    told = f"{caught.value} {caplog.text} {out} {err}"
+    assert str(caught.value).startswith(shown.format(host="127.0.0.1:9") + ": ")
+    assert not re.search("sec(%40|ret)", told), told
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
-# Programs
+def test_a_password_that_must_be_escaped_says_how():
+    with pytest.raises(CameraError, match="%2F %3F %23 %40"):
+        network("rtsp://user:p#ss@door/live")
 
 
-def test_a_program_that_writes_mjpeg_is_a_camera(tmp_path: Path):
-    for i in range(5):
-        (tmp_path / f"{i}.jpg").write_bytes(jpeg(50 * i))
-    code = (
-        "import pathlib, sys, time\n"
-        f"for path in sorted(pathlib.Path({str(tmp_path)!r}).glob('*.jpg')):\n"
-        "    sys.stdout.buffer.write(path.read_bytes())\n"
-        "sys.stdout.flush(); time.sleep(5)"
-    )
-    frames = play(pipe(*python(code)), 5)
-    assert [round(float(frame.image.mean()), -1) for frame in frames] == [0, 50, 100, 150, 200]
+# What a camera under somebody else's control may make us open.
 
-
-def test_ffmpeg_that_writes_raw_frames_is_a_camera():
-    command = (
-        "ffmpeg -v error -f lavfi -i color=red:size=64x48:rate=20:duration=1 -pix_fmt bgr24 -f rawvideo -"
-    )
-    with pytest.raises(CameraError, match="ended with code 0"):
-        play(camera := pipe(*command.split(), size=(48, 64)))
-    frames = play(camera, 10)
-    assert frames[0].image.shape == (48, 64, 3)
-    assert frames[0].image[0, 0, 2] > 200
-
-
-def test_garbage_before_and_a_damaged_frame_between_are_skipped():
-    good, damaged = jpeg(200), b"\xff\xd8\xff\xe0" + b"\0" * 50 + b"\xff\xd9"
-    code = (
-        "import sys, time\n"
-        f"sys.stdout.buffer.write(b'junk' + {good!r} + {damaged!r} + {good!r})\n"
-        "sys.stdout.flush(); time.sleep(5)"
-    )
-    assert len(play(pipe(*python(code)), 2)) == 2
-
-
-@pytest.mark.parametrize(
-    ("command", "says"),
-    [
-        pytest.param(("/nonexistent/rpicam-vid",), "cannot be started: No such file", id="absent program"),
-        pytest.param(
-            python("import sys; sys.exit('no cameras available')"),
-            "ended with code 1: no cameras available",
-            id="program that complains",
-        ),
-        pytest.param(python("import time; time.sleep(9)"), "wrote nothing for", id="program that hangs"),
-        pytest.param(
-            python("import sys\nwhile True: sys.stdout.buffer.write(bytes(65536))"),
-            "writes no JPEG",
-            id="program that writes garbage",
-        ),
-        pytest.param(
-            python("import sys; sys.exit('rtsp://me:secret@host failed')"),
-            "rtsp://host failed",
-            id="program that tells credentials",
-        ),
-    ],
-)
-def test_a_program_that_is_no_camera_is_named(command: tuple[str, ...], says: str):
-    with pytest.raises(CameraError, match=says):
-        play(pipe(*command, read_s=1.0))
-
-
-def test_closing_kills_the_program():
-    camera = pipe(*python("import time; time.sleep(60)"))
-    camera.open()
-    process = camera._process
+READS = """
+import sys
+if sys.argv[1] == "as the daemon":
+    from edge.config import limit_decoders
+    limit_decoders()
+from edge.camera.sources import OpenCVCamera
+from edge.clock import SystemClock
+from edge.errors import CameraError
+for url in sys.argv[2:]:
+    camera = OpenCVCamera("front", url, clock=SystemClock(), open_timeout_s=3, read_timeout_s=2)
+    try:
+        camera.open()
+        print("read", camera.read().image.shape)
+    except CameraError as error:
+        print("refused:", error)
     camera.close()
-    assert process.returncode is not None
+"""
 
 
-# Clips and folders
+def opened_elsewhere(how: str, *urls: str) -> list[str]:
+    """What a process of its own says to each URL, because OpenCV reads its environment there."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("OPENCV_")}
+    command = [sys.executable, "-c", READS, how, *urls]
+    done = subprocess.run(command, env=clean, cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
 
 
-def test_a_clip_plays_to_its_end_with_its_own_time(tmp_path: Path):
-    frames = play(replay(make_clip(tmp_path / "a.mp4", seconds=1.0, fps=20)))
-    assert len(frames) == 20
-    steps = np.diff([frame.monotonic_s for frame in frames])
-    assert np.allclose(steps, 0.05, atol=0.002)
-    assert (frames[-1].captured_at - frames[0].captured_at).total_seconds() == pytest.approx(0.95, abs=0.01)
-
-
-def test_a_clip_in_real_time_takes_as_long_as_it_shows(tmp_path: Path):
-    camera = replay(make_clip(tmp_path / "a.mp4", seconds=0.6), realtime=True)
-    started_s = time.monotonic()
-    play(camera)
-    assert 0.5 <= time.monotonic() - started_s < 2.0
-
-
-def test_a_clip_that_loops_goes_on_with_rising_time(tmp_path: Path):
-    frames = play(replay(make_clip(tmp_path / "a.mp4", seconds=0.5), loop=True), 25)
-    assert np.all(np.diff([frame.monotonic_s for frame in frames]) > 0)
-
-
-def test_a_folder_plays_images_and_clips_in_the_order_of_their_names(tmp_path: Path):
-    make_clip(tmp_path / "b.mp4", size="64x48", seconds=0.5)
-    (tmp_path / "a.jpg").write_bytes(jpeg(10))
-    (tmp_path / "c.png").write_bytes(cv2.imencode(".png", np.zeros((20, 20, 3), np.uint8))[1].tobytes())
-    (tmp_path / "notes.txt").write_text("not a picture")
-    frames = play(replay(tmp_path))
-    assert [frame.image.shape[:2] for frame in frames] == [(120, 160), *[(48, 64)] * 10, (20, 20)]
-    assert np.all(np.diff([frame.monotonic_s for frame in frames]) > 0)
-
-
-def test_a_change_of_resolution_is_delivered_as_it_is(tmp_path: Path):
-    make_clip(tmp_path / "1.mp4", size="320x240", seconds=0.3)
-    make_clip(tmp_path / "2.mp4", size="160x120", seconds=0.3)
-    assert {frame.image.shape[:2] for frame in play(replay(tmp_path))} == {(240, 320), (120, 160)}
-
-
-def test_a_truncated_clip_plays_as_far_as_it_goes(tmp_path: Path):
-    whole = make_clip(tmp_path / "a.avi", seconds=2.0)
-    cut = tmp_path / "cut.avi"
-    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    assert 0 < len(play(replay(cut))) < 40
+def playlist(target: str) -> bytes:
+    return f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{target}\n#EXT-X-ENDLIST\n".encode()
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    "how",
     [
-        pytest.param(None, "no such clip", id="absent"),
-        pytest.param(b"", "cannot be decoded", id="empty"),
-        pytest.param(b"this is no video" * 100, "cannot be decoded", id="text"),
+        "as it is",
+        pytest.param(
+            "as the daemon",
+            marks=pytest.mark.xfail(
+                strict=True,
+                reason="config.limit_decoders puts `file` on the list of protocols for all captures, which "
+                "allows a camera's playlist what ffmpeg by itself refuses; without that list this passes",
+            ),
+        ),
     ],
 )
-def test_a_file_that_is_no_clip_is_named(tmp_path: Path, content: bytes | None, says: str):
-    path = tmp_path / "x.mp4"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(CameraError, match=says):
-        play(replay(path))
+def test_a_camera_cannot_make_us_read_files_of_this_device(tmp_path: Path, how: str):
+    path = make_clip(tmp_path / "private.ts", seconds=1.0)
+    targets = [f"file://{path}", str(path), f"concat:{path}", f"subfile,,start,0,end,0,,:{path}"]
+    answers = [(200, playlist(target), "") for target in targets] + [(302, b"", f"file://{path}")]
+    with contextlib.ExitStack() as stack:
+        ports = [
+            stack.enter_context(
+                http_answer(status, body, kind="application/vnd.apple.mpegurl", location=location)
+            )
+            for status, body, location in answers
+        ]
+        said = opened_elsewhere(how, *[f"http://127.0.0.1:{port}/live.m3u8" for port in ports])
+    assert len(said) == len(answers)
+    assert [line for line in said if not line.startswith("refused")] == []
 
 
-def test_an_empty_folder_and_a_damaged_picture_are_named(tmp_path: Path):
-    with pytest.raises(CameraError, match="no images or clips"):
-        play(replay(tmp_path))
-    (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff damaged")
-    with pytest.raises(CameraError, match=r"a\.jpg"):
-        play(replay(tmp_path))
+def test_a_stream_is_really_read_by_that_process():
+    with MjpegServer() as server:
+        assert opened_elsewhere("as the daemon", server.url) == ["read (120, 160, 3)"]
+
+
+def test_a_port_without_a_server_is_refused_again_and_again():
+    camera = network(f"http://127.0.0.1:{free_port()}/x")
+    for _ in range(3):
+        with pytest.raises(CameraError, match="Connection refused"):
+            camera.open()
+    camera.close()
+    camera.close()
