@@ -16,7 +16,7 @@ from edge.camera.pipe import PipeCamera
 from edge.camera.replay import ReplayCamera
 from edge.camera.sources import Camera, OpenCVCamera
 from edge.clock import Clock
-from edge.config import Settings
+from edge.config import Settings, environment_without_settings
 from edge.errors import ConfigError, OutboxError
 from edge.eventids import uuid7
 from edge.face import manifest as manifests
@@ -160,8 +160,10 @@ def build_camera(name: str, settings: Settings, clock: Clock) -> Camera:
             name,
             values.command,
             clock=clock,
+            open_timeout_s=capture.open_timeout_s,
             read_timeout_s=read_timeout_s,
             size=size if values.format == "bgr24" else None,
+            environment=environment_without_settings(),
         )
     source = values.source or ""
     if "://" in source or source.startswith("/dev/"):

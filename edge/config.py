@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from edge.errors import ConfigError
-from edge.redact import without_credentials
+from edge.redact import scrub, without_credentials
 from edge.settings import (
     CameraSettings,
     CaptureSettings,
@@ -41,6 +41,10 @@ FFMPEG_QUIET = "-8"
 """Source: libavutil/log.h, AV_LOG_QUIET."""
 
 
+V4L_SELECT_S = "2"
+"""A stalled USB camera gives its device back before the stall limit of 3 s; OpenCV's own limit is longer."""
+
+
 def limit_decoders() -> None:
     """Bound what OpenCV's decoders accept and silence them; before OpenCV is imported, which reads this once.
 
@@ -49,12 +53,10 @@ def limit_decoders() -> None:
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", FFMPEG_QUIET)
     os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_DECODED_PIXELS))
-    # Streams: RTSP over TCP, and none of the protocols that join, cut or pipe things.
-    # `file` is for clips: OpenCV knows one list for all captures, and sources refuse file URLs by themselves.
-    os.environ.setdefault(
-        "OPENCV_FFMPEG_CAPTURE_OPTIONS",
-        "rtsp_transport;tcp|protocol_whitelist;file,rtsp,rtsps,rtp,srtp,tcp,udp,tls,http,https",
-    )
+    # No list of protocols: one that names `file` for clips would let a camera's playlist read files of this
+    # device, which ffmpeg by itself refuses.
+    os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
+    os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", V4L_SELECT_S)
 
 
 def default_state_dir() -> Path:
@@ -203,11 +205,11 @@ def explain(settings: BaseModel, prefix: str = "") -> Iterator[tuple[str, str, s
             for entry, table in value.items():
                 yield from explain(table, f"{key}.{entry}.")
         else:
-            shown = (
-                without_credentials(value)
-                if isinstance(value, str)
-                else "unset"
-                if value is None
-                else str(value)
-            )
+            shown = "unset" if value is None else _shown(value)
             yield key, shown, field.description or ""
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return scrub(" ".join(value))
+    return without_credentials(str(value))

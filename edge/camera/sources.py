@@ -70,7 +70,7 @@ def open_capture(source: str, backend: int, options: Mapping[int, int]) -> cv2.V
     try:
         return cv2.VideoCapture(source, backend, flat)
     except cv2.error as error:
-        raise CameraError(f"{_shown(source)}: cannot be opened (OpenCV {error.code})") from None
+        raise CameraError(f"{without_credentials(source)}: cannot be opened (OpenCV {error.code})") from None
 
 
 def read_capture(capture: cv2.VideoCapture) -> Image | None:
@@ -118,7 +118,7 @@ class OpenCVCamera:
         }
         self._capture: cv2.VideoCapture | None = None
         self._number = 0
-        self.description = _shown(source)
+        self.description = without_credentials(source)
         self._url = None if re.fullmatch(r"/dev/[\w./:-]+", source, re.ASCII) else _parse(source)
 
     def open(self) -> None:
@@ -193,23 +193,8 @@ class OpenCVCamera:
             capture.release()
 
 
-def _shown(source: str) -> str:
-    """Return a source that is safe to show.
-
-    Passwords hold characters that nobody escaped: where that leaves in doubt what is host and what is
-    password, only the scheme is shown.
-    """
-    try:
-        url = urlsplit(source)
-        _ = url.port  # ValueError: "user:pass", where a "/", "?" or "#" cut off the "@" and the host
-        doubtful = "@" in url.path + url.query + url.fragment or (url.scheme in SCHEMES and not url.netloc)
-    except ValueError:
-        doubtful = True
-    return f"{source.partition(':')[0]}://***" if doubtful else without_credentials(source)
-
-
 def _parse(source: str) -> SplitResult:
-    shown = _shown(source)
+    shown = without_credentials(source)
     try:
         url = urlsplit(source)
         known, usable = url.scheme in SCHEMES, bool(url.hostname) and url.port != 0
