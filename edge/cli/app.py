@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from edge import __version__
-from edge.cli import gallery, models, operate, tryout
+from edge.cli import evaluate, gallery, models, operate, tryout
 
 app = typer.Typer(
     name="edge",
@@ -15,6 +15,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(models.app, name="models")
+app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(gallery.subjects, name="subjects")
 for command in (
     operate.run,

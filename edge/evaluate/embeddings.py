@@ -1,0 +1,112 @@
+"""Embed many photos once: every processor at work, and a cache by the photo's bytes and the model.
+
+The cache holds biometric data of the photos' subjects: it lies in the state directory, mode 0600, and goes
+away with it.
+"""
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from edge.download import Progress
+from edge.errors import MediaError
+from edge.photo import decode_photo
+from edge.recognizer import Recognizer
+from edge.types import Detection, FloatArray, Image
+
+KEY_BYTES = 32
+"""SHA-256 of the photo's file."""
+
+
+class EmbeddingCache:
+    """A file of records: key, whether a face was found, embedding. Torn ends are ignored."""
+
+    def __init__(self, path: Path, dim: int) -> None:
+        self._path = path
+        self._record = np.dtype([("key", f"S{KEY_BYTES}"), ("found", "u1"), ("row", "<f4", (dim,))])
+        self._rows: dict[bytes, FloatArray | None] = {}
+        self._lock = threading.Lock()
+        if path.exists():
+            data = path.read_bytes()
+            whole = len(data) // self._record.itemsize * self._record.itemsize
+            for entry in np.frombuffer(data[:whole], self._record):
+                key = bytes(entry["key"]).ljust(KEY_BYTES, b"\0")
+                self._rows[key] = np.array(entry["row"], np.float32) if entry["found"] else None
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._rows
+
+    def __getitem__(self, key: bytes) -> FloatArray | None:
+        return self._rows[key]
+
+    def put(self, key: bytes, row: FloatArray | None) -> None:
+        """Remember an embedding, or that there is no face."""
+        record = np.zeros(1, self._record)
+        record["key"], record["found"] = key, row is not None
+        if row is not None:
+            record["row"] = row
+        with self._lock:
+            self._rows[key] = row
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            try:
+                os.write(descriptor, record.tobytes())
+            finally:
+                os.close(descriptor)
+
+
+def embed_photos(
+    photos: Sequence[Path],
+    make_recognizer: Callable[[], Recognizer],
+    cache: EmbeddingCache,
+    progress: Progress,
+    *,
+    workers: int,
+) -> dict[Path, FloatArray | None]:
+    """Return the embedding of the face nearest the centre of each photo, None where no face was found.
+
+    No quality gate: what it buys is measured by itself. Each worker has a recognizer of its own.
+
+    Raises:
+        MediaError: A photo cannot be read.
+    """
+    local = threading.local()
+    done = 0
+    counting = threading.Lock()
+
+    def embed(path: Path) -> FloatArray | None:
+        nonlocal done
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise MediaError(f"{path}: cannot read the photo: {error.strerror}") from None
+        key = hashlib.sha256(data).digest()
+        if key not in cache:
+            if not hasattr(local, "recognizer"):
+                local.recognizer = make_recognizer()
+            cache.put(key, _embed(decode_photo(data, str(path)), local.recognizer))
+        with counting:
+            done += 1
+            progress("photos", done, len(photos))
+        return cache[key]
+
+    with ThreadPoolExecutor(workers) as pool:
+        return dict(zip(photos, pool.map(embed, photos), strict=True))
+
+
+def _embed(image: Image, recognizer: Recognizer) -> FloatArray | None:
+    faces = recognizer.detect(image)
+    if not faces:
+        return None
+    centre = np.array([image.shape[1], image.shape[0]]) / 2
+    nearest = min(faces, key=lambda face: float(np.linalg.norm(_middle(face) - centre)))
+    return recognizer.embed(recognizer.align(image, nearest)).embedding
+
+
+def _middle(face: Detection) -> FloatArray:
+    return np.asarray((face.box[:2] + face.box[2:]) / 2, np.float32)
