@@ -37,8 +37,10 @@ def _draw(
     figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.subplots()
     for name, (x, y) in curves.items():
-        shown = (x > 0) & (y > 0)
+        shown = x > 0
         axes.plot(x[shown], y[shown], label=name, drawstyle="steps-post")
+    if not any((y > 0).any() for _, y in curves.values()):
+        y_scale = "linear"  # nothing was missed: a logarithm has nowhere to put that
     axes.set(title=title, xlabel=x_label, ylabel=y_label, xscale="log", yscale=y_scale)
     axes.grid(visible=True, which="both", alpha=0.3)
     axes.legend()
