@@ -77,6 +77,7 @@ class Daemon:
         self._frames = LatestFrames()
         self._store = gallery_store(settings)
         self._gallery_refused: int | None = None
+        self._gallery_error = ""
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT.
@@ -156,17 +157,19 @@ class Daemon:
 
     def _follow_gallery(self, running: _Running) -> None:
         """Swap to the gallery's current version if it is another one; on failure keep the last good."""
+        version: int | None = None
         try:
             version = self._store.current_version()
             if version in (running.recognizer.stamp.gallery_version, self._gallery_refused):
                 return
-            self._gallery_refused = version
-            embedder = running.recognizer.embedder
-            gallery = self._store.load(embedder.model_id)
+            gallery = self._store.load(running.recognizer.embedder.model_id)
         except GalleryError as error:
-            self.metrics.count("gallery.refused")
-            log.error("gallery refused, the last good one serves: %s", error)
+            if str(error) != self._gallery_error:
+                self.metrics.count("gallery.refused")
+                log.error("gallery refused, the last good one serves: %s", error)
+            self._gallery_refused, self._gallery_error = version, str(error)
             return
+        self._gallery_error = ""
         self._gallery_refused = None if gallery.version == version else version
         self._swap(running, running.recognizer.with_gallery(gallery))
         log.info("gallery swapped", extra={"gallery_version": gallery.version, "subjects": gallery.size})
@@ -181,7 +184,7 @@ class Daemon:
         sd_notify("RELOADING=1")
         try:
             settings = self._read_settings()
-            kept = ("site", "device", "state_dir", "models_dir", "mqtt", "outbox")
+            kept = ("site", "device", "state_dir", "models_dir", "mqtt", "outbox", "privacy", "log")
             changed = [key for key in kept if getattr(settings, key) != getattr(self._settings, key)]
             recognizer = build_recognizer(settings)
         except EdgeError as error:
@@ -191,18 +194,19 @@ class Daemon:
             if changed:
                 log.warning("these settings take effect only after a restart", extra={"settings": changed})
                 settings = settings.model_copy(update={key: getattr(self._settings, key) for key in kept})
-            self._switch_cameras(running, settings, recognizer)
-            self._settings = settings
+            old, self._settings = self._settings, settings
+            self._switch_cameras(running, old, settings, recognizer)
             log.info("reloaded")
         sd_notify("READY=1")
 
-    def _switch_cameras(self, running: _Running, settings: Settings, recognizer: Recognizer) -> None:
+    def _switch_cameras(
+        self, running: _Running, old: Settings, settings: Settings, recognizer: Recognizer
+    ) -> None:
         """Replace the cameras that changed; the others go on without losing a frame or a visit."""
-        old = self._settings
+        alike = old.capture == settings.capture
+        alike &= old.recognition.motion_gate == settings.recognition.motion_gate
         kept = {
-            name
-            for name in running.captures
-            if old.capture == settings.capture and settings.cameras.get(name) == old.cameras[name]
+            name for name in running.captures if alike and settings.cameras.get(name) == old.cameras[name]
         }
         for name in running.captures.keys() - kept:
             running.captures.pop(name).stop(2.0)

@@ -186,6 +186,22 @@ def test_an_enrolment_reaches_the_running_daemon_within_a_second(
         assert info[-1].gallery_size == 1
 
 
+def test_a_gallery_that_cannot_be_read_is_refused_once_and_the_last_good_one_serves(
+    mosquitto: Mosquitto, make_device: MakeDevice, media: Path
+):
+    device = make_device(mosquitto.port, cameras={"front": clip(media, "face_noface.mov")}).start()
+    current = device.state / "gallery" / "current"
+    current.unlink()
+    current.symlink_to("nonsense")
+    wait_until(lambda: device.said("gallery"), 5)
+    with subscriber(mosquitto.port) as heard:
+        heard.wait(lambda: events(heard, "journal"), 20)
+        assert events(heard, "journal")[0].subject.id == "p-man"
+    time.sleep(1.0)
+    assert len([line for line in device.log() if "gallery" in line["message"]]) <= 2
+    assert device.process.poll() is None
+
+
 def test_sigterm_with_a_frozen_broker_ends_in_time_and_keeps_the_events(
     mosquitto: Mosquitto, make_device: MakeDevice, media: Path
 ):
@@ -238,6 +254,8 @@ def test_sighup_takes_new_settings_and_refuses_bad_ones(
         device.process.send_signal(signal.SIGHUP)
         heard.wait(lambda: thresholds() == [0.5, 0.6])
         heard.wait(lambda: heard.on("/camera/side/status")[-1:] == [b"online"])
+        told = InfoPayload.model_validate_json(heard.on(f"{ROOT}/info")[-1])
+        assert told.cameras == ("front", "side")
         device.settings = ("decision.threshold = 7",)
         device.write()
         device.process.send_signal(signal.SIGHUP)
