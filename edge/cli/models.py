@@ -1,13 +1,16 @@
-"""Commands about models: fetch, list, verify."""
+"""Commands about models: fetch, list, verify, bench."""
 
+import json
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from edge.bench.embedders import REFERENCE, measure_embedders
 from edge.cli.operate import ConfigOption, load_settings
 from edge.cli.progress import progress
+from edge.demo.media import fetch_media, media_dir
 from edge.errors import ModelError
 from edge.face import manifest as manifests
 from edge.face.session import Session, self_test
@@ -70,3 +73,25 @@ def verify(names: NamesArgument = None, config_file: ConfigOption = None) -> Non
             typer.echo(f"{name}: hash and golden vector right ({session.provider})")
     if failures:
         raise ModelError(f"{len(failures)} of the models cannot be used: {', '.join(failures)}")
+
+
+@app.command()
+def bench(
+    rounds: Annotated[int, typer.Option(min=10, max=10_000, help="Faces that every model embeds.")] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    config_file: ConfigOption = None,
+) -> None:
+    """Time every embedder on this device, alternately in one run: choose float or int8 by this."""
+    settings = load_settings(config_file)
+    with progress("clips") as step:
+        fetch_media(media_dir(settings), step)
+    with progress("bench") as step:
+        report = measure_embedders(settings, media_dir(settings), rounds, step)
+    if as_json:
+        typer.echo(json.dumps(report, indent=2))
+        return
+    table = Table("model", "ms p50", "ms p95", "MB", f"cosine to {REFERENCE}")
+    for name, figures in report["models"].items():
+        cells = (f"{figures['ms_p50']:.2f}", f"{figures['ms_p95']:.2f}", f"{figures['bytes'] / 1e6:.1f}")
+        table.add_row(name, *cells, f"{figures['cosine_to_fp32']:.4f}")
+    Console().print(table)

@@ -119,6 +119,18 @@ def test_models_are_listed_and_verified(device: Device):
     assert "sface-int8" in device.edge("models", "list").stdout
 
 
+def test_models_bench_times_every_embedder(media: Path):
+    assert media.is_dir()
+    done = edge("models", "bench", "--rounds", "10", "--json")
+    assert done.returncode == 0, done.stderr
+    models = json.loads(done.stdout)["models"]
+    assert {"sface", "sface-fp32", "sface-int8"} <= models.keys()
+    for figures in models.values():
+        assert 0 < figures["ms_p50"] <= figures["ms_p95"]
+        assert figures["cosine_to_fp32"] > 0.99
+    assert models["sface-int8"]["bytes"] < 11_000_000
+
+
 def test_schema_prints_every_message(device: Device, tmp_path: Path):
     schemas = json.loads(edge("schema").stdout)
     assert {"event", "info", "health", "state", "status"} <= schemas.keys()

@@ -1,0 +1,69 @@
+"""Time every embedder on the device at hand, alternately in one run, and compare it with the float one."""
+
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from edge.assembly import load_session
+from edge.config import Settings
+from edge.demo.media import ORL_SUBJECTS, orl_photo
+from edge.download import Progress
+from edge.face import manifest as manifests
+from edge.face.detector import Detector
+from edge.face.embedder import Embedder
+from edge.photo import read_photo
+from edge.types import Image
+
+REFERENCE = "sface-fp32"
+WARM_UP = 3
+"""Runs that are not timed: the first ones allocate."""
+
+
+def measure_embedders(settings: Settings, media: Path, rounds: int, progress: Progress) -> dict[str, Any]:
+    """Embed the ORL faces with every installed embedder in turn; returns milliseconds, bytes and cosine.
+
+    Raises:
+        ModelError: A model is not installed or damaged.
+        MediaError: The photos are not fetched.
+    """
+    embedders: dict[str, Embedder] = {}
+    sizes: dict[str, int] = {}
+    for name in manifests.names():
+        if manifests.load(name).kind == "embedder":
+            manifest, session = load_session(name, "embedder", settings)
+            embedders[name], sizes[name] = Embedder(session, manifest), manifest.bytes
+    faces = _faces(settings, media, embedders[REFERENCE])
+    spent_ms: dict[str, list[float]] = {name: [] for name in embedders}
+    for number in range(WARM_UP + rounds):
+        face = faces[number % len(faces)]
+        for name, embedder in embedders.items():
+            begun_s = perf_counter()
+            embedder.embed(face)
+            if number >= WARM_UP:
+                spent_ms[name].append((perf_counter() - begun_s) * 1e3)
+        progress("rounds", number + 1, WARM_UP + rounds)
+    exact = [embedders[REFERENCE].embed(face) for face in faces]
+    models = {}
+    for name, embedder in embedders.items():
+        cosines = [float(embedder.embed(face) @ row) for face, row in zip(faces, exact, strict=True)]
+        p50, p95 = np.percentile(spent_ms[name], (50, 95))
+        models[name] = {
+            "model_id": embedder.model_id,
+            "ms_p50": round(float(p50), 3),
+            "ms_p95": round(float(p95), 3),
+            "bytes": sizes[name],
+            "cosine_to_fp32": round(float(np.mean(cosines)), 5),
+        }
+    return {"schema": "edge.models.bench/1", "threads": settings.recognition.threads, "models": models}
+
+
+def _faces(settings: Settings, media: Path, embedder: Embedder) -> list[Image]:
+    manifest, session = load_session(settings.recognition.detector, "detector", settings)
+    detector = Detector(session, manifest, max_side_px=640, min_score=settings.recognition.detector_score)
+    faces = []
+    for subject in range(1, ORL_SUBJECTS + 1):
+        image = read_photo(orl_photo(media, subject, 1))
+        faces += [embedder.align(image, face.landmarks) for face in detector.detect(image)[:1]]
+    return faces
