@@ -29,7 +29,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_until(condition: Callable[[], Any], timeout_s: float = 10.0, what: str = "") -> None:
+def wait_until(condition: Callable[[], Any], timeout_s: float = 20.0, what: str = "") -> None:
     """Return when `condition` is true; fail the test when it does not become so."""
     until_s = time.monotonic() + timeout_s
     while not condition():
@@ -127,7 +127,7 @@ class Subscriber:
     def on(self, suffix: str) -> list[bytes]:
         return [message.payload for message in list(self.seen) if message.topic.endswith(suffix)]
 
-    def wait(self, condition: Callable[[], Any], timeout_s: float = 10.0) -> None:
+    def wait(self, condition: Callable[[], Any], timeout_s: float = 20.0) -> None:
         wait_until(condition, timeout_s, what=f"messages; seen on {sorted({m.topic for m in self.seen})}")
 
     def close(self) -> None:

@@ -1,5 +1,6 @@
 """What the tests of cameras may use."""
 
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -14,3 +15,9 @@ def rig() -> Iterator[Rig]:
     for thread in rig.threads:
         thread.stop(3.0)
         assert not thread.is_alive()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ffmpeg_in_memory() -> None:
+    """Run ffmpeg once: read from a cold disk it takes seconds to start, which no camera is tested for."""
+    subprocess.run(["ffmpeg", "-v", "quiet", "-version"], check=True, stdout=subprocess.DEVNULL)

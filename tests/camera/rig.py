@@ -45,7 +45,7 @@ class Rig:
         thread.start()
         return thread
 
-    def take(self, count: int, within_s: float = 5.0) -> list[Frame]:
+    def take(self, count: int, within_s: float = 20.0) -> list[Frame]:
         frames, until_s = [], time.monotonic() + within_s
         while len(frames) < count and time.monotonic() < until_s:
             if (frame := self.frames.take(0.1)) is not None:
@@ -57,7 +57,7 @@ class Rig:
     def online(self) -> bool | None:
         return self.statuses[-1][0] if self.statuses else None
 
-    def until(self, met: Callable[[], bool], within_s: float = 6.0) -> None:
+    def until(self, met: Callable[[], bool], within_s: float = 20.0) -> None:
         until_s = time.monotonic() + within_s
         while not met():
             assert time.monotonic() < until_s, f"not in time; {self.statuses} {self.metrics.counts()}"
