@@ -39,7 +39,7 @@ def run_demo(settings: Settings, *, broker: str | None, console: Console, progre
         EdgeError: Something the demo needs cannot be had.
     """
     media = media_dir(settings)
-    for name in manifests.needed(settings.recognition.detector, settings.recognition.embedder):
+    for name in (settings.recognition.detector, settings.recognition.embedder):
         with progress(name) as step:
             fetch(manifests.load(name), settings.models_path, mirror=settings.models_mirror, progress=step)
     with ExitStack() as stack:

@@ -237,16 +237,3 @@ def read(path: Path) -> Manifest:
             f"{path}: name: {manifest.name!r} must be that of its directory, {path.parent.name!r}"
         )
     return manifest
-
-
-def needed(*wanted: str) -> tuple[str, ...]:
-    """Return the names given and those they are built from, parents first.
-
-    Raises:
-        ModelError: No such model, or its manifest is not valid.
-    """
-    order: list[str] = []
-    for name in wanted:
-        build = load(name).build
-        order += [*needed(build.parent), name] if build else [name]
-    return tuple(dict.fromkeys(order))

@@ -1,7 +1,5 @@
 """A device whose disk is full: it still decides, says so, and loses no more than it must."""
 
-import os
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,36 +7,24 @@ import pytest
 
 from edge.mqtt.payloads import HealthPayload
 from tests.broker import Mosquitto, subscriber, wait_until
+from tests.disk import SmallDisk, small_disk
 from tests.e2e.device import ROOT, Device
 
 pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 4 MB; without the right to mount one, the test cannot be made."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small disk needs root")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], check=True)
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
-
-
-def fill(disk: Path) -> Path:
-    filler = disk / "filler"
-    with filler.open("wb", buffering=0) as file:
-        try:
-            while file.write(b"\0" * 4096):
-                continue
-        except OSError:
-            return filler
-    raise AssertionError("the disk did not get full")
+def full_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    """A full file system of 4 MB; without the right to mount one, the test cannot be made."""
+    with small_disk(tmp_path / "disk", "4m") as disk:
+        if not disk.mounted:
+            pytest.skip("mounting a small disk needs root")
+        disk.fill()
+        yield disk
 
 
 def test_a_door_on_a_full_disk_still_decides_and_says_so(
-    mosquitto: Mosquitto, make_device: Callable[..., Device], media: Path, small_disk: Path, still: Path
+    mosquitto: Mosquitto, make_device: Callable[..., Device], media: Path, full_disk: SmallDisk, still: Path
 ):
     device = make_device(
         mosquitto.port,
@@ -46,8 +32,7 @@ def test_a_door_on_a_full_disk_still_decides_and_says_so(
         cameras={"front": f'source = "{media / "carphone_pristine.mp4"}"\nloop = true'},
         settings=("decision.cooldown_s = 0.5",),
     )
-    device.state.symlink_to(small_disk, target_is_directory=True)
-    filler = fill(small_disk)
+    device.state.symlink_to(full_disk.directory, target_is_directory=True)
     with subscriber(mosquitto.port) as heard:
         device.start()
         heard.wait(lambda: len(heard.on("/camera/front/event")) >= 1, 20)
@@ -59,7 +44,7 @@ def test_a_door_on_a_full_disk_still_decides_and_says_so(
         assert refused.returncode == 1
         assert "Traceback" not in refused.stderr
         assert device.process.poll() is None
-        filler.unlink()
+        full_disk.free()
         enrolled = device.edge("enroll", "p-1", str(still))
         assert enrolled.returncode == 0, enrolled.stderr
         wait_until(lambda: device.said("gallery swapped"))

@@ -12,7 +12,7 @@ import pytest
 from edge.mqtt.broker import Broker
 from edge.types import EventType
 from tests.broker import Mosquitto, Subscriber, subscriber, wait_until
-from tests.mqtt.disk import small_disk
+from tests.disk import small_disk
 from tests.mqtt.door import Door
 
 OpenDoor = Callable[..., Door]

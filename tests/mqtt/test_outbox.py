@@ -8,7 +8,7 @@ import pytest
 from edge.errors import OutboxDamagedError, OutboxError
 from edge.mqtt.outbox import Outbox
 from edge.mqtt.rows import Changes, Row
-from tests.mqtt.disk import small_disk
+from tests.disk import small_disk
 from tests.mqtt.door import make_row
 
 AT = datetime(2026, 8, 1, 7, 31, 22, tzinfo=UTC)

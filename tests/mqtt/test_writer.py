@@ -20,7 +20,7 @@ from edge.mqtt.outbox import Outbox
 from edge.mqtt.rows import Pending, Stored
 from edge.mqtt.writer import OutboxThread
 from tests.broker import wait_until
-from tests.mqtt.disk import SmallDisk, small_disk
+from tests.disk import SmallDisk, small_disk
 from tests.mqtt.door import make_row, now
 
 

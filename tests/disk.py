@@ -11,7 +11,7 @@ from pathlib import Path
 
 @dataclass
 class SmallDisk:
-    """A tmpfs of 1 MiB where it can be mounted, else a limit on the size of every file."""
+    """A small tmpfs where it can be mounted, else a limit on the size of every file."""
 
     directory: Path
     mounted: bool
@@ -41,9 +41,9 @@ class SmallDisk:
 
 
 @contextmanager
-def small_disk(directory: Path) -> Iterator[SmallDisk]:
+def small_disk(directory: Path, size: str = "1m") -> Iterator[SmallDisk]:
     directory.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(directory)]
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(directory)]
     mounted = os.geteuid() == 0 and subprocess.run(command, capture_output=True, check=False).returncode == 0
     disk = SmallDisk(directory, mounted, resource.getrlimit(resource.RLIMIT_FSIZE))
     try:
