@@ -90,10 +90,12 @@ def describe(event: FaceEvent) -> str:
     words = [event.event_type.value]
     if event.subject is not None:
         words.append(event.subject.label)
-    if event.reason is not None:
+    if event.reason is not None and event.reason != event.event_type.value:
         words.append(f"({event.reason})")
     if event.score is not None and event.score.best is not None:
         words.append(f"{event.score.best:.2f} vs {event.score.threshold:.2f}")
+    if event.liveness.score is not None:
+        words.append(f"live {event.liveness.score:.2f}")
     return " ".join(words)
 
 

@@ -22,6 +22,7 @@ from edge.eventids import uuid7
 from edge.face import manifest as manifests
 from edge.face.detector import Detector
 from edge.face.embedder import Embedder
+from edge.face.liveness import Liveness, load_liveness
 from edge.face.manifest import Manifest
 from edge.face.quality import QualityGate
 from edge.face.session import Session, self_test
@@ -40,9 +41,9 @@ from edge.mqtt.outbox import Outbox
 from edge.mqtt.topics import Topics
 from edge.mqtt.writer import OutboxThread
 from edge.pipeline import Pipeline
-from edge.presence import VisitRule
 from edge.recognizer import Recognizer
 from edge.types import ModelStamp
+from edge.visit import VisitRule
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +100,20 @@ def build_recognizer(
         matcher=DenseMatcher(gallery),
         rule=decision_rule(settings, manifest),
         stamp=ModelStamp(manifest.name, manifest.sha256, gallery.version),
+        liveness=build_liveness(settings),
     )
+
+
+def build_liveness(settings: Settings) -> Liveness | None:
+    """Load the operator's liveness model, unless the policy is off.
+
+    Raises:
+        ModelError: It cannot be used.
+    """
+    values = settings.liveness
+    if values.policy == "off" or values.model is None:
+        return None
+    return load_liveness(values.model, threads=settings.recognition.threads)
 
 
 def with_photo_detector(recognizer: Recognizer, side_px: int) -> Recognizer:
@@ -132,6 +146,7 @@ def decision_rule(settings: Settings, manifest: Manifest) -> DecisionRule:
         threshold=settings.decision.threshold,
         margin=settings.decision.margin,
         calibration=Calibration(table.thresholds, table.fmr) if table else None,
+        site_shift=settings.decision.site_shift,
     )
 
 
@@ -143,7 +158,8 @@ def gallery_store(settings: Settings) -> GalleryStore:
 def visit_rule(settings: Settings) -> VisitRule:
     """Return the rule by which a visit is concluded."""
     values = settings.decision
-    return VisitRule(values.min_shots, values.max_shots, values.patience_s, values.cooldown_s)
+    live_from = settings.liveness.threshold if settings.liveness.policy == "require" else None
+    return VisitRule(values.min_shots, values.max_shots, values.patience_s, values.cooldown_s, live_from)
 
 
 def build_camera(name: str, settings: Settings, clock: Clock) -> Camera:

@@ -20,6 +20,7 @@ from edge.settings import (
     CaptureSettings,
     DecisionSettings,
     GallerySettings,
+    LivenessSettings,
     LogSettings,
     MqttSettings,
     OutboxSettings,
@@ -95,6 +96,7 @@ class Settings(BaseSettings):
     capture: CaptureSettings = CaptureSettings()
     recognition: RecognitionSettings = RecognitionSettings()
     decision: DecisionSettings = DecisionSettings()
+    liveness: LivenessSettings = LivenessSettings()
     gallery: GallerySettings = GallerySettings()
     mqtt: MqttSettings = MqttSettings()
     outbox: OutboxSettings = OutboxSettings()

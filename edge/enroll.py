@@ -12,7 +12,7 @@ import numpy as np
 from edge.errors import CollisionError, LowQualityError, ManyFacesError, NoFaceError
 from edge.gallery.gallery import Gallery
 from edge.gallery.matcher import DenseMatcher
-from edge.gallery.prototypes import prototypes
+from edge.gallery.prototypes import photos_of, prototypes
 from edge.presence import SAME_FACE
 from edge.recognizer import Recognizer
 from edge.types import Detection, Frame, Image, Probe, Quality, Refusal, Subject, Template
@@ -110,9 +110,10 @@ def enroll(
     embeddings = np.stack([probe.embedding for probe in probes])
     weights = np.array([probe.quality.weight for probe in probes], np.float32)
     best = max(probes, key=lambda probe: probe.quality.weight)
+    rows = prototypes(embeddings, weights, max_prototypes)
     templates = tuple(
-        Template(row, best.model_id, _nearest(row, probes).quality, source, at)
-        for row in prototypes(embeddings, weights, max_prototypes)
+        Template(row, best.model_id, _nearest(row, probes).quality, source, at, photos)
+        for row, photos in zip(rows, photos_of(rows, embeddings), strict=True)
     )
     return Enrolment(gallery.with_subject(subject, templates), templates, tuple(warnings))
 
@@ -185,7 +186,7 @@ def _collisions(
     if not others.size:
         return []
     matcher = DenseMatcher(others)
-    threshold = recognizer.rule.threshold_for(others.size)
+    threshold = recognizer.rule.threshold_for(float(others.comparisons.sum()))
     nearest = max(
         (best for probe in probes if (best := matcher.match(probe).best)),
         key=lambda candidate: candidate.score,

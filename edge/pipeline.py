@@ -4,16 +4,32 @@ Detection runs on every frame that shows motion; embedding only on the best shot
 decided. Owns what is remembered between frames of this camera; publishes nothing.
 """
 
+import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from edge.camera.motion import MotionGate
+from edge.errors import ModelError
 from edge.metrics import Metrics
-from edge.presence import Presence, Visit, VisitRule
+from edge.presence import Presence
 from edge.recognizer import Recognizer
 from edge.tracker import Tracker
-from edge.types import Decision, EventType, FaceEvent, Frame, Latency, ModelStamp, Track
+from edge.types import (
+    Decision,
+    Detection,
+    EventType,
+    FaceEvent,
+    Frame,
+    Latency,
+    LivenessCheck,
+    Refusal,
+    Track,
+)
+from edge.visit import Visit, VisitRule
+
+log = logging.getLogger(__name__)
 
 NewId = Callable[[], str]
 
@@ -49,6 +65,7 @@ class Pipeline:
         self._last_frame: Frame | None = None
         self._detect_ms = self._embed_ms = self._match_ms = 0.0
         self._tracks: list[Track] = []
+        self._unable: str | None = None  # the liveness model whose failure was told
 
     def process(self, frame: Frame, recognizer: Recognizer) -> list[FaceEvent]:
         """Take one frame and return what became certain by it, in order.
@@ -67,7 +84,7 @@ class Pipeline:
         for visit, track in self._presence.follow(self._tracks):
             if visit.wants_shot(track, frame.monotonic_s):
                 self._look(frame, visit, track, recognizer)
-        return self._conclude(frame, recognizer.stamp, captured_s)
+        return self._conclude(frame, recognizer, captured_s)
 
     def tick(self, at_s: float, recognizer: Recognizer) -> list[FaceEvent]:
         """Let time pass without a frame: the camera is silent, so nobody is seen any more."""
@@ -75,7 +92,7 @@ class Pipeline:
             return []
         self._tracks = self._tracker.update([], at_s)
         self._presence.follow(self._tracks)
-        return self._conclude(self._last_frame, recognizer.stamp, None, at_s)
+        return self._conclude(self._last_frame, recognizer, None, at_s)
 
     def flush(self, recognizer: Recognizer) -> list[FaceEvent]:
         """End all visits: the clip is over or the camera is being removed."""
@@ -83,7 +100,7 @@ class Pipeline:
             return []
         self._presence.leave()
         self._tracker, self._tracks = Tracker(), []
-        return self._conclude(self._last_frame, recognizer.stamp, None)
+        return self._conclude(self._last_frame, recognizer, None)
 
     def use(self, rule: VisitRule) -> None:
         """Conclude visits that begin from now on by another rule."""
@@ -114,11 +131,30 @@ class Pipeline:
             visit.refuse(face.quality, frame.monotonic_s)
             self._metrics.count(f"shots.refused.{face.quality.refused}")
             return
+        liveness = self._liveness(frame, track.detection, recognizer)
+        if liveness is None and visit.rule.live_from is not None:
+            visit.refuse(replace(face.quality, refused=Refusal.LIVENESS), frame.monotonic_s)
+            self._metrics.count(f"shots.refused.{Refusal.LIVENESS}")
+            return
         with self._metrics.timed("embed") as watch:
-            probe = recognizer.embed(face)
+            probe = recognizer.embed(face, liveness)
         self._embed_ms += watch.spent_ms
         visit = self._presence.add(visit, probe, frame.monotonic_s)
         self._identify(visit, recognizer)
+
+    def _liveness(self, frame: Frame, detection: Detection, recognizer: Recognizer) -> float | None:
+        """Return a shot's liveness in [0, 1]; None without a model or where it failed, told once."""
+        if recognizer.liveness is None:
+            return None
+        try:
+            with self._metrics.timed("liveness"):
+                return recognizer.liveness_of(frame.image, detection)
+        except ModelError as error:
+            self._metrics.count("liveness.failed")
+            if self._unable != recognizer.liveness.model_id:
+                self._unable = recognizer.liveness.model_id
+                log.error("liveness cannot be measured: %s", error, extra={"camera": self.camera})
+            return None
 
     def _identify(self, visit: Visit, recognizer: Recognizer) -> None:
         evidence = visit.evidence
@@ -142,14 +178,14 @@ class Pipeline:
         self._recognizer = recognizer
 
     def _conclude(
-        self, frame: Frame, stamp: ModelStamp, captured_s: float | None, at_s: float | None = None
+        self, frame: Frame, recognizer: Recognizer, captured_s: float | None, at_s: float | None = None
     ) -> list[FaceEvent]:
         events = []
         for visit, decision in self._presence.conclude(frame.monotonic_s if at_s is None else at_s):
             latency = None
             if captured_s is not None and decision is not None:
                 latency = self._latency(captured_s)
-            event = self._event(frame, visit, decision, stamp, latency)
+            event = self._event(frame, visit, decision, recognizer, latency)
             if decision is not None:
                 visit.publish(decision, event)
             self._metrics.count(f"events.{event.event_type}")
@@ -166,11 +202,12 @@ class Pipeline:
         frame: Frame,
         visit: Visit,
         decision: Decision | None,
-        stamp: ModelStamp,
+        recognizer: Recognizer,
         latency: Latency | None,
     ) -> FaceEvent:
         """Write down what is known about a visit; without a decision: that it has ended."""
         told = decision or visit.decision
+        judge = recognizer.liveness
         return FaceEvent(
             event_id=self._new_event_id(),
             event_type=decision.event_type if decision else EventType.LEFT,
@@ -184,9 +221,10 @@ class Pipeline:
             shots=visit.counts,
             quality=visit.quality,
             box=_relative(visit, frame),
-            model=stamp,
+            model=recognizer.stamp,
             latency=latency,
             revises=visit.event.event_id if decision and visit.event else None,
+            liveness=LivenessCheck(judge.name, visit.liveness) if judge else LivenessCheck(),
         )
 
 

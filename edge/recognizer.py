@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from edge.face.detector import Detector
 from edge.face.embedder import Embedder
+from edge.face.liveness import Liveness
 from edge.face.quality import QualityGate
 from edge.gallery.decision import DecisionRule
 from edge.gallery.gallery import Gallery
@@ -25,6 +26,7 @@ class Recognizer:
     matcher: DenseMatcher
     rule: DecisionRule
     stamp: ModelStamp
+    liveness: Liveness | None = None
 
     def detect(self, image: Image) -> list[Detection]:
         """Find the faces in a BGR image, best first."""
@@ -32,13 +34,22 @@ class Recognizer:
 
     def align(self, image: Image, detection: Detection) -> AlignedFace:
         """Align one face and measure it; its quality says whether and why the shot is refused."""
+        detection = self.detector.refine(image, detection)
         crop = self.embedder.align(image, detection.landmarks)
         refused = self.gate.refuse(detection, image.shape)
         return AlignedFace(crop, self.gate.measure(crop, detection, refused))
 
-    def embed(self, face: AlignedFace) -> Probe:
-        """Embed an aligned face."""
-        return Probe(self.embedder.embed(face.image), self.embedder.model_id, face.quality)
+    def embed(self, face: AlignedFace, liveness: float | None = None) -> Probe:
+        """Embed an aligned face; `liveness` is what `liveness_of` said of the shot it comes from."""
+        return Probe(self.embedder.embed(face.image), self.embedder.model_id, face.quality, liveness)
+
+    def liveness_of(self, image: Image, detection: Detection) -> float | None:
+        """Return how likely a face is alive, in [0, 1], or None where no liveness model is loaded.
+
+        Raises:
+            ModelError: The model gave no score. Whoever needs one must not take the face for alive.
+        """
+        return None if self.liveness is None else self.liveness.score(image, detection.box)
 
     def encode(self, image: Image, detection: Detection) -> Probe | Quality:
         """Return the probe of one face, or the quality that says why the shot was refused."""
@@ -64,6 +75,10 @@ class Recognizer:
     def verify(self, first: Probe, second: Probe) -> float:
         """Return the 1:1 score of two probes, a cosine in [-1, 1]."""
         return float(first.embedding @ second.embedding)
+
+    def for_enrolment(self) -> "Recognizer":
+        """Return the same recognizer with the stricter quality gate of faces to be enrolled."""
+        return replace(self, gate=self.gate.for_enrolment())
 
     def with_gallery(self, gallery: Gallery) -> "Recognizer":
         """Return a recognizer with the same models that searches another gallery."""

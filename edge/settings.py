@@ -68,7 +68,11 @@ class RecognitionSettings(Section):
     """Models and the quality gate."""
 
     detector: str = Field("yunet", description="Model that finds faces; see `edge models list`.")
-    embedder: str = Field("sface-int8", description="Model that embeds faces; see `edge models list`.")
+    embedder: str = Field(
+        "sface-int8",
+        description="Model that embeds faces; see `edge models list`. auto: the one that the gallery was "
+        "enrolled with, or for an empty gallery the fastest on this device that is accurate enough.",
+    )
     threads: int = Field(1, ge=1, le=16, description="Threads of each model's session.")
     detector_width: int = Field(
         320,
@@ -81,7 +85,7 @@ class RecognitionSettings(Section):
         0.7, ge=0.1, le=1, description="Faces the detector is less sure of are ignored."
     )
     min_face_px: int = Field(
-        40, ge=16, le=1000, description="Shorter side of a face in pixels that can be recognized."
+        20, ge=16, le=1000, description="Shorter side of a face in pixels that can be recognized."
     )
     min_sharpness: float = Field(0.15, ge=0, le=1, description="Shots blurrier than this are not embedded.")
     max_yaw_deg: float = Field(
@@ -106,6 +110,13 @@ class DecisionSettings(Section):
         le=1,
         description="Raw cosine instead of target_fpir; it will not follow the gallery's size.",
     )
+    site_shift: float = Field(
+        0.0,
+        ge=-0.5,
+        le=0.5,
+        description="Added to the calibrated threshold: how much more alike strangers look here than in the "
+        "embedder's calibration. `edge calibrate --cohort DIR` measures it.",
+    )
     margin: float = Field(
         0.05, ge=0, le=1, description="How far the best subject must be ahead of the second best."
     )
@@ -125,6 +136,28 @@ class DecisionSettings(Section):
             raise ValueError("min_shots must not exceed max_shots")
         if self.threshold is None and self.target_fpir is None:
             raise ValueError("set target_fpir or threshold")
+        return self
+
+
+class LivenessSettings(Section):
+    """Whether a face must be alive. The model is yours: models/README.md says what it must look like."""
+
+    policy: Literal["off", "report", "require"] = Field(
+        "off",
+        description="report: events tell the liveness; require: a match below threshold is a spoof.",
+    )
+    model: Path | None = Field(None, description="Directory with your model and its manifest.toml.")
+    threshold: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Liveness from which a face is alive; find yours with policy report at the door.",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "LivenessSettings":
+        if self.policy != "off" and self.model is None:
+            raise ValueError(f"policy {self.policy} needs model, the directory of your liveness model")
         return self
 
 

@@ -73,6 +73,7 @@ class Refusal(StrEnum):
     EXPOSURE = "exposure"
     SCORE = "score"
     CROPPED = "cropped"
+    LIVENESS = "liveness"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,22 +104,30 @@ class AlignedFace:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Probe:
-    """A presented face as an embedding: float32 (D,), unit norm."""
+    """A presented face as an embedding: float32 (D,), unit norm.
+
+    `liveness` in [0, 1] is how likely the face is alive; None where that was not measured.
+    """
 
     embedding: FloatArray
     model_id: str
     quality: Quality
+    liveness: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Template:
-    """An enrolled face of one subject: float32 (D,), unit norm. `created_at` is UTC."""
+    """An enrolled face of one subject: float32 (D,), unit norm. `created_at` is UTC.
+
+    `photos` is how many photos or shots it was made from.
+    """
 
     embedding: FloatArray
     model_id: str
     quality: Quality
     source: str
     created_at: datetime
+    photos: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +149,16 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The two best subjects for a probe (None where the gallery has fewer) and the subjects searched."""
+    """The two best subjects for a probe (None where the gallery has fewer) and what was searched.
+
+    `gallery_size` is the number of subjects, `comparisons` what they are worth as chances of a false match:
+    one for a subject enrolled from a single photo, more for one with more templates.
+    """
 
     best: Candidate | None
     second: Candidate | None
     gallery_size: int
+    comparisons: float
 
 
 class EventType(StrEnum):
@@ -191,7 +205,8 @@ class Score:
 class Decision:
     """The answer for one probe: MATCH with its subject, or REJECT with its reason.
 
-    For a whole visit also NO_DECISION, where `score` is None if no shot could be compared.
+    For a whole visit also NO_DECISION, where `score` is None if no shot could be compared, and SPOOF: it
+    would have been a match, but the face is not alive, so `subject` is None.
     """
 
     event_type: EventType
@@ -216,6 +231,17 @@ class ModelStamp:
     embedder: str
     sha256: str
     gallery_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class LivenessCheck:
+    """Which model judged whether the face is alive ("none": no model did) and its score in [0, 1], 1 = alive.
+
+    `score` is None where the visit has no shot, or one whose liveness could not be measured.
+    """
+
+    method: str = "none"
+    score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,4 +277,4 @@ class FaceEvent:
     model: ModelStamp
     latency: Latency | None
     revises: str | None = None
-    liveness: str = "none"
+    liveness: LivenessCheck = LivenessCheck()

@@ -6,6 +6,7 @@ Only reads; the daemon decides when it is told.
 from collections.abc import Mapping
 
 from edge import __version__
+from edge.assembly import visit_rule
 from edge.clock import Clock
 from edge.config import Settings
 from edge.health import Beats, boot_id, clock_synced, rss_mb, temperature_c
@@ -19,6 +20,7 @@ def info(settings: Settings, recognizer: Recognizer, clock: Clock) -> InfoPayloa
     """Return what runs here: models, gallery, threshold in force."""
     size = recognizer.matcher.gallery.size
     rule = recognizer.rule
+    liveness = recognizer.liveness
     return InfoPayload(
         site=settings.site,
         device=settings.device,
@@ -29,13 +31,16 @@ def info(settings: Settings, recognizer: Recognizer, clock: Clock) -> InfoPayloa
         models={
             "detector": ModelInfo(id=recognizer.detector.model_id, sha256=recognizer.detector.sha256),
             "embedder": ModelInfo(id=recognizer.embedder.model_id, sha256=recognizer.embedder.sha256),
-        },
+        }
+        | ({"liveness": ModelInfo(id=liveness.model_id, sha256=liveness.sha256)} if liveness else {}),
         execution_provider=recognizer.embedder.provider,
         gallery_version=recognizer.stamp.gallery_version,
         gallery_size=size,
         config_version=None,
-        threshold=round(rule.threshold_for(size), 4),
+        threshold=round(rule.threshold_for(float(recognizer.matcher.gallery.comparisons.sum())), 4),
         target_fpir=rule.target_fpir,
+        liveness=settings.liveness.policy,
+        live_from=visit_rule(settings).live_from,
         anonymous=settings.privacy.anonymous,
     )
 

@@ -27,7 +27,7 @@ LAYERS = [
         "redact",
         "worker",
     },
-    {"config", "face", "gallery", "camera", "mqtt", "tracker", "presence", "annotate"},
+    {"config", "face", "gallery", "camera", "mqtt", "tracker", "presence", "visit", "annotate"},
     {"recognizer", "twin"},
     {"pipeline", "enroll", "assembly"},
     {"inference", "replay", "evaluate", "vitals"},
@@ -41,6 +41,7 @@ LAYERS = [
 SIBLINGS = {
     ("config", "settings"),
     ("assembly", "pipeline"),
+    ("presence", "visit"),
     ("photo", "errors"),
 }
 

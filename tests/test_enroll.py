@@ -111,7 +111,7 @@ def test_a_crop_of_the_group_is_one_face(recognizer: Recognizer, group: Image):
 )
 def test_a_poor_photo_is_refused_with_advice(recognizer: Recognizer, group: Image, spoil, says: str):
     with pytest.raises((LowQualityError, NoFaceError), match=says) as caught:
-        encode_photo(spoil(group[10:240, 170:350]), "me.jpg", recognizer)
+        encode_photo(spoil(group[10:240, 170:350]), "me.jpg", recognizer.for_enrolment())
     assert "use a" in str(caught.value)
 
 

@@ -6,7 +6,7 @@ from itertools import count
 import numpy as np
 import pytest
 
-from edge.presence import LOOK_AGAIN_S, SHOT_GAP_S, Presence, Visit, VisitRule
+from edge.presence import Presence
 from edge.types import (
     Decision,
     Detection,
@@ -22,6 +22,7 @@ from edge.types import (
     Subject,
     Track,
 )
+from edge.visit import LOOK_AGAIN_S, SHOT_GAP_S, Visit, VisitRule
 
 RULE = VisitRule(min_shots=2, max_shots=5, patience_s=3.0, cooldown_s=3.0)
 ALICE = Subject("p_alice", "Alice")

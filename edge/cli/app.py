@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from edge import __version__
-from edge.cli import evaluate, gallery, models, operate, tryout
+from edge.cli import calibrate, evaluate, gallery, models, operate, tryout
 
 app = typer.Typer(
     name="edge",
@@ -17,6 +17,7 @@ app = typer.Typer(
 app.add_typer(models.app, name="models")
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(gallery.subjects, name="subjects")
+app.add_typer(calibrate.gallery, name="gallery")
 for command in (
     operate.run,
     operate.check,
@@ -24,6 +25,7 @@ for command in (
     gallery.enroll,
     gallery.identify,
     gallery.verify,
+    calibrate.calibrate,
     tryout.replay,
     tryout.demo,
     tryout.bench,

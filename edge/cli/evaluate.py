@@ -1,9 +1,7 @@
 """Commands that measure accuracy on an operator's own photos: evaluate verify, evaluate identify."""
 
 import json
-import os
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,17 +9,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from edge.assembly import build_recognizer
+from edge.cli import evaluate_gate
+from edge.cli.embedding import embed_all, recognizer_with
 from edge.cli.operate import ConfigOption, load_settings
-from edge.cli.progress import progress
 from edge.config import Settings
 from edge.errors import ConfigError
 from edge.evaluate import measure, rates
-from edge.evaluate.embeddings import EmbeddingCache, embed_photos
 from edge.evaluate.plots import plot_det, plot_roc
 from edge.evaluate.protocol import open_set, read_pairs
-from edge.gallery.gallery import Gallery
-from edge.recognizer import Recognizer
 
 app = typer.Typer(help="How accurate this is, on photos of your own.", no_args_is_help=True)
 
@@ -84,7 +79,7 @@ def identify(
         scores = measure.open_set_scores(protocol, embeddings, settings.gallery.prototypes)
         rule = None
         if at_target_fpir is not None:
-            rule = replace(_recognizer(name, settings).rule, target_fpir=at_target_fpir, threshold=None)
+            rule = replace(recognizer_with(name, settings).rule, target_fpir=at_target_fpir, threshold=None)
         report["models"][name] |= measure.identification(protocol, scores, rule)
         curves[name] = rates.det_curve(scores.best, scores.right, scores.strangers)
     if plots is not None:
@@ -106,11 +101,6 @@ def _report(schema: str, images: Path) -> dict[str, Any]:
     return {"schema": schema, "images": str(images), "models": {}}
 
 
-def _recognizer(name: str, settings: Settings) -> Recognizer:
-    recognition = settings.recognition.model_copy(update={"embedder": name})
-    return build_recognizer(settings.model_copy(update={"recognition": recognition}), Gallery.empty(name))
-
-
 def _embed_all(
     names: list[str] | None, photos: list[Path], settings: Settings, report: dict[str, Any]
 ) -> dict[str, measure.Embeddings]:
@@ -120,13 +110,8 @@ def _embed_all(
         raise ConfigError("--model: a model is named twice")
     found: dict[str, measure.Embeddings] = {}
     for name in names:
-        embedder = _recognizer(name, settings).embedder
-        cache = EmbeddingCache(settings.state_dir / "evaluate" / f"{embedder.model_id}.cache", embedder.dim)
-        with progress(name) as step:
-            found[name] = embed_photos(
-                photos, partial(_recognizer, name, settings), cache, step, workers=os.cpu_count() or 1
-            )
-        report["models"][name] = {"model_id": embedder.model_id}
+        model_id, found[name] = embed_all(photos, name, settings)
+        report["models"][name] = {"model_id": model_id}
         if name != names[0]:
             close = measure.agreement(found[names[0]], found[name])
             report["models"][name]["cosine_to_reference"] = close
@@ -137,3 +122,7 @@ def _finish(report: dict[str, Any], table: Table, json_file: Path | None) -> Non
     if json_file is not None:
         json_file.write_text(json.dumps(report, indent=2) + "\n")
     Console().print(table)
+
+
+for command in (evaluate_gate.gate, evaluate_gate.fusion):
+    app.command()(command)

@@ -43,7 +43,7 @@ def enroll(
     if bool(photos) == bool(camera):
         raise typer.BadParameter("give one or more photos, or --camera NAME")
     settings = load_settings(config_file)
-    recognizer = build_recognizer(settings, side_px=PHOTO_SIDE_PX if photos else None)
+    recognizer = build_recognizer(settings, side_px=PHOTO_SIDE_PX if photos else None).for_enrolment()
     if photos:
         probes = [encode_photo(read_photo(photo), str(photo), recognizer) for photo in photos]
     else:

@@ -12,6 +12,7 @@ from edge import config, logs
 from edge.assembly import build_recognizer, gallery_store
 from edge.config import Settings
 from edge.daemon import Daemon
+from edge.face.liveness import Liveness
 from edge.memory import return_freed_memory
 from edge.mqtt.codec import json_schemas
 from edge.mqtt.topics import Topics
@@ -50,11 +51,12 @@ def check(config_file: ConfigOption = None) -> None:
     console.print(table)
     recognizer = build_recognizer(settings)
     gallery = gallery_store(settings).load(recognizer.embedder.model_id)
-    threshold = recognizer.rule.threshold_for(gallery.size)
+    threshold = recognizer.rule.threshold_for(float(gallery.comparisons.sum()))
     console.print(
         f"models     {recognizer.stamp.embedder} verified in {settings.models_path}\n"
         f"gallery    version {gallery.version}, {gallery.size} subjects in {settings.gallery_path}\n"
         f"threshold  {threshold:.3f} for {gallery.size} subjects\n"
+        f"liveness   {_liveness(settings, recognizer.liveness)}\n"
         f"broker     {settings.mqtt.host}:{settings.mqtt.port}, topics below "
         f"{Topics(settings.site, settings.device).root}/"
     )
@@ -65,6 +67,16 @@ def check(config_file: ConfigOption = None) -> None:
         console.print(f"camera     {name}: {source}")
     if not settings.cameras:
         console.print("camera     none: add a table [cameras.front] with source or command")
+
+
+def _liveness(settings: Settings, model: Liveness | None) -> str:
+    """Say what a printed photo of a subject would come to."""
+    values = settings.liveness
+    if model is None:
+        return "off: a printed photo of a subject can be recognised, and every event says so"
+    if values.policy == "require":
+        return f"{model.model_id} verified in {values.model}; a match below {values.threshold} is a spoof"
+    return f"{model.model_id} verified in {values.model}; events tell its score, decisions ignore it"
 
 
 def schema(

@@ -134,7 +134,7 @@ def _recognizer(settings: Settings, directory: Path | None, enrolments: list[str
     else:
         return recognizer
     at = SystemClock().now()
-    photographer = with_photo_detector(recognizer, PHOTO_SIDE_PX)
+    photographer = with_photo_detector(recognizer, PHOTO_SIDE_PX).for_enrolment()
     photos: dict[str, list[Path]] = {}
     for enrolment in enrolments:
         subject, separator, photo = enrolment.partition("=")

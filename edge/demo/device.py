@@ -27,7 +27,7 @@ def enrolled(recognizer: Recognizer, media: Path, step: Progress) -> Gallery:
     Raises:
         EdgeError: A photo cannot be read or enrolled.
     """
-    photographer = with_photo_detector(recognizer, PHOTO_SIDE_PX)
+    photographer = with_photo_detector(recognizer, PHOTO_SIDE_PX).for_enrolment()
     at = SystemClock().now()
     entries = []
     for number, photo in enumerate(scenario.photos(media), start=1):

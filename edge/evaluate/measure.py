@@ -11,7 +11,8 @@ from edge.evaluate import rates
 from edge.evaluate.protocol import OpenSet, Pairs
 from edge.evaluate.rates import Flags, Scores
 from edge.gallery.decision import DecisionRule
-from edge.gallery.prototypes import prototypes
+from edge.gallery.gallery import worth
+from edge.gallery.prototypes import photos_of, prototypes
 from edge.types import FloatArray
 
 FPIRS = (0.01, 0.003, 0.001)
@@ -24,23 +25,30 @@ Embeddings = Mapping[Path, FloatArray | None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OpenSetScores:
-    """Best scores of genuine probes, whether the best subject was the right one, best scores of strangers."""
+    """Best scores of genuine probes, whether the best subject was the right one, best scores of strangers.
+
+    `comparisons` is what the gallery counts for the threshold rule.
+    """
 
     best: Scores
     right: Flags
     strangers: Scores
     enrolled: int
+    comparisons: float
 
 
 def open_set_scores(protocol: OpenSet, embeddings: Embeddings, max_prototypes: int) -> OpenSetScores:
     """Enrol, search with every probe; a failure to acquire scores minus infinity."""
     names: list[str] = []
     templates: list[FloatArray] = []
-    for name, photos in protocol.gallery.items():
-        rows = [row for path in photos if (row := embeddings[path]) is not None]
+    comparisons = 0.0
+    for name, paths in protocol.gallery.items():
+        rows = [row for path in paths if (row := embeddings[path]) is not None]
         if rows:
             names.append(name)
-            templates.append(prototypes(np.stack(rows), np.ones(len(rows), np.float32), max_prototypes))
+            photos = np.stack(rows)
+            templates.append(prototypes(photos, np.ones(len(rows), np.float32), max_prototypes))
+            comparisons += sum(map(worth, photos_of(templates[-1], photos)))
     starts = np.cumsum([0, *(len(rows) for rows in templates[:-1])])
     matrix = np.concatenate(templates)
 
@@ -57,6 +65,7 @@ def open_set_scores(protocol: OpenSet, embeddings: Embeddings, max_prototypes: i
         right=np.array([name == guess for name, _, guess in found]),
         strangers=np.array([search(embeddings[path])[0] for path in protocol.strangers]),
         enrolled=len(names),
+        comparisons=comparisons,
     )
 
 
@@ -81,7 +90,7 @@ def identification(
         report["tpir_interval"][str(fpir)] = [round(rate.low, 5), round(rate.high, 5)]
         report["threshold"][str(fpir)] = round(rates.threshold_at(scores.strangers, fpir), 5)
     if rule is not None:
-        threshold = rule.threshold_for(scores.enrolled)
+        threshold = rule.threshold_for(scores.comparisons)
         report["at_target_fpir"] = {
             "target": rule.target_fpir,
             "threshold": round(threshold, 5),

@@ -2,8 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from edge.errors import ConfigError
+from edge.evaluate.calibration import Table
 from edge.evaluate.rates import Scores
 
 Curve = tuple[Scores, Scores]
@@ -30,11 +34,7 @@ def plot_roc(curves: Mapping[str, Curve], path: Path) -> None:
 def _draw(
     curves: Mapping[str, Curve], path: Path, title: str, x_label: str, y_label: str, y_scale: str
 ) -> None:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ConfigError("--plots needs matplotlib; install edge-recognizer[evaluate]") from None
-    figure = Figure(figsize=(7, 5), layout="constrained")
+    figure = _figure()
     axes = figure.subplots()
     for name, (x, y) in curves.items():
         shown = x > 0
@@ -44,5 +44,66 @@ def _draw(
     axes.set(title=title, xlabel=x_label, ylabel=y_label, xscale="log", yscale=y_scale)
     axes.grid(visible=True, which="both", alpha=0.3)
     axes.legend()
+    _save(figure, path)
+
+
+def plot_fmr(scores: Scores, table: Table, path: Path) -> None:
+    """Draw the false match rate over threshold: of impostor scores (n,), falling, and of the table.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+    """
+    figure = _figure()
+    axes = figure.subplots()
+    ranks = np.unique(np.geomspace(1, len(scores), 2000).astype(np.intp))
+    axes.plot(scores[ranks - 1], ranks / len(scores), label=f"measured, {table.pairs:,} impostor pairs")
+    axes.fill_betweenx(table.fmr, table.low, table.high, alpha=0.3, color="C1", label="95 % interval")
+    fitted = [rate < table.fitted_below for rate in table.fmr]
+    for shown, style, label in ((False, "o", "table: measured"), (True, "^", "table: fitted tail")):
+        points = [(t, r) for t, r, f in zip(table.thresholds, table.fmr, fitted, strict=True) if f == shown]
+        axes.plot(*zip(*points, strict=True), style, color="C1", label=label)
+    axes.set(title="False match rate", xlabel="threshold (cosine)", ylabel="FMR", yscale="log")
+    axes.grid(visible=True, which="both", alpha=0.3)
+    axes.legend()
+    _save(figure, path)
+
+
+def plot_gate(conditions: Mapping[str, Any], path: Path) -> None:
+    """Draw TPIR, and failures to acquire, of each condition of `edge.evaluate.gate/1`, gated and ungated.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+    """
+    figure = _figure()
+    figure.set_size_inches(10, 6)
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    places = np.arange(len(conditions))
+    kinds = {
+        "ungated": ("without gate", "o"),
+        "gated": ("with gate", "s"),
+        "accepted": ("of those passed", "x"),
+    }
+    for axes, key, shown in ((upper, "tpir", tuple(kinds)), (lower, "fta", ("ungated", "gated"))):
+        for kind in shown:
+            values = [np.nan if (rate := c[kind][key]) is None else rate for c in conditions.values()]
+            label, marker = kinds[kind]
+            axes.plot(places, values, marker=marker, label=label)
+        axes.grid(visible=True, alpha=0.3)
+        axes.set(ylabel=key.upper(), ylim=(-0.03, 1.03))
+        axes.legend()
+    upper.set_title("Probes spoiled, at the product's threshold")
+    lower.set_xticks(places, list(conditions), rotation=60, ha="right")
+    _save(figure, path)
+
+
+def _figure() -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ConfigError("--plots needs matplotlib; install edge-recognizer[evaluate]") from None
+    return Figure(figsize=(7, 5), layout="constrained")
+
+
+def _save(figure: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)

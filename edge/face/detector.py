@@ -16,6 +16,16 @@ INPUT_MULTIPLE_PX = 32
 NMS_IOU = 0.3
 """Overlap above which two boxes are one face. Source: default of OpenCV's FaceDetectorYN."""
 
+REFINE_BELOW_PX = 30.0
+"""Faces smaller than this on the detector's input have their landmarks found again.
+
+Measured on lfw-dev photos in 1280x720 frames at a width of 320: TPIR of 60 px faces .86 becomes .99; above 30
+px on the input nothing is gained.
+"""
+
+REFINE_SIDE_PX = 160
+"""Longer side of the neighbourhood of a face, two faces wide, when its landmarks are found again."""
+
 MAX_FACES = 64
 """Faces returned per frame, best first, so that a poster full of faces cannot stall the loop."""
 
@@ -54,18 +64,46 @@ class Detector:
         kept = cv2.dnn.NMSBoxes(corners_wh.tolist(), scores.tolist(), self._min_score, NMS_IOU)
         return [Detection(boxes[i], landmarks[i], float(scores[i])) for i in kept[:MAX_FACES]]
 
+    def refine(self, image: Image, face: Detection) -> Detection:
+        """Look again at one face at its full resolution: its landmarks, where the frame had been reduced.
+
+        Returns `face` itself where it was seen large enough, or where nothing is found this time.
+        """
+        scale = min(1.0, self._max_side_px / max(image.shape[:2]))
+        if scale == 1.0 or face.size_px * scale >= REFINE_BELOW_PX:
+            return face
+        middle = _middle(face.box)
+        reach = float(max(face.box[2:] - face.box[:2]))
+        x1, y1 = np.maximum(0, middle - reach).astype(int)
+        x2, y2 = np.ceil(middle + reach).astype(int)
+        found = self.at(REFINE_SIDE_PX).detect(np.ascontiguousarray(image[y1:y2, x1:x2]))
+        shift = np.array([x1, y1], np.float32)
+        best = next((f for f in found if _distance(_middle(f.box) + shift, middle) < reach / 4), None)
+        if best is None:
+            return face
+        return Detection(best.box + np.tile(shift, 2), best.landmarks + shift, best.score)
+
     def _letterbox(self, image: Image) -> tuple[Image, float]:
         """Reduce onto a black canvas whose sides are multiples of 32; return it and the scale."""
         height, width = image.shape[:2]
         scale = min(1.0, self._max_side_px / max(height, width))
         inner_w, inner_h = max(1, round(width * scale)), max(1, round(height * scale))
-        size = (_round_up(inner_h), _round_up(inner_w))
-        canvas = self._canvases.get(size)
+        inner = (inner_h, inner_w)  # not the canvas's size: the margin would keep what another frame left
+        canvas = self._canvases.get(inner)
         if canvas is None:
             self._canvases.clear()
-            canvas = self._canvases.setdefault(size, np.zeros((*size, 3), np.uint8))
+            canvas = np.zeros((_round_up(inner_h), _round_up(inner_w), 3), np.uint8)
+            self._canvases[inner] = canvas
         cv2.resize(image, (inner_w, inner_h), dst=canvas[:inner_h, :inner_w], interpolation=cv2.INTER_LINEAR)
         return canvas, scale
+
+
+def _middle(box: FloatArray) -> FloatArray:
+    return np.asarray((box[:2] + box[2:]) / 2, np.float32)
+
+
+def _distance(a: FloatArray, b: FloatArray) -> float:
+    return float(np.abs(a - b).max())
 
 
 def _round_up(side_px: int) -> int:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from edge.download import PinnedFile, Wheel
 from edge.errors import ModelError
+from edge.face.accuracy import Accuracy
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
@@ -50,11 +51,15 @@ class Source(Table):
 
 
 class Build(Table):
-    """How the file is made from another model's: a recipe of `edge.face.build` and its committed data."""
+    """How the file is made from another model's: a recipe of `edge.face.build` and its committed data.
+
+    The data lie beside the manifest of `data_of`, or beside its own.
+    """
 
     parent: Name = Field(alias="from")
     recipe: Name
     data: FileName | None = None
+    data_of: Name | None = None
 
 
 class Input(Table):
@@ -89,10 +94,10 @@ class Input(Table):
 
 
 class Output(Table):
-    """What the network gives: tensors by name; `dim` is the length of an embedding."""
+    """What the network gives: tensors by name; `dim` is the length of an embedding, or how many classes."""
 
     names: tuple[str, ...] = Field(min_length=1, max_length=64)
-    dim: int | None = Field(None, ge=8, le=4096)
+    dim: int | None = Field(None, ge=2, le=4096)
 
 
 class Alignment(Table):
@@ -102,14 +107,30 @@ class Alignment(Table):
     points: tuple[Point, Point, Point, Point, Point]
 
 
+class LivenessHead(Table):
+    """How a liveness network is asked and understood.
+
+    It sees the face's box enlarged `crop_scale` times; `live_class` is the output's index that means alive;
+    `gives` says whether a softmax is still to be applied.
+    """
+
+    crop_scale: float = Field(ge=1, le=8)
+    live_class: int = Field(ge=0)
+    gives: Literal["logits", "probabilities"]
+
+
 class Calibration(Table):
     """False match rate over threshold, measured on pairs of different subjects.
 
-    `fmr[i]` is the share of impostor pairs whose cosine is >= `thresholds[i]`. Nothing is extrapolated.
+    `fmr[i]` is the share of impostor pairs whose cosine is >= `thresholds[i]`. Rates below `fitted_below` are
+    not measured but follow from a fit to the tail. `low` and `high` are the 95 % interval of each threshold.
     """
 
     thresholds: tuple[float, ...] = Field(min_length=2)
     fmr: tuple[float, ...] = Field(min_length=2)
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    fitted_below: float | None = Field(None, gt=0, le=1)
     pairs: int = Field(gt=0)
     subjects: int = Field(gt=1)
     source: str
@@ -124,6 +145,8 @@ class Calibration(Table):
             raise ValueError("fmr must fall and lie in (0, 1]")
         if not all(-1 <= threshold <= 1 for threshold in self.thresholds):
             raise ValueError("thresholds must lie in [-1, 1]")
+        if {len(self.low), len(self.high)} - {0, len(self.fmr)} or len(self.low) != len(self.high):
+            raise ValueError("low and high must be as long as thresholds, or both be left out")
         return self
 
 
@@ -132,20 +155,23 @@ class Manifest(Table):
 
     directory: Path
     name: Name
-    kind: Literal["detector", "embedder"]
+    kind: Literal["detector", "embedder", "liveness"]
     file: FileName
     sha256: Sha256
     bytes: int = Field(gt=0, le=MAX_MODEL_BYTES)
     licence: str = Field(min_length=1)
     description: str = Field(min_length=1)
     provenance: str = Field(min_length=1)
-    golden: FileName
+    golden: FileName | None = None
+    needs_onnxruntime: str | None = Field(None, pattern=r"^[0-9]+\.[0-9]+$")
     sources: tuple[Source, ...] = ()
     build: Build | None = None
     input: Input
     output: Output
     alignment: Alignment | None = None
     calibration: Calibration | None = None
+    accuracy: Accuracy | None = None
+    liveness: LivenessHead | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -154,16 +180,50 @@ class Manifest(Table):
         if self.build is not None and self.build.parent == self.name:
             raise ValueError("build.from: a model cannot be built from itself")
         embedder = self.kind == "embedder"
-        if embedder and (self.output.dim is None or self.alignment is None or len(self.output.names) != 1):
-            raise ValueError("an embedder needs one output, output.dim and [alignment]")
-        if not embedder and (self.output.dim or self.alignment or self.calibration):
-            raise ValueError("output.dim, [alignment] and [calibration] belong to embedders")
+        if embedder and ((self.output.dim or 0) < 8 or self.alignment is None or len(self.output.names) != 1):
+            raise ValueError("an embedder needs one output, output.dim of 8 or more and [alignment]")
+        if self.kind == "liveness":
+            return self._of_liveness()
+        if not embedder and (self.output.dim or self.alignment or self.calibration or self.accuracy):
+            raise ValueError("output.dim, [alignment], [calibration] and [accuracy] belong to embedders")
+        if self.golden is None or self.liveness is not None:
+            raise ValueError(f"a model of kind {self.kind} needs golden and has no [liveness]")
+        return self
+
+    def _of_liveness(self) -> Self:
+        head, classes = self.liveness, self.output.dim
+        if head is None or classes is None or self.input.size is None or len(self.output.names) != 1:
+            raise ValueError("a liveness model needs [liveness], input.size, one output and output.dim")
+        if head.live_class >= classes:
+            raise ValueError(f"liveness.live_class must lie in 0..{classes - 1}, below output.dim")
+        if self.alignment or self.calibration or self.sources or self.build or self.name == "none":
+            raise ValueError(
+                "a liveness model has no sources, build, alignment, calibration; nor the name none"
+            )
         return self
 
     @property
     def model_id(self) -> str:
         """Name and short hash: embeddings are compared only where this is equal."""
         return f"{self.name}@{self.sha256[:8]}"
+
+    @property
+    def golden_path(self) -> Path:
+        """Where the golden file is.
+
+        Raises:
+            ModelError: The model has none.
+        """
+        if self.golden is None:
+            raise ModelError(f"{self.name}: the manifest names no golden file")
+        return self.directory / self.golden
+
+    @property
+    def mend(self) -> str:
+        """What to do where the file is absent or another one."""
+        if self.kind == "liveness":
+            return "put the file there, or correct file, sha256 and bytes in its manifest.toml"
+        return "run: edge models fetch"
 
     @property
     def pinned(self) -> PinnedFile:

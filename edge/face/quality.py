@@ -3,10 +3,11 @@
 Measures size, sharpness, pose, exposure and the detector's own score. Does not decide about visits.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from edge.types import Detection, FloatArray, Image, Quality, Refusal
 
@@ -16,31 +17,61 @@ NOSE_DEPTH = 0.5
 A head turned by yaw shows the nose off the middle of the eyes by NOSE_DEPTH * tan(yaw) eye distances.
 """
 
-SHARP_VARIANCE = 60.0
-"""Variance of the Laplacian of a 112 px crop at which sharpness is one half.
+STEP_PX = 2
+"""Each pixel of the crop is compared with those this far on either side of it: eyelids, brows and lips
+answer, a blurred face does not."""
 
-Source: Pech-Pacheco et al. (2000) for the measure; the value lies between a still photo of a face
-(above 200) and the same face under a 3 px Gaussian blur (below 20).
+NOISE_SIGMA_PX = 1.0
+"""The crop is smoothed by this Gaussian first, so that sensor noise does not pass for detail."""
+
+SHARP_ENERGY = 30.0
+"""Mean square of the weaker second difference, in squared grey levels, at which sharpness is one half.
+
+Measured on spoiled lfw-dev photos (ORL): of shots under blur or motion at sharpness .12-.15 44 % (48 %) are
+recognised, at .15-.20 54 % (68 %), above .30 93 % (95 %). The variance of the Laplacian, used before, takes
+noise for detail and stays high along the edges that motion leaves: as a sign of a useful shot over all
+degradations of `edge evaluate gate` its AUC is .67 (.74), that of this measure .78 (.84).
 """
 
 DARK, BRIGHT = 25, 235
 """Luma below or above which a pixel shows no structure of a face."""
 
-MIN_EXPOSURE = 0.25
-"""Share of the face that must lie between DARK and BRIGHT. Loose, so that skin tone never decides."""
+MIN_EXPOSURE = 0.2
+"""Share of the face that must lie between DARK and BRIGHT. Loose, so that skin tone never decides.
 
-FULL_SIZE_PX = 112.0
-"""Faces of the crop's own size or larger lose nothing by alignment."""
+Measured as above: between .20 and .25 every second shot is still recognised, below .20 one in four.
+"""
+
+HALF_SIZE_PX = 20.0
+"""Face size at which a shot weighs half: from 16 to 20 px about every second one is still recognised."""
+
+ENROLMENT_FACE_PX, ENROLMENT_SHARPNESS, ENROLMENT_EXPOSURE = 40.0, 0.35, 0.5
+"""Limits for a photo to be enrolled: a bad shot costs one look, a bad template every visit of its subject.
+
+Measured: of 1,000 lfw-dev photos, 400 of ORL and the 42 of the demo these limits refuse none. With templates
+from photos of 24 px faces TPIR falls from .958 to .815 at the product's threshold, from those under a 3 px
+blur to .777, overexposed fourfold to .777.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class QualityGate:
-    """Limits below which a shot is refused: pixels, sharpness in [0, 1], degrees, detector score."""
+    """Limits of a usable shot: size, sharpness, turn of the head, detector score, exposure."""
 
     min_face_px: float
     min_sharpness: float
     max_yaw_deg: float
     min_score: float
+    min_exposure: float = MIN_EXPOSURE
+
+    def for_enrolment(self) -> "QualityGate":
+        """Return the gate for photos to be enrolled: never looser than this one."""
+        return replace(
+            self,
+            min_face_px=max(self.min_face_px, ENROLMENT_FACE_PX),
+            min_sharpness=max(self.min_sharpness, ENROLMENT_SHARPNESS),
+            min_exposure=max(self.min_exposure, ENROLMENT_EXPOSURE),
+        )
 
     def refuse(self, detection: Detection, frame_shape: tuple[int, ...]) -> Refusal | None:
         """Return why this face is not even worth aligning, or None. Costs microseconds."""
@@ -64,10 +95,10 @@ class QualityGate:
         yaw = yaw_deg(detection.landmarks)
         if refused is None and sharp < self.min_sharpness:
             refused = Refusal.BLUR
-        if refused is None and exposed < MIN_EXPOSURE:
+        if refused is None and exposed < self.min_exposure:
             refused = Refusal.EXPOSURE
-        size = min(1.0, detection.size_px / FULL_SIZE_PX)
-        weight = detection.score * size * float(np.cos(np.radians(yaw))) * (0.25 + 0.75 * sharp)
+        size = detection.size_px / (detection.size_px + HALF_SIZE_PX)
+        weight = detection.score**2 * size * sharp * exposed * float(np.cos(np.radians(yaw)))
         return Quality(
             face_px=detection.size_px,
             sharpness=sharp,
@@ -80,10 +111,20 @@ class QualityGate:
 
 
 def sharpness(grey: Image) -> float:
-    """Return the sharpness in [0, 1) of a grey uint8 image, from the variance of its Laplacian."""
-    _, deviation = cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_16S))
-    variance = float(deviation[0, 0]) ** 2
-    return variance / (variance + SHARP_VARIANCE)
+    """Return the sharpness in [0, 1) of a grey uint8 image of a face, alike for blur and for motion.
+
+    It is the energy of the second difference along rows or along columns, whichever is weaker: motion leaves
+    the edges along its own direction sharp, and only those.
+    """
+    smooth = np.asarray(cv2.GaussianBlur(grey, (0, 0), NOISE_SIGMA_PX), np.int16)
+    energy = min(_detail(smooth), _detail(smooth.T))
+    return energy / (energy + SHARP_ENERGY)
+
+
+def _detail(smooth: NDArray[np.int16]) -> float:
+    """Return the mean square of the second difference over 2 * STEP_PX, down the columns."""
+    below, here, above = smooth[: -2 * STEP_PX], smooth[STEP_PX:-STEP_PX], smooth[2 * STEP_PX :]
+    return float(np.square(below - 2 * here + above, dtype=np.float32).mean())
 
 
 def yaw_deg(landmarks: FloatArray) -> float:

@@ -71,7 +71,18 @@ class Session:
 
     @classmethod
     def of(cls, manifest: Manifest, model: bytes, *, threads: int) -> "Session":
-        """Load the verified bytes of a manifest's model."""
+        """Load the verified bytes of a manifest's model.
+
+        Raises:
+            ModelError: onnxruntime cannot load it, or is older than the model needs.
+            ModelShapeError: Its inputs or outputs are not those of the manifest.
+        """
+        needed = manifest.needs_onnxruntime
+        if needed and _release(ort.__version__) < _release(needed):
+            raise ModelError(
+                f"{manifest.name}: needs onnxruntime {needed} or newer, here is {ort.__version__}; upgrade it "
+                'or set recognition.embedder = "auto", which takes a model that runs here'
+            )
         try:
             return cls(model, inputs=manifest.input, outputs=manifest.output, threads=threads)
         except ModelShapeError as error:
@@ -140,7 +151,7 @@ def self_test(session: Session, manifest: Manifest) -> None:
         ModelIntegrityError: The model computes something else than on the machine that wrote the golden file.
         ModelError: The golden file cannot be read.
     """
-    path = manifest.directory / manifest.golden
+    path = manifest.golden_path
     golden = read_golden(path)
     results = session.run(pattern(*golden.size))
     for name, result in zip(session.output_names, results, strict=True):
@@ -207,6 +218,11 @@ def _declared(inputs: Input) -> str:
     if inputs.size is not None:
         return f"(1, 3, {inputs.size[0]}, {inputs.size[1]})"
     return f"(1, 3, H, W) with H and W free multiples of {inputs.multiple_of_px}"
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """Return major and minor number of a version such as 1.24.1 or 1.25.0.dev3."""
+    return tuple(int(number) for number in version.split(".")[:2])
 
 
 def _first_line(error: Exception) -> str:

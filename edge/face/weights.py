@@ -28,13 +28,11 @@ def load_verified(manifest: Manifest, models_dir: Path) -> bytes:
         size = path.stat().st_size
         model = path.read_bytes() if size == manifest.bytes else b""
     except FileNotFoundError:
-        raise ModelMissingError(f"{manifest.name}: {path} is not there; run: edge models fetch") from None
+        raise ModelMissingError(f"{manifest.name}: {path} is not there; {manifest.mend}") from None
     except OSError as error:
         raise ModelMissingError(f"{manifest.name}: cannot read {path}: {error.strerror}") from None
     if size != manifest.bytes or hashlib.sha256(model).hexdigest() != manifest.sha256:
-        raise ModelIntegrityError(
-            f"{manifest.name}: {path} is not the pinned file (sha256); run: edge models fetch"
-        )
+        raise ModelIntegrityError(f"{manifest.name}: {path} is not the pinned file (sha256); {manifest.mend}")
     return model
 
 
@@ -73,6 +71,24 @@ def fetch(manifest: Manifest, models_dir: Path, *, mirror: str | None, progress:
     )
 
 
+def build_data(manifest: Manifest) -> bytes:
+    """Return the committed data that a built model's recipe takes; empty where it takes none.
+
+    Raises:
+        ModelError: They cannot be read.
+    """
+    build = manifest.build
+    if build is None or build.data is None:
+        return b""
+    path = (load(build.data_of) if build.data_of else manifest).directory / build.data
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(
+            f"{manifest.name}: cannot read {path}: {error.strerror}; install edge again"
+        ) from None
+
+
 def _build(manifest: Manifest, models_dir: Path, *, mirror: str | None, progress: Progress) -> Path:
     build = manifest.build
     assert build is not None
@@ -87,8 +103,7 @@ def _build(manifest: Manifest, models_dir: Path, *, mirror: str | None, progress
     parent = load(build.parent)
     fetch(parent, models_dir, mirror=mirror, progress=progress)
     progress(f"building {manifest.file}", 0, 0)
-    data = (manifest.directory / build.data).read_bytes() if build.data else b""
-    model = run_recipe(build.recipe, load_verified(parent, models_dir), data)
+    model = run_recipe(build.recipe, load_verified(parent, models_dir), build_data(manifest))
     if hashlib.sha256(model).hexdigest() != manifest.sha256:
         raise ModelIntegrityError(
             f"{manifest.name}: building it gave other bytes than the pinned ones; "

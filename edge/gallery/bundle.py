@@ -24,7 +24,7 @@ from edge.gallery.gallery import MAX_DIM, MAX_ROWS, Gallery, Provenance
 from edge.types import Quality, Refusal, Subject
 
 MAGIC = b"EDGEGAL\0"
-FORMAT = 1
+FORMAT = 2
 HEADER = Struct("<8sIIQII")
 DIGEST_BYTES = 32
 ALIGNMENT = 64
@@ -36,8 +36,8 @@ MAX_TABLE_BYTES_PER_ROW = 4096
 MAX_BUNDLE_BYTES = 1 << 30
 """A million rows of 128 with their table; more does not fit the memory of a door."""
 
-_Row = tuple[str, AwareDatetime, float, float, float, float, float, float, Refusal | None]
-"""source, created_at, then `edge.types.Quality` in the order of its fields."""
+_Row = tuple[str, AwareDatetime, float, float, float, float, float, float, Refusal | None, int]
+"""source, created_at, then `edge.types.Quality` in the order of its fields, then photos."""
 
 
 class _Subject(BaseModel):
@@ -162,10 +162,10 @@ def _read_table(table: bytes) -> _Table:
 def _template(row: Provenance) -> tuple[str | float | None, ...]:
     q = row.quality
     numbers = (q.face_px, q.sharpness, q.yaw_deg, q.exposure, q.detector_score, q.weight)
-    return (row.source, row.created_at.isoformat(), *map(float, numbers), q.refused)
+    return (row.source, row.created_at.isoformat(), *map(float, numbers), q.refused, row.photos)
 
 
 def _provenance(row: _Row) -> Provenance:
-    source, created_at, face_px, sharpness, yaw_deg, exposure, detector_score, weight, refused = row
+    source, created_at, face_px, sharpness, yaw_deg, exposure, detector_score, weight, refused, photos = row
     quality = Quality(face_px, sharpness, yaw_deg, exposure, detector_score, weight, refused)
-    return Provenance(quality, source, created_at)
+    return Provenance(quality, source, created_at, photos)

@@ -48,9 +48,20 @@ class Calibration:
             return self.thresholds[0]
         if at < len(self.fmr):
             return self._on_line(at - 1, at, fmr)
+        return min(1.0, self._on_line(*self._last_decade(), fmr))
+
+    def fmr_at(self, threshold: float) -> float:
+        """Return the false match rate at a threshold: the inverse of `threshold_at`, up to its first rate."""
+        if threshold <= self.thresholds[0]:
+            return self.fmr[0]
+        at = bisect_left(self.thresholds, threshold)
+        first, last = (at - 1, at) if at < len(self.thresholds) else self._last_decade()
+        share = (threshold - self.thresholds[first]) / (self.thresholds[last] - self.thresholds[first])
+        return float(self.fmr[first] * math.pow(self.fmr[last] / self.fmr[first], share))
+
+    def _last_decade(self) -> tuple[int, int]:
         last = len(self.fmr) - 1
-        first = max((i for i, rate in enumerate(self.fmr) if rate >= 10 * self.fmr[last]), default=0)
-        return min(1.0, self._on_line(first, last, fmr))
+        return max((i for i, rate in enumerate(self.fmr) if rate >= 10 * self.fmr[last]), default=0), last
 
     def _on_line(self, first: int, last: int, fmr: float) -> float:
         share = math.log(self.fmr[first] / fmr) / math.log(self.fmr[first] / self.fmr[last])
@@ -63,7 +74,8 @@ class DecisionRule:
 
     `target_fpir` in (0, 1) is the share of strangers that may be taken for a subject; it needs the
     embedder's `calibration`. A raw `threshold` in [-1, 1] takes its place where both are given. `margin` in
-    [0, 2] is how far the best subject must be ahead of the second.
+    [0, 2] is how far the best subject must be ahead of the second. `site_shift` in [-0.5, 0.5] is added to
+    the calibrated thresholds: how much more alike strangers look at this site than in the calibration.
 
     Raises:
         ConfigError: Neither a threshold nor a calibrated target, or a value out of range.
@@ -73,6 +85,7 @@ class DecisionRule:
     threshold: float | None
     margin: float
     calibration: Calibration | None
+    site_shift: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.margin <= 2:
@@ -81,12 +94,15 @@ class DecisionRule:
             raise ConfigError(f"decision.threshold: {self.threshold} must lie in -1..1")
         if self.target_fpir is not None and not 0 < self.target_fpir < 1:
             raise ConfigError(f"decision.target_fpir: {self.target_fpir} must lie between 0 and 1")
+        if not -0.5 <= self.site_shift <= 0.5:
+            raise ConfigError(f"decision.site_shift: {self.site_shift} must lie in -0.5..0.5")
         self.threshold_for(1)
 
-    def threshold_for(self, gallery_size: int) -> float:
-        """Return the threshold in force, a cosine, while `gallery_size` subjects are searched.
+    def threshold_for(self, comparisons: float) -> float:
+        """Return the threshold in force, a cosine, while a search is worth this many comparisons.
 
         One stranger is compared with N subjects, so FPIR = 1 - (1 - FMR)^N, and FMR follows from the target.
+        A subject with several templates, or one of several photos, counts for more (`Match.comparisons`).
         An empty gallery has the threshold of one subject.
         """
         if self.threshold is not None:
@@ -97,12 +113,19 @@ class DecisionRule:
             raise ConfigError(
                 "decision.target_fpir: the embedder is not calibrated; set decision.threshold instead"
             )
-        fmr = -math.expm1(math.log1p(-self.target_fpir) / max(1, gallery_size))
-        return self.calibration.threshold_at(fmr)
+        fmr = -math.expm1(math.log1p(-self.target_fpir) / max(1, comparisons))
+        return min(1.0, self.calibration.threshold_at(fmr) + self.site_shift)
+
+    def expected_fpir(self, comparisons: float) -> float | None:
+        """Return the share of strangers that the threshold in force lets pass; None without a calibration."""
+        if self.calibration is None:
+            return None
+        fmr = self.calibration.fmr_at(self.threshold_for(comparisons) - self.site_shift)
+        return -math.expm1(max(1, comparisons) * math.log1p(-fmr)) if fmr < 1 else 1.0
 
     def decide(self, match: Match) -> Decision:
         """Return MATCH with the best subject, or REJECT with the first reason against it."""
-        threshold = self.threshold_for(match.gallery_size)
+        threshold = self.threshold_for(match.comparisons)
         reason = self._objection(match, threshold)
         best, second = (_told(candidate) for candidate in (match.best, match.second))
         raw = self.threshold is not None

@@ -17,6 +17,7 @@ class DenseMatcher:
     def __init__(self, gallery: Gallery) -> None:
         self.gallery = gallery
         self._starts = gallery.starts
+        self._comparisons = float(gallery.comparisons.sum())
         self._one_row_each = len(gallery.matrix) == gallery.size
 
     def match(self, probe: Probe) -> Match:
@@ -36,14 +37,15 @@ class DenseMatcher:
                 f"gallery of {gallery.model_id!r}, dimension {gallery.dim}; enrol the subjects again"
             )
         if gallery.size == 0:
-            return Match(None, None, 0)
+            return Match(None, None, 0, 0)
         scores = self._scores(probe.embedding)
         best = int(scores.argmax())
         found = self._candidate(scores, best)
         if gallery.size == 1:
-            return Match(found, None, 1)
+            return Match(found, None, 1, self._comparisons)
         scores[best] = -np.inf
-        return Match(found, self._candidate(scores, int(scores.argmax())), gallery.size)
+        second = self._candidate(scores, int(scores.argmax()))
+        return Match(found, second, gallery.size, self._comparisons)
 
     def _scores(self, embedding: FloatArray) -> FloatArray:
         """Return the score of each subject, float32 (size,)."""

@@ -54,6 +54,12 @@ def prototypes(embeddings: FloatArray, weights: FloatArray, k: int) -> FloatArra
     return _centres(points, masses, best).astype(np.float32)
 
 
+def photos_of(rows: FloatArray, embeddings: FloatArray) -> list[int]:
+    """Return how many of the photos (n, D) each prototype (m, D) stands for, 1 or more."""
+    counts = np.bincount(np.argmax(embeddings @ rows.T, axis=1), minlength=len(rows))
+    return [max(1, int(count)) for count in counts]
+
+
 def _cluster(points: Array, masses: Array, count: int) -> NDArray[np.intp]:
     """Return the cluster of each point, spherical k-means; every cluster from 0 on has a point.
 

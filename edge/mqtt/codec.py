@@ -21,6 +21,7 @@ from edge.mqtt.payloads import (
     LatencyPart,
     LivenessPart,
     ModelPart,
+    NoLivenessPart,
     Payload,
     QualityPart,
     ScorePart,
@@ -30,7 +31,7 @@ from edge.mqtt.payloads import (
     SubjectPart,
     timestamp,
 )
-from edge.types import FaceEvent, Latency, Quality, Score, Subject
+from edge.types import FaceEvent, Latency, LivenessCheck, Quality, Score, Subject
 
 
 class EventEncoder:
@@ -74,7 +75,7 @@ class EventEncoder:
             reason=event.reason,
             shots=ShotsPart(used=event.shots.used, seen=event.shots.seen, refused=dict(event.shots.refused)),
             quality=_quality(event.quality),
-            liveness=LivenessPart(method=event.liveness),
+            liveness=_liveness(event.liveness),
             bbox=None if self._anonymous else _box(event.box),
             model=ModelPart(
                 embedder=event.model.embedder,
@@ -156,6 +157,12 @@ def _quality(quality: Quality | None) -> QualityPart | None:
         yaw_deg=_rounded(quality.yaw_deg, 1),
         exposure=_rounded(quality.exposure, 3, 0, 1),
     )
+
+
+def _liveness(check: LivenessCheck) -> LivenessPart | NoLivenessPart:
+    if check.method == "none":
+        return NoLivenessPart()
+    return LivenessPart(method=check.method, score=_rounded(check.score, 4, 0, 1))
 
 
 def _box(box: tuple[float, float, float, float] | None) -> tuple[float, float, float, float] | None:

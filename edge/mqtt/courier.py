@@ -231,7 +231,7 @@ class CourierThread(WorkerThread):
         # The end of a visit has no frame of its own: it is as old as its decision.
         at_s = item.decided_s if event.event_type == EventType.LEFT else event.monotonic_s
         created_ms = int(self._clock.now().timestamp() * 1e3)
-        vital = event.event_type == EventType.MATCH
+        vital = event.event_type in (EventType.MATCH, EventType.SPOOF)
         self._waiting[self._seq] = _Decided(event, payload, at_s, item.decided_s + DISK_PATIENCE_S)
         self._outbox.put(Row(self._seq, event.event_id, topic, payload, created_ms, int(at_s * 1e3), vital))
 

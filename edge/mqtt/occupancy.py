@@ -12,7 +12,7 @@ from edge.types import EventType, FaceEvent, Subject
 class Occupancy:
     """The visits of one camera that were decided and have not ended.
 
-    `shown` says what may be published about a subject.
+    `shown` says what may be published about a subject. A picture of a subject is not its presence.
     """
 
     def __init__(self, shown: Callable[[Subject | None], SubjectPart | None]) -> None:
@@ -26,7 +26,7 @@ class Occupancy:
         if event.event_type == EventType.LEFT:
             self._present.pop(event.visit, None)
             return self._become(self._state.last, None if self._present else at)
-        subject = self._shown(event.subject)
+        subject = None if event.event_type == EventType.SPOOF else self._shown(event.subject)
         known = self._present.get(event.visit)
         self._present[event.visit] = PresentPart(
             visit=event.visit,

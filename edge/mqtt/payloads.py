@@ -98,10 +98,17 @@ class QualityPart(Payload):
     exposure: Fraction | None
 
 
+class NoLivenessPart(Payload):
+    """It was not checked whether the face is alive: a printed photo may have been recognised."""
+
+    method: Literal["none"] = "none"
+
+
 class LivenessPart(Payload):
-    """How it was checked that the face is alive; `none`: it was not."""
+    """The model that judged whether the face is alive; `score` is null where it could not."""
 
     method: str
+    score: Fraction | None = Field(description="How likely the face is alive; the mean of the shots.")
 
 
 class ModelPart(Payload):
@@ -144,7 +151,7 @@ class DecidedEvent(Payload):
     reason: Reason | None
     shots: ShotsPart
     quality: QualityPart | None
-    liveness: LivenessPart
+    liveness: NoLivenessPart | LivenessPart
     bbox: tuple[Fraction, Fraction, Fraction, Fraction] | None = Field(
         description="x, y, width, height as fractions of the frame; null in anonymous mode."
     )
@@ -223,6 +230,10 @@ class InfoPayload(Payload):
     config_version: Count | None = Field(description="Version of the pushed configuration; null without one.")
     threshold: float | None
     target_fpir: Fraction | None
+    liveness: Literal["off", "report", "require"] = Field(
+        "off", description="What a face that is not alive means; the model is in `models`."
+    )
+    live_from: Fraction | None = Field(None, description="Liveness below which a match is a spoof.")
     anonymous: bool
     schemas: tuple[str, ...] = (
         "edge.event/1",

@@ -10,6 +10,7 @@ from edge.face import manifest
 from edge.face.detector import Detector
 from edge.face.session import Session
 from edge.face.weights import installed_path, load_verified
+from edge.types import Detection
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +92,48 @@ def test_any_frame_size_goes_through(session: Session, shape: tuple[int, int]):
         )
         == []
     )
+
+
+def test_what_another_frame_left_in_the_margin_is_not_seen(session: Session, group: np.ndarray):
+    yunet = manifest.load("yunet")
+    used, fresh = (Detector(session, yunet, max_side_px=320, min_score=0.6) for _ in range(2))
+    used.detect(np.full((256, 320, 3), 255, np.uint8))  # fills the canvas of 256 rows to its last row
+    image = np.ascontiguousarray(cv2.resize(group, (320, 230)))
+    for seen, expected in zip(used.detect(image), fresh.detect(image), strict=True):
+        assert np.array_equal(seen.landmarks, expected.landmarks)
+        assert seen.score == expected.score
+
+
+def test_a_small_face_is_looked_at_again_at_full_resolution(session: Session, group: np.ndarray):
+    yunet = manifest.load("yunet")
+    frame = np.zeros((720, 1280, 3), np.uint8)
+    faces = cv2.resize(group, (640, 427))
+    frame[150:577, 300:940] = faces
+    whole = Detector(session, yunet, max_side_px=1280, min_score=0.6).detect(frame)
+    reduced = Detector(session, yunet, max_side_px=480, min_score=0.6)
+    found = reduced.detect(frame)
+    assert len(found) >= 3
+    before, after = [], []
+    for face in found:
+        true = min(whole, key=lambda other: float(np.abs(other.box - face.box).sum()))
+        again = reduced.refine(frame, face)
+        before.append(float(np.abs(face.landmarks - true.landmarks).mean()))
+        after.append(float(np.abs(again.landmarks - true.landmarks).mean()))
+    assert np.mean(after) < 0.8 * np.mean(before)
+
+
+def test_a_large_face_and_a_whole_frame_are_not_looked_at_again(session: Session, group: np.ndarray):
+    yunet = manifest.load("yunet")
+    for side_px, image in ((320, group), (4096, group)):
+        detector = Detector(session, yunet, max_side_px=side_px, min_score=0.6)
+        scale = min(1.0, side_px / max(image.shape[:2]))
+        for face in detector.detect(image):
+            if scale == 1 or face.size_px * scale >= 30:
+                assert detector.refine(image, face) is face
+
+
+def test_where_nothing_is_found_again_the_first_look_stands(session: Session):
+    detector = Detector(session, manifest.load("yunet"), max_side_px=320, min_score=0.6)
+    box = np.array([1270, 700, 1300, 730], np.float32)  # half outside an empty frame
+    face = Detection(box, np.zeros((5, 2), np.float32), 0.9)
+    assert detector.refine(np.zeros((720, 1280, 3), np.uint8), face) is face

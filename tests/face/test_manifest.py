@@ -141,7 +141,7 @@ def test_an_unknown_model_lists_the_known_ones() -> None:
 @pytest.mark.parametrize("name", manifests.names())
 def test_every_shipped_manifest_is_whole(name: str) -> None:
     manifest = manifests.load(name)
-    assert (manifest.directory / manifest.golden).is_file()
+    assert manifest.golden_path.is_file()
     assert bool(manifest.sources) != bool(manifest.build)
     if manifest.build:
         assert manifests.load(manifest.build.parent).kind == manifest.kind

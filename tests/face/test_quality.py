@@ -1,9 +1,12 @@
 """The quality gate: each reason has its shot, and a good shot weighs more than a bad one."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 
+from edge.evaluate.degrade import motion_blur
 from edge.face.quality import QualityGate, sharpness, yaw_deg
 from edge.types import Detection, Refusal
 
@@ -65,6 +68,32 @@ def test_sharpness_falls_with_blur_and_stays_in_range():
     assert 0 <= values[-1] < GATE.min_sharpness < values[0] < 1
 
 
+@pytest.mark.parametrize("angle", [0, 90])
+def test_motion_is_a_blur_too_whichever_way_it_goes(angle: float):
+    grey = cv2.cvtColor(TEXTURE, cv2.COLOR_BGR2GRAY)
+    moved = motion_blur(TEXTURE, 25, angle)
+    assert sharpness(cv2.cvtColor(moved, cv2.COLOR_BGR2GRAY)) < sharpness(grey) / 2
+
+
+def test_noise_does_not_pass_for_detail():
+    grey = np.full((84, 80), 60, np.uint8)
+    noisy = np.clip(grey + np.random.default_rng(1).normal(0, 6, grey.shape), 0, 255).astype(np.uint8)
+    assert sharpness(grey) == 0
+    assert sharpness(noisy) < 0.35
+
+
+def test_enrolment_is_never_looser_than_recognition():
+    gate = QualityGate(min_face_px=24, min_sharpness=0.15, max_yaw_deg=45, min_score=0.7)
+    strict = gate.for_enrolment()
+    assert strict.refuse(face(px=39), FRAME) == Refusal.SIZE
+    assert gate.refuse(face(px=39), FRAME) is None
+    soft = cv2.GaussianBlur(TEXTURE, (0, 0), 1.8)
+    assert gate.measure(soft, face()).refused is None
+    assert strict.measure(soft, face()).refused == Refusal.BLUR
+    dearer = replace(gate, min_face_px=80, min_sharpness=0.5, min_exposure=0.9)
+    assert dearer.for_enrolment() == dearer
+
+
 @pytest.mark.parametrize(
     ("crop", "reason"),
     [
@@ -93,6 +122,9 @@ def test_an_earlier_refusal_is_kept():
         pytest.param((TEXTURE, face(yaw=35)), id="turned"),
         pytest.param((TEXTURE, face(score=0.75)), id="less sure"),
         pytest.param((cv2.GaussianBlur(TEXTURE, (0, 0), 1.5), face()), id="softer"),
+        pytest.param(
+            (np.vstack([TEXTURE[:70], np.full((42, 112, 3), 255, np.uint8)]), face()), id="half lit"
+        ),
     ],
 )
 def test_a_worse_shot_weighs_less(worse: tuple[np.ndarray, Detection]):

@@ -179,8 +179,8 @@ def test_a_bundle_that_is_not_honest_is_refused(data: bytes, says: str):
 
 
 def test_a_bundle_of_a_newer_format_is_no_damage():
-    with pytest.raises(GalleryError, match="format 2 is unknown, only 1 is read here; update") as caught:
-        decode(forge(format=2))
+    with pytest.raises(GalleryError, match="format 3 is unknown, only 2 is read here; update") as caught:
+        decode(forge(format=3))
     assert not isinstance(caught.value, GalleryIntegrityError)
 
 

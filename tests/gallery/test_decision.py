@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ def match_of(best: float | None, second: float | None = None, size: int = 2) -> 
     return Match(
         None if best is None else Candidate(ALICE, best),
         None if second is None else Candidate(BOB, second),
+        size,
         size,
     )
 
@@ -109,6 +111,32 @@ def test_the_threshold_rises_with_the_gallery_and_with_caution():
     careful = [DecisionRule(t, None, 0, MEASURED).threshold_for(200) for t in (0.1, 0.01, 0.001, 0.0001)]
     assert careful == sorted(careful)
     assert len(set(careful)) == len(careful)
+
+
+@settings(max_examples=100, deadline=None, database=None)
+@given(rate=st.floats(1e-9, 1e-2), shift=st.floats(-0.3, 0.3))
+def test_rate_and_threshold_are_each_other_s_inverse(rate: float, shift: float):
+    assert MEASURED.fmr_at(MEASURED.threshold_at(rate)) == pytest.approx(rate, rel=1e-6)
+    assert DecisionRule(rate, None, 0, MEASURED, shift).expected_fpir(1) == pytest.approx(rate, rel=1e-6)
+
+
+def test_a_site_s_shift_moves_every_calibrated_threshold_and_no_raw_one():
+    plain, shifted = (DecisionRule(1e-3, None, 0, TABLE, shift) for shift in (0.0, 0.05))
+    for size in (1, 10, 1000):
+        assert shifted.threshold_for(size) == pytest.approx(plain.threshold_for(size) + 0.05)
+    assert DecisionRule(None, 0.44, 0, TABLE, 0.05).threshold_for(10) == 0.44
+    with pytest.raises(ConfigError, match="site_shift"):
+        DecisionRule(1e-3, None, 0, TABLE, 0.6)
+
+
+def test_what_counts_for_more_than_one_comparison_raises_the_threshold():
+    match = match_of(0.55, size=100)
+    rule = DecisionRule(1e-2, None, 0, TABLE)
+    assert rule.decide(match).event_type is EventType.MATCH
+    score = rule.decide(replace(match, comparisons=200_000)).score
+    assert score is not None
+    assert (score.gallery_size, score.threshold) == (100, pytest.approx(rule.threshold_for(200_000)))
+    assert rule.decide(replace(match, comparisons=200_000)).reason is Reason.BELOW_THRESHOLD
 
 
 def test_beyond_the_table_the_threshold_is_rather_too_high():

@@ -20,7 +20,7 @@ from edge.mqtt.payloads import (
     OutboxHealth,
     Percentiles,
 )
-from edge.types import EventType, Latency, Quality, Reason, Score
+from edge.types import EventType, Latency, LivenessCheck, Quality, Reason, Refusal, Score, Shots
 from tests.mqtt.door import make_event
 
 AT = datetime(2026, 8, 1, 7, 31, 22, 481999, tzinfo=UTC)
@@ -101,6 +101,57 @@ def test_what_is_sent_can_be_parsed_and_sent_again(event: Any, replayed: bool) -
     assert decoded(encode(parsed)) == decoded(sent)
     assert parsed.replayed is replayed
     assert parsed.captured_at == event.captured_at.replace(microsecond=parsed.captured_at.microsecond)
+
+
+@pytest.mark.parametrize(
+    ("check", "sent"),
+    [
+        pytest.param(LivenessCheck(), {"method": "none"}, id="not checked"),
+        pytest.param(LivenessCheck("m", 0.93456), {"method": "m", "score": 0.9346}, id="checked"),
+        pytest.param(LivenessCheck("m", 0.0), {"method": "m", "score": 0.0}, id="not alive at all"),
+        pytest.param(LivenessCheck("m", None), {"method": "m", "score": None}, id="could not be measured"),
+        pytest.param(LivenessCheck("m", math.nan), {"method": "m", "score": None}, id="NaN"),
+        pytest.param(LivenessCheck("m", math.inf), {"method": "m", "score": None}, id="infinity"),
+        pytest.param(LivenessCheck("m", 1.0000001), {"method": "m", "score": 1.0}, id="a rounding error"),
+    ],
+)
+def test_the_liveness_says_method_and_score(check: LivenessCheck, sent: dict[str, object]) -> None:
+    refused = Shots(0, 4, {Refusal.LIVENESS: 4})
+    event = make_event(EventType.SPOOF, reason=Reason.SPOOF, liveness=check, shots=refused)
+
+    payload = stamp(ENCODER.encode(event, 1), AT, replayed=False)
+
+    assert decoded(payload)["liveness"] == sent
+    assert (decoded(payload)["event_type"], decoded(payload)["reason"]) == ("spoof", "spoof")
+    assert decoded(payload)["subject"] is None
+    assert decoded(payload)["shots"]["refused"] == {"liveness": 4}
+    assert decoded(encode(EventPayload.model_validate_json(payload)))["liveness"] == sent
+
+
+@pytest.mark.parametrize(
+    "liveness",
+    [
+        pytest.param({"method": "m"}, id="a method without a score"),
+        pytest.param({"method": "m", "score": 1.5}, id="more than certain"),
+        pytest.param({"score": 0.5}, id="a score of nothing"),
+        pytest.param({"method": "m", "score": 0.5, "image": ""}, id="an unknown field"),
+        pytest.param(None, id="none at all"),
+    ],
+)
+def test_a_consumer_refuses_what_is_no_liveness(liveness: object) -> None:
+    payload = decoded(stamp(ENCODER.encode(make_event(), 1), AT, replayed=False))
+
+    with pytest.raises(ValidationError, match="liveness"):
+        EventPayload.model_validate(payload | {"liveness": liveness})
+
+
+def test_the_schema_of_an_event_describes_both_kinds_of_liveness() -> None:
+    schema = json_schemas()["event"]
+    kinds = [part["$ref"].split("/")[-1] for part in schema["properties"]["liveness"]["anyOf"]]
+    assert kinds == ["NoLivenessPart", "LivenessPart"]
+    assert schema["$defs"]["NoLivenessPart"]["properties"]["method"]["const"] == "none"
+    assert set(schema["$defs"]["LivenessPart"]["required"]) == {"method", "score"}
+    assert "spoof" in schema["$defs"]["EventType"]["enum"]
 
 
 def test_a_value_that_is_not_a_number_never_costs_a_decision() -> None:

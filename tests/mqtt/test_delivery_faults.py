@@ -104,13 +104,14 @@ def test_no_more_is_unanswered_than_the_broker_allows(open_door: OpenDoor) -> No
 
 
 def test_live_events_that_queue_when_the_broker_dies_die_with_it(
-    mosquitto: Mosquitto, open_door: OpenDoor
+    mosquitto: Mosquitto, open_door: OpenDoor, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "edge.mqtt.courier")
     door = open_door(mosquitto.port)
     wait_until(lambda: door.courier.connected)
     mosquitto.freeze()
     decided = door.publish(60)
-    wait_until(lambda: door.courier.outbox_health().depth == 60)
+    wait_until(lambda: sum(record.message == "decision" for record in caplog.records) == 60)
     mosquitto.restart()
     with subscriber(mosquitto.port) as seen:
         seen.wait(lambda: journal(seen) == set(decided))

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from edge.mqtt.occupancy import CameraDocuments, Occupancy
@@ -52,6 +53,18 @@ def test_a_revision_replaces_the_decision_and_keeps_the_beginning() -> None:
     revised = occupancy.note(event(EventType.MATCH, "v-1", 4, revises=rejected.present[0].event_id))
 
     assert [(part.event_type, part.since) for part in revised.present] == [(EventType.MATCH, AT)]
+
+
+def test_a_picture_of_a_subject_is_not_its_presence() -> None:
+    occupancy = Occupancy(shown)
+    picture = replace(event(EventType.SPOOF, "v-1", 0), subject=Subject("p_8f21", "Alice Example"))
+
+    state = occupancy.note(picture)
+
+    assert [(part.event_type, part.subject) for part in state.present] == [(EventType.SPOOF, None)]
+    assert state.last is not None
+    assert (state.last.event_type, state.last.subject) == (EventType.SPOOF, None)
+    assert occupancy.note(event(EventType.LEFT, "v-1", 3)).present == ()
 
 
 def test_the_end_of_an_unknown_visit_leaves_the_others_present() -> None:

@@ -1,11 +1,9 @@
 """Write a quantized network as integer operators, exactly as given: all rounding was decided before.
 
 Activations are uint8 in NHWC from the first operator to the last, so that onnxruntime inserts neither a
-layout change nor a conversion. PReLU is max(x, a * x) on integers: a * x is a 1x1 depthwise convolution
-whose output has x's own scale and zero point.
+layout change nor a conversion. How a PReLU is written is chosen by the caller (`prelu`).
 
-Source of the operators: onnxruntime's contributed QLinearConv with channels_last, and ONNX MatMulInteger
-and Max; uint8 Max needs onnxruntime 1.24 or newer.
+Source of the operators: onnxruntime's contributed QLinearConv with channels_last, and ONNX MatMulInteger.
 """
 
 import numpy as np
@@ -13,14 +11,20 @@ from onnx import TensorProto, helper
 
 from edge.face.build.graph import CONTRIB, GraphWriter, float_tensor
 from edge.face.build.pack import PACK
+from edge.face.build.prelu import PreluForm, max_prelu, scale_constants
 from edge.face.build.quantized import QuantizedLayer, QuantizedNetwork, Scale
 
 SIDE_PX = 112
-SLOPE_STEPS = 127
-"""A slope is this many steps of its own scale, so that it is stored exactly."""
 
 
-def write_int8(network: QuantizedNetwork, *, input_name: str, output_name: str, taps: bool = False) -> bytes:
+def write_int8(
+    network: QuantizedNetwork,
+    *,
+    input_name: str,
+    output_name: str,
+    prelu: PreluForm = max_prelu,
+    taps: bool = False,
+) -> bytes:
     """Return the ONNX file.
 
     With `taps` every layer's uint8 value before its PReLU is an output too, NHWC, named as the layer.
@@ -33,7 +37,7 @@ def write_int8(network: QuantizedNetwork, *, input_name: str, output_name: str, 
         if taps:
             shape = [1, side, side, len(layer.slope)]
             outputs.append(helper.make_tensor_value_info(x, TensorProto.UINT8, shape))
-        x = _prelu(graph, layer, x)
+        x = prelu(graph, layer, x)
         before = layer.out
     _fully_connected(graph, network, x, before, output_name)
     outputs.insert(0, float_tensor(output_name, [1, len(network.fc_bias)]))
@@ -54,11 +58,11 @@ def _convolution(graph: GraphWriter, layer: QuantizedLayer, x: str, before: Scal
     channels, _, kernel, _ = layer.weight.shape
     inputs = [
         x,
-        *_scale(graph, f"{layer.name}_in", before),
+        *scale_constants(graph, f"{layer.name}_in", before),
         graph.constant(f"{layer.name}_w", layer.weight),
         graph.constant(f"{layer.name}_ws", layer.weight_scale),
         graph.constant(f"{layer.name}_wz", np.zeros(channels, np.int8)),
-        *_scale(graph, f"{layer.name}_out", layer.out),
+        *scale_constants(graph, f"{layer.name}_out", layer.out),
         graph.constant(f"{layer.name}_b", layer.bias),
     ]
     x = graph.node(
@@ -78,31 +82,6 @@ def _convolution(graph: GraphWriter, layer: QuantizedLayer, x: str, before: Scal
     return graph.node("Reshape", [x, shape], layer.name)
 
 
-def _prelu(graph: GraphWriter, layer: QuantizedLayer, x: str) -> str:
-    channels = len(layer.slope)
-    weight = (np.sign(layer.slope) * SLOPE_STEPS).astype(np.int8).reshape(channels, 1, 1, 1)
-    scale = np.where(layer.slope == 0, 1.0, np.abs(layer.slope) / SLOPE_STEPS).astype(np.float32)
-    scales = _scale(graph, f"{layer.name}_out", layer.out)
-    inputs = [
-        x,
-        *scales,
-        graph.constant(f"{layer.name}_a", weight),
-        graph.constant(f"{layer.name}_as", scale),
-        graph.constant(f"{layer.name}_az", np.zeros(channels, np.int8)),
-        *scales,
-    ]
-    line = graph.node(
-        "QLinearConv",
-        inputs,
-        f"{layer.name}_line",
-        domain=CONTRIB,
-        channels_last=1,
-        group=channels,
-        kernel_shape=[1, 1],
-    )
-    return graph.node("Max", [x, line], f"{layer.name}_prelu")
-
-
 def _fully_connected(
     graph: GraphWriter, network: QuantizedNetwork, x: str, before: Scale, output_name: str
 ) -> None:
@@ -113,9 +92,3 @@ def _fully_connected(
     x = graph.node("Mul", [x, graph.constant("fc_s", network.fc_scale)], "fc_scaled")
     graph.node("Add", [x, graph.constant("fc_b", network.fc_bias)], output_name)
 
-
-def _scale(graph: GraphWriter, name: str, scale: Scale) -> list[str]:
-    return [
-        graph.constant(f"{name}_scale", np.float32(scale.scale)),
-        graph.constant(f"{name}_zero", np.uint8(scale.zero_point)),
-    ]

@@ -8,6 +8,7 @@ from edge.face.build.flip import flip_steep_slopes
 from edge.face.build.fp32 import write_fp32
 from edge.face.build.int8 import write_int8
 from edge.face.build.network import parse
+from edge.face.build.prelu import add_prelu, max_prelu
 from edge.face.build.quantized import equalise, quantize
 from edge.face.build.statistics import read_statistics
 from edge.face.build.symbolic import free_input_size
@@ -24,9 +25,10 @@ def run_recipe(name: str, parent: bytes, data: bytes) -> bytes:
             return free_input_size(parent)
         case "sface-fp32":
             return write_fp32(flip_steep_slopes(parse(parent)), input_name="data", output_name="fc1")
-        case "sface-int8":
+        case "sface-int8" | "sface-int8-add":
             statistics = read_statistics(data)
             quantized = quantize(equalise(parse(parent), statistics), statistics)
-            return write_int8(quantized, input_name="data", output_name="fc1")
+            prelu = max_prelu if name == "sface-int8" else add_prelu
+            return write_int8(quantized, input_name="data", output_name="fc1", prelu=prelu)
         case _:
             raise ModelError(f"no recipe named {name!r}; install edge again")

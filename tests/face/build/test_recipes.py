@@ -21,11 +21,10 @@ import hashlib, sys
 from pathlib import Path
 from edge.face.build.recipes import run_recipe
 from edge.face.manifest import load
-from edge.face.weights import load_verified
+from edge.face.weights import build_data, load_verified
 manifest = load(sys.argv[1])
 parent = load_verified(load(manifest.build.parent), Path(sys.argv[2]))
-data = (manifest.directory / manifest.build.data).read_bytes() if manifest.build.data else b""
-print(hashlib.sha256(run_recipe(manifest.build.recipe, parent, data)).hexdigest())
+print(hashlib.sha256(run_recipe(manifest.build.recipe, parent, build_data(manifest))).hexdigest())
 """
 
 

@@ -1,0 +1,31 @@
+"""Embed an operator's photos for the commands that measure: with progress, on every processor, cached."""
+
+import os
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from edge.assembly import build_recognizer
+from edge.cli.progress import progress
+from edge.config import Settings
+from edge.evaluate.embeddings import EmbeddingCache, embed_photos
+from edge.evaluate.measure import Embeddings
+from edge.gallery.gallery import Gallery
+from edge.recognizer import Recognizer
+
+
+def recognizer_with(embedder: str, settings: Settings) -> Recognizer:
+    """Return a recognizer with this embedder and an empty gallery."""
+    recognition = settings.recognition.model_copy(update={"embedder": embedder})
+    return build_recognizer(settings.model_copy(update={"recognition": recognition}), Gallery.empty(embedder))
+
+
+def embed_all(photos: Sequence[Path], embedder: str, settings: Settings) -> tuple[str, Embeddings]:
+    """Return the embedder's model id and the embedding of each photo, None where no face was found."""
+    one = recognizer_with(embedder, settings).embedder
+    cache = EmbeddingCache(settings.state_dir / "evaluate" / f"{one.model_id}.cache", one.dim)
+    with progress(embedder) as step:
+        found = embed_photos(
+            photos, partial(recognizer_with, embedder, settings), cache, step, workers=os.cpu_count() or 1
+        )
+    return one.model_id, found
