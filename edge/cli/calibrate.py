@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from edge.assembly import decision_rule, embedding_dim, gallery_store
+from edge.assembly import choose_embedder, decision_rule, embedding_dim, gallery_store
 from edge.cli.embedding import embed_all
 from edge.cli.operate import ConfigOption, load_settings
 from edge.cli.progress import progress
@@ -53,7 +53,7 @@ def calibrate(
 ) -> None:
     """Measure the false match rate over threshold: for an embedder (--images) or for a site (--cohort)."""
     settings = load_settings(config_file)
-    name = model or settings.recognition.embedder
+    name = model or choose_embedder(settings).name
     if (images is None) == (cohort is None):
         raise typer.BadParameter(
             "give --images DIR for an embedder's table, or --cohort DIR for a site's shift"
@@ -76,7 +76,7 @@ def doctor(
 ) -> None:
     """Examine the gallery in hand: threshold, expected FPIR, look-alikes, duplicates, poor templates."""
     settings = load_settings(config_file)
-    name = settings.recognition.embedder
+    name = choose_embedder(settings).name
     manifest = manifests.load(name)
     current = gallery_store(settings).load(manifest.model_id, embedding_dim(manifest))
     diagnosis = examine(current, decision_rule(settings, manifest), pairs=pairs)

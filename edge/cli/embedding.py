@@ -8,14 +8,22 @@ from pathlib import Path
 from edge.assembly import build_recognizer
 from edge.cli.progress import progress
 from edge.config import Settings
+from edge.errors import ConfigError
 from edge.evaluate.embeddings import EmbeddingCache, embed_photos
 from edge.evaluate.measure import Embeddings
 from edge.gallery.gallery import Gallery
 from edge.recognizer import Recognizer
+from edge.selection import AUTO
 
 
 def recognizer_with(embedder: str, settings: Settings) -> Recognizer:
-    """Return a recognizer with this embedder and an empty gallery."""
+    """Return a recognizer with this embedder and an empty gallery.
+
+    Raises:
+        ConfigError: It is "auto": every worker might choose another one.
+    """
+    if embedder == AUTO:
+        raise ConfigError("--model: auto is no embedder; name one of `edge models list`")
     recognition = settings.recognition.model_copy(update={"embedder": embedder})
     return build_recognizer(settings.model_copy(update={"recognition": recognition}), Gallery.empty(embedder))
 

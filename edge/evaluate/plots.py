@@ -34,7 +34,7 @@ def plot_roc(curves: Mapping[str, Curve], path: Path) -> None:
 def _draw(
     curves: Mapping[str, Curve], path: Path, title: str, x_label: str, y_label: str, y_scale: str
 ) -> None:
-    figure = _figure()
+    figure = new_figure()
     axes = figure.subplots()
     for name, (x, y) in curves.items():
         shown = x > 0
@@ -44,7 +44,7 @@ def _draw(
     axes.set(title=title, xlabel=x_label, ylabel=y_label, xscale="log", yscale=y_scale)
     axes.grid(visible=True, which="both", alpha=0.3)
     axes.legend()
-    _save(figure, path)
+    save(figure, path)
 
 
 def plot_fmr(scores: Scores, table: Table, path: Path) -> None:
@@ -53,7 +53,7 @@ def plot_fmr(scores: Scores, table: Table, path: Path) -> None:
     Raises:
         ConfigError: matplotlib is not installed.
     """
-    figure = _figure()
+    figure = new_figure()
     axes = figure.subplots()
     ranks = np.unique(np.geomspace(1, len(scores), 2000).astype(np.intp))
     axes.plot(scores[ranks - 1], ranks / len(scores), label=f"measured, {table.pairs:,} impostor pairs")
@@ -65,7 +65,7 @@ def plot_fmr(scores: Scores, table: Table, path: Path) -> None:
     axes.set(title="False match rate", xlabel="threshold (cosine)", ylabel="FMR", yscale="log")
     axes.grid(visible=True, which="both", alpha=0.3)
     axes.legend()
-    _save(figure, path)
+    save(figure, path)
 
 
 def plot_gate(conditions: Mapping[str, Any], path: Path) -> None:
@@ -74,7 +74,7 @@ def plot_gate(conditions: Mapping[str, Any], path: Path) -> None:
     Raises:
         ConfigError: matplotlib is not installed.
     """
-    figure = _figure()
+    figure = new_figure()
     figure.set_size_inches(10, 6)
     upper, lower = figure.subplots(2, 1, sharex=True)
     places = np.arange(len(conditions))
@@ -93,17 +93,23 @@ def plot_gate(conditions: Mapping[str, Any], path: Path) -> None:
         axes.legend()
     upper.set_title("Probes spoiled, at the product's threshold")
     lower.set_xticks(places, list(conditions), rotation=60, ha="right")
-    _save(figure, path)
+    save(figure, path)
 
 
-def _figure() -> Any:
+def new_figure(size: tuple[float, float] = (7, 5)) -> Any:
+    """Return an empty figure of that size in inches.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise ConfigError("--plots needs matplotlib; install edge-recognizer[evaluate]") from None
-    return Figure(figsize=(7, 5), layout="constrained")
+    return Figure(figsize=size, layout="constrained")
 
 
-def _save(figure: Any, path: Path) -> None:
+def save(figure: Any, path: Path) -> None:
+    """Write a figure as PNG; makes the directory."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import sklearn.metrics
 
 from edge.evaluate import rates
 
@@ -105,3 +106,35 @@ def test_folds_are_judged_by_the_others_threshold():
     same = np.array([False, True, False, True, True, False])
     folds = [np.array([0, 1]), np.array([2, 3]), np.array([4, 5])]
     assert rates.fold_accuracy(scores, same, folds) == [1.0, 1.0, 0.0]
+
+
+def test_the_curves_are_those_of_an_independent_implementation():
+    generator = np.random.default_rng(11)
+    genuine = np.round(generator.normal(0.6, 0.15, 700), 2)  # rounded: ties must be treated alike
+    impostor = np.round(generator.normal(0.1, 0.1, 5000), 2)
+    labels = np.concatenate([np.ones(len(genuine)), np.zeros(len(impostor))])
+    scores = np.concatenate([genuine, impostor])
+    far, tar, _ = sklearn.metrics.roc_curve(labels, scores, drop_intermediate=False)
+    ours_far, ours_tar = rates.roc_curve(genuine, impostor)
+    assert ours_far == pytest.approx(far)
+    assert ours_tar == pytest.approx(tar)
+    for wanted in (0.1, 0.01, 0.001):
+        best = tar[far <= wanted].max()
+        assert rates.tar_at_far(genuine, impostor, wanted) == pytest.approx(best)
+
+    fpr, fnr, thresholds = sklearn.metrics.det_curve(labels, scores)
+    det = dict(zip(np.round(thresholds, 6), zip(fpr, fnr, strict=True), strict=True))
+    ours = rates.det_curve(genuine, np.ones(len(genuine), bool), impostor)
+    for threshold, *point in zip(np.unique(impostor), *ours, strict=True):
+        if (known := det.get(np.round(threshold, 6))) is not None:
+            assert point == pytest.approx(known)
+    assert len(det) > 20
+
+
+def test_the_best_threshold_classifies_as_many_pairs_as_any():
+    generator = np.random.default_rng(12)
+    same = generator.random(400) < 0.5
+    scores = np.where(same, generator.normal(0.5, 0.2, 400), generator.normal(0.2, 0.2, 400))
+    far, tar, _ = sklearn.metrics.roc_curve(same, scores, drop_intermediate=False)
+    best = (tar * same.sum() + (1 - far) * (~same).sum()).max() / len(same)
+    assert ((scores >= rates.best_threshold(scores, same)) == same).mean() == pytest.approx(best)

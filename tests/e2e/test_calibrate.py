@@ -1,0 +1,72 @@
+"""edge calibrate and edge gallery doctor as an operator types them, on the ORL photos."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import pytest
+
+from edge.demo.media import orl_photo
+from edge.photo import read_photo
+from tests.e2e.device import Device
+from tests.streams import free_port
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture
+def device(make_device: Callable[..., Device]) -> Device:
+    return make_device(free_port(), enrolled=False)
+
+
+@pytest.fixture
+def cohort(tmp_path: Path, media: Path) -> Path:
+    """Thirty subjects of ORL, one photo each."""
+    images = tmp_path / "cohort"
+    for subject in range(11, 41):
+        folder = images / f"s{subject:02}"
+        folder.mkdir(parents=True)
+        cv2.imwrite(str(folder / "1.png"), read_photo(orl_photo(media, subject, 1)))
+    return images
+
+
+def test_a_cohort_gives_a_shift_that_the_settings_take(device: Device, cohort: Path, tmp_path: Path):
+    done = device.edge("calibrate", "--cohort", str(cohort), "--json", str(tmp_path / "out.json"))
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert report["subjects"] == 30
+    assert abs(report["site_shift"]) < 0.05  # ORL's faces are not more alike than those of the calibration
+    line = next(line for line in done.stdout.splitlines() if line.startswith("site_shift"))
+    plain = json.loads(device.edge("gallery", "doctor", "--json").stdout)["threshold"]
+    device.settings = (f"decision.{line}",)
+    shifted = json.loads(device.edge("gallery", "doctor", "--json").stdout)["threshold"]
+    assert shifted - plain == pytest.approx(float(line.split("=")[1]), abs=1e-6)
+
+
+def test_the_doctor_finds_one_person_under_two_ids_and_counts_strangers(
+    device: Device, cohort: Path, media: Path
+):
+    for subject in range(1, 6):
+        done = device.edge("enroll", f"p-{subject}", str(orl_photo(media, subject, 1)))
+        assert done.returncode == 0, done.stderr
+    forced = device.edge("enroll", "p-again", str(orl_photo(media, 3, 2)), "--force")
+    assert forced.returncode == 0, forced.stderr
+    report = json.loads(device.edge("gallery", "doctor", "--cohort", str(cohort), "--json").stdout)
+    assert [{pair["first"], pair["second"]} for pair in report["duplicates"]] == [{"p-3", "p-again"}]
+    assert (report["subjects"], report["comparisons"]) == (6, 6)
+    assert report["expected_fpir"] == pytest.approx(0.001, rel=0.01)
+    assert report["cohort"]["strangers"] == 30
+    assert report["cohort"]["fpir"] <= 0.05
+    told = device.edge("gallery", "doctor").stdout
+    assert "6 subjects" in told
+    assert "one person twice" in told
+
+
+def test_an_embedder_s_table_needs_many_subjects(device: Device, cohort: Path):
+    done = device.edge("calibrate", "--images", str(cohort))
+    assert done.returncode != 0
+    assert "give photos of 100 subjects" in done.stderr
+    assert "Traceback" not in done.stderr
+    both = device.edge("calibrate")
+    assert "give --images DIR" in both.stderr
