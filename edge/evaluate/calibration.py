@@ -136,6 +136,7 @@ def as_toml(table: Table) -> str:
         return "[" + ", ".join(f"{value:g}" for value in values) + "]"
 
     return (
+        "# Cosine that this share of impostor pairs reaches; `edge calibrate --images DIR --write`.\n"
         "[calibration]\n"
         f"thresholds = {numbers(table.thresholds)}\n"
         f"fmr = {numbers(table.fmr)}\n"
@@ -156,7 +157,9 @@ def write_table(table: Table, manifest: Path) -> None:
     """
     try:
         text = manifest.read_text()
-        kept = re.sub(r"^\[calibration\]\n(?:(?!\[).*\n?)*", "", text, flags=re.MULTILINE).rstrip()
+        kept = re.sub(
+            r"^(?:#.*\n)*\[calibration\]\n(?:(?![\[#]).*\n?)*", "", text, flags=re.MULTILINE
+        ).rstrip()
         manifest.write_text(f"{kept}\n\n{as_toml(table)}")
         read(manifest)
     except OSError as error:

@@ -25,7 +25,7 @@ MAX_DIM = 4096
 MAX_MODEL_ID_CHARS = 64
 MAX_SOURCE_CHARS = 64
 
-SEVERAL_PHOTOS = 2.0
+SEVERAL_PHOTOS = 2.5
 """A template made from several photos counts as this many comparisons with one of a single photo.
 
 Impostors pass it more often: what all faces have in common grows in a mean, what differs shrinks. Measured on

@@ -1,7 +1,7 @@
 """Seal bytes so that only the door they are meant for can open them, and only as what they are.
 
-ChaCha20-Poly1305 with a random nonce; what the bytes are (tenant, scope, model, version) is authenticated with
-them: a gallery of another door, model or version does not open. Keeps no key and no file.
+ChaCha20-Poly1305 with a random nonce; what the bytes are (tenant, scope, model, version) is authenticated
+with them: a gallery of another door, model or version does not open. Keeps no key and no file.
 
     0     magic "EDGESEAL"
     8     format u32, little-endian

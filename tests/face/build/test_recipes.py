@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from edge.errors import ModelError
-from edge.face.build.impostors import thresholds
 from edge.face.build.recipes import run_recipe
 from edge.face.build.symbolic import free_input_size
 from edge.face.manifest import load, names
-from edge.face.weights import load_verified
+from edge.face.session import Session, pattern
+from edge.face.weights import build_data, load_verified
 
 BUILT = [name for name in names() if load(name).build]
 
@@ -55,18 +55,27 @@ def test_only_an_image_model_can_be_freed() -> None:
         free_input_size(graph.finish([float_tensor("x", [1, 8])], [float_tensor("y", [1, 8])], name="t"))
 
 
-def test_the_quantized_model_is_small_and_pinned(models_dir: Path) -> None:
-    model = load_verified(load("sface-int8"), models_dir)
+@pytest.mark.parametrize("name", ["sface-int8", "sface-int8-add"])
+def test_the_quantized_model_is_small_and_pinned(models_dir: Path, name: str) -> None:
+    model = load_verified(load(name), models_dir)
     assert len(model) <= 11_000_000
-    assert hashlib.sha256(model).hexdigest() == load("sface-int8").sha256
+    assert hashlib.sha256(model).hexdigest() == load(name).sha256
 
 
-def test_false_match_rates_are_those_of_the_pairs() -> None:
-    random = np.random.default_rng(0)
-    vectors = random.normal(size=(400, 64)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    table = thresholds(vectors)
-    assert 1e-4 not in table, "79,800 pairs cannot say"
-    scores = (vectors @ vectors.T)[np.triu_indices(400, 1)]
-    for rate, threshold in table.items():
-        assert (scores >= threshold).mean() == pytest.approx(rate, rel=0.05)
+def test_both_integer_models_say_the_same_of_a_picture(models_dir: Path) -> None:
+    answers = []
+    for name in ("sface-int8", "sface-int8-add"):
+        manifest = load(name)
+        session = Session.of(manifest, load_verified(manifest, models_dir), threads=1)
+        answers.append(session.run(pattern(112, 112))[0][0])
+    cosine = answers[0] @ answers[1] / np.linalg.norm(answers[0]) / np.linalg.norm(answers[1])
+    assert 0.99 < cosine < 1, "the same network, rounded in two ways"
+
+
+def test_data_that_are_not_there_are_named(tmp_path: Path) -> None:
+    manifest = load("sface-int8").model_copy(update={"directory": tmp_path})
+    with pytest.raises(
+        ModelError, match=r"sface-int8: cannot read .*statistics.json: .*; install edge again"
+    ):
+        build_data(manifest)
+    assert build_data(load("sface-int8-add")) == build_data(load("sface-int8"))
