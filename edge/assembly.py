@@ -19,29 +19,28 @@ from edge.clock import Clock
 from edge.config import Settings, environment_without_settings
 from edge.errors import ConfigError, OutboxError
 from edge.eventids import uuid7
-from edge.face import manifest as manifests
 from edge.face.detector import Detector
 from edge.face.embedder import Embedder
 from edge.face.liveness import Liveness, load_liveness
 from edge.face.manifest import Manifest
 from edge.face.quality import QualityGate
-from edge.face.session import Session, self_test
-from edge.face.weights import load_verified
 from edge.gallery.decision import Calibration, DecisionRule
 from edge.gallery.gallery import Gallery
-from edge.gallery.matcher import DenseMatcher
+from edge.gallery.matcher import make_matcher
 from edge.gallery.store import GalleryStore
 from edge.health import Beats, boot_id, clock_synced
 from edge.metrics import Metrics
 from edge.mqtt.broker import Broker, Will, tls_context
 from edge.mqtt.codec import EventEncoder
 from edge.mqtt.courier import CourierThread
+from edge.mqtt.incoming import Incoming, SyncGallery, subscriptions
 from edge.mqtt.link import LinkThread
 from edge.mqtt.outbox import Outbox
 from edge.mqtt.topics import Topics
 from edge.mqtt.writer import OutboxThread
 from edge.pipeline import Pipeline
 from edge.recognizer import Recognizer
+from edge.selection import AUTO, Choice, choose, load_session
 from edge.types import ModelStamp
 from edge.visit import VisitRule
 
@@ -52,23 +51,6 @@ READ_SHARE = 0.8
 
 PHOTO_SIDE_PX = 640
 """Photos are searched larger than frames: the face may be small in them, and it is done once."""
-
-
-def load_session(name: str, kind: str, settings: Settings) -> tuple[Manifest, Session]:
-    """Load a model by name from verified bytes and run its self-test.
-
-    Raises:
-        ConfigError: The model is of another kind.
-        ModelError: It is unknown, absent, damaged or computes something else than it should.
-    """
-    manifest = manifests.load(name)
-    if manifest.kind != kind:
-        raise ConfigError(f"recognition.{kind}: {name!r} is a {manifest.kind}; see `edge models list`")
-    session = Session.of(
-        manifest, load_verified(manifest, settings.models_path), threads=settings.recognition.threads
-    )
-    self_test(session, manifest)
-    return manifest, session
 
 
 def build_recognizer(
@@ -83,7 +65,8 @@ def build_recognizer(
     """
     values = settings.recognition
     yunet, detector = load_session(values.detector, "detector", settings)
-    manifest, embedder = load_session(values.embedder, "embedder", settings)
+    choice = choose_embedder(settings, gallery)
+    manifest, embedder = load_session(choice.name, "embedder", settings)
     if gallery is None:
         gallery = gallery_store(settings).load(manifest.model_id, embedding_dim(manifest))
     return Recognizer(
@@ -97,11 +80,25 @@ def build_recognizer(
             min_score=values.detector_score,
         ),
         embedder=Embedder(embedder, manifest),
-        matcher=DenseMatcher(gallery),
+        matcher=make_matcher(gallery),
         rule=decision_rule(settings, manifest),
         stamp=ModelStamp(manifest.name, manifest.sha256, gallery.version),
         liveness=build_liveness(settings),
+        embedder_choice=choice.why,
     )
+
+
+def choose_embedder(settings: Settings, gallery: Gallery | None = None) -> Choice:
+    """Return the embedder that the settings mean; `gallery` instead of the state directory's, unless empty.
+
+    Raises:
+        ModelError, GalleryError: "auto", and none can be chosen.
+    """
+    values = settings.recognition
+    enrolled_with = gallery.model_id if gallery is not None and gallery.size else None
+    if values.embedder == AUTO and enrolled_with is None:
+        enrolled_with = gallery_store(settings).enrolled_with()
+    return choose(values.embedder, enrolled_with, settings.models_path, threads=values.threads)
 
 
 def build_liveness(settings: Settings) -> Liveness | None:
@@ -219,8 +216,17 @@ def build_pipeline(
     )
 
 
-def build_courier(settings: Settings, *, beats: Beats, metrics: Metrics, clock: Clock) -> CourierThread:
+def build_courier(
+    settings: Settings,
+    ask: Callable[[SyncGallery], None],
+    *,
+    beats: Beats,
+    metrics: Metrics,
+    clock: Clock,
+) -> CourierThread:
     """Return what delivers events: outbox, connection and courier, not started yet.
+
+    `ask` gets what others ask of this device, on the courier's thread; it only enqueues.
 
     Raises:
         ConfigError: A certificate or the password file cannot be used.
@@ -239,7 +245,15 @@ def build_courier(settings: Settings, *, beats: Beats, metrics: Metrics, clock: 
     topics = Topics(settings.site, settings.device)
     inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
     will = Will(topics.status, b"offline")
-    link = LinkThread(inbox, broker, client_id=topics.client_id, will=will, metrics=metrics, clock=clock)
+    link = LinkThread(
+        inbox,
+        broker,
+        client_id=topics.client_id,
+        will=will,
+        subscriptions=subscriptions(topics),
+        metrics=metrics,
+        clock=clock,
+    )
     outbox = _outbox(settings, clock)
     writer = OutboxThread(outbox, inbox, beats=beats, metrics=metrics, clock=clock)
     encoder = EventEncoder(
@@ -256,6 +270,7 @@ def build_courier(settings: Settings, *, beats: Beats, metrics: Metrics, clock: 
         encoder,
         topics,
         cameras=settings.cameras,
+        hear=Incoming(topics, ask, metrics).hear,
         beats=beats,
         metrics=metrics,
         clock=clock,

@@ -9,10 +9,12 @@ import os
 import queue
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from types import FrameType
+from typing import Any
 
 from edge.assembly import (
     build_courier,
@@ -26,14 +28,18 @@ from edge.camera.capture import CaptureThread
 from edge.camera.latest import LatestFrames
 from edge.clock import Clock, SystemClock
 from edge.config import Settings
-from edge.errors import EdgeError, GalleryError
-from edge.health import Beats, sd_notify, watchdog_interval_s
+from edge.errors import EdgeError
+from edge.following import GalleryFollower
+from edge.health import Beats, feed_watchdog, sd_notify, watchdog_interval_s
 from edge.inference import InferenceThread
 from edge.instance import sole_daemon
 from edge.metrics import Metrics
 from edge.mqtt.courier import CourierThread
+from edge.mqtt.incoming import SyncGallery
 from edge.pipeline import Pipeline
 from edge.recognizer import Recognizer
+from edge.selection import AUTO
+from edge.syncing import SYNC_COMMAND, SyncRunner, gallery_report
 from edge.vitals import Vitals, info
 
 log = logging.getLogger(__name__)
@@ -65,19 +71,19 @@ class Daemon:
         settings: Settings,
         read_settings: Callable[[], Settings] | None = None,
         *,
+        sync_command: Sequence[str] = SYNC_COMMAND,
         clock: Clock | None = None,
     ) -> None:
         self._settings = settings
         self._read_settings = read_settings or (lambda: settings)
         self._clock = clock or SystemClock()
-        self._commands: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[str | SyncGallery] = queue.SimpleQueue()
         self._beats = Beats(self._clock.monotonic)
         self.metrics = Metrics()
         self._vitals = Vitals(self.metrics, self._beats, self._clock)
+        self._syncing = SyncRunner(sync_command, metrics=self.metrics, clock=self._clock)
         self._frames = LatestFrames()
-        self._store = gallery_store(settings)
-        self._gallery_refused: int | None = None
-        self._gallery_error = ""
+        self._follower = GalleryFollower(gallery_store(settings), self.metrics)
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT.
@@ -88,6 +94,7 @@ class Daemon:
         with ExitStack() as stack:
             stack.enter_context(sole_daemon(self._settings.state_dir))
             stack.enter_context(self._signals())
+            stack.callback(self._syncing.stop)
             running = self._start(stack)
             sd_notify("READY=1")
             log.info(
@@ -105,7 +112,9 @@ class Daemon:
     def _start(self, stack: ExitStack) -> _Running:
         """Build everything and start the threads; `stack` takes them down in reverse, capture first."""
         recognizer = build_recognizer(self._settings)
-        courier = build_courier(self._settings, beats=self._beats, metrics=self.metrics, clock=self._clock)
+        courier = build_courier(
+            self._settings, self._commands.put, beats=self._beats, metrics=self.metrics, clock=self._clock
+        )
         stack.callback(self._stop_courier, courier)
         courier.publish_info(info(self._settings, recognizer, self._clock))
         courier.start()
@@ -131,48 +140,44 @@ class Daemon:
         watchdog_s = watchdog_interval_s()
         fed_s = published_s = -float("inf")
         while True:
-            try:
-                command = self._commands.get(timeout=TICK_S)
-            except queue.Empty:
-                command = ""
-            if command == "stop":
-                return
-            if command == "reload":
-                self._reload(running)
+            match self._next_command():
+                case "stop":
+                    return
+                case "reload":
+                    self._reload(running)
+                case SyncGallery() as wanted:
+                    self._syncing.request(wanted.at_least, running.recognizer.stamp.gallery_version)
+            if (outcome := self._syncing.poll()) is not None:
+                self._follow_gallery(running)
+                self._tell_gallery(outcome, running)
             self._follow_gallery(running)
             now_s = self._clock.monotonic()
             if watchdog_s is not None and now_s - fed_s >= watchdog_s:
                 fed_s = now_s
-                self._feed_watchdog()
+                feed_watchdog(self._beats)
             if now_s - published_s >= HEALTH_S:
                 published_s = now_s
                 self._tell_health(running)
 
-    def _feed_watchdog(self) -> None:
-        late = self._beats.late()
-        if late:
-            log.error("no progress; the watchdog is not fed", extra={"late": late})
-        else:
-            sd_notify("WATCHDOG=1")
+    def _next_command(self) -> str | SyncGallery | None:
+        try:
+            return self._commands.get(timeout=TICK_S)
+        except queue.Empty:
+            return None
+
+    def _tell_gallery(self, outcome: dict[str, Any], running: _Running) -> None:
+        gallery = running.recognizer.matcher.gallery
+        running.courier.publish_gallery(
+            gallery_report(outcome, gallery.version, gallery.size, gallery.model_id, self._clock.now())
+        )
 
     def _follow_gallery(self, running: _Running) -> None:
         """Swap to the gallery's current version if it is another one; on failure keep the last good."""
-        version: int | None = None
-        try:
-            version = self._store.current_version()
-            if version in (running.recognizer.stamp.gallery_version, self._gallery_refused):
-                return
-            gallery = self._store.load(running.recognizer.embedder.model_id)
-        except GalleryError as error:
-            if str(error) != self._gallery_error:
-                self.metrics.count("gallery.refused")
-                log.error("gallery refused, the last good one serves: %s", error)
-            self._gallery_refused, self._gallery_error = version, str(error)
-            return
-        self._gallery_error = ""
-        self._gallery_refused = None if gallery.version == version else version
-        self._swap(running, running.recognizer.with_gallery(gallery))
-        log.info("gallery swapped", extra={"gallery_version": gallery.version, "subjects": gallery.size})
+        auto = self._settings.recognition.embedder == AUTO
+        rebuild = partial(build_recognizer, self._settings) if auto else None
+        recognizer = self._follower.follow(running.recognizer, rebuild)
+        if recognizer is not None:
+            self._swap(running, recognizer)
 
     def _swap(self, running: _Running, recognizer: Recognizer) -> None:
         running.recognizer = recognizer

@@ -4,12 +4,15 @@ A part that must make progress registers with a limit and beats; the watchdog is
 late. This file decides nothing else: what to do about a late part is the daemon's business.
 """
 
+import logging
 import os
 import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
+
+log = logging.getLogger(__name__)
 
 
 class Beats:
@@ -102,3 +105,12 @@ def clock_synced() -> bool:
 def boot_id() -> str:
     """Return the kernel's id of this boot. Source: random(4), /proc/sys/kernel/random/boot_id."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def feed_watchdog(beats: Beats) -> None:
+    """Tell the service manager that all is well, or say which threads make no progress and let it act."""
+    late = beats.late()
+    if late:
+        log.error("no progress; the watchdog is not fed", extra={"late": late})
+    else:
+        sd_notify("WATCHDOG=1")

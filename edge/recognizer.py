@@ -12,21 +12,26 @@ from edge.face.liveness import Liveness
 from edge.face.quality import QualityGate
 from edge.gallery.decision import DecisionRule
 from edge.gallery.gallery import Gallery
-from edge.gallery.matcher import DenseMatcher
+from edge.gallery.matcher import make_matcher
+from edge.gallery.search import Matcher
 from edge.types import AlignedFace, Decision, Detection, Image, Match, ModelStamp, Probe, Quality
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Recognizer:
-    """Models, gallery and rule that belong together. Used by one thread at a time (the sessions' buffers)."""
+    """Models, gallery and rule that belong together. Used by one thread at a time (the sessions' buffers).
+
+    `embedder_choice` says why it is this embedder.
+    """
 
     detector: Detector
     gate: QualityGate
     embedder: Embedder
-    matcher: DenseMatcher
+    matcher: Matcher
     rule: DecisionRule
     stamp: ModelStamp
     liveness: Liveness | None = None
+    embedder_choice: str = "configured"
 
     def detect(self, image: Image) -> list[Detection]:
         """Find the faces in a BGR image, best first."""
@@ -83,4 +88,4 @@ class Recognizer:
     def with_gallery(self, gallery: Gallery) -> "Recognizer":
         """Return a recognizer with the same models that searches another gallery."""
         stamp = replace(self.stamp, gallery_version=gallery.version)
-        return replace(self, matcher=DenseMatcher(gallery), stamp=stamp)
+        return replace(self, matcher=make_matcher(gallery, self.matcher), stamp=stamp)

@@ -33,6 +33,7 @@ def info(settings: Settings, recognizer: Recognizer, clock: Clock) -> InfoPayloa
             "embedder": ModelInfo(id=recognizer.embedder.model_id, sha256=recognizer.embedder.sha256),
         }
         | ({"liveness": ModelInfo(id=liveness.model_id, sha256=liveness.sha256)} if liveness else {}),
+        embedder_choice=recognizer.embedder_choice,
         execution_provider=recognizer.embedder.provider,
         gallery_version=recognizer.stamp.gallery_version,
         gallery_size=size,

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.assembly import PHOTO_SIDE_PX, build_pipeline, build_recognizer, load_session
+from edge.assembly import PHOTO_SIDE_PX, build_pipeline, build_recognizer
 from edge.camera.replay import ReplayCamera
 from edge.clock import SystemClock
 from edge.config import Settings, load
@@ -18,6 +18,7 @@ from edge.metrics import Metrics
 from edge.photo import read_photo
 from edge.recognizer import Recognizer
 from edge.replay import replay
+from edge.selection import load_session
 from edge.types import EventType, FaceEvent, Frame
 
 

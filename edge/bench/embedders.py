@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from edge.assembly import load_session
 from edge.config import Settings
 from edge.demo.media import ORL_SUBJECTS, orl_photo
 from edge.download import Progress
+from edge.errors import ModelError
 from edge.face import manifest as manifests
 from edge.face.detector import Detector
 from edge.face.embedder import Embedder
 from edge.photo import read_photo
+from edge.selection import load_session
 from edge.types import Image
 
 REFERENCE = "sface-fp32"
@@ -24,15 +25,25 @@ WARM_UP = 3
 def measure_embedders(settings: Settings, media: Path, rounds: int, progress: Progress) -> dict[str, Any]:
     """Embed the ORL faces with every installed embedder in turn; returns milliseconds, bytes and cosine.
 
+    One that cannot be used here (not installed, or the runtime is too old for it) is in `refused`, with the
+    reason.
+
     Raises:
-        ModelError: A model is not installed or damaged.
+        ModelError: The float one cannot be used.
         MediaError: The photos are not fetched.
     """
     embedders: dict[str, Embedder] = {}
     sizes: dict[str, int] = {}
+    refused: dict[str, str] = {}
     for name in manifests.names():
         if manifests.load(name).kind == "embedder":
-            manifest, session = load_session(name, "embedder", settings)
+            try:
+                manifest, session = load_session(name, "embedder", settings)
+            except ModelError as error:
+                if name == REFERENCE:
+                    raise
+                refused[name] = str(error)
+                continue
             embedders[name], sizes[name] = Embedder(session, manifest), manifest.bytes
     faces = _faces(settings, media, embedders[REFERENCE])
     spent_ms: dict[str, list[float]] = {name: [] for name in embedders}
@@ -56,7 +67,12 @@ def measure_embedders(settings: Settings, media: Path, rounds: int, progress: Pr
             "bytes": sizes[name],
             "cosine_to_fp32": round(float(np.mean(cosines)), 5),
         }
-    return {"schema": "edge.models.bench/1", "threads": settings.recognition.threads, "models": models}
+    return {
+        "schema": "edge.models.bench/1",
+        "threads": settings.recognition.threads,
+        "models": models,
+        "refused": refused,
+    }
 
 
 def _faces(settings: Settings, media: Path, embedder: Embedder) -> list[Image]:

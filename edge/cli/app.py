@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from edge import __version__
-from edge.cli import calibrate, evaluate, gallery, models, operate, tryout
+from edge.cli import bench, calibrate, evaluate, gallery, models, operate, tryout
 
 app = typer.Typer(
     name="edge",
@@ -16,6 +16,7 @@ app = typer.Typer(
 )
 app.add_typer(models.app, name="models")
 app.add_typer(evaluate.app, name="evaluate")
+app.add_typer(bench.app, name="bench")
 app.add_typer(gallery.subjects, name="subjects")
 app.add_typer(calibrate.gallery, name="gallery")
 for command in (
@@ -28,7 +29,6 @@ for command in (
     calibrate.calibrate,
     tryout.replay,
     tryout.demo,
-    tryout.bench,
 ):
     app.command()(command)
 

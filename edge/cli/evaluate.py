@@ -9,7 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from edge.cli import evaluate_gate
+from edge.assembly import choose_embedder
+from edge.cli import evaluate_gate, evaluate_variants, oneshot
 from edge.cli.embedding import embed_all, recognizer_with
 from edge.cli.operate import ConfigOption, load_settings
 from edge.config import Settings
@@ -105,7 +106,7 @@ def _embed_all(
     names: list[str] | None, photos: list[Path], settings: Settings, report: dict[str, Any]
 ) -> dict[str, measure.Embeddings]:
     """Embed all photos with every model; compares each with the first."""
-    names = names or [settings.recognition.embedder]
+    names = names or [choose_embedder(settings).name]
     if len(set(names)) != len(names):
         raise ConfigError("--model: a model is named twice")
     found: dict[str, measure.Embeddings] = {}
@@ -124,5 +125,5 @@ def _finish(report: dict[str, Any], table: Table, json_file: Path | None) -> Non
     Console().print(table)
 
 
-for command in (evaluate_gate.gate, evaluate_gate.fusion):
+for command in (evaluate_gate.gate, evaluate_gate.fusion, evaluate_variants.variants, oneshot.oneshot):
     app.command()(command)

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from edge.assembly import choose_embedder
 from edge.cli.embedding import recognizer_with
 from edge.cli.operate import ConfigOption, load_settings
 from edge.cli.progress import progress
@@ -50,7 +51,7 @@ def gate(
 ) -> None:
     """Measure the quality gate: TPIR, FPIR and failures to acquire with and without, on spoiled photos."""
     settings = load_settings(config_file)
-    name = model or settings.recognition.embedder
+    name = model or choose_embedder(settings).name
     protocol = gates.door_protocol(images, enroll=enroll, min_images=min_images, strangers=strangers)
     protocol = gates.thinned(protocol, probes)
     rule = recognizer_with(name, settings).rule
@@ -77,7 +78,7 @@ def fusion(
 ) -> None:
     """Measure how to fuse the shots of a visit: best shot, mean, weighted mean, best score."""
     settings = load_settings(config_file)
-    name = model or settings.recognition.embedder
+    name = model or choose_embedder(settings).name
     who = fusions.visits(images)
     clean, *worse = degradations()
     ways = [clean, drawn(worse)]

@@ -9,7 +9,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from edge.assembly import PHOTO_SIDE_PX, build_camera, build_recognizer, embedding_dim, gallery_store
+from edge.assembly import (
+    PHOTO_SIDE_PX,
+    build_camera,
+    build_recognizer,
+    choose_embedder,
+    embedding_dim,
+    gallery_store,
+)
 from edge.camera.sources import Camera
 from edge.cli.operate import ConfigOption, load_settings
 from edge.clock import SystemClock
@@ -163,7 +170,7 @@ def show(subject: str, config_file: ConfigOption = None) -> None:
 def remove(subject: str, config_file: ConfigOption = None) -> None:
     """Remove one subject; a running daemon follows at once."""
     settings = load_settings(config_file)
-    manifest = manifests.load(settings.recognition.embedder)
+    manifest = manifests.load(choose_embedder(settings).name)
     with gallery_store(settings).edit(manifest.model_id, embedding_dim(manifest)) as edit:
         if edit.gallery.subject(subject) is None:
             raise EnrollmentError(f"no subject {subject!r} in the gallery; see `edge subjects list`")
@@ -172,7 +179,7 @@ def remove(subject: str, config_file: ConfigOption = None) -> None:
 
 
 def _gallery(settings: Settings) -> Gallery:
-    manifest = manifests.load(settings.recognition.embedder)
+    manifest = manifests.load(choose_embedder(settings).name)
     return gallery_store(settings).load(manifest.model_id, embedding_dim(manifest))
 
 

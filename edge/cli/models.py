@@ -95,3 +95,5 @@ def bench(
         cells = (f"{figures['ms_p50']:.2f}", f"{figures['ms_p95']:.2f}", f"{figures['bytes'] / 1e6:.1f}")
         table.add_row(name, *cells, f"{figures['cosine_to_fp32']:.4f}")
     Console().print(table)
+    for reason in report["refused"].values():
+        typer.echo(f"not timed: {reason}", err=True)

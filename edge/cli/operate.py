@@ -17,6 +17,7 @@ from edge.memory import return_freed_memory
 from edge.mqtt.codec import json_schemas
 from edge.mqtt.topics import Topics
 from edge.redact import scrub, without_credentials
+from edge.syncing import SYNC_COMMAND
 
 SYSTEM_CONFIG = Path("/etc/edge/edge.toml")
 
@@ -38,7 +39,8 @@ def run(config_file: ConfigOption = None) -> None:
     return_freed_memory()
     settings = load_settings(config_file)
     logs.set_up(settings.log.format, settings.log.level)
-    Daemon(settings, lambda: load_settings(config_file)).run()
+    sync = (*SYNC_COMMAND, *(("--config", str(config_file)) if config_file else ()))
+    Daemon(settings, lambda: load_settings(config_file), sync_command=sync).run()
 
 
 def check(config_file: ConfigOption = None) -> None:
@@ -54,6 +56,7 @@ def check(config_file: ConfigOption = None) -> None:
     threshold = recognizer.rule.threshold_for(float(gallery.comparisons.sum()))
     console.print(
         f"models     {recognizer.stamp.embedder} verified in {settings.models_path}\n"
+        f"embedder   {recognizer.embedder.model_id}; {recognizer.embedder_choice}\n"
         f"gallery    version {gallery.version}, {gallery.size} subjects in {settings.gallery_path}\n"
         f"threshold  {threshold:.3f} for {gallery.size} subjects\n"
         f"liveness   {_liveness(settings, recognizer.liveness)}\n"

@@ -1,4 +1,4 @@
-"""Commands to try the product out: replay, demo, bench."""
+"""Commands to try the product out: replay, demo."""
 
 import json
 from itertools import count
@@ -10,7 +10,6 @@ from rich.console import Console
 
 from edge.annotate import describe
 from edge.assembly import PHOTO_SIDE_PX, build_pipeline, build_recognizer, with_photo_detector
-from edge.bench.report import print_report, run_bench
 from edge.camera.replay import ReplayCamera
 from edge.cli.operate import ConfigOption, load_settings
 from edge.cli.progress import progress
@@ -101,23 +100,6 @@ def demo(
     if out is not None:
         out.write_text(json.dumps(result.as_json(), indent=2) + "\n")
     raise typer.Exit(0 if result.as_expected else 1)
-
-
-def bench(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    rounds: Annotated[int, typer.Option(min=1, max=100, help="How often every contestant runs.")] = 3,
-    config_file: ConfigOption = None,
-) -> None:
-    """Measure this device: stages, frames per second, int8 and fp32, beside the usual OpenCV loop."""
-    settings = load_settings(config_file)
-    with progress("clips") as step:
-        fetch_media(media_dir(settings), step)
-    with progress("bench") as step:
-        report = run_bench(settings, rounds=rounds, progress=step)
-    if as_json:
-        typer.echo(json.dumps(report, indent=2))
-    else:
-        print_report(report, Console(highlight=False))
 
 
 def _recognizer(settings: Settings, directory: Path | None, enrolments: list[str]) -> Recognizer:

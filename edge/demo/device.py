@@ -59,6 +59,9 @@ def write_config(
         f"host = {json.dumps(host)}",
         f"port = {port}",
         f'version = "{mqtt}"',
+        "[recognition]",
+        f"detector = {json.dumps(settings.recognition.detector)}",
+        f"embedder = {json.dumps(settings.recognition.embedder)}",
     ]
     for camera, source in sources.items():
         lines += [f"[cameras.{camera}]", f"source = {json.dumps(str(source))}"]

@@ -23,6 +23,7 @@ from edge.face.weights import fetch
 from edge.health import rss_mb
 from edge.mqtt.listener import Listener
 from edge.mqtt.topics import Topics
+from edge.selection import AUTO, accurate_enough
 
 READY_S = 20.0
 """More than a daemon needs to start, on any board."""
@@ -39,7 +40,9 @@ def run_demo(settings: Settings, *, broker: str | None, console: Console, progre
         EdgeError: Something the demo needs cannot be had.
     """
     media = media_dir(settings)
-    for name in (settings.recognition.detector, settings.recognition.embedder):
+    embedder = settings.recognition.embedder
+    embedders = [m.name for m in accurate_enough()] if embedder == AUTO else [embedder]
+    for name in (settings.recognition.detector, *embedders):
         with progress(name) as step:
             fetch(manifests.load(name), settings.models_path, mirror=settings.models_mirror, progress=step)
     with ExitStack() as stack:

@@ -35,8 +35,9 @@ Grow = Callable[[FloatArray], Search]
 def measure_growth(faces: Faces, logits: int, max_prototypes: int, step: Progress) -> dict[str, Any]:
     """Return for every way to add a subject: ms, the newcomer's rank-1, and the damage to all others.
 
-    Newcomers are the last `NEWCOMERS` subjects (half of them where there are fewer than twice as many) with
-    `NEWCOMER_PHOTOS` photos to enrol, each added alone to a base without any of them. Retraining from nothing is done for the first one only.
+    Newcomers are the last `NEWCOMERS` subjects with `NEWCOMER_PHOTOS` photos to enrol (half of all subjects
+    where there are fewer than twice as many), each added alone to a base without any of them. Retraining from
+    nothing is done for the first one only.
     """
     by_photos = sorted(range(len(faces.pools)), key=lambda i: min(len(faces.pools[i]), NEWCOMER_PHOTOS))
     chosen = by_photos[-min(NEWCOMERS, len(by_photos) // 2) :]

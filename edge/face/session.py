@@ -80,8 +80,8 @@ class Session:
         needed = manifest.needs_onnxruntime
         if needed and _release(ort.__version__) < _release(needed):
             raise ModelError(
-                f"{manifest.name}: needs onnxruntime {needed} or newer, here is {ort.__version__}; upgrade it "
-                'or set recognition.embedder = "auto", which takes a model that runs here'
+                f"{manifest.name}: needs onnxruntime {needed} or newer, here is {ort.__version__}; upgrade "
+                'it or set recognition.embedder = "auto", which takes a model that runs here'
             )
         try:
             return cls(model, inputs=manifest.input, outputs=manifest.output, threads=threads)

@@ -86,6 +86,15 @@ class GalleryStore:
         """Return the versions that are kept, rising."""
         return self._files.versions()
 
+    def enrolled_with(self) -> str | None:
+        """Return the model id of the current gallery's templates, None where there are none.
+
+        Raises:
+            GalleryError: There is a gallery, but no version of it can be read.
+        """
+        gallery = self._find().gallery
+        return gallery.model_id if gallery is not None and gallery.size else None
+
     def load(self, model_id: str, dim: int | None = None) -> Gallery:
         """Return the current gallery; an empty one of version 0 where nobody was ever enrolled.
 

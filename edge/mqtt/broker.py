@@ -59,6 +59,35 @@ class Published:
     reason: int
 
 
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message of a subscription. `retained` is set when it lay at the broker before we subscribed."""
+
+    connection: int
+    topic: str
+    payload: bytes = field(repr=False)
+    retained: bool = False
+    response_topic: str | None = None
+    correlation: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A message too large to be looked at, in bytes."""
+
+    connection: int
+    topic: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unheard:
+    """The broker refuses a subscription: what is pushed there will not be heard."""
+
+    connection: int
+    reason: str
+
+
 class _HandshakeSocket(ssl.SSLSocket):
     """Closes itself when the handshake fails, which paho leaves to the garbage collector."""
 

@@ -8,7 +8,7 @@ not wait for a disk. This thread never waits for the disk or the network.
 import logging
 import math
 import queue
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -16,13 +16,14 @@ from typing import Any
 from edge.clock import Clock
 from edge.health import Beats
 from edge.metrics import Metrics
-from edge.mqtt.broker import Connected, Disconnected, Published
+from edge.mqtt.broker import Connected, Disconnected, Published, Received, Refused, Unheard
 from edge.mqtt.codec import EventEncoder, encode
 from edge.mqtt.journal import Journal
 from edge.mqtt.link import LinkThread
 from edge.mqtt.occupancy import CameraDocuments
 from edge.mqtt.outgoing import Outgoing
 from edge.mqtt.payloads import HealthPayload, InfoPayload, LinkHealth, OutboxHealth
+from edge.mqtt.payloads_sync import GalleryReportedPayload
 from edge.mqtt.rows import Pending, Row, Stored
 from edge.mqtt.topics import Topics
 from edge.mqtt.writer import OutboxThread
@@ -80,7 +81,8 @@ class _Stop:
 class CourierThread(WorkerThread):
     """Starts and stops `link` and `outbox` with itself; both report to `inbox`.
 
-    `cameras` are shown as offline and empty until something is heard of them.
+    `cameras` are shown as offline and empty until something is heard of them. `hear` gets what others
+    publish to us, on this thread: it may only look and enqueue.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class CourierThread(WorkerThread):
         topics: Topics,
         *,
         cameras: Iterable[str],
+        hear: Callable[[Received], None],
         beats: Beats,
         metrics: Metrics,
         clock: Clock,
@@ -103,6 +106,7 @@ class CourierThread(WorkerThread):
         self._encoder = encoder
         self._topics = topics
         self._clock = clock
+        self._hear = hear
         self._seq = outbox.last_seq
         self._journal = Journal(outbox, metrics)
         self._outgoing = Outgoing(link, self._journal, old_seq=self._seq, metrics=metrics, clock=clock)
@@ -128,6 +132,10 @@ class CourierThread(WorkerThread):
 
     def publish_health(self, payload: HealthPayload) -> None:
         """Show how it runs."""
+        self._inbox.put(payload)
+
+    def publish_gallery(self, payload: GalleryReportedPayload) -> None:
+        """Show what the last synchronisation of the gallery came to."""
         self._inbox.put(payload)
 
     @property
@@ -211,10 +219,19 @@ class CourierThread(WorkerThread):
                 self._outgoing.begin(item)
             case Disconnected():
                 self._outgoing.end(item)
+            case Received():
+                self._hear(item)
+            case Refused():
+                self._metrics.count("received.too_large")
+                log.warning("a message of %d bytes is too large and was dropped", item.size)
+            case Unheard():
+                log.error("the broker refuses our subscriptions: %s; check its access rules", item.reason)
             case _CameraStatus():
                 self._cameras.status(item.camera, item.online, item.why, item.at)
             case InfoPayload():
                 self._outgoing.retain(self._topics.info, encode(item))
+            case GalleryReportedPayload():
+                self._outgoing.retain(self._topics.gallery_reported, encode(item))
             case HealthPayload():
                 self._outgoing.retain(self._topics.health, encode(item), qos=0)
             case _Stop():

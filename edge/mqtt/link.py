@@ -1,4 +1,4 @@
-"""LinkThread: one connection to the broker after another. The only user of paho.
+"""LinkThread: one connection to the broker after another; with `session` the daemon's only user of paho.
 
 Connects, says why it cannot, backs off, tells `inbox` what happens. Keeps nothing to send: what was not
 acknowledged when a connection ends is the caller's to send again, on the next one.
@@ -18,15 +18,15 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
-from paho.mqtt.reasoncodes import ReasonCode
 
 from edge.clock import Clock
 from edge.metrics import Metrics
 from edge.mqtt import faults
 from edge.mqtt.backoff import Uniform
-from edge.mqtt.broker import Broker, Connected, Disconnected, Protocol, Published, Will
+from edge.mqtt.broker import Broker, Protocol, Will
 from edge.mqtt.faults import Fault
 from edge.mqtt.reconnect import Reconnect
+from edge.mqtt.session import Session
 
 log = logging.getLogger(__name__)
 
@@ -41,83 +41,13 @@ SESSION_EXPIRY_S = 3600
 
 LOOP_S = 1.0
 CONNECTING_LOOP_S = 0.05
-DEFAULT_RECEIVE_MAXIMUM = 65535
-"""Source: MQTT 5.0, section 3.2.2.3.3: the value in force when the broker names none."""
-
-
-class _Session:
-    """What paho calls back for one connection."""
-
-    def __init__(
-        self, number: int, client: paho.Client, protocol: Protocol, inbox: queue.SimpleQueue[Any]
-    ) -> None:
-        self.number = number
-        self.client = client
-        self.protocol: Protocol = protocol
-        self.accepted = False
-        self.refusal: ReasonCode | None = None
-        self.ended: ReasonCode | None = None
-        self.silent = False
-        self.greeted_s: float | None = None
-        self._inbox = inbox
-        client.on_connect = self._on_connect
-        client.on_disconnect = self._on_disconnect
-        client.on_publish = self._on_publish
-        # With this callback set, publish() never writes to the socket from the caller's thread.
-        client.on_socket_register_write = self._on_socket_register_write
-
-    @property
-    def wants_older(self) -> bool:
-        """Whether the broker answered as one does that does not know this version of MQTT."""
-        return self.silent or (self.refusal is not None and self.refusal.value == faults.NO_SUCH_VERSION)
-
-    def close(self) -> None:
-        """Close the network connection, and let go of paho's client, which holds sockets of its own."""
-        if self.accepted:
-            self.accepted = False
-            self._inbox.put(Disconnected(self.number, "closed"))
-        socket = self.client.socket()
-        if socket is not None:
-            socket.close()
-        client = self.client
-        client.on_connect = client.on_disconnect = client.on_publish = client.on_socket_register_write = None
-
-    def _on_connect(
-        self,
-        _c: paho.Client,
-        _u: Any,
-        _f: paho.ConnectFlags,
-        reason: ReasonCode,
-        properties: Properties | None,
-    ) -> None:
-        if reason.is_failure:
-            self.refusal = reason
-            return
-        self.accepted = True
-        receive_maximum = getattr(properties, "ReceiveMaximum", DEFAULT_RECEIVE_MAXIMUM)
-        maximum_packet_size = getattr(properties, "MaximumPacketSize", None)
-        self._inbox.put(Connected(self.number, self.protocol, receive_maximum, maximum_packet_size))
-
-    def _on_disconnect(
-        self, _c: paho.Client, _u: Any, _f: paho.DisconnectFlags, reason: ReasonCode, _p: Properties | None
-    ) -> None:
-        if self.ended is None:  # paho calls a second time, without the broker's own reason
-            self.ended = reason
-        if self.accepted:
-            self.accepted = False
-            self._inbox.put(Disconnected(self.number, str(reason)))
-
-    def _on_publish(
-        self, _c: paho.Client, _u: Any, mid: int, reason: ReasonCode, _p: Properties | None
-    ) -> None:
-        self._inbox.put(Published(self.number, mid, reason.value))
-
-    def _on_socket_register_write(self, _c: paho.Client, _u: Any, _s: Any) -> None:
-        """Nothing to do: paho wakes its own loop."""
 
 
 class LinkThread(threading.Thread):
-    """Connects, and connects again, until `stop`. Reports to `inbox` in the order of what happened."""
+    """Connects, and connects again, until `stop`. Reports to `inbox` in the order of what happened.
+
+    What `subscriptions` bring is reported as `Received`.
+    """
 
     def __init__(
         self,
@@ -126,6 +56,7 @@ class LinkThread(threading.Thread):
         *,
         client_id: str,
         will: Will,
+        subscriptions: tuple[str, ...] = (),
         metrics: Metrics,
         clock: Clock,
         uniform: Uniform = random.uniform,
@@ -136,11 +67,12 @@ class LinkThread(threading.Thread):
         self._where = f"{broker.host}:{broker.port}"
         self._client_id = client_id
         self._will = will
+        self._subscriptions = subscriptions
         self._metrics = metrics
         self._clock = clock
         self._reconnect = Reconnect(client_id, broker.backoff_max_s, uniform)
         self._stopping = threading.Event()
-        self._session: _Session | None = None
+        self._session: Session | None = None
         self._numbers = 0
         self._speaks_5 = False
         self._told_older = False
@@ -209,7 +141,7 @@ class LinkThread(threading.Thread):
             fault, None if session.greeted_s is None else now_s - session.greeted_s
         )
 
-    def _hold(self, session: _Session) -> Fault:
+    def _hold(self, session: Session) -> Fault:
         """Run a connection until it ends; returns why."""
         try:
             self._connect(session)
@@ -223,7 +155,7 @@ class LinkThread(threading.Thread):
             self._session = None
             session.close()
 
-    def _stay(self, session: _Session) -> Fault:
+    def _stay(self, session: Session) -> Fault:
         """Run paho's loop until the connection ends; returns why."""
         guessing = self._broker.version == "auto" and session.protocol == "5" and not self._speaks_5
         deadline_s = self._clock.monotonic() + (GUESS_TIMEOUT_S if guessing else CONNECT_TIMEOUT_S)
@@ -246,11 +178,13 @@ class LinkThread(threading.Thread):
             return faults.taken_over(self._where, self._client_id)
         return Fault(f"connection to the broker at {self._where} lost: {session.ended}")
 
-    def _greet(self, session: _Session) -> None:
+    def _greet(self, session: Session) -> None:
         session.greeted_s = self._clock.monotonic()
         self._reconnect.connected()
         self._speaks_5 = self._speaks_5 or session.protocol == "5"
         self._metrics.count("mqtt.connects")
+        if self._subscriptions:
+            session.client.subscribe([(topic, 1) for topic in self._subscriptions])
         log.info("connected to the broker at %s with MQTT %s", self._where, session.protocol)
         if session.protocol == "3.1.1" and self._broker.version == "auto" and not self._told_older:
             self._told_older = True
@@ -258,7 +192,7 @@ class LinkThread(threading.Thread):
                 "broker at %s does not speak MQTT 5: it cannot tell when nobody subscribes", self._where
             )
 
-    def _new_session(self, protocol: Protocol) -> _Session:
+    def _new_session(self, protocol: Protocol) -> Session:
         broker = self._broker
         newest = protocol == "5"
         client = paho.Client(
@@ -276,9 +210,9 @@ class LinkThread(threading.Thread):
         if broker.tls is not None:
             client.tls_set_context(broker.tls)
         self._numbers += 1
-        return _Session(self._numbers, client, protocol, self._inbox)
+        return Session(self._numbers, client, protocol, self._inbox)
 
-    def _connect(self, session: _Session) -> None:
+    def _connect(self, session: Session) -> None:
         """Open the network connection and queue CONNECT; the session outlives short absences."""
         broker = self._broker
         if session.protocol == "5":

@@ -224,6 +224,7 @@ class InfoPayload(Payload):
     at: Timestamp
     cameras: tuple[Slug, ...]
     models: dict[str, ModelInfo]
+    embedder_choice: str = Field("configured", description="Why it is this embedder: the settings, or auto.")
     execution_provider: str
     gallery_version: Count
     gallery_size: Count

@@ -66,6 +66,16 @@ class Topics:
         """How it runs, retained."""
         return f"{self.root}/health"
 
+    @property
+    def gallery_desired(self) -> str:
+        """Asks the device to synchronise its gallery, retained."""
+        return f"{self.root}/gallery/desired"
+
+    @property
+    def gallery_reported(self) -> str:
+        """What the last synchronisation came to, retained."""
+        return f"{self.root}/gallery/reported"
+
     def camera_status(self, camera: str) -> str:
         """`online` or `offline`, retained."""
         return self._camera(camera, "status")

@@ -215,3 +215,15 @@ def test_a_sample_is_short_and_spans_the_output() -> None:
     values = np.arange(1000, dtype=np.float32)
     assert len(sample(values)) <= 128
     assert sample(values)[-1] > 980
+
+
+@pytest.mark.parametrize("needed", ["99.0", "1.100"])
+def test_a_runtime_too_old_for_a_model_is_named_before_it_is_tried(needed: str) -> None:
+    manifest = load("sface-int8").model_copy(update={"needs_onnxruntime": needed})
+    with pytest.raises(ModelError, match=rf"sface-int8: needs onnxruntime {needed} or newer, here is .*auto"):
+        Session.of(manifest, b"never parsed", threads=1)
+
+
+def test_a_runtime_new_enough_is_compared_by_numbers_not_letters(models_dir: Path) -> None:
+    manifest = load("sface-int8").model_copy(update={"needs_onnxruntime": "1.9"})
+    Session.of(manifest, load_verified(manifest, models_dir), threads=1)

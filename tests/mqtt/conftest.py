@@ -61,9 +61,15 @@ def connect() -> Iterator[Callable[..., Linking]]:
     made: list[Linking] = []
 
     def start(
-        port: int, *, host: str = "127.0.0.1", client_id: str = "edge.hq.door-03", **options: Any
+        port: int,
+        *,
+        host: str = "127.0.0.1",
+        client_id: str = "edge.hq.door-03",
+        subscriptions: tuple[str, ...] = (),
+        **options: Any,
     ) -> Linking:
-        made.append(Linking(Broker(host, port, **{"backoff_max_s": 0.2, **options}), client_id))
+        broker = Broker(host, port, **{"backoff_max_s": 0.2, **options})
+        made.append(Linking(broker, client_id, subscriptions))
         return made[-1]
 
     yield start

@@ -10,7 +10,7 @@ from edge.clock import SystemClock
 from edge.eventids import uuid7
 from edge.health import Beats
 from edge.metrics import Metrics
-from edge.mqtt.broker import Broker, Will
+from edge.mqtt.broker import Broker, Received, Will
 from edge.mqtt.codec import EventEncoder
 from edge.mqtt.courier import CourierThread
 from edge.mqtt.link import LinkThread
@@ -79,6 +79,8 @@ class Door:
     metrics: Metrics = field(default_factory=Metrics)
     beats: Beats = field(default_factory=Beats)
     database: Outbox | None = None
+    subscriptions: tuple[str, ...] = ()
+    heard: list[Received] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         clock, inbox = SystemClock(), queue.SimpleQueue[Any]()
@@ -87,6 +89,7 @@ class Door:
             self.broker,
             client_id=self.topics.client_id,
             will=Will(self.topics.status, b"offline"),
+            subscriptions=self.subscriptions,
             metrics=self.metrics,
             clock=clock,
         )
@@ -108,6 +111,7 @@ class Door:
             encoder,
             self.topics,
             cameras=self.cameras,
+            hear=self.heard.append,
             beats=self.beats,
             metrics=self.metrics,
             clock=clock,

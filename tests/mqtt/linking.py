@@ -15,11 +15,19 @@ WILL = Will("edge/v1/hq/door-03/status", b"offline")
 class Linking:
     """A running link and what it reported."""
 
-    def __init__(self, broker: Broker, client_id: str = "edge.hq.door-03") -> None:
+    def __init__(
+        self, broker: Broker, client_id: str = "edge.hq.door-03", subscriptions: tuple[str, ...] = ()
+    ) -> None:
         self.inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.metrics = Metrics()
         self.link = LinkThread(
-            self.inbox, broker, client_id=client_id, will=WILL, metrics=self.metrics, clock=SystemClock()
+            self.inbox,
+            broker,
+            client_id=client_id,
+            will=WILL,
+            subscriptions=subscriptions,
+            metrics=self.metrics,
+            clock=SystemClock(),
         )
         self.link.start()
 

@@ -1,14 +1,20 @@
+import queue
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import paho.mqtt.client as paho
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
-from edge.mqtt.broker import Connected, Disconnected, Published
+from edge.mqtt.broker import Connected, Disconnected, Published, Received, Refused
 from tests.broker import Mosquitto, free_port, subscriber, wait_until
 from tests.mqtt.linking import WILL, Linking
 
@@ -233,3 +239,62 @@ def test_stopping_never_waits_for_a_connection(connect: Callable[..., Linking], 
         started_s = time.monotonic()
         assert linking.link.stop(5)
         assert time.monotonic() - started_s < 1.0
+
+
+@pytest.mark.parametrize("version", ["5", "3.1.1"])
+def test_what_is_published_to_us_is_heard(
+    mosquitto: Mosquitto, connect: Callable[..., Linking], version: str
+) -> None:
+    with publisher(mosquitto.port) as client:
+        client.publish("to/us", b"kept", qos=1, retain=True).wait_for_publish(5)
+        linking = connect(mosquitto.port, version=version, subscriptions=("to/us", "to/all/+"))
+        kept = linking.next(Received)
+        assert (kept.topic, kept.payload, kept.retained) == ("to/us", b"kept", True)
+        client.publish("to/others", b"no", qos=1).wait_for_publish(5)
+        properties = Properties(PacketTypes.PUBLISH)
+        properties.ResponseTopic, properties.CorrelationData = "answer/here", b"\x00\x01"
+        client.publish("to/all/x", b"yes", qos=1, properties=properties).wait_for_publish(5)
+        heard = linking.next(Received)
+    assert (heard.topic, heard.payload, heard.retained) == ("to/all/x", b"yes", False)
+    if version == "5":
+        assert (heard.response_topic, heard.correlation) == ("answer/here", b"\x00\x01")
+
+
+def test_we_listen_again_on_every_connection(mosquitto: Mosquitto, connect: Callable[..., Linking]) -> None:
+    linking = connect(mosquitto.port, subscriptions=("to/us",))
+    linking.next(Connected)
+    mosquitto.restart()
+    linking.next(Connected)
+    with publisher(mosquitto.port) as client:
+        wait_until(lambda: _heard(client, linking))
+
+
+def test_a_message_too_large_is_told_and_not_kept(
+    mosquitto: Mosquitto, connect: Callable[..., Linking]
+) -> None:
+    linking = connect(mosquitto.port, subscriptions=("to/us",))
+    linking.next(Connected)
+    with publisher(mosquitto.port) as client:
+        wait_until(lambda: _heard(client, linking))
+        client.publish("to/us", bytes(512 * 1024 + 1), qos=1).wait_for_publish(5)
+    refused = linking.next(Refused)
+    assert (refused.topic, refused.size) == ("to/us", 512 * 1024 + 1)
+
+
+def _heard(client: paho.Client, linking: Linking) -> bool:
+    """Publish until it is heard: the subscription may still be under way."""
+    client.publish("to/us", b"?", qos=1).wait_for_publish(5)
+    try:
+        return linking.next(Received, 0.2) is not None
+    except queue.Empty:
+        return False
+
+
+@contextmanager
+def publisher(port: int) -> Iterator[paho.Client]:
+    client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
+    client.connect("127.0.0.1", port)
+    client.loop_start()
+    yield client
+    client.disconnect()
+    client.loop_stop()

@@ -91,4 +91,3 @@ def _fully_connected(
     x = graph.node("Cast", [x], "fc_float", to=TensorProto.FLOAT)
     x = graph.node("Mul", [x, graph.constant("fc_s", network.fc_scale)], "fc_scaled")
     graph.node("Add", [x, graph.constant("fc_b", network.fc_bias)], output_name)
-

@@ -38,9 +38,7 @@ def add_prelu(graph: GraphWriter, layer: QuantizedLayer, x: str) -> str:
     between = scale_constants(graph, f"{layer.name}_lifted", lifted)
     inputs = [x, *out, *_factor(graph, f"{layer.name}_lift", lift), *between]
     rest = _depthwise(graph, inputs, f"{layer.name}_rest", layer)
-    return graph.node(
-        "QLinearAdd", [x, *out, rest, *between, *out], f"{layer.name}_prelu", domain=CONTRIB
-    )
+    return graph.node("QLinearAdd", [x, *out, rest, *between, *out], f"{layer.name}_prelu", domain=CONTRIB)
 
 
 def _factor(graph: GraphWriter, name: str, factor: Floats) -> list[str]:

@@ -1,0 +1,51 @@
+"""Follow the gallery on disk: say when another version is current, and hand out a recognizer that serves it.
+
+On failure the last good gallery stays and the reason is told once. Swaps nothing itself.
+"""
+
+import logging
+from collections.abc import Callable
+
+from edge.errors import EdgeError
+from edge.gallery.store import GalleryStore
+from edge.metrics import Metrics
+from edge.recognizer import Recognizer
+
+log = logging.getLogger(__name__)
+
+
+class GalleryFollower:
+    """Watches one store."""
+
+    def __init__(self, store: GalleryStore, metrics: Metrics) -> None:
+        self._store = store
+        self._metrics = metrics
+        self._refused: int | None = None
+        self._error = ""
+
+    def follow(self, recognizer: Recognizer, rebuild: Callable[[], Recognizer] | None) -> Recognizer | None:
+        """Return a recognizer with the current version, None where that one has it or it cannot be used.
+
+        `rebuild` is asked when the gallery is of another embedder; None: such a gallery is refused.
+        """
+        version: int | None = None
+        try:
+            version = self._store.current_version()
+            if version in (recognizer.stamp.gallery_version, self._refused):
+                return None
+            model_id = recognizer.embedder.model_id
+            if rebuild is not None and self._store.enrolled_with() not in (None, model_id):
+                found = rebuild()
+            else:
+                found = recognizer.with_gallery(self._store.load(model_id))
+        except EdgeError as error:
+            if str(error) != self._error:
+                self._metrics.count("gallery.refused")
+                log.error("gallery refused, the last good one serves: %s", error)
+            self._refused, self._error = version, str(error)
+            return None
+        self._error = ""
+        gallery = found.matcher.gallery
+        self._refused = None if gallery.version == version else version
+        log.info("gallery swapped", extra={"gallery_version": gallery.version, "subjects": gallery.size})
+        return found

@@ -1,0 +1,117 @@
+"""What paho calls back for one connection.
+
+Only enqueues: paho holds its own locks while it calls. Decides nothing.
+"""
+
+import queue
+from typing import Any
+
+import paho.mqtt.client as paho
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from edge.mqtt import faults
+from edge.mqtt.broker import Connected, Disconnected, Protocol, Published, Received, Refused, Unheard
+
+DEFAULT_RECEIVE_MAXIMUM = 65535
+"""Source: MQTT 5.0, section 3.2.2.3.3: the value in force when the broker names none."""
+
+MAX_RECEIVED_BYTES = 512 * 1024
+"""A command with a photo of 256 KiB in base64 is 350 KiB; nothing honest is larger."""
+
+
+class Session:
+    """What paho calls back for one connection."""
+
+    def __init__(
+        self, number: int, client: paho.Client, protocol: Protocol, inbox: queue.SimpleQueue[Any]
+    ) -> None:
+        self.number = number
+        self.client = client
+        self.protocol: Protocol = protocol
+        self.accepted = False
+        self.refusal: ReasonCode | None = None
+        self.ended: ReasonCode | None = None
+        self.silent = False
+        self.greeted_s: float | None = None
+        self._inbox = inbox
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_publish = self._on_publish
+        client.on_message = self._on_message
+        client.on_subscribe = self._on_subscribe
+        # With this callback set, publish() never writes to the socket from the caller's thread.
+        client.on_socket_register_write = self._on_socket_register_write
+
+    @property
+    def wants_older(self) -> bool:
+        """Whether the broker answered as one does that does not know this version of MQTT."""
+        return self.silent or (self.refusal is not None and self.refusal.value == faults.NO_SUCH_VERSION)
+
+    def close(self) -> None:
+        """Close the network connection, and let go of paho's client, which holds sockets of its own."""
+        if self.accepted:
+            self.accepted = False
+            self._inbox.put(Disconnected(self.number, "closed"))
+        socket = self.client.socket()
+        if socket is not None:
+            socket.close()
+        client = self.client
+        client.on_connect = client.on_disconnect = client.on_publish = client.on_socket_register_write = None
+        client.on_message = client.on_subscribe = None
+
+    def _on_connect(
+        self,
+        _c: paho.Client,
+        _u: Any,
+        _f: paho.ConnectFlags,
+        reason: ReasonCode,
+        properties: Properties | None,
+    ) -> None:
+        if reason.is_failure:
+            self.refusal = reason
+            return
+        self.accepted = True
+        receive_maximum = getattr(properties, "ReceiveMaximum", DEFAULT_RECEIVE_MAXIMUM)
+        maximum_packet_size = getattr(properties, "MaximumPacketSize", None)
+        self._inbox.put(Connected(self.number, self.protocol, receive_maximum, maximum_packet_size))
+
+    def _on_disconnect(
+        self, _c: paho.Client, _u: Any, _f: paho.DisconnectFlags, reason: ReasonCode, _p: Properties | None
+    ) -> None:
+        if self.ended is None:  # paho calls a second time, without the broker's own reason
+            self.ended = reason
+        if self.accepted:
+            self.accepted = False
+            self._inbox.put(Disconnected(self.number, str(reason)))
+
+    def _on_publish(
+        self, _c: paho.Client, _u: Any, mid: int, reason: ReasonCode, _p: Properties | None
+    ) -> None:
+        self._inbox.put(Published(self.number, mid, reason.value))
+
+    def _on_message(self, _c: paho.Client, _u: Any, message: paho.MQTTMessage) -> None:
+        if len(message.payload) > MAX_RECEIVED_BYTES:
+            self._inbox.put(Refused(self.number, message.topic, len(message.payload)))
+            return
+        properties = message.properties
+        self._inbox.put(
+            Received(
+                self.number,
+                message.topic,
+                bytes(message.payload),
+                retained=message.retain,
+                response_topic=getattr(properties, "ResponseTopic", None),
+                correlation=getattr(properties, "CorrelationData", None),
+            )
+        )
+
+    def _on_subscribe(
+        self, _c: paho.Client, _u: Any, _mid: int, reasons: list[ReasonCode], _p: Properties | None
+    ) -> None:
+        refused = sorted({str(reason) for reason in reasons if reason.is_failure})
+        if refused:
+            self._inbox.put(Unheard(self.number, ", ".join(refused)))
+
+    def _on_socket_register_write(self, _c: paho.Client, _u: Any, _s: Any) -> None:
+        """Nothing to do: paho wakes its own loop."""

@@ -1,0 +1,105 @@
+"""Run `edge sync` as a child of the daemon: what it needs (TUF, HTTP) stays out of the door's process.
+
+One child at a time; asked while one runs, another follows. Installs nothing: the child does, and the daemon
+sees the new version on the disk.
+"""
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from edge.clock import Clock
+from edge.metrics import Metrics
+from edge.mqtt.codec import to_millisecond
+from edge.mqtt.payloads_sync import GalleryReportedPayload
+
+log = logging.getLogger(__name__)
+
+TIMEOUT_S = 120.0
+"""A child that takes longer is stopped; the timer or the next request tries again."""
+
+MAX_OUTPUT_BYTES = 64 * 1024
+
+
+SYNC_COMMAND = (sys.executable, "-m", "edge", "sync", "--json")
+"""The child as started without a settings file."""
+
+
+class SyncRunner:
+    """Starts `command` on request and reads the one JSON document it prints. Used by one thread."""
+
+    def __init__(self, command: Sequence[str], *, metrics: Metrics, clock: Clock) -> None:
+        self._command = command
+        self._metrics = metrics
+        self._clock = clock
+        self._child: subprocess.Popen[bytes] | None = None
+        self._started_s = 0.0
+        self._again = False
+
+    def request(self, at_least: int = 0, serving: int = 0) -> None:
+        """Synchronise now, or after the child that is at it; not if `at_least` is `serving` already."""
+        if at_least and serving >= at_least:
+            return
+        if self._child is not None:
+            self._again = True
+            return
+        self._metrics.count("sync.started")
+        self._started_s = self._clock.monotonic()
+        self._child = subprocess.Popen(
+            self._command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+
+    def poll(self) -> dict[str, Any] | None:
+        """Return what a child that has ended printed; None while none has. Never waits."""
+        child = self._child
+        if child is None:
+            return None
+        if child.poll() is None:
+            if self._clock.monotonic() - self._started_s > TIMEOUT_S:
+                log.error("edge sync takes more than %.0f s and is stopped", TIMEOUT_S)
+                child.kill()
+            return None
+        self._child = None
+        assert child.stdout is not None
+        with child.stdout as stdout:
+            output = stdout.read(MAX_OUTPUT_BYTES)
+        if self._again:
+            self._again = False
+            self.request()
+        try:
+            outcome = json.loads(output)
+            if not isinstance(outcome, dict):
+                raise TypeError
+        except (ValueError, TypeError, RecursionError):
+            self._metrics.count("sync.failed")
+            log.error("edge sync ended with %d and said nothing that can be read", child.returncode)
+            return {"status": "refused", "error": f"edge sync ended with {child.returncode}"}
+        return outcome
+
+    def stop(self) -> None:
+        """End a child that still runs; what it had installed is installed whole."""
+        if self._child is not None:
+            self._child.kill()
+            self._child.wait()
+            if self._child.stdout is not None:
+                self._child.stdout.close()
+            self._child = None
+
+
+def gallery_report(
+    outcome: dict[str, Any], version: int, count: int, model_id: str, at: datetime
+) -> GalleryReportedPayload:
+    """Return what is published about a synchronisation, with the gallery that serves after it."""
+    status = outcome.get("status")
+    return GalleryReportedPayload(
+        at=to_millisecond(at),
+        status=status if status in ("updated", "current") else "refused",
+        version=version,
+        count=count,
+        model_id=model_id,
+        error=str(outcome["error"])[:500] if outcome.get("error") else None,
+    )

@@ -1,0 +1,105 @@
+"""The child that synchronises: real processes, one at a time, whatever they print and however they end."""
+
+import sys
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from edge import syncing
+from edge.clock import SystemClock
+from edge.metrics import Metrics
+from edge.syncing import SyncRunner, gallery_report
+from tests.broker import wait_until
+
+AT = datetime(2026, 11, 24, 2, 0, tzinfo=UTC)
+
+
+def runner(code: str) -> SyncRunner:
+    return SyncRunner((sys.executable, "-c", code), metrics=Metrics(), clock=SystemClock())
+
+
+def outcome(running: SyncRunner) -> dict[str, Any]:
+    found: list[dict[str, Any]] = []
+
+    def ended() -> bool:
+        if (result := running.poll()) is not None:
+            found.append(result)
+        return bool(found)
+
+    wait_until(ended)
+    return found[0]
+
+
+def test_what_the_child_says_is_told_once():
+    running = runner("""print('{"status": "updated", "version": 58}')""")
+    assert running.poll() is None
+    running.request()
+    assert outcome(running) == {"status": "updated", "version": 58}
+    assert running.poll() is None
+
+
+def test_asked_while_one_runs_another_follows_and_never_two_at_once(tmp_path):
+    log = tmp_path / "log"
+    running = runner(
+        f"import time, pathlib; p = pathlib.Path({str(log)!r})\n"
+        "f = p.open('a'); f.write('<'); f.flush(); time.sleep(.2); f.write('>'); print('{}')"
+    )
+    for _ in range(5):
+        running.request()
+    outcome(running)
+    outcome(running)
+    assert running.poll() is None
+    assert log.read_text() == "<><>"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param("raise SystemExit(3)", id="fails silently"),
+        pytest.param("print('done')", id="no JSON"),
+        pytest.param("print([1, 2])", id="no object"),
+        pytest.param("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", id="killed"),
+        pytest.param("print('{\"a\":' + '[' * 60000)", id="deep"),
+    ],
+)
+def test_a_child_that_says_nothing_sensible_is_a_failure(code: str):
+    running = runner(code)
+    running.request()
+    result = outcome(running)
+    assert result["status"] == "refused"
+    assert "edge sync ended with" in result["error"]
+
+
+def test_a_child_that_hangs_is_stopped(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(syncing, "TIMEOUT_S", 0.3)
+    running = runner("import time; time.sleep(60)")
+    started_s = time.monotonic()
+    running.request()
+    assert outcome(running)["status"] == "refused"
+    assert time.monotonic() - started_s < 10
+
+
+def test_what_serves_already_is_not_fetched():
+    running = runner("print('{}')")
+    running.request(57, 57)
+    running.request(56, 57)
+    assert running.poll() is None
+    running.request(58, 57)
+    assert outcome(running) == {}
+
+
+def test_a_stop_ends_the_child():
+    running = runner("import time; time.sleep(60)")
+    running.request()
+    running.stop()
+    assert running.poll() is None
+    running.stop()
+
+
+def test_the_report_names_the_gallery_that_serves():
+    report = gallery_report({"status": "current", "version": 99}, 57, 812, "sface-int8@0123abcd", AT)
+    assert (report.status, report.version, report.count, report.error) == ("current", 57, 812, None)
+    failed = gallery_report({"status": "exploded", "error": "x" * 900}, 57, 812, "m", AT)
+    assert (failed.status, len(failed.error or "")) == ("refused", 500)
