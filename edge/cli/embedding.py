@@ -11,21 +11,26 @@ from edge.config import Settings
 from edge.errors import ConfigError
 from edge.evaluate.embeddings import EmbeddingCache, embed_photos
 from edge.evaluate.measure import Embeddings
+from edge.face import manifest as manifests
 from edge.gallery.gallery import Gallery
 from edge.recognizer import Recognizer
 from edge.selection import AUTO
 
 
 def recognizer_with(embedder: str, settings: Settings) -> Recognizer:
-    """Return a recognizer with this embedder and an empty gallery.
+    """Return a recognizer with this embedder and an empty gallery; one never calibrated has a raw threshold.
 
     Raises:
         ConfigError: It is "auto": every worker might choose another one.
     """
     if embedder == AUTO:
         raise ConfigError("--model: auto is no embedder; name one of `edge models list`")
-    recognition = settings.recognition.model_copy(update={"embedder": embedder})
-    return build_recognizer(settings.model_copy(update={"recognition": recognition}), Gallery.empty(embedder))
+    values: dict[str, object] = {
+        "recognition": settings.recognition.model_copy(update={"embedder": embedder})
+    }
+    if manifests.load(embedder).calibration is None:
+        values["decision"] = settings.decision.model_copy(update={"threshold": 1.0})
+    return build_recognizer(settings.model_copy(update=values), Gallery.empty(embedder))
 
 
 def embed_all(photos: Sequence[Path], embedder: str, settings: Settings) -> tuple[str, Embeddings]:

@@ -117,8 +117,8 @@ def read_pairs(images: Path, pairs: Path) -> Pairs:
 
 def _folds(count: int, folds: int) -> tuple[NDArray[np.intp], ...]:
     if folds > 1:
-        return tuple(np.array_split(np.arange(count), folds))
-    return tuple(np.arange(start, count, DEFAULT_FOLDS) for start in range(DEFAULT_FOLDS))
+        return tuple(np.array_split(np.arange(count), min(folds, count)))
+    return tuple(np.arange(start, count, DEFAULT_FOLDS) for start in range(min(DEFAULT_FOLDS, count)))
 
 
 def _photo(images: Path, name: str, number: int) -> Path:

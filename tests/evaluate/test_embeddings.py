@@ -14,6 +14,7 @@ from edge.config import load
 from edge.demo.media import orl_photo
 from edge.errors import MediaError
 from edge.evaluate.embeddings import EmbeddingCache, embed_photos
+from edge.face import manifest as manifests
 from edge.photo import read_photo
 
 
@@ -104,3 +105,15 @@ def test_verify_measures_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     )
     assert models["sface-int8"]["accuracy"] >= 0.9
     assert models["sface-int8"]["n_pairs"] == 40
+
+
+def test_an_embedder_that_was_never_calibrated_can_be_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, orl: Path
+):
+    lines = [f"S{i:02}\t1\t{j}" for i in range(1, 3) for j in (2, 3)]
+    lines += [f"S{i:02}\t{j}\tS{i + 1:02}\t1" for i in range(1, 3) for j in (2, 3)]
+    (tmp_path / "pairs.txt").write_text("\n".join(lines) + "\n")
+    assert manifests.load("sface").calibration is None
+    pairs = ("--pairs", str(tmp_path / "pairs.txt"))
+    models = run(tmp_path, monkeypatch, "verify", "--images", str(orl), *pairs, "--model", "sface")
+    assert models["sface"]["n_pairs"] == 8
