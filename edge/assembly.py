@@ -4,11 +4,9 @@ Everything below takes plain values; everything above takes what is built here.
 """
 
 import logging
-import queue
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 from edge.camera.motion import MotionGate
@@ -17,7 +15,7 @@ from edge.camera.replay import ReplayCamera
 from edge.camera.sources import Camera, OpenCVCamera
 from edge.clock import Clock
 from edge.config import Settings, environment_without_settings
-from edge.errors import ConfigError, OutboxError
+from edge.errors import ConfigError
 from edge.eventids import uuid7
 from edge.face.detector import Detector
 from edge.face.embedder import Embedder
@@ -28,16 +26,7 @@ from edge.gallery.decision import Calibration, DecisionRule
 from edge.gallery.gallery import Gallery
 from edge.gallery.matcher import make_matcher
 from edge.gallery.store import GalleryStore
-from edge.health import Beats, boot_id, clock_synced
 from edge.metrics import Metrics
-from edge.mqtt.broker import Broker, Will, tls_context
-from edge.mqtt.codec import EventEncoder
-from edge.mqtt.courier import CourierThread
-from edge.mqtt.incoming import Incoming, SyncGallery, subscriptions
-from edge.mqtt.link import LinkThread
-from edge.mqtt.outbox import Outbox
-from edge.mqtt.topics import Topics
-from edge.mqtt.writer import OutboxThread
 from edge.pipeline import Pipeline
 from edge.recognizer import Recognizer
 from edge.selection import AUTO, Choice, choose, load_session
@@ -214,83 +203,3 @@ def build_pipeline(
         clock=clock.monotonic,
         live=live,
     )
-
-
-def build_courier(
-    settings: Settings,
-    ask: Callable[[SyncGallery], None],
-    *,
-    beats: Beats,
-    metrics: Metrics,
-    clock: Clock,
-) -> CourierThread:
-    """Return what delivers events: outbox, connection and courier, not started yet.
-
-    `ask` gets what others ask of this device, on the courier's thread; it only enqueues.
-
-    Raises:
-        ConfigError: A certificate or the password file cannot be used.
-    """
-    values = settings.mqtt
-    broker = Broker(
-        values.host,
-        values.port,
-        version=values.version,
-        username=values.username,
-        password=_password(settings),
-        tls=tls_context(values.ca_file, values.cert_file, values.key_file) if values.tls else None,
-        keepalive_s=values.keepalive_s,
-        backoff_max_s=values.backoff_max_s,
-    )
-    topics = Topics(settings.site, settings.device)
-    inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    will = Will(topics.status, b"offline")
-    link = LinkThread(
-        inbox,
-        broker,
-        client_id=topics.client_id,
-        will=will,
-        subscriptions=subscriptions(topics),
-        metrics=metrics,
-        clock=clock,
-    )
-    outbox = _outbox(settings, clock)
-    writer = OutboxThread(outbox, inbox, beats=beats, metrics=metrics, clock=clock)
-    encoder = EventEncoder(
-        settings.site,
-        settings.device,
-        boot_id(),
-        clock=lambda: "synced" if clock_synced() else "unsynced",
-        anonymous=settings.privacy.anonymous,
-    )
-    return CourierThread(
-        inbox,
-        link,
-        writer,
-        encoder,
-        topics,
-        cameras=settings.cameras,
-        hear=Incoming(topics, ask, metrics).hear,
-        beats=beats,
-        metrics=metrics,
-        clock=clock,
-    )
-
-
-def _outbox(settings: Settings, clock: Clock) -> Outbox:
-    """Open the outbox; where the disk refuses, one in memory: the door goes on, and `health` says so."""
-    try:
-        return Outbox.open(settings.outbox_path, max_rows=settings.outbox.max_rows, now=clock.now)
-    except OutboxError as error:
-        log.error("events are kept in memory only: %s", error)
-        return Outbox.in_memory(max_rows=settings.outbox.max_rows)
-
-
-def _password(settings: Settings) -> str | None:
-    values = settings.mqtt
-    if values.password_file is not None:
-        try:
-            return values.password_file.read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"mqtt.password_file: cannot read {values.password_file}: {error}") from None
-    return values.password.get_secret_value() if values.password else None

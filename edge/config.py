@@ -20,6 +20,7 @@ from edge.settings import (
     CaptureSettings,
     DecisionSettings,
     GallerySettings,
+    HomeAssistantSettings,
     LivenessSettings,
     LogSettings,
     MqttSettings,
@@ -100,6 +101,7 @@ class Settings(BaseSettings):
     gallery: GallerySettings = GallerySettings()
     mqtt: MqttSettings = MqttSettings()
     outbox: OutboxSettings = OutboxSettings()
+    homeassistant: HomeAssistantSettings = HomeAssistantSettings()
     privacy: PrivacySettings = PrivacySettings()
     log: LogSettings = LogSettings()
 

@@ -1,23 +1,20 @@
-"""Daemon: start, main loop, reload, stop. The only wiring of threads and the only user of signals.
+"""Daemon: start, main loop, reload, stop. The only wiring of threads.
 
 Frames: CaptureThread per camera -> LatestFrames -> InferenceThread. Decisions: Outbox and Courier. The main
 thread only waits for commands, watches the gallery's version, feeds the watchdog and publishes health.
 """
 
 import logging
-import os
 import queue
-import signal
+import random
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from types import FrameType
 from typing import Any
 
 from edge.assembly import (
-    build_courier,
     build_pipeline,
     build_recognizer,
     camera_factory,
@@ -28,6 +25,7 @@ from edge.camera.capture import CaptureThread
 from edge.camera.latest import LatestFrames
 from edge.clock import Clock, SystemClock
 from edge.config import Settings
+from edge.delivery import build_courier, discovery_documents
 from edge.errors import EdgeError
 from edge.following import GalleryFollower
 from edge.health import Beats, feed_watchdog, sd_notify, watchdog_interval_s
@@ -35,10 +33,11 @@ from edge.inference import InferenceThread
 from edge.instance import sole_daemon
 from edge.metrics import Metrics
 from edge.mqtt.courier import CourierThread
-from edge.mqtt.incoming import SyncGallery
+from edge.mqtt.incoming import Request, SyncGallery, TellAgain
 from edge.pipeline import Pipeline
 from edge.recognizer import Recognizer
 from edge.selection import AUTO
+from edge.signals import signals_to
 from edge.syncing import SYNC_COMMAND, SyncRunner, gallery_report
 from edge.vitals import Vitals, info
 
@@ -48,6 +47,7 @@ TICK_S = 0.25
 """Pause of the main loop: a changed gallery serves within a second."""
 
 HEALTH_S = 60.0
+BIRTH_JITTER_S = 5.0
 DELIVERY_STOP_S = 2.5
 """Left for deliveries of the 5 s from SIGTERM to the exit; capture takes up to 1.5 s, inference 1 s."""
 
@@ -77,7 +77,7 @@ class Daemon:
         self._settings = settings
         self._read_settings = read_settings or (lambda: settings)
         self._clock = clock or SystemClock()
-        self._commands: queue.SimpleQueue[str | SyncGallery] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[str | Request] = queue.SimpleQueue()
         self._beats = Beats(self._clock.monotonic)
         self.metrics = Metrics()
         self._vitals = Vitals(self.metrics, self._beats, self._clock)
@@ -93,7 +93,7 @@ class Daemon:
         """
         with ExitStack() as stack:
             stack.enter_context(sole_daemon(self._settings.state_dir))
-            stack.enter_context(self._signals())
+            stack.enter_context(signals_to(self._commands))
             stack.callback(self._syncing.stop)
             running = self._start(stack)
             sd_notify("READY=1")
@@ -117,6 +117,7 @@ class Daemon:
         )
         stack.callback(self._stop_courier, courier)
         courier.publish_info(info(self._settings, recognizer, self._clock))
+        courier.publish_documents(discovery_documents(self._settings))
         courier.start()
         pipelines = {name: self._pipeline(name, self._settings) for name in self._settings.cameras}
         inference = InferenceThread(
@@ -139,6 +140,7 @@ class Daemon:
     def _loop(self, running: _Running) -> None:
         watchdog_s = watchdog_interval_s()
         fed_s = published_s = -float("inf")
+        again_s = float("inf")
         while True:
             match self._next_command():
                 case "stop":
@@ -147,6 +149,9 @@ class Daemon:
                     self._reload(running)
                 case SyncGallery() as wanted:
                     self._syncing.request(wanted.at_least, running.recognizer.stamp.gallery_version)
+                case TellAgain():
+                    # Doors that all answer at once would drown a building system that has just started.
+                    again_s = self._clock.monotonic() + random.uniform(0, BIRTH_JITTER_S)
             if (outcome := self._syncing.poll()) is not None:
                 self._follow_gallery(running)
                 self._tell_gallery(outcome, running)
@@ -155,11 +160,14 @@ class Daemon:
             if watchdog_s is not None and now_s - fed_s >= watchdog_s:
                 fed_s = now_s
                 feed_watchdog(self._beats)
+            if now_s >= again_s:
+                again_s = float("inf")
+                running.courier.tell_again()
             if now_s - published_s >= HEALTH_S:
                 published_s = now_s
                 self._tell_health(running)
 
-    def _next_command(self) -> str | SyncGallery | None:
+    def _next_command(self) -> str | Request | None:
         try:
             return self._commands.get(timeout=TICK_S)
         except queue.Empty:
@@ -201,6 +209,9 @@ class Daemon:
                 settings = settings.model_copy(update={key: getattr(self._settings, key) for key in kept})
             old, self._settings = self._settings, settings
             self._switch_cameras(running, old, settings, recognizer)
+            gone = discovery_documents(old).keys() - discovery_documents(settings).keys()
+            documents = dict.fromkeys(gone, b"") | discovery_documents(settings)
+            running.courier.publish_documents(documents)
             log.info("reloaded")
         sd_notify("READY=1")
 
@@ -272,26 +283,3 @@ class Daemon:
     def _stop_inference(self, inference: InferenceThread) -> None:
         if not inference.stop(1.0):
             log.error("the inference thread did not stop in time")
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Turn SIGTERM and SIGINT into "stop" (a second one exits at once) and SIGHUP into "reload"."""
-        stopping = False
-
-        def on_stop(signum: int, _: FrameType | None) -> None:
-            nonlocal stopping
-            if stopping:
-                os._exit(128 + signum)
-            stopping = True
-            self._commands.put("stop")
-
-        def on_reload(_signum: int, _: FrameType | None) -> None:
-            self._commands.put("reload")
-
-        handlers = {signal.SIGTERM: on_stop, signal.SIGINT: on_stop, signal.SIGHUP: on_reload}
-        before = {signum: signal.signal(signum, handler) for signum, handler in handlers.items()}
-        try:
-            yield
-        finally:
-            for signum, handler in before.items():
-                signal.signal(signum, handler)

@@ -213,6 +213,17 @@ class OutboxSettings(Section):
     )
 
 
+class HomeAssistantSettings(Section):
+    """Home Assistant shows the door by itself."""
+
+    discovery: bool = Field(False, description="Announce this device and its cameras to Home Assistant.")
+    prefix: str = Field(
+        "homeassistant",
+        pattern=r"^[A-Za-z0-9_-]{1,64}$",
+        description="Home Assistant's discovery prefix.",
+    )
+
+
 class PrivacySettings(Section):
     """What leaves the device about a subject."""
 

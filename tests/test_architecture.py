@@ -24,12 +24,13 @@ LAYERS = [
         "settings",
         "memory",
         "instance",
+        "signals",
         "redact",
         "worker",
     },
     {"config", "face", "gallery", "camera", "mqtt", "tracker", "presence", "visit", "annotate"},
     {"recognizer", "twin"},
-    {"pipeline", "enroll", "assembly", "selection"},
+    {"pipeline", "enroll", "assembly", "delivery", "selection"},
     {"following", "syncing", "inference", "replay", "evaluate", "vitals"},
     {"daemon", "demo"},
     {"bench"},
@@ -64,7 +65,7 @@ LIBRARIES = {
     "simsimd": {"gallery/quantized.py"},
     "qdrant_client": {"gallery/remote.py"},
     "tuf": {"gallery/sync.py", "gallery/authoring.py"},
-    "signal": {"daemon.py", "camera/pipe.py"},
+    "signal": {"signals.py", "camera/pipe.py"},
 }
 """Foreign libraries and the only files that may import them. `camera/pipe` only sends a signal."""
 
@@ -124,7 +125,7 @@ def test_only_the_command_line_knows_the_daemon():
 
 def test_settings_stay_at_assembly_and_above():
     users = {part(path) for path, target in edges() if target in ("config", "settings")}
-    allowed = {"assembly", "twin", "config", "daemon", "cli", "demo", "bench", "vitals", "__main__"}
+    allowed = {"assembly", "delivery", "twin", "config", "daemon", "cli", "demo", "bench", "vitals", "__main__"}
     assert users <= allowed | {"selection"}
 
 

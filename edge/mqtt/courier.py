@@ -8,9 +8,8 @@ not wait for a disk. This thread never waits for the disk or the network.
 import logging
 import math
 import queue
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from datetime import datetime
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from edge.clock import Clock
@@ -18,6 +17,7 @@ from edge.health import Beats
 from edge.metrics import Metrics
 from edge.mqtt.broker import Connected, Disconnected, Published, Received, Refused, Unheard
 from edge.mqtt.codec import EventEncoder, encode
+from edge.mqtt.errands import Again, CameraStatus, Decided, Documents, Stop, Undelivered
 from edge.mqtt.journal import Journal
 from edge.mqtt.link import LinkThread
 from edge.mqtt.occupancy import CameraDocuments
@@ -45,37 +45,6 @@ DRAIN_SHARE = 0.5
 """Share of the time to stop that may be spent on delivering what waits."""
 
 ONLINE, OFFLINE = b"online", b"offline"
-
-
-@dataclass(frozen=True, slots=True)
-class _Decided:
-    """An event that the outbox has not answered for: true at `at_s`, shown at `due_s` at the latest."""
-
-    event: FaceEvent
-    payload: bytes
-    at_s: float
-    due_s: float
-    visible: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Event:
-    event: FaceEvent
-    decided_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class _CameraStatus:
-    camera: str
-    online: bool
-    why: str
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class _Stop:
-    drain_until_s: float
-    deadline_s: float
 
 
 class CourierThread(WorkerThread):
@@ -110,9 +79,9 @@ class CourierThread(WorkerThread):
         self._seq = outbox.last_seq
         self._journal = Journal(outbox, metrics)
         self._outgoing = Outgoing(link, self._journal, old_seq=self._seq, metrics=metrics, clock=clock)
-        self._waiting: dict[int, _Decided] = {}
+        self._waiting: dict[int, Undelivered] = {}
         self._cameras = CameraDocuments(topics, encoder.subject, self._outgoing.retain)
-        self._stopping: _Stop | None = None
+        self._stopping: Stop | None = None
         self._farewell_said = False
         self._outgoing.retain(topics.status, ONLINE)
         for camera in cameras:
@@ -120,11 +89,11 @@ class CourierThread(WorkerThread):
 
     def publish_event(self, event: FaceEvent) -> None:
         """Deliver an event: live at once, and in the journal for certain. Returns at once."""
-        self._inbox.put(_Event(event, self._clock.monotonic()))
+        self._inbox.put(Decided(event, self._clock.monotonic()))
 
     def publish_camera_status(self, camera: str, online: bool, why: str) -> None:
         """Show whether a camera delivers, and why."""
-        self._inbox.put(_CameraStatus(camera, online, why, self._clock.now()))
+        self._inbox.put(CameraStatus(camera, online, why, self._clock.now()))
 
     def publish_info(self, payload: InfoPayload) -> None:
         """Show what runs here."""
@@ -137,6 +106,14 @@ class CourierThread(WorkerThread):
     def publish_gallery(self, payload: GalleryReportedPayload) -> None:
         """Show what the last synchronisation of the gallery came to."""
         self._inbox.put(payload)
+
+    def publish_documents(self, documents: Mapping[str, bytes]) -> None:
+        """Show retained documents by topic; an empty one takes back what was shown."""
+        self._inbox.put(Documents(documents))
+
+    def tell_again(self) -> None:
+        """Send every retained document once more."""
+        self._inbox.put(Again())
 
     @property
     def connected(self) -> bool:
@@ -174,7 +151,7 @@ class CourierThread(WorkerThread):
         """
         now_s = self._clock.monotonic()
         until_s = now_s + deadline_s
-        self._inbox.put(_Stop(now_s + DRAIN_SHARE * deadline_s, until_s))
+        self._inbox.put(Stop(now_s + DRAIN_SHARE * deadline_s, until_s))
         self.join(deadline_s)
         left_s = max(0.2, until_s - self._clock.monotonic())
         ended = [self._link.stop(left_s), self._outbox.stop(left_s), not self.is_alive()]
@@ -207,7 +184,7 @@ class CourierThread(WorkerThread):
 
     def _handle(self, item: object) -> None:
         match item:
-            case _Event():
+            case Decided():
                 self._keep(item)
             case Stored():
                 self._stored(item)
@@ -226,7 +203,7 @@ class CourierThread(WorkerThread):
                 log.warning("a message of %d bytes is too large and was dropped", item.size)
             case Unheard():
                 log.error("the broker refuses our subscriptions: %s; check its access rules", item.reason)
-            case _CameraStatus():
+            case CameraStatus():
                 self._cameras.status(item.camera, item.online, item.why, item.at)
             case InfoPayload():
                 self._outgoing.retain(self._topics.info, encode(item))
@@ -234,12 +211,17 @@ class CourierThread(WorkerThread):
                 self._outgoing.retain(self._topics.gallery_reported, encode(item))
             case HealthPayload():
                 self._outgoing.retain(self._topics.health, encode(item), qos=0)
-            case _Stop():
+            case Documents():
+                for topic, document in item.documents.items():
+                    self._outgoing.retain(topic, document)
+            case Again():
+                self._outgoing.repeat()
+            case Stop():
                 self._stopping = item
             case _:
                 raise TypeError(f"nobody sends {type(item).__name__} here")
 
-    def _keep(self, item: _Event) -> None:
+    def _keep(self, item: Decided) -> None:
         """Give an event its number and hand it to the outbox."""
         event = item.event
         payload = self._encoder.encode(event, self._seq + 1)
@@ -249,7 +231,7 @@ class CourierThread(WorkerThread):
         at_s = item.decided_s if event.event_type == EventType.LEFT else event.monotonic_s
         created_ms = int(self._clock.now().timestamp() * 1e3)
         vital = event.event_type in (EventType.MATCH, EventType.SPOOF)
-        self._waiting[self._seq] = _Decided(event, payload, at_s, item.decided_s + DISK_PATIENCE_S)
+        self._waiting[self._seq] = Undelivered(event, payload, at_s, item.decided_s + DISK_PATIENCE_S)
         self._outbox.put(Row(self._seq, event.event_id, topic, payload, created_ms, int(at_s * 1e3), vital))
 
     def _stored(self, stored: Stored) -> None:
@@ -279,7 +261,7 @@ class CourierThread(WorkerThread):
         self._outgoing.live(self._topics.event(event.camera), decided.payload, decided.at_s)
         self._cameras.event(event)
 
-    def _finish(self, stop: _Stop, now_s: float) -> bool:
+    def _finish(self, stop: Stop, now_s: float) -> bool:
         """Bring delivery to its end, step by step; returns whether it has ended."""
         if self._farewell_said:
             return self._outgoing.idle or now_s >= stop.deadline_s

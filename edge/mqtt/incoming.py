@@ -21,6 +21,10 @@ MAX_REQUEST_BYTES = 4096
 """Larger than any honest request; it bounds how deep JSON can be nested before it is parsed."""
 
 
+BORN = b"online"
+"""What Home Assistant publishes when it has started."""
+
+
 @dataclass(frozen=True, slots=True)
 class SyncGallery:
     """Somebody with a newer gallery asks to fetch it; it has at least this version."""
@@ -28,18 +32,34 @@ class SyncGallery:
     at_least: int
 
 
-class Incoming:
-    """Hands what is asked for to `ask`, which only enqueues."""
+@dataclass(frozen=True, slots=True)
+class TellAgain:
+    """A building system has started and knows nothing: it wants every retained document once more."""
 
-    def __init__(self, topics: Topics, ask: Callable[[SyncGallery], None], metrics: Metrics) -> None:
+
+Request = SyncGallery | TellAgain
+
+
+class Incoming:
+    """Hands what is asked for to `ask`, which only enqueues.
+
+    `birth` is where a building system says `online`.
+    """
+
+    def __init__(
+        self, topics: Topics, ask: Callable[[Request], None], metrics: Metrics, birth: str | None = None
+    ) -> None:
         self._topics = topics
         self._ask = ask
         self._metrics = metrics
+        self._birth = birth
 
     def hear(self, received: Received) -> None:
         """Take a message of our subscriptions."""
         if received.topic == self._topics.gallery_desired:
             self._gallery_desired(received.payload)
+        elif received.topic == self._birth and received.payload == BORN and not received.retained:
+            self._ask(TellAgain())
 
     def _gallery_desired(self, payload: bytes) -> None:
         if not payload:
@@ -60,6 +80,6 @@ class Incoming:
         log.warning("%s refused: %s", what, why)
 
 
-def subscriptions(topics: Topics) -> tuple[str, ...]:
+def subscriptions(topics: Topics, birth: str | None = None) -> tuple[str, ...]:
     """Return the topics that a device listens to."""
-    return (topics.gallery_desired,)
+    return (topics.gallery_desired, *((birth,) if birth else ()))

@@ -103,6 +103,10 @@ class Outgoing:
         self._documents[topic] = _Document(payload, qos)
         self._unsent[topic] = None
 
+    def repeat(self) -> None:
+        """Send every retained document once more, in the order in which they first came."""
+        self._unsent = dict.fromkeys(self._documents)
+
     def answered(self, published: Published, now_s: float) -> None:
         """Take the broker's answer to a message."""
         if self._connected is None or published.connection != self._connected.connection:

@@ -6,7 +6,7 @@ import pytest
 
 from edge.metrics import Metrics
 from edge.mqtt.broker import Received
-from edge.mqtt.incoming import MAX_REQUEST_BYTES, Incoming, SyncGallery, subscriptions
+from edge.mqtt.incoming import MAX_REQUEST_BYTES, Incoming, Request, SyncGallery, TellAgain, subscriptions
 from edge.mqtt.topics import Topics
 
 TOPICS = Topics("hq", "door-03")
@@ -52,6 +52,22 @@ def test_anything_else_is_refused_with_one_count_and_one_line(
     assert (asked, counts) == ([], {"received.refused": 1})
     assert len(caplog.records) == 1
     assert len(caplog.records[0].getMessage()) < 300
+
+
+@pytest.mark.parametrize(
+    ("payload", "retained", "asked"),
+    [
+        pytest.param(b"online", False, [TellAgain()], id="it has started"),
+        pytest.param(b"offline", False, [], id="it stops"),
+        pytest.param(b"online", True, [], id="it started before us, and reads what we retain"),
+    ],
+)
+def test_a_building_system_that_starts_is_told_everything_again(payload: bytes, retained: bool, asked: list):
+    found: list[Request] = []
+    incoming = Incoming(TOPICS, found.append, Metrics(), "homeassistant/status")
+    incoming.hear(Received(1, "homeassistant/status", payload, retained=retained))
+    assert found == asked
+    assert subscriptions(TOPICS, "homeassistant/status")[1] == "homeassistant/status"
 
 
 def test_other_topics_are_nobody_s_business():

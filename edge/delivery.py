@@ -1,0 +1,117 @@
+"""Put the delivery of decisions together as the settings say: outbox, connection, courier, discovery.
+
+The other half of `assembly`: what a decision is made of is put together there.
+"""
+
+import logging
+import queue
+from collections.abc import Callable
+from typing import Any
+
+from edge import __version__
+from edge.clock import Clock
+from edge.config import Settings
+from edge.errors import ConfigError, OutboxError
+from edge.health import Beats, boot_id, clock_synced
+from edge.metrics import Metrics
+from edge.mqtt.broker import Broker, Will, tls_context
+from edge.mqtt.codec import EventEncoder
+from edge.mqtt.courier import CourierThread
+from edge.mqtt.discovery import birth_topic, documents
+from edge.mqtt.incoming import Incoming, Request, subscriptions
+from edge.mqtt.link import LinkThread
+from edge.mqtt.outbox import Outbox
+from edge.mqtt.topics import Topics
+from edge.mqtt.writer import OutboxThread
+
+log = logging.getLogger(__name__)
+
+
+def build_courier(
+    settings: Settings,
+    ask: Callable[[Request], None],
+    *,
+    beats: Beats,
+    metrics: Metrics,
+    clock: Clock,
+) -> CourierThread:
+    """Return what delivers events: outbox, connection and courier, not started yet.
+
+    `ask` gets what others ask of this device, on the courier's thread; it only enqueues.
+
+    Raises:
+        ConfigError: A certificate or the password file cannot be used.
+    """
+    values = settings.mqtt
+    broker = Broker(
+        values.host,
+        values.port,
+        version=values.version,
+        username=values.username,
+        password=_password(settings),
+        tls=tls_context(values.ca_file, values.cert_file, values.key_file) if values.tls else None,
+        keepalive_s=values.keepalive_s,
+        backoff_max_s=values.backoff_max_s,
+    )
+    topics = Topics(settings.site, settings.device)
+    assistant = settings.homeassistant
+    birth = birth_topic(assistant.prefix) if assistant.discovery else None
+    inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    will = Will(topics.status, b"offline")
+    link = LinkThread(
+        inbox,
+        broker,
+        client_id=topics.client_id,
+        will=will,
+        subscriptions=subscriptions(topics, birth),
+        metrics=metrics,
+        clock=clock,
+    )
+    outbox = _outbox(settings, clock)
+    writer = OutboxThread(outbox, inbox, beats=beats, metrics=metrics, clock=clock)
+    encoder = EventEncoder(
+        settings.site,
+        settings.device,
+        boot_id(),
+        clock=lambda: "synced" if clock_synced() else "unsynced",
+        anonymous=settings.privacy.anonymous,
+    )
+    return CourierThread(
+        inbox,
+        link,
+        writer,
+        encoder,
+        topics,
+        cameras=settings.cameras,
+        hear=Incoming(topics, ask, metrics, birth).hear,
+        beats=beats,
+        metrics=metrics,
+        clock=clock,
+    )
+
+
+def discovery_documents(settings: Settings) -> dict[str, bytes]:
+    """Return what Home Assistant is told about this device by topic; nothing where it is not wanted."""
+    if not settings.homeassistant.discovery:
+        return {}
+    topics = Topics(settings.site, settings.device)
+    return documents(topics, tuple(settings.cameras), __version__, settings.homeassistant.prefix)
+
+
+def _outbox(settings: Settings, clock: Clock) -> Outbox:
+    """Open the outbox; where the disk refuses, one in memory: the door goes on, and `health` says so."""
+    try:
+        return Outbox.open(settings.outbox_path, max_rows=settings.outbox.max_rows, now=clock.now)
+    except OutboxError as error:
+        log.error("events are kept in memory only: %s", error)
+        return Outbox.in_memory(max_rows=settings.outbox.max_rows)
+
+
+def _password(settings: Settings) -> str | None:
+    values = settings.mqtt
+    if values.password_file is not None:
+        try:
+            return values.password_file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"mqtt.password_file: cannot read {values.password_file}: {error}") from None
+    return values.password.get_secret_value() if values.password else None
