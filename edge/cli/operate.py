@@ -2,18 +2,19 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from edge import config, logs
+from edge import __version__, config, logs
 from edge.assembly import build_recognizer, gallery_store
 from edge.config import Settings
 from edge.daemon import Daemon
 from edge.face.liveness import Liveness
 from edge.memory import return_freed_memory
+from edge.mqtt import asyncapi
 from edge.mqtt.codec import json_schemas
 from edge.mqtt.topics import Topics
 from edge.redact import scrub, without_credentials
@@ -83,14 +84,19 @@ def _liveness(settings: Settings, model: Liveness | None) -> str:
 
 
 def schema(
+    form: Annotated[
+        Literal["json", "asyncapi"],
+        typer.Argument(help="JSON Schemas, or one AsyncAPI document."),
+    ] = "json",
     out: Annotated[Path | None, typer.Option(help="Write one file per message into this directory.")] = None,
 ) -> None:
-    """Print the JSON Schema of every MQTT message, or write them to a directory."""
-    schemas = json_schemas()
+    """Print what every MQTT message looks like, or write it to a directory."""
+    schemas = json_schemas() if form == "json" else {"asyncapi": asyncapi.document(__version__)}
     if out is None:
-        typer.echo(json.dumps(schemas, indent=2))
+        typer.echo(json.dumps(schemas if form == "json" else schemas["asyncapi"], indent=2))
         return
     out.mkdir(parents=True, exist_ok=True)
-    for name, document in schemas.items():
-        (out / f"{name}.schema.json").write_text(json.dumps(document, indent=2) + "\n")
+    for name, each in schemas.items():
+        suffix = ".schema.json" if form == "json" else ".json"
+        (out / f"{name}{suffix}").write_text(json.dumps(each, indent=2) + "\n")
     typer.echo(f"{len(schemas)} schemas written to {out}")

@@ -1,0 +1,149 @@
+"""The AsyncAPI 3 document of what a device says and hears, from payload models and topics. Sends nothing.
+
+Source: AsyncAPI specification 3.0.0.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from edge.mqtt.payloads import (
+    CameraInfoPayload,
+    EventPayload,
+    HealthPayload,
+    InfoPayload,
+    StatePayload,
+    StatusPayload,
+)
+from edge.mqtt.payloads_sync import GalleryDesiredPayload, GalleryReportedPayload
+from edge.mqtt.topics import MAJOR
+
+ROOT = f"edge/{MAJOR}/{{site}}/{{device}}"
+
+PARAMETERS = {
+    "site": "Where the device is: 1 to 32 of a-z, 0-9 and -.",
+    "device": "Which device of the site.",
+    "camera": "Which camera of the device.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """A topic below the device's root, its payload, how it is sent; `heard`: the device subscribes to it."""
+
+    name: str
+    path: str
+    payload: type[BaseModel]
+    qos: int
+    retained: bool
+    description: str
+    heard: bool = False
+
+    @property
+    def address(self) -> str:
+        """The topic with its parameters in braces."""
+        return f"{ROOT}/{self.path}"
+
+
+def channels() -> tuple[Channel, ...]:
+    """Return every topic of a device."""
+    return (
+        Channel("status", "status", StatusPayload, 1, True, "One plain word; also the last will."),
+        Channel("info", "info", InfoPayload, 1, True, "What runs on this device."),
+        Channel("health", "health", HealthPayload, 0, True, "How it runs, every minute."),
+        Channel(
+            "cameraStatus", "camera/{camera}/status", StatusPayload, 1, True, "Whether a camera delivers."
+        ),
+        Channel("cameraInfo", "camera/{camera}/info", CameraInfoPayload, 1, True, "Why it does or does not."),
+        Channel(
+            "event",
+            "camera/{camera}/event",
+            EventPayload,
+            1,
+            False,
+            "Decisions as they fall, for actuators: they expire after 10 s and are never sent late.",
+        ),
+        Channel(
+            "journal",
+            "camera/{camera}/journal",
+            EventPayload,
+            1,
+            False,
+            "Every decision at least once, from a durable outbox; the same event_id as in event.",
+        ),
+        Channel("state", "camera/{camera}/state", StatePayload, 1, True, "Who is present now."),
+        Channel(
+            "galleryDesired",
+            "gallery/desired",
+            GalleryDesiredPayload,
+            1,
+            True,
+            "Asks the device to synchronise its gallery now.",
+            heard=True,
+        ),
+        Channel(
+            "galleryReported",
+            "gallery/reported",
+            GalleryReportedPayload,
+            1,
+            True,
+            "What the last synchronisation came to.",
+        ),
+    )
+
+
+def document(version: str) -> dict[str, Any]:
+    """Return the document of this version of the software; operations are the device's own."""
+    found = channels()
+    models = list(dict.fromkeys(channel.payload for channel in found))
+    _, schemas = models_json_schema(
+        [(model, "serialization") for model in models], ref_template="#/components/schemas/{model}"
+    )
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "edge, face recognition at an unattended door",
+            "version": version,
+            "license": {"name": "Apache-2.0"},
+            "description": "Open a door from `event`, keep records from `journal`. No topic holds a name, no "
+            "message an image or an embedding.",
+        },
+        "defaultContentType": "application/json",
+        "channels": {channel.name: _channel(channel) for channel in found},
+        "operations": {
+            f"{'receive' if channel.heard else 'send'}{channel.name[0].upper()}{channel.name[1:]}": {
+                "action": "receive" if channel.heard else "send",
+                "channel": {"$ref": f"#/channels/{channel.name}"},
+                "summary": channel.description,
+                "bindings": {"mqtt": {"qos": channel.qos, "retain": channel.retained}},
+            }
+            for channel in found
+        },
+        "components": {
+            "messages": {model.__name__: _message(model) for model in models},
+            "schemas": schemas["$defs"],
+        },
+    }
+
+
+def _channel(channel: Channel) -> dict[str, Any]:
+    name = channel.payload.__name__
+    return {
+        "address": channel.address,
+        "description": channel.description,
+        "messages": {name: {"$ref": f"#/components/messages/{name}"}},
+        "parameters": {
+            key: {"description": told} for key, told in PARAMETERS.items() if f"{{{key}}}" in channel.address
+        },
+    }
+
+
+def _message(model: type[BaseModel]) -> dict[str, Any]:
+    plain = model is StatusPayload
+    return {
+        "contentType": "text/plain" if plain else "application/json",
+        "summary": (model.__doc__ or "").strip().split("\n")[0],
+        "payload": {"$ref": f"#/components/schemas/{model.__name__}"},
+    }
