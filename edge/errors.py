@@ -47,6 +47,14 @@ class ModelMismatchError(GalleryError):
     """Templates of another embedder: never mixed, never compared."""
 
 
+class RemoteGalleryError(GalleryError):
+    """The remote gallery gave no answer that can be used; the local decision stands."""
+
+
+class RemoteTimeoutError(RemoteGalleryError):
+    """The remote gallery did not answer in time."""
+
+
 # Retry with back-off and jitter.
 
 

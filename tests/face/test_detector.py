@@ -6,11 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
+from edge.errors import ModelShapeError
 from edge.face import manifest
-from edge.face.detector import Detector
+from edge.face.detector import STRIDES, Canvas, Detector
 from edge.face.session import Session
 from edge.face.weights import installed_path, load_verified
-from edge.types import Detection
+from edge.types import Detection, FloatArray
 
 
 @pytest.fixture(scope="module")
@@ -137,3 +138,77 @@ def test_where_nothing_is_found_again_the_first_look_stands(session: Session):
     box = np.array([1270, 700, 1300, 730], np.float32)  # half outside an empty frame
     face = Detection(box, np.zeros((5, 2), np.float32), 0.9)
     assert detector.refine(np.zeros((720, 1280, 3), np.uint8), face) is face
+
+
+class Answers:
+    """A session that answers the same joined heads to every input."""
+
+    output_names = ("head_8", "head_16", "head_32")
+
+    def __init__(self, heads: list[FloatArray]) -> None:
+        self.heads = heads
+        self.seen: list[FloatArray] = []
+
+    def run(self, array: FloatArray) -> list[FloatArray]:
+        self.seen.append(array.copy())
+        return self.heads
+
+
+def heads_of(logits: np.ndarray) -> list[FloatArray]:
+    """Return the heads for a frame of 64x96 whose cells hold the logits (N, 2), the rest far from a face."""
+    heads = [np.zeros((1, 16, 64 // stride, 96 // stride), np.float32) for stride in STRIDES]
+    for head in heads:
+        head[:, :2] = -30
+        head[:, 4:6] = -3  # boxes that do not overlap
+    heads[0].reshape(16, -1)[:2, : len(logits)] = logits.T
+    return heads
+
+
+@pytest.mark.parametrize("min_score", [0.1, 0.6, 0.7, 0.95, 0.999])
+def test_exactly_the_cells_with_the_score_are_faces(min_score: float):
+    logits = np.random.default_rng(1).normal(1, 3, (60, 2)).astype(np.float32)
+    extremes = [(100, 100), (-100, 100), (100, -100), (np.nan, 100), (100, np.nan), (-np.inf, 100)]
+    logits[:6] = extremes
+    with np.errstate(over="ignore"):
+        scores = np.sqrt(np.prod(1 / (1 + np.exp(-logits.astype(np.float64))), axis=1))
+    session, yunet = Answers(heads_of(logits)), manifest.load("yunet")
+    found = Detector(session, yunet, max_side_px=96, min_score=min_score).detect(
+        np.zeros((64, 96, 3), np.uint8)
+    )
+    places = sorted(
+        (face.box[0] + face.box[2]) / 16 + 12 * (face.box[1] + face.box[3]) / 16 for face in found
+    )
+    assert places == pytest.approx(np.flatnonzero(scores >= min_score))
+    assert len(found) >= 1
+    assert [face.score for face in found] == pytest.approx(
+        sorted(scores[scores >= min_score])[::-1], abs=1e-6
+    )
+
+
+def test_the_network_sees_the_pixels_of_each_frame_and_black_around_them():
+    session = Answers(heads_of(np.empty((0, 2))))
+    detector = Detector(session, manifest.load("yunet"), max_side_px=96, min_score=0.6)
+    frames = np.random.default_rng(2).integers(0, 256, (2, 50, 96, 3), np.uint8)
+    for frame in frames:
+        detector.detect(frame)
+    for seen, frame in zip(session.seen, frames, strict=True):
+        assert seen.dtype == np.float32
+        assert np.array_equal(seen[0, :, :50], frame.transpose(2, 0, 1))
+        assert not seen[0, :, 50:].any()
+        assert seen.shape == (1, 3, 64, 96)
+
+
+def test_a_canvas_is_filled_in_place():
+    canvas = Canvas(np.full((32, 64, 3), (1, 2, 3), np.uint8))
+    first = canvas.fill_blob()
+    assert np.array_equal(first, cv2.dnn.blobFromImage(canvas.image))
+    canvas.image[:] = 9
+    assert canvas.fill_blob() is first
+    assert (first == 9).all()
+
+
+def test_a_model_without_the_joined_heads_is_refused(models_dir: Path):
+    published = manifest.load("yunet-2023mar")
+    session = Session.of(published, load_verified(published, models_dir), threads=1)
+    with pytest.raises(ModelShapeError, match=r"yunet-2023mar: a detector needs the output head_16, .*cls_8"):
+        Detector(session, published, max_side_px=640, min_score=0.6)

@@ -188,17 +188,7 @@ def test_the_detector_takes_any_multiple_of_32(models_dir: Path) -> None:
     for height, width in ((192, 320), (256, 320), (160, 192), (384, 640)):
         outputs = dict(zip(session.output_names, session.run(pattern(height, width)), strict=True))
         for stride in (8, 16, 32):
-            cells = (height // stride) * (width // stride)
-            assert outputs[f"cls_{stride}"].shape == (1, cells, 1)
-            assert outputs[f"kps_{stride}"].shape == (1, cells, 10)
-
-
-def test_freeing_the_size_of_the_detector_changes_no_output(models_dir: Path) -> None:
-    free, fixed = load("yunet"), load("yunet-2023mar")
-    image = pattern(640, 640)
-    a = Session.of(free, load_verified(free, models_dir), threads=1).run(image)
-    b = Session.of(fixed, load_verified(fixed, models_dir), threads=1).run(image)
-    assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+            assert outputs[f"head_{stride}"].shape == (1, 16, height // stride, width // stride)
 
 
 def test_the_golden_input_is_whole_numbers_that_vary() -> None:

@@ -6,6 +6,7 @@ Equal input gives equal bytes on every machine; the manifest pins their hash.
 from edge.errors import ModelError
 from edge.face.build.flip import flip_steep_slopes
 from edge.face.build.fp32 import write_fp32
+from edge.face.build.heads import join_heads
 from edge.face.build.int8 import write_int8
 from edge.face.build.network import parse
 from edge.face.build.prelu import add_prelu, max_prelu
@@ -21,8 +22,8 @@ def run_recipe(name: str, parent: bytes, data: bytes) -> bytes:
         ModelError: No such recipe, or it was not written for this parent or these data.
     """
     match name:
-        case "free-input-size":
-            return free_input_size(parent)
+        case "yunet-joined":
+            return join_heads(free_input_size(parent))
         case "sface-fp32":
             return write_fp32(flip_steep_slopes(parse(parent)), input_name="data", output_name="fc1")
         case "sface-int8" | "sface-int8-add":
