@@ -45,7 +45,9 @@ def gallery(
         list[int] | None, typer.Option(min=100, max=1_000_000, help="Templates; may be repeated.")
     ] = None,
     dim: Annotated[int, typer.Option(min=8, max=1024, help="Values of an embedding.")] = 128,
-    rounds: Annotated[int, typer.Option(min=10, max=10_000, help="Probes per engine.")] = 30,
+    rounds: Annotated[
+        int, typer.Option(min=5, max=10_000, help="Turns of every engine, four probes each.")
+    ] = 30,
     as_json: JsonOption = False,
     plots: Annotated[Path | None, typer.Option(help="Write plots into this directory.")] = None,
 ) -> None:
