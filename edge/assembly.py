@@ -189,8 +189,18 @@ def camera_factory(name: str, settings: Settings, clock: Clock) -> Callable[[], 
     return lambda: build_camera(name, settings, clock)
 
 
+def _visit_id() -> str:
+    return f"v-{uuid4().hex[:12]}"
+
+
 def build_pipeline(
-    camera: str, settings: Settings, *, metrics: Metrics, clock: Clock, live: bool = True
+    camera: str,
+    settings: Settings,
+    *,
+    metrics: Metrics,
+    clock: Clock,
+    live: bool = True,
+    new_visit_id: Callable[[], str] = _visit_id,
 ) -> Pipeline:
     """Return a fresh pipeline for one camera; not `live`: frames come faster than life."""
     return Pipeline(
@@ -199,7 +209,7 @@ def build_pipeline(
         gate=MotionGate() if settings.recognition.motion_gate else None,
         metrics=metrics,
         new_event_id=lambda: str(uuid7(clock.now())),
-        new_visit_id=lambda: f"v-{uuid4().hex[:12]}",
+        new_visit_id=new_visit_id,
         clock=clock.monotonic,
         live=live,
     )

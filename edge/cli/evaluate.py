@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edge.assembly import choose_embedder
-from edge.cli import evaluate_gate, evaluate_variants, oneshot
+from edge.cli import evaluate_clips, evaluate_gate, evaluate_variants, oneshot
 from edge.cli.embedding import embed_all, recognizer_with
 from edge.cli.operate import ConfigOption, load_settings
 from edge.config import Settings
@@ -125,5 +125,11 @@ def _finish(report: dict[str, Any], table: Table, json_file: Path | None) -> Non
     Console().print(table)
 
 
-for command in (evaluate_gate.gate, evaluate_gate.fusion, evaluate_variants.variants, oneshot.oneshot):
+for command in (
+    evaluate_clips.clips,
+    evaluate_gate.gate,
+    evaluate_gate.fusion,
+    evaluate_variants.variants,
+    oneshot.oneshot,
+):
     app.command()(command)
