@@ -17,7 +17,7 @@ from edge import __version__
 from edge.mqtt.asyncapi import channels, document
 from edge.mqtt.payloads_sync import GalleryReportedPayload
 from edge.types import EventType
-from tests.broker import Mosquitto, subscriber
+from tests.broker import Mosquitto, subscriber, wait_until
 from tests.mqtt.door import Door
 
 COMMITTED = Path(__file__).resolve().parents[2] / "deploy" / "asyncapi.json"
@@ -56,6 +56,7 @@ def test_what_a_device_sends_is_what_the_document_says(
 ) -> None:
     with subscriber(mosquitto.port) as seen:
         door = open_door(mosquitto.port)
+        wait_until(lambda: door.courier.connected)
         door.publish()
         door.publish(
             event_type=EventType.LEFT, subject=None, score=None, quality=None, latency=None, box=None
@@ -64,7 +65,8 @@ def test_what_a_device_sends_is_what_the_document_says(
         door.courier.publish_gallery(
             GalleryReportedPayload(at=at, status="updated", version=3, count=2, model_id="m", error=None)
         )
-        seen.wait(lambda: len(seen.on("/journal")) == 2 and seen.on("/reported") and seen.on("/state"))
+        seen.wait(lambda: len(seen.on("/journal")) == 2 and len(seen.on("/event")) == 2)
+        seen.wait(lambda: seen.on("/reported") and seen.on("/state"))
     kinds = set()
     for message in seen.seen:
         text = message.payload.decode()
