@@ -1,36 +1,68 @@
-"""The command line: every command is a thin call into a function that a test can call."""
+"""The command line: every command is a thin call into a function that a test can call.
 
-from typing import Annotated
+A module is imported when one of its commands is asked for: the daemon carries neither the tools that measure
+nor what they need.
+"""
+
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_command, get_group
 
 from edge import __version__
-from edge.cli import bench, calibrate, evaluate, gallery, models, operate, tryout
+
+COMMANDS = {
+    "run": ("operate", "run"),
+    "check": ("operate", "check"),
+    "schema": ("operate", "schema"),
+    "enroll": ("gallery", "enroll"),
+    "identify": ("gallery", "identify"),
+    "verify": ("gallery", "verify"),
+    "subjects": ("gallery", "subjects"),
+    "gallery": ("calibrate", "gallery"),
+    "calibrate": ("calibrate", "calibrate"),
+    "models": ("models", "app"),
+    "evaluate": ("evaluate", "app"),
+    "bench": ("bench", "app"),
+    "replay": ("tryout", "replay"),
+    "demo": ("tryout", "demo"),
+}
+"""Commands and groups of commands: the module of this package and the name in it."""
+
+
+class Commands(TyperGroup):
+    """Finds commands in `COMMANDS` and imports them on demand."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names in the order of the help."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command, None for a name that is none."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, name = COMMANDS[cmd_name]
+        found = getattr(import_module(f"edge.cli.{module}"), name)
+        if isinstance(found, typer.Typer):
+            command: Any = get_group(found)
+        else:
+            single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+            single.command()(found)
+            command = get_command(single)
+        command.name = cmd_name
+        return command
+
 
 app = typer.Typer(
     name="edge",
     help="Face recognition at an unattended door: one-shot gallery, decisions over MQTT.",
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-app.add_typer(models.app, name="models")
-app.add_typer(evaluate.app, name="evaluate")
-app.add_typer(bench.app, name="bench")
-app.add_typer(gallery.subjects, name="subjects")
-app.add_typer(calibrate.gallery, name="gallery")
-for command in (
-    operate.run,
-    operate.check,
-    operate.schema,
-    gallery.enroll,
-    gallery.identify,
-    gallery.verify,
-    calibrate.calibrate,
-    tryout.replay,
-    tryout.demo,
-):
-    app.command()(command)
 
 
 def _version(wanted: bool) -> None:
