@@ -14,6 +14,7 @@ from edge.cli.operate import ConfigOption, load_settings
 from edge.cli.progress import progress
 from edge.clock import SystemClock
 from edge.config import Settings
+from edge.errors import ConfigError
 from edge.evaluate import clips as footage
 from edge.evaluate.labels import check_subjects, read_labels
 from edge.gallery.gallery import Gallery
@@ -21,15 +22,16 @@ from edge.metrics import Metrics
 from edge.pipeline import NewId, Pipeline
 from edge.selection import AUTO
 
-CODED = (
-    "missed",
-    "duplicated",
-    "wrong_names",
-    "false_matches",
-    "false_rejects",
-    "no_decisions",
-    "unexpected",
-)
+CODED = {
+    "missed": "missed",
+    "duplicated": "twice",
+    "wrong_names": "wrong\nname",
+    "false_matches": "false\nmatch",
+    "false_rejects": "false\nreject",
+    "no_decisions": "none",
+    "unexpected": "extra",
+}
+"""Columns that count errors, and their headings: a terminal of 80 characters holds them and a clip's name."""
 
 
 def clips(
@@ -49,8 +51,7 @@ def clips(
     labels = read_labels(labels_file, base)
     check_subjects(labels_file, labels, lambda name: name in labels.subjects)
     recognizer = build_recognizer(settings, _empty(settings))
-    if annotate is not None:
-        annotate.mkdir(parents=True, exist_ok=True)
+    _prepare(json_file, annotate)
     with progress("clips") as step:
         gallery = footage.enrol(
             labels,
@@ -82,6 +83,17 @@ def clips(
     _tell(report)
 
 
+def _prepare(json_file: Path | None, annotate: Path | None) -> None:
+    """Refuse, before minutes of work, a place that nothing can be written to."""
+    if json_file is not None and (json_file.is_dir() or not json_file.parent.is_dir()):
+        raise ConfigError(f"--json: {json_file} cannot be written; name a file in a folder that exists")
+    if annotate is not None:
+        try:
+            annotate.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"--annotate: {annotate}: {error.strerror}; name a folder") from None
+
+
 def _empty(settings: Settings) -> Gallery | None:
     name = settings.recognition.embedder
     return None if name == AUTO else Gallery.empty(name)
@@ -97,8 +109,11 @@ def _pipelines(settings: Settings, clock: SystemClock) -> Callable[[str, NewId],
 
 
 def _tell(report: dict[str, Any]) -> None:
-    titles = [title.replace("_", " ") for title in CODED]
-    table = Table("clip", "visits", "correct", *titles, "match after s", "capture to decision ms")
+    heads = ("visits", "right", *CODED.values(), "match\nafter s", "ms p50/\np95")
+    table = Table("clip", *heads, box=None, padding=(0, 1, 0, 0))
+    table.columns[0].overflow = "fold"
+    for column in table.columns[1:]:
+        column.no_wrap = True
     for each in (*report["clips"], {"file": "sum", **report["sum"]}):
         delay, latency = each["delay_s"]["match"], each["capture_to_decision_ms"]
         table.add_row(
@@ -107,6 +122,6 @@ def _tell(report: dict[str, Any]) -> None:
             str(each["correct"]),
             *(str(each[key]) for key in CODED),
             f"{delay['p50']:.2f}" if delay else "-",
-            f"{latency['p50']:.0f} (p95 {latency['p95']:.0f})" if latency else "-",
+            f"{latency['p50']:.0f}/{latency['p95']:.0f}" if latency else "-",
         )
     Console().print(table)

@@ -144,6 +144,8 @@ def check_subjects(path: Path, labels: Labels, enrolled: Callable[[str], bool]) 
     """
     unknown = []
     for number, clip in enumerate(labels.clips):
+        if len(set(clip.without)) != len(clip.without):
+            unknown.append(f"clips.{number}.without: a subject is named twice; name each once")
         named = [(f"visits.{i}.subject", visit.subject) for i, visit in enumerate(clip.visits)]
         for key, name in [*named, *((f"without.{i}", name) for i, name in enumerate(clip.without))]:
             if (name != STRANGER or key.startswith("without")) and not enrolled(name):

@@ -8,6 +8,9 @@ does, to the one that does when all are widened by the labels' tolerance. Among 
 half as much as the best one (people who stand there together), the answer goes to one that it is right about
 and that has no answer yet, else to one without an answer, else to the first. A visit with two answers is
 duplicated; an answer that belongs to no visit is unexpected.
+
+Labels say when, not where: if people who stand together are taken for each other, all of them seem right.
+Wrong names are certain to be found only in visits that no other one overlaps.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

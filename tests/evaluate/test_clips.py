@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from edge.cli.app import app
 from edge.config import load
+from edge.errors import ConfigError
 
 LABELS = Path(__file__).resolve().parents[2] / "deploy" / "clips.example.toml"
 
@@ -64,3 +65,22 @@ def test_a_visit_after_the_end_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     done = run(tmp_path, monkeypatch, labels, "--base", str(media))
     assert done.exit_code != 0
     assert "the clip ends at" in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("option", "place", "says"),
+    [
+        pytest.param("--json", "absent/out.json", "--json: ", id="JSON into a folder that is not there"),
+        pytest.param("--json", ".", "--json: ", id="JSON onto a folder"),
+        pytest.param("--annotate", "file", "--annotate: ", id="videos into a file"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, media: Path, option: str, place: str, says: str
+):
+    (tmp_path / "file").touch()
+    arguments = ("--base", str(media), option, str(tmp_path / place))
+    done = run(tmp_path, monkeypatch, LABELS, *arguments)
+    assert isinstance(done.exception, ConfigError)
+    assert says in str(done.exception)
+    assert "face_noface" not in done.output

@@ -101,3 +101,9 @@ def test_a_name_that_is_not_enrolled_is_found(folder: Path, text: str):
     labels = read_labels(written(folder, text))
     with pytest.raises(ConfigError, match="'bob' is not enrolled"):
         check_subjects(folder / "labels.toml", labels, labels.subjects.__contains__)
+
+
+def test_a_subject_is_taken_out_once(folder: Path):
+    labels = read_labels(written(folder, GOOD.replace("without = []", 'without = ["alice", "alice"]')))
+    with pytest.raises(ConfigError, match=r"labels\.toml: clips\.0\.without: a subject is named twice"):
+        check_subjects(folder / "labels.toml", labels, labels.subjects.__contains__)
