@@ -143,7 +143,9 @@ class Outgoing:
             self._complain(live.topic, HOPELESS[0x95])
             return
         mid = self._link.publish(connected.connection, live.topic, payload, qos=1, expiry_s=LIVE_S)
-        if mid is not None:
+        if mid is None:  # the connection has ended, and its end is still in the courier's queue
+            self._metrics.count("live.missed")
+        else:
             self._unanswered[mid] = live.topic
 
     def _send_document(self, connected: Connected, topic: str, document: _Document) -> None:
