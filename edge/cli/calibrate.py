@@ -14,6 +14,7 @@ from edge.assembly import choose_embedder, decision_rule, embedding_dim, gallery
 from edge.cli.embedding import embed_all
 from edge.cli.operate import ConfigOption, load_settings
 from edge.cli.progress import progress
+from edge.cli.reports import JsonFileOption, PlotsOption, write_report
 from edge.config import Settings
 from edge.errors import MediaError, ModelError
 from edge.evaluate import calibration, tail
@@ -47,8 +48,8 @@ def calibrate(
     model: Annotated[str, typer.Option(help="Embedder; the configured one when left out.")] = "",
     source: Annotated[str, typer.Option(help="What the photos are; goes into the table.")] = "",
     write: Annotated[bool, typer.Option(help="Write the table into the embedder's manifest.")] = False,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
-    plots: Annotated[Path | None, typer.Option(help="Write a plot into this directory.")] = None,
+    json_file: JsonFileOption = None,
+    plots: PlotsOption = None,
     config_file: ConfigOption = None,
 ) -> None:
     """Measure the false match rate over threshold: for an embedder (--images) or for a site (--cohort)."""
@@ -63,8 +64,7 @@ def calibrate(
     else:
         assert images is not None
         report = _table(images, name, source or images.name, write, plots, settings)
-    if json_file is not None:
-        json_file.write_text(json.dumps(report, indent=2) + "\n")
+    write_report(report, json_file)
 
 
 @gallery.command()

@@ -1,6 +1,5 @@
 """Commands that measure accuracy on an operator's own photos: evaluate verify, evaluate identify."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +12,7 @@ from edge.assembly import choose_embedder
 from edge.cli import evaluate_clips, evaluate_gate, evaluate_variants, oneshot
 from edge.cli.embedding import embed_all, recognizer_with
 from edge.cli.operate import ConfigOption, load_settings
+from edge.cli.reports import ImagesOption, JsonFileOption, PlotsOption, write_report
 from edge.config import Settings
 from edge.errors import ConfigError
 from edge.evaluate import measure, rates
@@ -21,14 +21,9 @@ from edge.evaluate.protocol import open_set, read_pairs
 
 app = typer.Typer(help="How accurate this is, on photos of your own.", no_args_is_help=True)
 
-ImagesOption = Annotated[
-    Path, typer.Option(help="Folder with one sub-folder of photos per subject (as LFW).")
-]
 ModelOption = Annotated[
     list[str] | None, typer.Option("--model", help="Embedder; may be repeated, the first is the reference.")
 ]
-JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")]
-PlotsOption = Annotated[Path | None, typer.Option(help="Write plots into this directory.")]
 
 
 @app.command()
@@ -36,7 +31,7 @@ def verify(
     images: ImagesOption,
     pairs: Annotated[Path, typer.Option(help="Pairs in LFW's format.")],
     model: ModelOption = None,
-    json_file: JsonOption = None,
+    json_file: JsonFileOption = None,
     plots: PlotsOption = None,
     config_file: ConfigOption = None,
 ) -> None:
@@ -68,7 +63,7 @@ def identify(
         float | None, typer.Option(min=1e-6, max=0.5, help="Also apply the product's own threshold rule.")
     ] = None,
     model: ModelOption = None,
-    json_file: JsonOption = None,
+    json_file: JsonFileOption = None,
     plots: PlotsOption = None,
     config_file: ConfigOption = None,
 ) -> None:
@@ -120,8 +115,7 @@ def _embed_all(
 
 
 def _finish(report: dict[str, Any], table: Table, json_file: Path | None) -> None:
-    if json_file is not None:
-        json_file.write_text(json.dumps(report, indent=2) + "\n")
+    write_report(report, json_file)
     Console().print(table)
 
 

@@ -1,6 +1,5 @@
 """evaluate clips: labelled clips through the real pipeline, decisions against labels."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +11,7 @@ from rich.table import Table
 from edge.assembly import PHOTO_SIDE_PX, build_pipeline, build_recognizer, with_photo_detector
 from edge.cli.operate import ConfigOption, load_settings
 from edge.cli.progress import progress
+from edge.cli.reports import JsonFileOption, write_report
 from edge.clock import SystemClock
 from edge.config import Settings
 from edge.errors import ConfigError
@@ -41,7 +41,7 @@ def clips(
     base: Annotated[
         Path | None, typer.Option(help="Where its relative paths start; its own folder when left out.")
     ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
+    json_file: JsonFileOption = None,
     annotate: Annotated[Path | None, typer.Option(help="Write annotated videos into this directory.")] = None,
     config_file: ConfigOption = None,
 ) -> None:
@@ -51,7 +51,8 @@ def clips(
     labels = read_labels(labels_file, base)
     check_subjects(labels_file, labels, lambda name: name in labels.subjects)
     recognizer = build_recognizer(settings, _empty(settings))
-    _prepare(json_file, annotate)
+    if annotate is not None:
+        _prepare(annotate)
     with progress("clips") as step:
         gallery = footage.enrol(
             labels,
@@ -78,20 +79,16 @@ def clips(
             )
     report: dict[str, Any] = {"schema": "edge.evaluate.clips/1", "labels": str(labels_file)}
     report |= {"model": recognizer.embedder.model_id, "subjects": gallery.size, **footage.report(watched)}
-    if json_file is not None:
-        json_file.write_text(json.dumps(report, indent=2) + "\n")
+    write_report(report, json_file)
     _tell(report)
 
 
-def _prepare(json_file: Path | None, annotate: Path | None) -> None:
-    """Refuse, before minutes of work, a place that nothing can be written to."""
-    if json_file is not None and (json_file.is_dir() or not json_file.parent.is_dir()):
-        raise ConfigError(f"--json: {json_file} cannot be written; name a file in a folder that exists")
-    if annotate is not None:
-        try:
-            annotate.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(f"--annotate: {annotate}: {error.strerror}; name a folder") from None
+def _prepare(annotate: Path) -> None:
+    """Make the folder of annotated videos, or refuse it before minutes of work."""
+    try:
+        annotate.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--annotate: {annotate}: {error.strerror}; name a folder") from None
 
 
 def _empty(settings: Settings) -> Gallery | None:

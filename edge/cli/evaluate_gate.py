@@ -1,6 +1,5 @@
 """Commands that measure what the quality gate and the fusion of shots buy: evaluate gate, evaluate fusion."""
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +16,7 @@ from edge.assembly import choose_embedder
 from edge.cli.embedding import recognizer_with
 from edge.cli.operate import ConfigOption, load_settings
 from edge.cli.progress import progress
+from edge.cli.reports import ImagesOption, JsonFileOption, PlotsOption, write_report
 from edge.config import Settings
 from edge.errors import MediaError
 from edge.evaluate import fusion as fusions
@@ -25,11 +25,7 @@ from edge.evaluate.degrade import Degradation, degradations, drawn
 from edge.evaluate.plots import plot_gate
 from edge.evaluate.shots import Shots, take_shots
 
-ImagesOption = Annotated[
-    Path, typer.Option(help="Folder with one sub-folder of photos per subject (as LFW).")
-]
 ModelOption = Annotated[str | None, typer.Option(help="Embedder; the configured one by default.")]
-JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")]
 
 
 def gate(
@@ -45,8 +41,8 @@ def gate(
         float | None, typer.Option(min=1e-6, max=0.5, help="Target of the threshold; default: configured.")
     ] = None,
     model: ModelOption = None,
-    json_file: JsonOption = None,
-    plots: Annotated[Path | None, typer.Option(help="Write plots into this directory.")] = None,
+    json_file: JsonFileOption = None,
+    plots: PlotsOption = None,
     config_file: ConfigOption = None,
 ) -> None:
     """Measure the quality gate: TPIR, FPIR and failures to acquire with and without, on spoiled photos."""
@@ -73,7 +69,7 @@ def gate(
 def fusion(
     images: ImagesOption,
     model: ModelOption = None,
-    json_file: JsonOption = None,
+    json_file: JsonFileOption = None,
     config_file: ConfigOption = None,
 ) -> None:
     """Measure how to fuse the shots of a visit: best shot, mean, weighted mean, best score."""
@@ -137,6 +133,5 @@ def _rate(value: float | None) -> str:
 
 
 def _finish(report: dict[str, Any], table: Table, json_file: Path | None) -> None:
-    if json_file is not None:
-        json_file.write_text(json.dumps(report, indent=2) + "\n")
+    write_report(report, json_file)
     Console().print(table)

@@ -1,6 +1,5 @@
 """The command that measures other ways of deciding from the same weights: evaluate variants."""
 
-import json
 import os
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ from edge.assembly import choose_embedder
 from edge.cli.embedding import recognizer_with
 from edge.cli.operate import ConfigOption, load_settings
 from edge.cli.progress import progress
+from edge.cli.reports import ImagesOption, JsonFileOption, write_report
 from edge.config import Settings
 from edge.demo.media import ORL_PHOTOS, ORL_SUBJECTS, media_dir, orl_photo
 from edge.errors import ModelError
@@ -29,7 +29,7 @@ Figures = dict[str, Any]
 
 
 def variants(
-    images: Annotated[Path, typer.Option(help="Folder with one sub-folder of photos per subject (as LFW).")],
+    images: ImagesOption,
     other: Annotated[
         Path | None,
         typer.Option(
@@ -39,7 +39,7 @@ def variants(
     ] = None,
     model: Annotated[str | None, typer.Option(help="Embedder; the configured one by default.")] = None,
     halves: Annotated[int, typer.Option(min=1, max=100, help="Random halves of the subjects.")] = ways.HALVES,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
+    json_file: JsonFileOption = None,
     config_file: ConfigOption = None,
 ) -> None:
     """Compare ways of deciding from the same weights: mirrored faces, alignment, centring, cohorts."""
@@ -70,8 +70,7 @@ def variants(
             "n_unknown": len(protocol.strangers),
             "variants": found,
         }
-    if json_file is not None:
-        json_file.write_text(json.dumps(report, indent=2) + "\n")
+    write_report(report, json_file)
     _tell(report)
 
 

@@ -1,16 +1,16 @@
 """evaluate oneshot: the question the product was born from, on an operator's own photos."""
 
-import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from edge.assembly import choose_embedder
 from edge.cli.embedding import embed_all
 from edge.cli.operate import ConfigOption, load_settings
 from edge.cli.progress import progress
+from edge.cli.reports import ImagesOption, JsonFileOption, PlotsOption, write_report
 from edge.errors import ModelError
 from edge.evaluate import growth, siamese
 from edge.evaluate import oneshot as experiment
@@ -21,17 +21,17 @@ from edge.gallery.decision import Calibration
 
 
 def oneshot(
-    images: Annotated[Path, typer.Option(help="Folder with one sub-folder of photos per subject (as LFW).")],
+    images: ImagesOption,
     logits: Annotated[int, typer.Option(min=2, max=100_000, help="Logits of the softmax head.")] = 1000,
     spare: Annotated[int, typer.Option(min=1, help="Logits kept free for subjects to come.")] = 200,
     model: Annotated[str, typer.Option(help="Embedder; the configured one when left out.")] = "",
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
-    plots: Annotated[Path | None, typer.Option(help="Write a plot into this directory.")] = None,
+    json_file: JsonFileOption = None,
+    plots: PlotsOption = None,
     config_file: ConfigOption = None,
 ) -> None:
     """Compare one-shot enrolment with a retrained softmax head: accuracy, cost, and one more subject."""
     settings = load_settings(config_file)
-    name = model or settings.recognition.embedder
+    name = model or choose_embedder(settings).name
     table = manifests.load(name).calibration
     if table is None:
         raise ModelError(f"{name}: not calibrated; see `edge calibrate`")
@@ -59,8 +59,7 @@ def oneshot(
             "growth": growth.measure_growth(faces, logits, prototypes, step),
             "siamese": siamese.measure_lists(faces, Calibration(table.thresholds, table.fmr)),
         }
-    if json_file is not None:
-        json_file.write_text(json.dumps(report, indent=2) + "\n")
+    write_report(report, json_file)
     if plots is not None:
         plot_oneshot(report, plots / "oneshot.png")
     _tell(report)
