@@ -27,6 +27,7 @@ from edge.settings import (
     OutboxSettings,
     PrivacySettings,
     RecognitionSettings,
+    SyncSettings,
 )
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,32}$")]
@@ -99,6 +100,7 @@ class Settings(BaseSettings):
     decision: DecisionSettings = DecisionSettings()
     liveness: LivenessSettings = LivenessSettings()
     gallery: GallerySettings = GallerySettings()
+    sync: SyncSettings = SyncSettings()
     mqtt: MqttSettings = MqttSettings()
     outbox: OutboxSettings = OutboxSettings()
     homeassistant: HomeAssistantSettings = HomeAssistantSettings()
@@ -114,6 +116,11 @@ class Settings(BaseSettings):
     def gallery_path(self) -> Path:
         """The directory of the gallery's versions."""
         return self.state_dir / "gallery"
+
+    @property
+    def sync_path(self) -> Path:
+        """The directory of what synchronisation remembers."""
+        return self.state_dir / "sync"
 
     @property
     def outbox_path(self) -> Path:
@@ -153,6 +160,12 @@ def load(path: Path | None = None, overrides: dict[str, Any] | None = None) -> S
 def environment_without_settings() -> dict[str, str]:
     """Return the environment for a child process that takes its settings from a file alone."""
     return {name: value for name, value in os.environ.items() if not name.upper().startswith("EDGE_")}
+
+
+def credential_path(path: Path) -> Path:
+    """Return where a secret's file is: a name without a directory is one of systemd's credentials, if any."""
+    directory = os.environ.get("CREDENTIALS_DIRECTORY")
+    return Path(directory) / path if directory and len(path.parts) == 1 else path
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

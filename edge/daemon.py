@@ -148,14 +148,14 @@ class Daemon:
                 case "reload":
                     self._reload(running)
                 case SyncGallery() as wanted:
-                    self._syncing.request(wanted.at_least, running.recognizer.stamp.gallery_version)
+                    self._syncing.request(wanted.at_least)
                 case TellAgain():
                     # Doors that all answer at once would drown a building system that has just started.
                     again_s = self._clock.monotonic() + random.uniform(0, BIRTH_JITTER_S)
-            if (outcome := self._syncing.poll()) is not None:
-                self._follow_gallery(running)
-                self._tell_gallery(outcome, running)
+            outcome = self._syncing.poll()
             self._follow_gallery(running)
+            if outcome is not None:
+                self._tell_gallery(outcome, running)
             now_s = self._clock.monotonic()
             if watchdog_s is not None and now_s - fed_s >= watchdog_s:
                 fed_s = now_s

@@ -47,6 +47,26 @@ class ModelMismatchError(GalleryError):
     """Templates of another embedder: never mixed, never compared."""
 
 
+class SyncError(GalleryError):
+    """The place that galleries are published at gave no answer that can be used."""
+
+
+class SignatureError(SyncError):
+    """What is offered is not what the fleet's keys have signed."""
+
+
+class RollbackError(SyncError):
+    """What is offered, or the clock that it is judged by, is older than what was seen before."""
+
+
+class FileError(EdgeError):
+    """A small file that matters, as a key or what was seen last, cannot be read or written whole."""
+
+
+class EnvelopeError(EdgeError):
+    """A signed message is not what a trusted key has signed."""
+
+
 class RemoteGalleryError(GalleryError):
     """The remote gallery gave no answer that can be used; the local decision stands."""
 
@@ -75,6 +95,10 @@ class OutboxDamagedError(OutboxError):
 
 
 # Tell the caller.
+
+
+class FleetError(EdgeError):
+    """What an operator asked of the fleet's repository, keys or devices cannot be done."""
 
 
 class DownloadError(EdgeError):

@@ -39,10 +39,11 @@ class SyncRunner:
         self._child: subprocess.Popen[bytes] | None = None
         self._started_s = 0.0
         self._again = False
+        self._published = 0
 
-    def request(self, at_least: int = 0, serving: int = 0) -> None:
-        """Synchronise now, or after the child that is at it; not if `at_least` is `serving` already."""
-        if at_least and serving >= at_least:
+    def request(self, at_least: int = 0) -> None:
+        """Synchronise now, or after the child that is at it; not if the last one found `at_least` already."""
+        if at_least and self._published >= at_least:
             return
         if self._child is not None:
             self._again = True
@@ -78,6 +79,8 @@ class SyncRunner:
             self._metrics.count("sync.failed")
             log.error("edge sync ended with %d and said nothing that can be read", child.returncode)
             return {"status": "refused", "error": f"edge sync ended with {child.returncode}"}
+        if outcome.get("status") in ("updated", "current") and isinstance(outcome.get("version"), int):
+            self._published = outcome["version"]
         return outcome
 
     def stop(self) -> None:

@@ -81,13 +81,24 @@ def test_a_child_that_hangs_is_stopped(monkeypatch: pytest.MonkeyPatch):
     assert time.monotonic() - started_s < 10
 
 
-def test_what_serves_already_is_not_fetched():
-    running = runner("print('{}')")
-    running.request(57, 57)
-    running.request(56, 57)
+def test_what_was_found_published_already_is_not_asked_for_again():
+    running = runner("""print('{"status": "current", "version": 57}')""")
+    running.request(57)
+    assert outcome(running)["version"] == 57
+    running.request(57)
+    running.request(56)
     assert running.poll() is None
-    running.request(58, 57)
-    assert outcome(running) == {}
+    running.request(58)
+    assert outcome(running)["version"] == 57
+    running.request()
+    assert outcome(running)["version"] == 57
+
+
+def test_a_version_that_was_refused_is_asked_for_again():
+    running = runner("""print('{"status": "refused", "version": 57}')""")
+    for _ in range(2):
+        running.request(57)
+        assert outcome(running)["status"] == "refused"
 
 
 def test_a_stop_ends_the_child():

@@ -23,6 +23,8 @@ COMMANDS = {
     "subjects": ("gallery", "subjects"),
     "gallery": ("calibrate", "gallery"),
     "calibrate": ("calibrate", "calibrate"),
+    "sync": ("sync", "sync"),
+    "fleet": ("fleet", "app"),
     "models": ("models", "app"),
     "evaluate": ("evaluate", "app"),
     "bench": ("bench", "app"),

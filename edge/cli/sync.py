@@ -1,0 +1,76 @@
+"""The command that a device fetches its gallery with: started by a timer, by the daemon, or by hand."""
+
+from typing import Annotated
+
+import typer
+
+from edge import safefile
+from edge.assembly import embedding_dim, gallery_store
+from edge.cli.operate import ConfigOption, load_settings
+from edge.clock import SystemClock
+from edge.config import Settings, credential_path
+from edge.errors import ConfigError, EdgeError, FileError
+from edge.face import manifest as manifests
+from edge.gallery.selftest import self_test
+from edge.gallery.sync import Sync, SyncOutcome, SyncSource
+from edge.selection import AUTO
+
+MAX_ROOT_BYTES = 256 * 1024
+
+
+def sync(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, also when it is refused.")] = False,
+    config_file: ConfigOption = None,
+) -> None:
+    """Fetch the gallery that is published for this door; a running daemon follows at once.
+
+    Exits 0 when the published gallery serves, 1 when it is refused or cannot be had: the last one serves on.
+    """
+    try:
+        outcome = synchronise(load_settings(config_file))
+    except EdgeError as error:
+        if as_json:
+            typer.echo(SyncOutcome("refused", 0, 0, None, str(error)).to_json())
+        raise
+    if as_json:
+        typer.echo(outcome.to_json())
+        return
+    what = "installed" if outcome.status == "updated" else "serves already"
+    typer.echo(f"gallery version {outcome.version} with {outcome.count} subject(s) {what}")
+
+
+def synchronise(settings: Settings) -> SyncOutcome:
+    """Synchronise the device that these settings describe.
+
+    Raises:
+        ConfigError: There is nothing to synchronise with, or a file that belongs to it is missing.
+        GalleryError: It is refused; what was in force still is.
+    """
+    values = settings.sync
+    if values.url is None or values.trusted_root is None or values.sealing_key is None:
+        raise ConfigError("sync.url: not set; this device has a gallery of its own, see `edge enroll`")
+    try:
+        root = safefile.read_bounded(values.trusted_root, MAX_ROOT_BYTES)
+        if root is None:
+            raise FileError(
+                f"{values.trusted_root}: it is not there; copy the fleet's newest root.json to it"
+            )
+        key = safefile.read_key(credential_path(values.sealing_key))
+    except FileError as error:
+        raise ConfigError(f"sync: {error}") from None
+    source = SyncSource(
+        values.url,
+        values.tenant or settings.site,
+        values.scope or settings.device,
+        root,
+        key,
+        timeout_s=values.timeout_s,
+    )
+    chosen = settings.recognition.embedder
+    names = manifests.names() if chosen == AUTO else [chosen]
+    known = [manifests.load(name) for name in names]
+    embedders = {
+        each.model_id: embedding_dim(each) for each in known if each.kind == "embedder" or chosen != AUTO
+    }
+    store = gallery_store(settings)
+    return Sync(source, store, settings.sync_path, embedders, SystemClock(), self_test).synchronise()

@@ -1,0 +1,229 @@
+"""The device's side of the fleet: fetch this door's gallery, believe nothing, install it or keep the last.
+
+What is signed is The Update Framework's business; what it leaves open is closed here and in `floors`: older
+galleries after a lost cache, a wrong clock, a target that is missing (never read as "nobody is enrolled any
+more"). A gallery must open with this door's key, be of this door's embedder, and pass a self-test.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from tuf.api.metadata import TargetFile  # type: ignore[attr-defined]
+
+from edge import safefile
+from edge.clock import Clock
+from edge.errors import EdgeError, GalleryError, ModelMismatchError, SignatureError
+from edge.gallery.bundle import MAX_BUNDLE_BYTES, decode
+from edge.gallery.delta import apply_delta
+from edge.gallery.fetch import Fetcher
+from edge.gallery.floors import BUILT_AT, Floors, load_floors, save_floors
+from edge.gallery.gallery import MAX_MODEL_ID_CHARS, MAX_ROWS, Gallery
+from edge.gallery.layout import delta_path, full_path
+from edge.gallery.seal import HEADER, TAG_BYTES, Binding, unseal
+from edge.gallery.store import GalleryStore
+from edge.gallery.trust import TrustedDirectory
+
+log = logging.getLogger(__name__)
+
+TIMEOUT_S = 90.0
+GAP_S = 10.0
+LOCK_TIMEOUT_S = 30.0
+TRUSTED_EVERY = timedelta(hours=1)
+"""How often the time is written down while nothing changes: the card of a small board wears out."""
+
+MAX_TARGET_BYTES = MAX_BUNDLE_BYTES + HEADER.size + TAG_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class SyncSource:
+    """Where galleries come from (`url`: http, https or file, or a directory), and what is trusted."""
+
+    url: str
+    tenant: str
+    scope: str
+    trusted_root: bytes
+    sealing_key: bytes = field(repr=False)
+    timeout_s: float = TIMEOUT_S
+    gap_s: float = GAP_S
+
+
+@dataclass(frozen=True, slots=True)
+class SyncOutcome:
+    """What a synchronisation came to; version, count and model are those of the published gallery installed.
+
+    updated: it was installed just now; current: it was there already; refused: see `error`.
+    """
+
+    status: Literal["updated", "current", "refused"]
+    version: int
+    count: int
+    model_id: str | None
+    error: str | None = None
+
+    def to_json(self) -> str:
+        """Return one line of JSON."""
+        return json.dumps(asdict(self))
+
+
+class _Offer(BaseModel):
+    """What the signed metadata say of a target."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+    scope: str
+    version: int = Field(ge=1, lt=2**63)
+    model_id: str = Field(min_length=1, max_length=MAX_MODEL_ID_CHARS)
+    count: int = Field(ge=0, le=MAX_ROWS)
+    kind: Literal["full", "delta"]
+    base: int | None
+
+
+@dataclass(slots=True)
+class Sync:
+    """One device's synchronisation with one scope. `embedders`: model id and dimension of what may be used.
+
+    `self_test` raises an EdgeError for a gallery that must not serve. One process at a time works in
+    `directory`; others wait for it.
+    """
+
+    source: SyncSource
+    store: GalleryStore
+    directory: Path
+    embedders: Mapping[str, int]
+    clock: Clock
+    self_test: Callable[[Gallery], None]
+    built_at: datetime = BUILT_AT
+
+    def run(self) -> SyncOutcome:
+        """Synchronise, and say so also where that is refused; the gallery in force is then the last one."""
+        try:
+            return self.synchronise()
+        except EdgeError as error:
+            return SyncOutcome("refused", 0, 0, None, str(error))
+
+    def synchronise(self) -> SyncOutcome:
+        """Install the gallery that is published for this scope, unless it is in force already.
+
+        Raises:
+            SyncError, GalleryError: It is refused or cannot be had; what was in force still is.
+        """
+        with safefile.sole_user(self.directory / "lock", LOCK_TIMEOUT_S, self.clock.monotonic):
+            floors = load_floors(self._floors_path, self.source.scope)
+            floors.check_clock(self.clock.now(), self.built_at)
+            source = self.source
+            fetcher = Fetcher(source.timeout_s, source.gap_s, self.clock.monotonic)
+            published = TrustedDirectory(source.url, self.directory, source.trusted_root, fetcher)
+            info = published.find(full_path(source.scope))
+            floors = self._trust(floors, published)
+            return self._follow(floors, published, info)
+
+    @property
+    def _floors_path(self) -> Path:
+        return self.directory / "floors.json"
+
+    def _trust(self, floors: Floors, published: TrustedDirectory) -> Floors:
+        """Hold what was verified against what was seen before, and remember it. Also asks our own clock."""
+        now = self.clock.now()
+        versions = published.versions(now)
+        floors.check_metadata(versions)
+        trusted_at = max(now, floors.trusted_at or now)
+        if versions != floors.metadata or trusted_at - (floors.trusted_at or self.built_at) > TRUSTED_EVERY:
+            floors = floors.model_copy(update={"metadata": versions, "trusted_at": trusted_at})
+            save_floors(self._floors_path, floors)
+        return floors
+
+    def _follow(self, floors: Floors, published: TrustedDirectory, info: TargetFile | None) -> SyncOutcome:
+        offer = self._offer(info, "full")
+        assert info is not None
+        floors.check_gallery(offer.version, info.hashes["sha256"])
+        serving = self._serving(floors, offer.model_id)
+        if serving is not None and serving.version == offer.version:
+            return SyncOutcome("current", offer.version, serving.size, serving.model_id)
+        gallery = self._changed(published, offer, serving) or self._whole(published, offer, info)
+        self.self_test(gallery)
+        seen = {"seen_version": offer.version, "seen_sha256": info.hashes["sha256"]}
+        floors = floors.model_copy(update=seen)
+        save_floors(self._floors_path, floors)
+        committed = self.store.commit(replace(gallery, version=self.store.current_version()))
+        installed = {"installed_version": offer.version, "installed_as": committed.version}
+        save_floors(self._floors_path, floors.model_copy(update=installed))
+        log.info(
+            "gallery installed", extra={"published": offer.version, "gallery_version": committed.version}
+        )
+        return SyncOutcome("updated", offer.version, gallery.size, gallery.model_id)
+
+    def _offer(self, info: TargetFile | None, kind: str) -> _Offer:
+        scope = self.source.scope
+        if info is None:
+            raise SignatureError(
+                f"no gallery is signed for scope {scope!r}; publish one, or correct sync.scope"
+            )
+        try:
+            offer = _Offer.model_validate(info.custom)
+        except ValidationError as error:
+            raise SignatureError(
+                f"what is signed about the gallery of scope {scope!r} has {error.error_count()} mistakes; "
+                "publish it again"
+            ) from None
+        said = (offer.scope, offer.kind, "sha256" in info.hashes)
+        if said != (scope, kind, True) or info.length > MAX_TARGET_BYTES:
+            raise SignatureError(f"what is signed for scope {scope!r} is no gallery of it; publish it again")
+        if offer.model_id not in self.embedders:
+            raise ModelMismatchError(
+                f"gallery version {offer.version} was made with {offer.model_id!r}, this device embeds with "
+                f"{' or '.join(map(repr, self.embedders))}; publish one for its embedder"
+            )
+        return offer
+
+    def _serving(self, floors: Floors, model_id: str) -> Gallery | None:
+        """Return what serves, as the published version it is; None where it is not what was installed."""
+        try:
+            gallery = self.store.load(model_id, self.embedders[model_id])
+        except GalleryError as error:
+            log.info("the gallery in force is replaced: %s", error)
+            return None
+        if not floors.installed_version or gallery.version != floors.installed_as:
+            return None  # never installed, changed by hand, rolled back or damaged
+        return replace(gallery, version=floors.installed_version)
+
+    def _changed(self, published: TrustedDirectory, offer: _Offer, serving: Gallery | None) -> Gallery | None:
+        """Return the offered gallery, made from what serves and the difference; None where it cannot be."""
+        if serving is None:
+            return None
+        try:
+            info = published.find(delta_path(self.source.scope, serving.version))
+            if info is None:
+                return None
+            change = self._offer(info, "delta")
+            if (change.version, change.model_id) != (offer.version, offer.model_id):
+                return None
+            return self._checked(apply_delta(serving, self._opened(published, info, offer)), offer)
+        except GalleryError as error:
+            log.warning("the whole gallery is fetched instead of the difference: %s", error)
+            return None
+
+    def _whole(self, published: TrustedDirectory, offer: _Offer, info: TargetFile) -> Gallery:
+        return self._checked(decode(self._opened(published, info, offer)), offer)
+
+    def _opened(self, published: TrustedDirectory, info: TargetFile, offer: _Offer) -> bytes:
+        """Return what a target holds: fetched, verified, opened with this door's key."""
+        binding = Binding(self.source.tenant, self.source.scope, offer.model_id, offer.version)
+        return unseal(published.fetch(info), self.source.sealing_key, binding)
+
+    def _checked(self, gallery: Gallery, offer: _Offer) -> Gallery:
+        """Return the gallery if it is what the signed metadata say."""
+        found = (gallery.version, gallery.model_id, gallery.size)
+        if found != (offer.version, offer.model_id, offer.count):
+            raise SignatureError("the gallery is not what is signed about it; publish it again")
+        if gallery.size and gallery.dim != self.embedders[gallery.model_id]:
+            raise ModelMismatchError(
+                f"gallery version {offer.version} has embeddings of length {gallery.dim}, the embedder makes "
+                f"{self.embedders[gallery.model_id]}; publish one for its embedder"
+            )
+        return gallery

@@ -1,0 +1,127 @@
+"""Small files that must be whole and, where they hold a key, private: written in one step, read with a limit.
+
+What they hold is their owner's business. Galleries are written by `gallery.versions`.
+"""
+
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edge.errors import FileError
+
+PRIVATE = 0o600
+PUBLIC = 0o644
+PRIVATE_DIRECTORY = 0o700
+LOCK_PAUSE_S = 0.05
+KEY_HEX_CHARS = 64
+"""32 bytes, as a line of text: it survives a mail, a password manager and an editor."""
+
+
+def write_whole(path: Path, data: bytes, mode: int = PRIVATE) -> None:
+    """Replace `path` by `data` in one step that survives a power cut: the old file or the new one.
+
+    Raises:
+        FileError: It cannot be written; the old one stays.
+    """
+    part = path.with_name(f".{path.name}.tmp")
+    try:
+        part.unlink(missing_ok=True)
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, mode)  # whatever the umask says: what is published must be readable
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+        part.replace(path)
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        raise FileError(f"{path}: cannot be written: {error.strerror}; what was there stays") from None
+
+
+def read_bounded(path: Path, max_bytes: int) -> bytes | None:
+    """Return what is in a file, None where there is none.
+
+    Raises:
+        FileError: It cannot be read, or is larger than `max_bytes`.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(max_bytes + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read: {error.strerror}") from None
+    if len(data) > max_bytes:
+        raise FileError(f"{path}: larger than {max_bytes} bytes; this is not the file that belongs here")
+    return data
+
+
+def write_key(path: Path, key: bytes) -> None:
+    """Write a key of 32 bytes as one line of hexadecimal digits, readable by its owner alone."""
+    write_whole(path, key.hex().encode() + b"\n")
+
+
+def read_key(path: Path) -> bytes:
+    """Return the key of 32 bytes that `write_key` wrote.
+
+    Raises:
+        FileError: It is not there, no key, or everybody may read it.
+    """
+    data = read_bounded(path, 2 * KEY_HEX_CHARS)
+    if data is None:
+        raise FileError(f"{path}: there is no key; copy it from the operator's keys/sealing directory")
+    check_private(path)
+    try:
+        key = bytes.fromhex(data.decode("ascii").strip())
+    except ValueError:
+        key = b""
+    if len(key) * 2 != KEY_HEX_CHARS:
+        raise FileError(f"{path}: this is not a key of {KEY_HEX_CHARS} hexadecimal digits")
+    return key
+
+
+def check_private(path: Path) -> None:
+    """Accept a file that only its owner may read.
+
+    Raises:
+        FileError: Others may read it, too.
+    """
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read: {error.strerror}") from None
+    if mode & 0o077:
+        raise FileError(f"{path}: others may read this key (mode {mode:04o}); run chmod 600 on it")
+
+
+@contextmanager
+def sole_user(path: Path, timeout_s: float, monotonic: Callable[[], float]) -> Iterator[None]:
+    """Hold the lock file `path` alone among processes; its directory is made if absent.
+
+    Raises:
+        FileError: Somebody else holds it for longer than `timeout_s`, or it cannot be written.
+    """
+    try:
+        path.parent.mkdir(PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+        lock = path.open("ab")
+    except OSError as error:
+        raise FileError(f"{path}: cannot be written: {error.strerror}") from None
+    with lock:
+        started_s = monotonic()
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if monotonic() - started_s >= timeout_s:
+                    raise FileError(f"{path}: another process is at it; try again later") from None
+            time.sleep(LOCK_PAUSE_S)
+        yield

@@ -1,0 +1,262 @@
+"""The operator's side: what is published, with which keys, and what happens when they change."""
+
+import json
+import stat
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from edge.errors import EdgeError, FileError, FleetError, SignatureError
+from edge.fleet.authoring import Fleet, init_fleet, open_fleet
+from edge.fleet.keyring import KeyRing
+from edge.fleet.repository import RolePlan
+from edge.gallery.delta import encode_delta
+from edge.gallery.layout import full_path, scope_role
+from edge.gallery.seal import is_sealed
+from tests.fleet.fleets import TENANT, ShiftedClock, make_device, make_fleet, people
+from tests.gallery.samples import ids
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Fleet:
+    return make_fleet(tmp_path / "fleet", "front", "back")
+
+
+def reopened(fleet: Fleet, passphrase: str | None = None, shift: timedelta = timedelta(0)) -> Fleet:
+    return open_fleet(fleet.directory, KeyRing(fleet.directory / "keys", passphrase), ShiftedClock(shift))
+
+
+def test_what_is_published_can_be_read_again_with_the_scopes_key(fleet: Fleet):
+    first = fleet.publish_gallery("front", people("alice"))
+    second = fleet.publish_gallery("front", people("alice", "bob"))
+    assert (first.version, second.version, second.count) == (1, 2, 2)
+    again = reopened(fleet).gallery("front")
+    assert again is not None
+    assert (again.version, ids(again)) == (2, ["alice", "bob"])
+    assert reopened(fleet).gallery("back") is None
+
+
+def test_nothing_published_is_a_key_or_can_be_read_without_one(fleet: Fleet):
+    fleet.publish_gallery("front", people("alice"))
+    files = [path for path in fleet.published.rglob("*") if path.is_file()]
+    assert all(b"PRIVATE" not in path.read_bytes() and b"alice" not in path.read_bytes() for path in files)
+    assert all(is_sealed(path.read_bytes()) for path in files if path.suffix == ".edge")
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o644 for path in files)
+
+
+def test_private_keys_are_their_owners_alone(fleet: Fleet):
+    keys = fleet.directory / "keys"
+    assert {path.name.rsplit("-", 1)[0] for path in (keys / "online").iterdir()} == {"snapshot", "timestamp"}
+    assert len(list((keys / "offline").glob("root-*.pem"))) == 3
+    assert {path.name for path in (keys / "sealing").iterdir()} == {"front.key", "back.key"}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in keys.rglob("*.*")} == {0o600}
+    assert stat.S_IMODE(keys.stat().st_mode) == 0o700
+
+
+def test_a_key_that_others_may_read_is_not_used(fleet: Fleet):
+    next((fleet.directory / "keys" / "online").glob("timestamp-*")).chmod(0o644)
+    with pytest.raises(FileError, match="chmod 600"):
+        fleet.publish_gallery("front", people("alice"))
+
+
+def test_encrypted_keys_need_their_passphrase(tmp_path: Path):
+    keys = KeyRing(tmp_path / "keys", "correct horse")
+    fleet = init_fleet(tmp_path / "fleet", keys, TENANT, ShiftedClock())
+    fleet.add_scope("front")
+    assert all(b"ENCRYPTED" in path.read_bytes() for path in (tmp_path / "keys").rglob("*.pem"))
+    for wrong in (None, "incorrect horse"):
+        with pytest.raises(FleetError, match="passphrase"):
+            open_fleet(tmp_path / "fleet", KeyRing(tmp_path / "keys", wrong), ShiftedClock()).add_scope(
+                "back"
+            )
+    open_fleet(tmp_path / "fleet", keys, ShiftedClock()).add_scope("back")
+
+
+def test_a_revoked_subject_stays_out_until_it_is_reinstated(fleet: Fleet):
+    fleet.publish_gallery("front", people("alice", "bob"))
+    fleet.publish_gallery("back", people("carol"))
+    assert [each.scope for each in fleet.revoke("bob")] == ["front"]
+    again = reopened(fleet).publish_gallery("front", people("alice", "bob", "carol"))
+    assert (again.version, again.count, again.excluded) == (3, 2, 1)
+    changed = reopened(fleet)
+    changed.reinstate("bob")
+    assert changed.publish_gallery("front", people("alice", "bob")).count == 2
+
+
+def test_revoking_the_last_subject_leaves_an_empty_gallery(fleet: Fleet):
+    fleet.publish_gallery("front", people("alice"))
+    assert [each.count for each in fleet.revoke("alice")] == [0]
+
+
+def test_the_renewal_needs_the_online_keys_only(fleet: Fleet, tmp_path: Path):
+    fleet.publish_gallery("front", people("alice"))
+    (fleet.directory / "keys" / "offline").rename(tmp_path / "stick")
+    before = {role.role: role for role in fleet.roles()}
+    assert reopened(fleet, shift=timedelta(days=300)).repository.renew() == ["snapshot", "timestamp"]
+    after = {role.role: role for role in fleet.roles()}
+    assert after["timestamp"].expires > before["timestamp"].expires + timedelta(days=299)
+    assert after["targets"] == before["targets"]
+    with pytest.raises(SignatureError, match="scope-front: 0 of its keys"):
+        fleet.publish_gallery("front", people("alice", "bob"))
+    assert fleet.status()[0].version == 1
+
+
+def test_with_all_keys_the_renewal_signs_what_is_half_used_up(fleet: Fleet):
+    renewed = reopened(fleet, shift=timedelta(days=300)).repository.renew()
+    assert renewed == ["targets", "models", "scope-front", "scope-back", "snapshot", "timestamp"]
+
+
+@pytest.mark.parametrize("role", ["root", "targets", "snapshot", "timestamp", "models", "scope-front"])
+def test_devices_follow_a_new_key_and_the_old_one_is_worth_nothing(fleet: Fleet, tmp_path: Path, role: str):
+    fleet.publish_gallery("front", people("alice"))
+    door = make_device(tmp_path / "door", fleet, "front", str(fleet.published))
+    door.sync()
+    before = {key.name for key in (fleet.directory / "keys").rglob(f"{role}-*.pem")}
+    fleet.rotate_key(role)
+    made = {key.name for key in (fleet.directory / "keys").rglob(f"{role}-*.pem")} - before
+    assert len(made) == 1
+    assert {each.role: each.keys for each in fleet.roles()}[role] == (3 if role == "root" else 1)
+    fleet.publish_gallery("front", people("alice", "bob"))
+    assert door.sync().version == 2
+    assert door.known() == ["alice", "bob"]
+    new = make_device(tmp_path / "new", fleet, "front", str(fleet.published))
+    assert new.sync().version == 2
+    next((fleet.directory / "keys").rglob(made.pop())).unlink()
+    if role in ("timestamp", "snapshot", "scope-front"):
+        with pytest.raises(SignatureError, match=f"{role}: 0 of its keys"):
+            fleet.publish_gallery("front", people("alice"))
+
+
+def test_a_root_is_signed_by_the_old_keys_and_by_the_new(fleet: Fleet):
+    old = fleet.repository.root()
+    fleet.rotate_key("root")
+    new = fleet.repository.root()
+    old.verify_delegate("root", new)
+    new.verify_delegate("root", new)
+    assert len(set(old.signed.roles["root"].keyids) & set(new.signed.roles["root"].keyids)) == 2
+
+
+def test_the_only_root_key_hands_over_to_the_next(tmp_path: Path):
+    fleet = make_fleet(tmp_path / "fleet", "front", plans={"root": RolePlan(1, 1, 30)})
+    fleet.publish_gallery("front", people("alice"))
+    door = make_device(tmp_path / "door", fleet, "front", str(fleet.published))
+    for _ in range(3):
+        fleet.rotate_key("root")
+    assert door.sync().status == "updated"
+
+
+def test_a_root_key_may_be_lost_and_two_may_not(fleet: Fleet):
+    roots = sorted((fleet.directory / "keys" / "offline").glob("root-*.pem"))
+    roots[0].unlink()
+    fleet.rotate_key("timestamp")
+    roots[1].unlink()
+    with pytest.raises(SignatureError, match=r"root: 1 of its keys are in .*, 2 must sign"):
+        fleet.rotate_key("timestamp")
+
+
+def test_a_model_is_published_under_its_own_role(fleet: Fleet):
+    fleet.publish_model("sface-int8", {"manifest.toml": b"kind = 1", "sface.onnx": b"weights"})
+    assert fleet.repository.read("models", "models/sface-int8/sface.onnx")[0] == b"weights"
+
+
+def test_the_status_needs_no_key_and_says_when_signatures_end(fleet: Fleet, tmp_path: Path):
+    fleet.publish_gallery("front", people("alice"))
+    (fleet.directory / "keys").rename(tmp_path / "elsewhere")
+    again = reopened(fleet)
+    assert [(each.scope, each.version, each.count) for each in again.status()] == [
+        ("front", 1, 1),
+        ("back", 0, 0),
+    ]
+    days = {each.role: (each.expires - ShiftedClock().now()).days for each in again.roles()}
+    assert (days["timestamp"], days["root"], days["scope-front"]) == (6, 729, 364)
+
+
+def test_old_galleries_do_not_stay_on_the_server(fleet: Fleet):
+    for count in range(1, 6):
+        fleet.publish_gallery("front", people(*(f"p-{i}" for i in range(count))))
+    assert len(list(fleet.published.rglob("*.full.edge"))) == 2
+
+
+def test_a_difference_goes_beside_a_large_gallery_only(fleet: Fleet):
+    many = people(*(f"p-{i}" for i in range(40)))
+    assert fleet.publish_gallery("front", many).delta_bytes is None
+    published = fleet.publish_gallery("front", many.without_subjects({"p-7"}))
+    assert published.delta_bytes is not None
+    assert published.delta_bytes < published.bytes / 10
+
+
+def test_a_difference_that_would_not_come_out_right_is_not_made(fleet: Fleet):
+    fleet.publish_gallery("front", people("alice", "bob"))
+    base = fleet.gallery("front")
+    fleet.publish_gallery("front", people("bob", "alice"))
+    new = fleet.gallery("front")
+    assert base is not None
+    assert new is not None
+    assert encode_delta(base, new) is None
+
+
+@pytest.mark.parametrize(
+    ("mistake", "says"),
+    [
+        pytest.param(lambda f: f.add_scope("Front Door"), "cannot be in a path", id="scope is no slug"),
+        pytest.param(lambda f: f.add_scope("../x"), "cannot be in a path", id="scope is a path"),
+        pytest.param(lambda f: f.add_scope("*"), "cannot be in a path", id="scope is a pattern"),
+        pytest.param(lambda f: f.add_scope("front"), "there already", id="scope twice"),
+        pytest.param(lambda f: f.publish_gallery("side", people("a")), "no scope 'side'", id="unknown scope"),
+        pytest.param(lambda f: f.publish_gallery("front", people()), "lock everybody out", id="empty"),
+        pytest.param(lambda f: f.revoke("nobody"), "in no published gallery", id="unknown subject"),
+        pytest.param(lambda f: f.reinstate("nobody"), "was not revoked", id="not revoked"),
+        pytest.param(lambda f: f.rotate_key("scope-side"), "there is no role", id="unknown role"),
+        pytest.param(
+            lambda f: f.publish_model("../m", {"a": b""}), "cannot be in a path", id="model is a path"
+        ),
+        pytest.param(
+            lambda f: f.publish_model("m", {"a/b": b""}), "cannot be in a path", id="file is a path"
+        ),
+        pytest.param(
+            lambda f: make_fleet(f.directory, "front"), "there is a fleet already", id="fleet over a fleet"
+        ),
+        pytest.param(
+            lambda f: make_fleet(f.directory / "x", plans={"root": RolePlan(1, 2, 30)}),
+            "cannot sign with 2 of 1 keys",
+            id="threshold above keys",
+        ),
+        pytest.param(
+            lambda f: reopened(f, shift=timedelta(0)) and open_elsewhere(f), "no fleet", id="no fleet"
+        ),
+    ],
+)
+def test_a_mistake_is_one_line_and_changes_nothing(fleet: Fleet, mistake, says: str):
+    fleet.publish_gallery("front", people("alice"))
+    before = {path: path.read_bytes() for path in fleet.published.rglob("*") if path.is_file()}
+    with pytest.raises(EdgeError) as caught:
+        mistake(fleet)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert {path: path.read_bytes() for path in fleet.published.rglob("*") if path.is_file()} == before
+
+
+def open_elsewhere(fleet: Fleet) -> Fleet:
+    return open_fleet(fleet.directory / "nowhere", KeyRing(fleet.directory / "keys"), ShiftedClock())
+
+
+def test_an_altered_published_gallery_is_not_built_upon(fleet: Fleet):
+    fleet.publish_gallery("front", people("alice"))
+    path = next(fleet.published.rglob("*.full.edge"))
+    path.write_bytes(b"x" * path.stat().st_size)
+    with pytest.raises(FleetError, match="altered"):
+        fleet.revoke("alice")
+
+
+def test_a_damaged_fleet_file_is_a_line(fleet: Fleet):
+    (fleet.directory / "fleet.json").write_text("[" * 100_000)
+    with pytest.raises(FleetError, match="restore it from a backup"):
+        reopened(fleet)
+
+
+def test_the_statement_about_a_gallery_names_no_subject(fleet: Fleet):
+    fleet.publish_gallery("front", people("alice"))
+    info = fleet.repository.role(scope_role("front")).signed.targets[full_path("front")]
+    assert set(info.custom) == {"scope", "version", "model_id", "count", "kind", "base"}
+    assert "alice" not in json.dumps(info.to_dict())

@@ -1,0 +1,157 @@
+"""`edge fleet` and `edge sync` as an operator and a timer call them: what they print and how they exit."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from edge.cli.app import app
+from edge.face import manifest as manifests
+from edge.gallery.store import GalleryStore
+from edge.types import Subject
+from tests.gallery.samples import template, unit_rows
+
+EMBEDDER = manifests.load("sface-int8")
+
+
+class Site:
+    """An operator's machine with enrolled subjects, and a door, each with its own state directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory, self.fleet = directory, directory / "fleet"
+        self.office, self.door = directory / "office.toml", directory / "door.toml"
+        self.office.write_text(f'state_dir = "{directory}/office"\n[recognition]\nembedder = "sface-int8"\n')
+        store = GalleryStore(directory / "office" / "gallery", keep_versions=5)
+        gallery = store.load(EMBEDDER.model_id)
+        for seed, (name, group) in enumerate({"alice": "staff", "bob": "staff", "carol": "cleaning"}.items()):
+            row = template(unit_rows(1, seed=seed)[0], EMBEDDER.model_id)
+            gallery = store.commit(gallery.with_subject(Subject(name, name, (group,)), [row]))
+        self.run("fleet", "init", "acme", "--scope", "front", "--fleet", str(self.fleet))
+        self.door.write_text(
+            f'site = "acme"\ndevice = "front"\nstate_dir = "{directory}/door"\n'
+            f'[recognition]\nembedder = "sface-int8"\n[sync]\nurl = "{self.fleet}/published"\n'
+            f'trusted_root = "{self.fleet}/published/metadata/1.root.json"\n'
+            f'sealing_key = "{self.fleet}/keys/sealing/front.key"\n'
+        )
+
+    def run(self, *arguments: str) -> str:
+        done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    def publish(self, *options: str) -> str:
+        return self.run(
+            "fleet", "publish", "front", *options, "--fleet", str(self.fleet), "--config", str(self.office)
+        )
+
+    def known(self) -> list[str]:
+        gallery = GalleryStore(self.directory / "door" / "gallery", keep_versions=5).load(EMBEDDER.model_id)
+        return sorted(subject.subject_id for subject in gallery.subjects)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+def sync_as_a_child(config: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "edge", "sync", "--json", "--config", str(config)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_what_was_enrolled_at_the_office_arrives_at_the_door_and_a_revocation_too(site: Site):
+    assert "version 1 with 2 subject(s)" in site.publish("--group", "staff")
+    assert "installed" in site.run("sync", "--config", str(site.door))
+    assert site.known() == ["alice", "bob"]
+    assert "bob is revoked" in site.run("fleet", "revoke", "bob", "--fleet", str(site.fleet))
+    told = json.loads(site.run("sync", "--json", "--config", str(site.door)))
+    assert told == {
+        "status": "updated",
+        "version": 2,
+        "count": 1,
+        "model_id": EMBEDDER.model_id,
+        "error": None,
+    }
+    assert site.known() == ["alice"]
+    assert "1 revoked left out" in site.publish()
+    site.run("fleet", "revoke", "bob", "--undo", "--fleet", str(site.fleet))
+    assert "with 3 subject(s)" in site.publish()
+
+
+def test_keys_scopes_and_their_status(site: Site):
+    fleet = ("--fleet", str(site.fleet))
+    site.publish()
+    site.run("fleet", "scope", "back", *fleet)
+    site.run("fleet", "rotate-key", "timestamp", *fleet)
+    assert "timestamp" in site.run("fleet", "renew", *fleet)
+    document = json.loads(site.run("fleet", "status", "--json", *fleet))
+    assert [(each["scope"], each["version"]) for each in document["scopes"]] == [("front", 1), ("back", 0)]
+    assert {each["role"] for each in document["roles"]} >= {"root", "scope-front", "scope-back"}
+    assert "scope-back" in site.run("fleet", "status", *fleet)
+
+
+def test_the_child_says_why_it_was_refused_and_exits_with_one(site: Site):
+    site.publish()
+    timestamp = site.fleet / "published" / "metadata" / "timestamp.json"
+    timestamp.write_text("[" * 10_000)
+    done = sync_as_a_child(site.door)
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["status"] == "refused"
+    assert "not what was signed" in json.loads(done.stdout)["error"]
+    assert done.stderr.startswith("edge: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("harm", "says"),
+    [
+        pytest.param(lambda site: site.door.write_text(""), "sync.url: not set", id="no fleet"),
+        pytest.param(
+            lambda site: (site.fleet / "published/metadata/1.root.json").unlink(), "not there", id="no root"
+        ),
+        pytest.param(
+            lambda site: (site.fleet / "keys/sealing/front.key").unlink(), "there is no key", id="no key"
+        ),
+        pytest.param(
+            lambda site: (site.fleet / "keys/sealing/front.key").chmod(0o644), "chmod 600", id="open key"
+        ),
+        pytest.param(
+            lambda site: (site.fleet / "keys/sealing/front.key").write_text("00" * 31),
+            "64 hex",
+            id="short key",
+        ),
+        pytest.param(
+            lambda site: site.door.write_text("[sync]\nurl = 'x'"), "needs trusted_root", id="half a table"
+        ),
+    ],
+)
+def test_what_is_missing_at_the_device_is_told_by_name(site: Site, harm, says: str):
+    site.publish()
+    harm(site)
+    done = sync_as_a_child(site.door)
+    assert done.returncode == 78
+    assert says in json.loads(done.stdout)["error"]
+
+
+def test_the_key_may_be_a_credential_of_systemd(site: Site, monkeypatch: pytest.MonkeyPatch):
+    site.publish()
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(site.fleet / "keys" / "sealing"))
+    text = site.door.read_text().replace(f"{site.fleet}/keys/sealing/front.key", "front.key")
+    site.door.write_text(text)
+    assert "installed" in site.run("sync", "--config", str(site.door))
+
+
+def test_a_passphrase_encrypts_the_keys(tmp_path: Path):
+    secret, fleet = tmp_path / "secret", str(tmp_path / "fleet")
+    secret.write_text("correct horse\n")
+    assert (
+        CliRunner()
+        .invoke(app, ["fleet", "init", "acme", "--fleet", fleet, "--passphrase-file", str(secret)])
+        .exit_code
+        == 0
+    )
+    refused = CliRunner().invoke(app, ["fleet", "renew", "--fleet", fleet])
+    assert "passphrase" in str(refused.exception)
