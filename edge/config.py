@@ -118,6 +118,11 @@ class Settings(BaseSettings):
         return self.state_dir / "gallery"
 
     @property
+    def device_key_path(self) -> Path:
+        """The key that templates are encrypted under."""
+        return credential_path(self.gallery.device_key or self.state_dir / "device.key")
+
+    @property
     def sync_path(self) -> Path:
         """The directory of what synchronisation remembers."""
         return self.state_dir / "sync"

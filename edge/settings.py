@@ -168,6 +168,11 @@ class GallerySettings(Section):
         5, ge=2, le=100, description="Versions kept on disk, the current one included."
     )
     prototypes: int = Field(3, ge=1, le=5, description="Templates kept per subject.")
+    device_key: Path | None = Field(
+        None,
+        description="File with the key that this device's templates are encrypted under; a name without a "
+        "directory is a credential of systemd. Unset: state_dir/device.key, made at first use.",
+    )
 
 
 class SyncSettings(Section):
