@@ -22,6 +22,7 @@ from edge.face.embedder import Embedder
 from edge.face.liveness import Liveness, load_liveness
 from edge.face.manifest import Manifest
 from edge.face.quality import QualityGate
+from edge.gallery.admission import Admission
 from edge.gallery.decision import Calibration, DecisionRule
 from edge.gallery.gallery import Gallery
 from edge.gallery.matcher import make_matcher
@@ -70,6 +71,7 @@ def build_recognizer(
         ),
         embedder=Embedder(embedder, manifest),
         matcher=make_matcher(gallery),
+        admission=Admission(gallery, settings.access.groups, settings.access.time_zone),
         rule=decision_rule(settings, manifest),
         stamp=ModelStamp(manifest.name, manifest.sha256, gallery.version),
         liveness=build_liveness(settings),

@@ -19,7 +19,6 @@ from edge.settings import (
     CameraSettings,
     CaptureSettings,
     DecisionSettings,
-    GallerySettings,
     HomeAssistantSettings,
     LivenessSettings,
     LogSettings,
@@ -27,8 +26,8 @@ from edge.settings import (
     OutboxSettings,
     PrivacySettings,
     RecognitionSettings,
-    SyncSettings,
 )
+from edge.settings_gallery import AccessSettings, GallerySettings, SyncSettings
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,32}$")]
 """A name that is safe in a topic and in a file name."""
@@ -99,6 +98,7 @@ class Settings(BaseSettings):
     recognition: RecognitionSettings = RecognitionSettings()
     decision: DecisionSettings = DecisionSettings()
     liveness: LivenessSettings = LivenessSettings()
+    access: AccessSettings = AccessSettings()
     gallery: GallerySettings = GallerySettings()
     sync: SyncSettings = SyncSettings()
     mqtt: MqttSettings = MqttSettings()

@@ -77,7 +77,7 @@ class Pipeline:
         self._detect_ms = self._embed_ms = self._match_ms = 0.0
         self._last_frame = frame
         if recognizer is not self._recognizer:
-            self._take_over(recognizer)
+            self._take_over(frame, recognizer)
         self._tracks = self._follow(frame, recognizer)
         if not self._tracks and not self._presence.visits:
             return []
@@ -140,7 +140,7 @@ class Pipeline:
             probe = recognizer.embed(face, liveness)
         self._embed_ms += watch.spent_ms
         visit = self._presence.add(visit, probe, frame.monotonic_s)
-        self._identify(visit, recognizer)
+        self._identify(visit, frame, recognizer)
 
     def _liveness(self, frame: Frame, detection: Detection, recognizer: Recognizer) -> float | None:
         """Return a shot's liveness in [0, 1]; None without a model or where it failed, told once."""
@@ -156,16 +156,16 @@ class Pipeline:
                 log.error("liveness cannot be measured: %s", error, extra={"camera": self.camera})
             return None
 
-    def _identify(self, visit: Visit, recognizer: Recognizer) -> None:
+    def _identify(self, visit: Visit, frame: Frame, recognizer: Recognizer) -> None:
         evidence = visit.evidence
         if evidence is not None:
             with self._metrics.timed("match") as watch:
-                match = recognizer.match(evidence)
+                match = recognizer.match(evidence, frame.captured_at)
             self._match_ms += watch.spent_ms
             with self._metrics.timed("decide"):
                 visit.latest = recognizer.decide(match)
 
-    def _take_over(self, recognizer: Recognizer) -> None:
+    def _take_over(self, frame: Frame, recognizer: Recognizer) -> None:
         """Ask a gallery that has just arrived about everybody whom the old one did not recognise.
 
         Evidence of another embedder cannot be compared any more: it is gathered anew.
@@ -174,7 +174,7 @@ class Pipeline:
             if visit.shots and visit.shots[0].model_id != recognizer.embedder.model_id:
                 visit.forget()
             elif visit.decision is None or visit.revisable:
-                self._identify(visit, recognizer)
+                self._identify(visit, frame, recognizer)
         self._recognizer = recognizer
 
     def _conclude(

@@ -5,16 +5,18 @@ Keeps no state between frames; who is being followed is the pipeline's business.
 """
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from edge.face.detector import Detector
 from edge.face.embedder import Embedder
 from edge.face.liveness import Liveness
 from edge.face.quality import QualityGate
+from edge.gallery.admission import Admission
 from edge.gallery.decision import DecisionRule
 from edge.gallery.gallery import Gallery
 from edge.gallery.matcher import make_matcher
 from edge.gallery.search import Matcher
-from edge.types import AlignedFace, Decision, Detection, Image, Match, ModelStamp, Probe, Quality
+from edge.types import AlignedFace, Barred, Decision, Detection, Image, Match, ModelStamp, Probe, Quality
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,6 +30,7 @@ class Recognizer:
     gate: QualityGate
     embedder: Embedder
     matcher: Matcher
+    admission: Admission
     rule: DecisionRule
     stamp: ModelStamp
     liveness: Liveness | None = None
@@ -61,21 +64,32 @@ class Recognizer:
         face = self.align(image, detection)
         return face.quality if face.quality.refused is not None else self.embed(face)
 
-    def match(self, probe: Probe) -> Match:
-        """Find the two subjects closest to a probe."""
-        return self.matcher.match(probe)
+    def match(self, probe: Probe, at: datetime) -> Match:
+        """Find the two subjects closest to a probe among those who may pass here at a moment (aware).
+
+        Where somebody may not pass, everybody is asked too: who is known and barred is not a stranger.
+        """
+        allowed = self.admission.allowed(at)
+        match = self.matcher.match(probe, allowed)
+        if allowed is None:
+            return match
+        everybody = self.matcher.match(probe)
+        for candidate in (everybody.best, everybody.second):
+            if candidate is not None and (reason := self.admission.objection(candidate.subject, at)):
+                return replace(match, barred=Barred(candidate, reason, everybody.comparisons))
+        return match
 
     def decide(self, match: Match) -> Decision:
         """Decide on a match: threshold, margin, and what else the rule demands."""
         return self.rule.decide(match)
 
-    def identify(self, probe: Probe) -> Decision:
-        """Decide 1:N whose face a probe is.
+    def identify(self, probe: Probe, at: datetime) -> Decision:
+        """Decide 1:N whose face a probe is, at a moment (aware).
 
         Raises:
             ModelMismatchError: The probe comes from another embedder than the gallery.
         """
-        return self.decide(self.match(probe))
+        return self.decide(self.match(probe, at))
 
     def verify(self, first: Probe, second: Probe) -> float:
         """Return the 1:1 score of two probes, a cosine in [-1, 1]."""
@@ -88,4 +102,5 @@ class Recognizer:
     def with_gallery(self, gallery: Gallery) -> "Recognizer":
         """Return a recognizer with the same models that searches another gallery."""
         stamp = replace(self.stamp, gallery_version=gallery.version)
-        return replace(self, matcher=make_matcher(gallery, self.matcher), stamp=stamp)
+        matcher = make_matcher(gallery, self.matcher)
+        return replace(self, matcher=matcher, admission=self.admission.of(gallery), stamp=stamp)

@@ -161,56 +161,6 @@ class LivenessSettings(Section):
         return self
 
 
-class GallerySettings(Section):
-    """The enrolled subjects on this device."""
-
-    keep_versions: int = Field(
-        5, ge=2, le=100, description="Versions kept on disk, the current one included."
-    )
-    prototypes: int = Field(3, ge=1, le=5, description="Templates kept per subject.")
-    device_key: Path | None = Field(
-        None,
-        description="File with the key that this device's templates are encrypted under; a name without a "
-        "directory is a credential of systemd. Unset: state_dir/device.key, made at first use.",
-    )
-
-
-class SyncSettings(Section):
-    """Galleries from the operator's fleet (`edge fleet`); off without a url."""
-
-    url: str | None = Field(
-        None,
-        min_length=1,
-        description="Where the fleet is published: http, https or file URL, or a directory. Unset: the "
-        "gallery is this device's own.",
-    )
-    scope: str | None = Field(
-        None,
-        pattern=r"^[a-z0-9-]{1,32}$",
-        description="Scope whose gallery this door serves; the device's name when unset.",
-    )
-    tenant: str | None = Field(
-        None, pattern=r"^[a-z0-9-]{1,32}$", description="Whose fleet it is; the site's name when unset."
-    )
-    trusted_root: Path | None = Field(
-        None, description="The fleet's root metadata, brought here by hand: what trust begins with."
-    )
-    sealing_key: Path | None = Field(
-        None,
-        description="File with the key that opens this scope's galleries; a name without a directory is a "
-        "credential of systemd.",
-    )
-    timeout_s: float = Field(
-        90.0, ge=1, le=110, description="Give up after this long; the next synchronisation tries again."
-    )
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "SyncSettings":
-        if self.url is not None and (self.trusted_root is None or self.sealing_key is None):
-            raise ValueError("url needs trusted_root and sealing_key, which come with the scope")
-        return self
-
-
 class MqttSettings(Section):
     """The broker."""
 

@@ -13,6 +13,8 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.access import ALWAYS, Access
+
 Image = NDArray[np.uint8]
 FloatArray = NDArray[np.float32]
 
@@ -132,11 +134,17 @@ class Template:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Somebody enrolled. `subject_id` is opaque; `label` is what people read."""
+    """Somebody enrolled. `subject_id` is opaque; `label` is what people read; `groups` are doors it may use.
+
+    `consent` is where the operator finds the subject's consent; `notes` are the operator's.
+    """
 
     subject_id: str
     label: str
     groups: tuple[str, ...] = ()
+    access: Access = ALWAYS
+    consent: str = ""
+    notes: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,20 +153,6 @@ class Candidate:
 
     subject: Subject
     score: float
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """The two best subjects for a probe (None where the gallery has fewer) and what was searched.
-
-    `gallery_size` is the number of subjects, `comparisons` what they are worth as chances of a false match:
-    one for a subject enrolled from a single photo, more for one with more templates.
-    """
-
-    best: Candidate | None
-    second: Candidate | None
-    gallery_size: int
-    comparisons: float
 
 
 class EventType(StrEnum):
@@ -187,6 +181,30 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Barred:
+    """A subject among the two closest of all that may not pass here now; `comparisons` are those of all."""
+
+    candidate: Candidate
+    reason: Reason
+    comparisons: float
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The two best subjects for a probe (None where there are fewer) of those who may pass here now.
+
+    `gallery_size` is their number, `comparisons` what they are worth as chances of a false match: one for a
+    subject enrolled from a single photo, more for one with more templates.
+    """
+
+    best: Candidate | None
+    second: Candidate | None
+    gallery_size: int
+    comparisons: float
+    barred: Barred | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Score:
     """The numbers behind a decision. Cosines in [-1, 1]; `best` and `second` are None where nobody was there.
 
@@ -204,6 +222,8 @@ class Score:
 @dataclass(frozen=True, slots=True)
 class Decision:
     """The answer for one probe: MATCH with its subject, or REJECT with its reason.
+
+    A reject has a subject where somebody was recognised who may not pass here now.
 
     For a whole visit also NO_DECISION, where `score` is None if no shot could be compared, and SPOOF: it
     would have been a match, but the face is not alive, so `subject` is None.

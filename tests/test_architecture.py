@@ -22,12 +22,14 @@ LAYERS = [
         "photo",
         "download",
         "settings",
+        "settings_gallery",
         "memory",
         "instance",
         "signals",
         "redact",
         "worker",
         "safefile",
+        "access",
         "envelope",
     },
     {"config", "face", "gallery", "camera", "mqtt", "tracker", "presence", "visit", "annotate"},
@@ -130,8 +132,8 @@ def test_only_the_command_line_knows_the_daemon():
 
 
 def test_settings_stay_at_assembly_and_above():
-    users = {part(path) for path, target in edges() if target in ("config", "settings")}
-    below = {"assembly", "delivery", "selection", "twin", "config"}
+    users = {part(path) for path, target in edges() if target in ("config", "settings", "settings_gallery")}
+    below = {"assembly", "delivery", "selection", "twin", "config", "settings_gallery"}
     assert users <= below | {"daemon", "cli", "demo", "bench", "vitals", "__main__"}
 
 

@@ -60,10 +60,10 @@ def test_one_photo_is_enough_to_be_recognised_in_another(recognizer: Recognizer,
     door = recognizer.with_gallery(gallery)
     right = 0
     for subject in range(1, 21):
-        decision = door.identify(orl(media, subject, 2, recognizer))
+        decision = door.identify(orl(media, subject, 2, recognizer), AT)
         assert decision.subject is None or decision.subject.subject_id == f"orl-{subject}"
         right += decision.event_type == EventType.MATCH
-    strangers = [door.identify(orl(media, subject, 1, recognizer)) for subject in range(21, 41)]
+    strangers = [door.identify(orl(media, subject, 1, recognizer), AT) for subject in range(21, 41)]
     assert right >= 18
     assert [decision.event_type for decision in strangers].count(EventType.MATCH) == 0
 
@@ -155,7 +155,7 @@ def test_somebody_who_walks_up_to_the_camera_is_enrolled(recognizer: Recognizer,
     gallery = enrolled(empty(recognizer), "p-man", probes, recognizer)
     assert len(probes) >= 3
     match = recognizer.with_gallery(gallery).identify(
-        walk_up(frames_of(media / "single_face.mp4"), recognizer, timeout_s=30)[0]
+        walk_up(frames_of(media / "single_face.mp4"), recognizer, timeout_s=30)[0], AT
     )
     assert match.event_type == EventType.MATCH
 

@@ -198,7 +198,9 @@ def test_the_recognizer_scores_a_detection(make: Callable[..., Made], media: Pat
     )
     probe = recognizer.embed(recognizer.align(image, face), 0.25)
     assert probe.liveness == 0.25
-    assert recognizer.identify(probe).event_type == EventType.MATCH, "whether a match counts, the visit says"
+    assert recognizer.identify(probe, SystemClock().now()).event_type == EventType.MATCH, (
+        "whether a match counts, the visit says"
+    )
     told = info(settings, recognizer, SystemClock())
     assert told.models["liveness"].sha256 == recognizer.liveness.sha256
     assert (told.liveness, told.live_from) == ("report", None)

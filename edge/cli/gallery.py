@@ -83,7 +83,8 @@ def identify(photo: Path, config_file: ConfigOption = None, as_json: JsonOption 
     """Say whose face a photo shows, or that it is nobody's. Exits 1 for a reject."""
     settings = load_settings(config_file)
     recognizer = build_recognizer(settings, side_px=PHOTO_SIDE_PX)
-    decision = recognizer.identify(encode_photo(read_photo(photo), str(photo), recognizer))
+    probe = encode_photo(read_photo(photo), str(photo), recognizer)
+    decision = recognizer.identify(probe, SystemClock().now())
     score = decision.score
     if as_json:
         typer.echo(

@@ -19,19 +19,23 @@ from struct import Struct
 import numpy as np
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
+from edge.access import ALWAYS, Access, SubjectState, Window
 from edge.errors import GalleryError, GalleryIntegrityError
 from edge.gallery.gallery import MAX_DIM, MAX_ROWS, Gallery, Provenance
 from edge.types import Quality, Refusal, Subject
 
 MAGIC = b"EDGEGAL\0"
-FORMAT = 2
+FORMAT = 3
+READABLE = (2, FORMAT)
+"""Format 2 had no access, consent and notes."""
+
 HEADER = Struct("<8sIIQII")
 DIGEST_BYTES = 32
 ALIGNMENT = 64
 """A cache line: rows can be used where they lie, also when a file is mapped."""
 
-MAX_TABLE_BYTES_PER_ROW = 4096
-"""No honest subject needs more (`subjects`): 3.5 KiB with every field full of four-byte characters."""
+MAX_TABLE_BYTES_PER_ROW = 8192
+"""No honest subject needs more (`subjects`): 5.7 KiB with every field full of four-byte characters."""
 
 MAX_BUNDLE_BYTES = 1 << 30
 """A million rows of 128 with their table; more does not fit the memory of a door."""
@@ -40,12 +44,25 @@ _Row = tuple[str, AwareDatetime, float, float, float, float, float, float, Refus
 """source, created_at, then `edge.types.Quality` in the order of its fields, then photos."""
 
 
+class _Access(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    state: SubjectState = SubjectState.ACTIVE
+    not_before: AwareDatetime | None = None
+    not_after: AwareDatetime | None = None
+    windows: tuple[str, ...] = ()
+    time_zone: str = ""
+
+
 class _Subject(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
     id: str
     label: str
     groups: tuple[str, ...]
+    access: _Access | None = None
+    consent: str = ""
+    notes: str = ""
     templates: tuple[_Row, ...]
 
 
@@ -90,7 +107,7 @@ def decode(data: bytes) -> Gallery:
         return Gallery(
             version,
             table.model_id,
-            tuple(Subject(entry.id, entry.label, entry.groups) for entry in table.subjects),
+            tuple(map(_subject, table.subjects)),
             tuple(len(entry.templates) for entry in table.subjects),
             provenance,
             matrix.astype(np.float32, copy=False),
@@ -117,8 +134,10 @@ def _check_seal(data: bytes) -> None:
 def _read_header(data: bytes) -> tuple[int, int, int, int]:
     """Return dim, version, rows and table bytes, all within bounds and in agreement with the length."""
     _, number, dim, version, rows, table_bytes = HEADER.unpack_from(data)
-    if number != FORMAT:
-        raise GalleryError(f"gallery: format {number} is unknown, only {FORMAT} is read here; update edge")
+    if number not in READABLE:
+        raise GalleryError(
+            f"gallery: format {number} is unknown, {FORMAT} is the newest read here; update edge"
+        )
     if dim > MAX_DIM or rows > MAX_ROWS:
         raise GalleryIntegrityError(
             f"gallery: {rows} rows of {dim} are declared, at most {MAX_ROWS} of {MAX_DIM} are allowed"
@@ -140,12 +159,48 @@ def _write_table(gallery: Gallery) -> bytes:
             "id": subject.subject_id,
             "label": subject.label,
             "groups": subject.groups,
+            **_beyond(subject),
             "templates": [_template(next(templates)) for _ in range(count)],
         }
         for subject, count in zip(gallery.subjects, gallery.counts, strict=True)
     ]
     table = {"model_id": gallery.model_id, "subjects": subjects}
     return json.dumps(table, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def _beyond(subject: Subject) -> dict[str, object]:
+    """Return what few subjects have, so that it costs the others nothing."""
+    access = subject.access
+    told = {
+        "state": access.state if access.state != SubjectState.ACTIVE else None,
+        "not_before": access.not_before.isoformat() if access.not_before else None,
+        "not_after": access.not_after.isoformat() if access.not_after else None,
+        "windows": [str(window) for window in access.windows],
+        "time_zone": access.time_zone,
+    }
+    beyond = {
+        "access": {key: value for key, value in told.items() if value},
+        "consent": subject.consent,
+        "notes": subject.notes,
+    }
+    return {key: value for key, value in beyond.items() if value}
+
+
+def _subject(entry: _Subject) -> Subject:
+    """Return a subject of the table.
+
+    Raises:
+        GalleryError: A window that is none.
+    """
+    said = entry.access
+    if said is None:
+        return Subject(entry.id, entry.label, entry.groups, ALWAYS, entry.consent, entry.notes)
+    try:
+        windows = tuple(map(Window.parse, said.windows))
+    except ValueError as error:
+        raise GalleryError(f"a subject's access: {error}") from None
+    access = Access(said.state, said.not_before, said.not_after, windows, said.time_zone)
+    return Subject(entry.id, entry.label, entry.groups, access, entry.consent, entry.notes)
 
 
 def _read_table(table: bytes) -> _Table:

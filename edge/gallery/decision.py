@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from edge.errors import ConfigError, ModelError
-from edge.types import Candidate, Decision, EventType, Match, Reason, Score
+from edge.types import Barred, Candidate, Decision, EventType, Match, Reason, Score
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,31 +124,48 @@ class DecisionRule:
         return -math.expm1(max(1, comparisons) * math.log1p(-fmr)) if fmr < 1 else 1.0
 
     def decide(self, match: Match) -> Decision:
-        """Return MATCH with the best subject, or REJECT with the first reason against it."""
+        """Return MATCH with the best subject, or REJECT with the first reason against it.
+
+        Nobody passes as the second most alike: a subject that may not pass here now stands against the best
+        of those who may, as every other subject does. Where it is recognised itself, by the threshold for
+        everybody enrolled, it is rejected with its own reason.
+        """
+        barred = match.barred
+        if barred is not None and self._recognised(barred, match.best):
+            threshold = self.threshold_for(barred.comparisons)
+            score = self._score(barred.candidate, match.best, threshold, match)
+            return Decision(EventType.REJECT, barred.reason, barred.candidate.subject, score)
         threshold = self.threshold_for(match.comparisons)
-        reason = self._objection(match, threshold)
-        best, second = (_told(candidate) for candidate in (match.best, match.second))
-        raw = self.threshold is not None
-        score = Score(
-            best, second, threshold, self.margin, None if raw else self.target_fpir, match.gallery_size
-        )
+        rivals = [candidate for candidate in (match.second, barred and barred.candidate) if candidate]
+        rival = max(rivals, key=lambda candidate: candidate.score, default=None)
+        reason = self._objection(match.best, rival, threshold)
+        score = self._score(match.best, rival, threshold, match)
         if reason is not None or match.best is None:
             return Decision(EventType.REJECT, reason, None, score)
         return Decision(EventType.MATCH, None, match.best.subject, score)
 
-    def _objection(self, match: Match, threshold: float) -> Reason | None:
-        """Return the first reason against the best subject.
+    def _recognised(self, barred: Barred, best: Candidate | None) -> bool:
+        """Return whether the probe is the barred subject's beyond doubt."""
+        score = barred.candidate.score
+        if not score >= self.threshold_for(barred.comparisons):
+            return False
+        return best is None or not best.score > score - self.margin
 
-        Rules about whether a known face may pass here and now (validity, weekly windows, groups) have their
-        place after these: their reasons are about somebody who was recognised, never about a stranger.
-        """
-        if match.best is None:
-            return Reason.GALLERY_EMPTY
-        if not match.best.score >= threshold:  # so that NaN rejects
+    def _objection(self, best: Candidate | None, rival: Candidate | None, threshold: float) -> Reason | None:
+        """Return the first reason against the best subject of those who may pass."""
+        if best is None:
+            return Reason.GALLERY_EMPTY if rival is None else Reason.BELOW_THRESHOLD
+        if not best.score >= threshold:  # so that NaN rejects
             return Reason.BELOW_THRESHOLD
-        if match.second is not None and not match.best.score - match.second.score >= self.margin:
+        if rival is not None and not best.score - rival.score >= self.margin:
             return Reason.AMBIGUOUS
         return None
+
+    def _score(
+        self, best: Candidate | None, second: Candidate | None, threshold: float, match: Match
+    ) -> Score:
+        target = None if self.threshold is not None else self.target_fpir
+        return Score(_told(best), _told(second), threshold, self.margin, target, match.gallery_size)
 
 
 def _told(candidate: Candidate | None) -> float | None:

@@ -7,6 +7,8 @@ MAX_ID_CHARS = 64
 MAX_LABEL_CHARS = 128
 MAX_GROUPS = 16
 MAX_GROUP_CHARS = 32
+MAX_CONSENT_CHARS = 64
+MAX_NOTES_CHARS = 256
 """These bounds keep the table of a bundle within `bundle.MAX_TABLE_BYTES_PER_ROW`."""
 
 
@@ -29,6 +31,16 @@ def check_subject(subject: Subject) -> None:
         problem = _problem(group, MAX_GROUP_CHARS)
         if problem:
             raise GalleryError(f"the name of a subject's group {problem}; use for example staff")
+    for what, text, most in (
+        ("consent reference", subject.consent, MAX_CONSENT_CHARS),
+        ("notes", subject.notes, MAX_NOTES_CHARS),
+    ):
+        if len(text) > most or not text.isprintable():
+            raise GalleryError(
+                f"the subject's {what} must be one printable line of at most {most} characters"
+            )
+    if (problem := subject.access.problem()) is not None:
+        raise GalleryError(f"the subject's access: {problem}")
 
 
 def _problem(name: str, max_chars: int) -> str | None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge.access import Access, SubjectState, Window
 from edge.errors import GalleryError, GalleryIntegrityError
 from edge.gallery import bundle
 from edge.gallery.bundle import HEADER, MAX_TABLE_BYTES_PER_ROW, decode, encode
@@ -63,6 +64,26 @@ def test_a_gallery_comes_back_as_it_was():
     again = decode(encode(gallery))
     assert_equal(again, gallery)
     assert encode(again) == encode(gallery)
+
+
+EVERYTHING = Access(
+    SubjectState.SUSPENDED,
+    datetime(2026, 1, 1, tzinfo=UTC),
+    datetime(2027, 1, 1, tzinfo=UTC),
+    (Window.parse("mon-fri 07:00-18:00"), Window.parse("sat 22:00-06:00")),
+    "Europe/Berlin",
+)
+
+
+def test_what_is_known_of_a_subject_beyond_its_name_comes_back():
+    gallery = gallery_of([1, 1])
+    first, second = gallery.subjects
+    known = replace(first, access=EVERYTHING, consent="HR-2026/17", notes="night shift")
+    assert decode(encode(replace(gallery, subjects=(known, second)))).subjects == (known, second)
+
+
+def test_a_bundle_of_the_format_before_is_still_read():
+    assert_equal(decode(forge(format=2)), decode(HONEST))
 
 
 def test_an_empty_gallery_comes_back_too():
@@ -147,6 +168,18 @@ def test_the_largest_honest_subject_fits_its_table():
         pytest.param(forge(with_subject(id=None)), "valid string", id="null as id"),
         pytest.param(forge(with_subject(label="a\x1b[2J")), "label", id="terminal escape in a label"),
         pytest.param(forge(with_subject(groups="staff")), "groups", id="groups that are text"),
+        pytest.param(forge(with_subject(access={"state": "admin"})), "access.state", id="state that is none"),
+        pytest.param(forge(with_subject(access={"windows": ["always"]})), "window", id="window that is none"),
+        pytest.param(
+            forge(with_subject(access={"windows": ["mon 07:00-08:00"] * 9})), "at most 8", id="windows"
+        ),
+        pytest.param(forge(with_subject(access={"time_zone": "../x"})), "time zone", id="zone like a path"),
+        pytest.param(
+            forge(with_subject(access={"not_after": "2026-08-01T07:31:22"})), "timezone", id="naive end"
+        ),
+        pytest.param(forge(with_subject(access={"doors": 1})), "doors", id="unknown access"),
+        pytest.param(forge(with_subject(consent="x" * 65)), "consent", id="long consent"),
+        pytest.param(forge(with_subject(notes="a\nb")), "notes", id="notes of two lines"),
         pytest.param(forge(with_subject(templates=[])), "do not agree", id="subject without templates"),
         pytest.param(forge(with_template(0, "")), "source", id="no source"),
         pytest.param(forge(with_template(1, "2026-08-01T07:31:22")), "timezone", id="time without zone"),
@@ -179,8 +212,10 @@ def test_a_bundle_that_is_not_honest_is_refused(data: bytes, says: str):
 
 
 def test_a_bundle_of_a_newer_format_is_no_damage():
-    with pytest.raises(GalleryError, match="format 3 is unknown, only 2 is read here; update") as caught:
-        decode(forge(format=3))
+    with pytest.raises(
+        GalleryError, match="format 4 is unknown, 3 is the newest read here; update"
+    ) as caught:
+        decode(forge(format=4))
     assert not isinstance(caught.value, GalleryIntegrityError)
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from edge.errors import ConfigError, ModelError
 from edge.gallery.decision import Calibration, DecisionRule
-from edge.types import Candidate, EventType, Match, Reason, Subject
+from edge.types import Barred, Candidate, EventType, Match, Reason, Subject
 
 ALICE, BOB = Subject("a", "Alice"), Subject("b", "Bob")
 TABLE = Calibration((0.3, 0.4, 0.5), (1e-2, 1e-3, 1e-4))
@@ -43,6 +43,44 @@ def test_a_decision_follows_from_its_scores(best, second, event_type, reason):
     decision = DecisionRule(None, 0.5, 0.125, None).decide(match_of(best, second))
     assert (decision.event_type, decision.reason) == (event_type, reason)
     assert decision.subject == (ALICE if event_type == EventType.MATCH else None)
+
+
+def barred(score: float, reason: Reason = Reason.EXPIRED, comparisons: float = 2) -> Barred:
+    return Barred(Candidate(BOB, score), reason, comparisons)
+
+
+@pytest.mark.parametrize(
+    ("best", "other", "event_type", "reason", "subject"),
+    [
+        pytest.param(None, 0.7, EventType.REJECT, Reason.EXPIRED, BOB, id="recognised, but expired"),
+        pytest.param(0.3, 0.7, EventType.REJECT, Reason.EXPIRED, BOB, id="recognised beside a stranger"),
+        pytest.param(0.65, 0.7, EventType.REJECT, Reason.AMBIGUOUS, None, id="too like somebody who may"),
+        pytest.param(0.7, 0.65, EventType.REJECT, Reason.AMBIGUOUS, None, id="too like somebody who may not"),
+        pytest.param(0.8, 0.6, EventType.MATCH, None, ALICE, id="clearly somebody who may"),
+        pytest.param(0.55, 0.58, EventType.REJECT, Reason.AMBIGUOUS, None, id="nobody passes as the second"),
+        pytest.param(0.3, 0.4, EventType.REJECT, Reason.BELOW_THRESHOLD, None, id="a stranger to both"),
+        pytest.param(None, 0.4, EventType.REJECT, Reason.BELOW_THRESHOLD, None, id="nobody may pass now"),
+        pytest.param(None, math.nan, EventType.REJECT, Reason.BELOW_THRESHOLD, None, id="NaN"),
+        pytest.param(math.nan, math.nan, EventType.REJECT, Reason.BELOW_THRESHOLD, None, id="NaN twice"),
+    ],
+)
+def test_who_may_not_pass_is_rejected_with_the_reason_or_stands_in_the_way(
+    best, other, event_type, reason, subject
+):
+    match = replace(match_of(best), barred=barred(other))
+    decision = DecisionRule(None, 0.5, 0.125, None).decide(match)
+    assert (decision.event_type, decision.reason, decision.subject) == (event_type, reason, subject)
+
+
+def test_to_be_recognised_among_everybody_takes_the_threshold_for_everybody():
+    rule = DecisionRule(0.001, None, 0.05, TABLE)
+    match = Match(None, None, 0, 0, barred(0.45, comparisons=1))
+    assert rule.decide(match).reason == Reason.EXPIRED
+    crowd = replace(match, barred=barred(0.45, comparisons=1000))
+    decision = rule.decide(crowd)
+    assert (decision.reason, decision.subject) == (Reason.BELOW_THRESHOLD, None)
+    assert decision.score is not None
+    assert decision.score.second == 0.45
 
 
 def test_a_decision_tells_its_numbers():

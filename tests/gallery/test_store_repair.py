@@ -87,8 +87,8 @@ def test_a_gallery_without_a_readable_version_is_an_error_and_not_an_empty_galle
 
 def test_a_gallery_of_a_newer_format_is_refused_but_not_set_aside(store: GalleryStore, directory: Path):
     enrol(store, "a", "b")
-    (directory / "gallery-00000002.edge").write_bytes(forge(format=3))
-    with pytest.raises(GalleryError, match="format 3 is unknown"):
+    (directory / "gallery-00000002.edge").write_bytes(forge(format=4))
+    with pytest.raises(GalleryError, match="format 4 is unknown"):
         store.load(MODEL)
     assert store.versions() == [1, 2]
 
