@@ -20,7 +20,7 @@ COMMANDS = {
     "enroll": ("gallery", "enroll"),
     "identify": ("gallery", "identify"),
     "verify": ("gallery", "verify"),
-    "subjects": ("gallery", "subjects"),
+    "subjects": ("subjects", "app"),
     "gallery": ("calibrate", "gallery"),
     "calibrate": ("calibrate", "calibrate"),
     "sync": ("sync", "sync"),

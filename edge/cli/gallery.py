@@ -1,66 +1,98 @@
-"""Commands about subjects: enroll, identify, verify, subjects list|show|remove."""
+"""Commands about faces: enroll, identify, verify."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from edge.assembly import (
     PHOTO_SIDE_PX,
     build_camera,
     build_recognizer,
-    choose_embedder,
-    embedding_dim,
     gallery_store,
 )
+from edge.bulk import enroll_all, write_outcomes
 from edge.camera.sources import Camera
 from edge.cli.operate import ConfigOption, load_settings
+from edge.cli.progress import progress
+from edge.cli.subjects import (
+    ConsentOption,
+    FromOption,
+    GroupOption,
+    JsonOption,
+    LabelOption,
+    NotesOption,
+    UntilOption,
+    WindowOption,
+    ZoneOption,
+    details,
+)
 from edge.clock import SystemClock
 from edge.config import Settings
 from edge.enroll import encode_photo, walk_up
 from edge.enroll import enroll as enroll_probes
-from edge.errors import ConfigError, EnrollmentError
-from edge.face import manifest as manifests
-from edge.gallery.gallery import Gallery
+from edge.errors import ConfigError
 from edge.photo import read_photo
-from edge.types import EventType, Frame, Subject
-
-subjects = typer.Typer(help="The enrolled subjects of this device.", no_args_is_help=True)
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+from edge.roster import COLUMNS, Details, describe, from_csv, from_folder
+from edge.types import EventType, Frame
 
 
 def enroll(
-    subject: Annotated[str, typer.Argument(help="Opaque id of the subject, unique in the gallery.")],
+    subject: Annotated[
+        str | None, typer.Argument(help="Opaque id of the subject, unique in the gallery.")
+    ] = None,
     photos: Annotated[
         list[Path] | None, typer.Argument(help="One photo is enough; more make it better.")
     ] = None,
-    label: Annotated[str, typer.Option(help="What people read; the id when left out.")] = "",
-    group: Annotated[list[str] | None, typer.Option(help="Door group; may be given several times.")] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="Enrol many: each a photo, or a folder of them, of that name."),
+    ] = None,
+    roster: Annotated[
+        Path | None, typer.Option("--csv", help=f"Enrol many: columns {', '.join(COLUMNS)}.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="With many: write what became of each to this CSV file.")
+    ] = None,
+    replace: Annotated[bool, typer.Option(help="With many: enrol those again who are enrolled.")] = False,
     camera: Annotated[str, typer.Option(help="Enrol whoever walks up to this camera instead.")] = "",
     timeout: Annotated[float, typer.Option(help="Seconds to wait for a walk-up.")] = 30.0,
     force: Annotated[bool, typer.Option(help="Enrol although another subject looks the same.")] = False,
+    label: LabelOption = None,
+    group: GroupOption = None,
+    valid_from: FromOption = None,
+    valid_until: UntilOption = None,
+    window: WindowOption = None,
+    time_zone: ZoneOption = None,
+    consent: ConsentOption = None,
+    notes: NotesOption = None,
     config_file: ConfigOption = None,
 ) -> None:
-    """Enrol a subject from a photo or a camera. Nothing is retrained; a running daemon follows at once."""
-    if bool(photos) == bool(camera):
-        raise typer.BadParameter("give one or more photos, or --camera NAME")
+    """Enrol a subject from a photo or a camera, or many; nothing is retrained, a running daemon follows.
+
+    With many, exits 1 if somebody could not be enrolled; run it again to go on where it stopped.
+    """
     settings = load_settings(config_file)
+    said = details(label, group, valid_from, valid_until, window, time_zone, consent, notes)
+    if folder or roster:
+        if subject is not None or camera or said != Details() or (folder and roster):
+            raise typer.BadParameter("--folder or --csv stands alone; a CSV file may say more of each")
+        _enroll_many(settings, folder, roster, report, force, replace)
+        return
+    if subject is None or bool(photos) == bool(camera):
+        raise typer.BadParameter("give a subject and one or more photos, or --camera NAME, --folder or --csv")
     recognizer = build_recognizer(settings, side_px=PHOTO_SIDE_PX if photos else None).for_enrolment()
     if photos:
         probes = [encode_photo(read_photo(photo), str(photo), recognizer) for photo in photos]
     else:
         typer.echo(f"stand alone before camera {camera!r} and look at it ...", err=True)
         probes = walk_up(_frames(_camera(camera, settings)), recognizer, timeout_s=timeout)
-    who = Subject(subject, label or subject, tuple(group or ()))
-    store = gallery_store(settings)
-    with store.edit(recognizer.embedder.model_id, recognizer.embedder.dim) as edit:
+    with gallery_store(settings).edit(recognizer.embedder.model_id, recognizer.embedder.dim) as edit:
         enrolment = enroll_probes(
-            who,
+            describe(subject, edit.gallery.subject(subject), said, settings.access.time_zone),
             probes,
             recognizer,
             edit.gallery,
@@ -77,6 +109,37 @@ def enroll(
         f"enrolled {subject} from {len(probes)} shot(s) as {len(enrolment.templates)} template(s), "
         f"best quality {best:.2f}; gallery version {gallery.version} has {gallery.size} subject(s)"
     )
+
+
+def _enroll_many(
+    settings: Settings,
+    folder: Path | None,
+    roster: Path | None,
+    report: Path | None,
+    force: bool,
+    replace: bool,
+) -> None:
+    entries = from_folder(folder) if folder else from_csv(roster or Path(), settings.access.time_zone)
+    recognizer = build_recognizer(settings, side_px=PHOTO_SIDE_PX).for_enrolment()
+    with progress("enrol") as told:
+        outcomes = enroll_all(
+            entries,
+            recognizer,
+            gallery_store(settings),
+            at=SystemClock().now,
+            max_prototypes=settings.gallery.prototypes,
+            force=force,
+            replace=replace,
+            told=told,
+        )
+    if report:
+        write_outcomes(outcomes, report)
+    for each in outcomes:
+        if each.status in ("refused", "warning"):
+            typer.echo(f"{each.subject_id}: {each.status}: {each.reason}", err=True)
+    counts = Counter(each.status for each in outcomes if not each.photo)
+    typer.echo(", ".join(f"{count} {status}" for status, count in counts.items()))
+    raise typer.Exit(1 if any(each.status == "refused" for each in outcomes) else 0)
 
 
 def identify(photo: Path, config_file: ConfigOption = None, as_json: JsonOption = False) -> None:
@@ -123,65 +186,6 @@ def verify(first: Path, second: Path, config_file: ConfigOption = None, as_json:
         verdict = "same subject" if same else "different subjects"
         typer.echo(f"{verdict} (score {score:.3f}, threshold {threshold:.3f})")
     raise typer.Exit(0 if same else 1)
-
-
-@subjects.command("list")
-def list_subjects(config_file: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """List who is enrolled."""
-    gallery = _gallery(load_settings(config_file))
-    if as_json:
-        rows = [
-            {
-                "id": subject.subject_id,
-                "label": subject.label,
-                "groups": subject.groups,
-                "templates": len(gallery.templates_of(subject.subject_id)),
-            }
-            for subject in gallery.subjects
-        ]
-        typer.echo(json.dumps({"version": gallery.version, "model_id": gallery.model_id, "subjects": rows}))
-        return
-    table = Table("id", "label", "groups", "templates", title=f"gallery version {gallery.version}")
-    for subject in gallery.subjects:
-        templates = len(gallery.templates_of(subject.subject_id))
-        table.add_row(subject.subject_id, subject.label, ", ".join(subject.groups), str(templates))
-    Console().print(table)
-
-
-@subjects.command()
-def show(subject: str, config_file: ConfigOption = None) -> None:
-    """Show one subject and its templates' quality."""
-    gallery = _gallery(load_settings(config_file))
-    known = gallery.subject(subject)
-    if known is None:
-        raise EnrollmentError(
-            f"no subject {subject!r} in gallery version {gallery.version}; see `edge subjects list`"
-        )
-    typer.echo(f"id      {known.subject_id}\nlabel   {known.label}\ngroups  {', '.join(known.groups) or '-'}")
-    for template in gallery.templates_of(subject):
-        quality = template.quality
-        typer.echo(
-            f"template from {template.source}, {template.created_at:%Y-%m-%d %H:%M} UTC: "
-            f"face {quality.face_px:.0f} px, sharpness {quality.sharpness:.2f}, "
-            f"yaw {quality.yaw_deg:.0f} deg, weight {quality.weight:.2f}"
-        )
-
-
-@subjects.command()
-def remove(subject: str, config_file: ConfigOption = None) -> None:
-    """Remove one subject; a running daemon follows at once."""
-    settings = load_settings(config_file)
-    manifest = manifests.load(choose_embedder(settings).name)
-    with gallery_store(settings).edit(manifest.model_id, embedding_dim(manifest)) as edit:
-        if edit.gallery.subject(subject) is None:
-            raise EnrollmentError(f"no subject {subject!r} in the gallery; see `edge subjects list`")
-        gallery = edit.commit(edit.gallery.without_subject(subject))
-    typer.echo(f"removed {subject}; gallery version {gallery.version} has {gallery.size} subject(s)")
-
-
-def _gallery(settings: Settings) -> Gallery:
-    manifest = manifests.load(choose_embedder(settings).name)
-    return gallery_store(settings).load(manifest.model_id, embedding_dim(manifest))
 
 
 def _camera(name: str, settings: Settings) -> Camera:

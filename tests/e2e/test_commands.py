@@ -44,7 +44,13 @@ def test_one_photo_enrols_and_is_recognised(device: Device, still: Path, media: 
     assert done.returncode == 0, done.stderr
     assert "enrolled p-1 from 1 shot(s) as 1 template(s)" in done.stdout
     listed = json.loads(device.edge("subjects", "list", "--json").stdout)
-    assert listed["subjects"] == [{"id": "p-1", "label": "Alice", "groups": ["staff", "lab"], "templates": 1}]
+    assert [listed["subjects"][0][key] for key in ("id", "label", "groups", "templates", "state")] == [
+        "p-1",
+        "Alice",
+        ["staff", "lab"],
+        1,
+        "active",
+    ]
     assert "Alice" in device.edge("subjects", "show", "p-1").stdout
     known = device.edge("identify", str(still), "--json")
     assert (known.returncode, json.loads(known.stdout)["subject"]) == (0, "p-1")
@@ -54,6 +60,80 @@ def test_one_photo_enrols_and_is_recognised(device: Device, still: Path, media: 
     assert json.loads(device.edge("subjects", "list", "--json").stdout)["subjects"] == []
     gone = device.edge("identify", str(still), "--json")
     assert json.loads(gone.stdout)["reason"] == "gallery_empty"
+
+
+def test_a_known_face_that_may_not_pass_is_rejected_with_the_reason(device: Device, still: Path):
+    def reason(*change: str) -> tuple[int, str | None, str | None]:
+        done = device.edge("subjects", "set", "p-1", *change)
+        assert done.returncode == 0, done.stderr
+        asked = device.edge("identify", str(still), "--json")
+        answer = json.loads(asked.stdout)
+        return asked.returncode, answer["reason"], answer["subject"]
+
+    device.edge("enroll", "p-1", str(still), "--valid-until", "2020-12-31")
+    assert reason("--notes", "contractor") == (1, "expired", "p-1")
+    assert reason("--valid-until", "") == (0, None, "p-1")
+    assert reason("--state", "suspended") == (1, "not_allowed_here", "p-1")
+    assert reason("--state", "active", "--window", "mon-sun 00:00-24:00") == (0, None, "p-1")
+    shown = json.loads(device.edge("subjects", "show", "p-1", "--json").stdout)
+    assert (shown["notes"], shown["windows"]) == (
+        "contractor",
+        ["mon,tue,wed,thu,fri,sat,sun 00:00-24:00"],
+    )
+    wrong = device.edge("subjects", "set", "p-1", "--window", "always")
+    assert (wrong.returncode, "a window is written like" in wrong.stderr) == (1, True)
+
+
+def test_enrolling_a_subject_again_keeps_what_is_known_of_it(device: Device, still: Path):
+    device.edge("enroll", "p-1", str(still), "--label", "Alice", "--group", "staff", "--consent", "HR-7")
+    device.edge("enroll", "p-1", str(still), "--notes", "new photo")
+    shown = json.loads(device.edge("subjects", "show", "p-1", "--json").stdout)
+    assert [shown[key] for key in ("label", "groups", "consent", "notes")] == [
+        "Alice",
+        ["staff"],
+        "HR-7",
+        "new photo",
+    ]
+
+
+def test_many_are_enrolled_from_a_folder_and_the_second_run_goes_on(
+    device: Device, still: Path, media: Path, tmp_path: Path
+):
+    folder = tmp_path / "people"
+    (folder / "p-orl-1").mkdir(parents=True)
+    for number in (1, 2):
+        shutil.copy(media / f"orl-s01-0{number}.pgm", folder / "p-orl-1" / f"{number}.png")
+    (folder / "p-torn.jpg").write_bytes(b"\xff\xd8\xff")
+    (folder / "notes.txt").write_text("not a photo")
+    report = tmp_path / "report.csv"
+    done = device.edge("enroll", "--folder", str(folder), "--report", str(report))
+    assert (done.returncode, done.stdout) == (1, "1 enrolled, 1 refused\n"), done.stderr
+    assert "p-torn.jpg: not a photo that can be read" in report.read_text()
+    (folder / "p-torn.jpg").unlink()
+    shutil.copy(still, folder / "p-man.png")
+    done = device.edge("enroll", "--folder", str(folder))
+    assert (done.returncode, done.stdout) == (0, "1 enrolled, 1 already enrolled\n"), done.stderr
+    listed = json.loads(device.edge("subjects", "list", "--json").stdout)["subjects"]
+    assert sorted(row["id"] for row in listed) == ["p-man", "p-orl-1"]
+
+
+def test_many_are_enrolled_from_a_csv_file_with_what_it_says_of_them(
+    device: Device, still: Path, tmp_path: Path
+):
+    roster = tmp_path / "staff.csv"
+    roster.write_text(
+        "subject,photo,label,groups,valid_until,windows,time_zone\n"
+        f"p-1,{still},Alice,staff;lab,2030-12-31,mon-fri 07:00-18:00,Europe/Berlin\n"
+    )
+    done = device.edge("enroll", "--csv", str(roster))
+    assert (done.returncode, done.stdout) == (0, "1 enrolled\n"), done.stderr
+    shown = json.loads(device.edge("subjects", "show", "p-1", "--json").stdout)
+    assert (shown["label"], shown["groups"], shown["not_after"], shown["windows"]) == (
+        "Alice",
+        ["staff", "lab"],
+        "2030-12-31T23:00:00+00:00",
+        ["mon,tue,wed,thu,fri 07:00-18:00"],
+    )
 
 
 def test_a_walk_up_to_a_camera_enrols(make_device: MakeDevice, media: Path):
