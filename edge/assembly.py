@@ -140,7 +140,13 @@ def decision_rule(settings: Settings, manifest: Manifest) -> DecisionRule:
 
 def gallery_store(settings: Settings) -> GalleryStore:
     """Return the store of this device's gallery."""
-    return GalleryStore(settings.gallery_path, keep_versions=settings.gallery.keep_versions)
+    values = settings.gallery
+    return GalleryStore(
+        settings.gallery_path,
+        keep_versions=values.keep_versions,
+        key=settings.device_key_path,
+        make_key=values.device_key is None,
+    )
 
 
 def visit_rule(settings: Settings) -> VisitRule:

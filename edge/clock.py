@@ -17,12 +17,17 @@ class Clock(Protocol):
         ...
 
 
+def utc_now() -> datetime:
+    """Return the time in UTC."""
+    return datetime.now(UTC)
+
+
 class SystemClock:
     """The clocks of this machine."""
 
     def now(self) -> datetime:
         """Return the time in UTC."""
-        return datetime.now(UTC)
+        return utc_now()
 
     def monotonic(self) -> float:
         """Return seconds that only ever rise."""

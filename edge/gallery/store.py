@@ -1,7 +1,7 @@
 """The gallery on disk: the current version, the way to the next one, and the way back.
 
 A new version is written beside the old one and becomes current in one step; what cannot be read is set
-aside, and the last good version serves. Templates are not encrypted here, and nothing is fetched.
+aside, and the last good version serves. Nothing is fetched here.
 """
 
 import logging
@@ -9,11 +9,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 
+from edge.clock import utc_now
 from edge.errors import ConfigError, GalleryError, GalleryIntegrityError, ModelMismatchError
-from edge.gallery.bundle import decode, encode
+from edge.gallery.erasure import Erasure
 from edge.gallery.gallery import Gallery
+from edge.gallery.vault import Vault
 from edge.gallery.versions import VersionFiles
 
 log = logging.getLogger(__name__)
@@ -51,8 +54,9 @@ class _Found:
 class GalleryStore:
     """The versions of one gallery in a directory. Threads and processes may share it.
 
-    `keep_versions` counts the current one; `clock` gives monotonic seconds. `set_aside` counts the versions
-    that this store found unreadable.
+    `keep_versions` counts the current one. `key` is the file with the device's key, by default `device.key`
+    beside the directory, made at first use if `make_key`. `set_aside` counts the versions that this store
+    found unreadable.
 
     Raises:
         ConfigError: keep_versions is less than 1.
@@ -63,13 +67,18 @@ class GalleryStore:
         directory: Path,
         *,
         keep_versions: int,
+        key: Path | None = None,
+        make_key: bool = True,
         clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = utc_now,
         lock_timeout_s: float = LOCK_TIMEOUT_S,
     ) -> None:
         if keep_versions < 1:
             raise ConfigError(f"gallery.keep_versions: {keep_versions} must be 1 or more")
         self.set_aside = 0
         self._files = VersionFiles(directory)
+        self._vault = Vault(self._files, key or directory.parent / "device.key", make_key=make_key)
+        self._erasure = Erasure(self._files, self._vault, now)
         self._keep_versions = keep_versions
         self._clock = clock
         self._lock_timeout_s = lock_timeout_s
@@ -117,6 +126,8 @@ class GalleryStore:
     def commit(self, gallery: Gallery) -> Gallery:
         """Make `gallery` the current version and return it with its number, higher than any before.
 
+        Subjects that it does not have any more are erased from the versions that are kept, too.
+
         Raises:
             GalleryError: The current version is not the one that `gallery` was made from, or the disk is
                 full or read-only. The current version stays.
@@ -149,7 +160,7 @@ class GalleryStore:
             current = self.current_version()
             for version in reversed([version for version in self.versions() if version < current]):
                 try:
-                    self._read(version)
+                    self._vault.read(version)
                 except GalleryIntegrityError as error:
                     self._set_aside(version, str(error))
                 else:
@@ -166,7 +177,8 @@ class GalleryStore:
             )
         version = 1 + max((current, *self.versions(), *self._files.set_aside_versions()))
         committed = replace(gallery, version=version)
-        self._files.write(version, encode(committed))
+        self._erasure.owe(self._before(current), committed)
+        self._vault.write(committed)
         try:
             self._files.point(version)
         except GalleryError:
@@ -174,7 +186,15 @@ class GalleryStore:
                 self._files.remove(version)
             raise
         self._prune(current, version)
+        self._erasure.settle(committed)
         return committed
+
+    def _before(self, current: int) -> Gallery | None:
+        """Return what serves until now; None where it cannot be read."""
+        try:
+            return self._find().gallery or Gallery.empty("none")
+        except GalleryIntegrityError:
+            return None
 
     def _prune(self, previous: int, current: int) -> None:
         """Remove what was rolled back from, and all but the newest versions."""
@@ -203,7 +223,7 @@ class GalleryStore:
                 break  # else a commit went by, and perhaps pruned what was looked for
         if found.gallery is None and (pointed or found.unreadable or self._files.set_aside_versions()):
             reason = next(iter(found.unreadable.values()), "all versions were set aside")
-            raise GalleryError(
+            raise GalleryIntegrityError(
                 f"{self._files.directory}: no version of the gallery can be read ({reason}); restore a "
                 "backup or move the directory away and enrol again"
             )
@@ -213,7 +233,7 @@ class GalleryStore:
         unreadable: dict[int, str] = {}
         for version in self._candidates(pointed):
             try:
-                return _Found(pointed, self._read(version), unreadable)
+                return _Found(pointed, self._vault.read(version), unreadable)
             except FileNotFoundError:
                 unreadable[version] = "it is missing"
             except GalleryIntegrityError as error:
@@ -224,12 +244,6 @@ class GalleryStore:
         if pointed is not None:
             yield pointed
         yield from reversed([v for v in self._files.versions() if pointed is None or v < pointed])
-
-    def _read(self, version: int) -> Gallery:
-        gallery = decode(self._files.read(version))
-        if gallery.version != version:
-            raise GalleryIntegrityError(f"the file of version {version} holds version {gallery.version}")
-        return gallery
 
     def _mend(self) -> _Found:
         """Find the version that serves and make the pointer say so. The lock is held."""

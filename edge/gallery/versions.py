@@ -30,6 +30,9 @@ LOCK_PAUSE_S = 0.02
 NEW_FILE = "new.tmp"
 NEW_POINTER = "current.tmp"
 MODE = 0o600
+SHRED_BYTES = 4096
+"""The head of a version, where its data key lies."""
+
 DIRECTORY_MODE = 0o700
 
 
@@ -113,7 +116,10 @@ class VersionFiles:
             raise GalleryIntegrityError(f"{path}: cannot be read: {error.strerror}") from None
 
     def write(self, version: int, data: bytes) -> None:
-        """Write a version so that it is there whole and on the disk, or not at all."""
+        """Write a version so that it is there whole and on the disk, or not at all.
+
+        One that it takes the place of is shredded; until then there is the old one.
+        """
         new = self.directory / NEW_FILE
         with self._renamed(f"write version {version}"):
             new.unlink(missing_ok=True)
@@ -124,8 +130,11 @@ class VersionFiles:
                     file.flush()
                     os.fsync(file.fileno())
                 self._give_to_owner_of(self.directory, new)
-                new.rename(self._path(version))
+                path = self._path(version)
+                old = self._opened_to_shred(path)
+                new.rename(path)
                 self._sync_directory()
+                self._shred(old)
             except OSError:
                 self._forget(new, self._path(version))
                 raise
@@ -154,8 +163,43 @@ class VersionFiles:
         """Delete a version, also where it was set aside."""
         path = self._path(version)
         with self._renamed(f"remove version {version}"):
-            path.unlink(missing_ok=True)
-            path.with_name(path.name + ".corrupt").unlink(missing_ok=True)
+            for each in (path, path.with_name(path.name + ".corrupt")):
+                self._shred(self._opened_to_shred(each))
+                each.unlink(missing_ok=True)
+
+    def mark(self, name: str) -> None:
+        """Leave a mark that survives a power cut."""
+        with self._renamed(f"note that {name} is owed"):
+            os.close(os.open(self.directory / name, os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, MODE))
+            self._sync_directory()
+
+    def marked(self, name: str) -> bool:
+        """Return whether a mark is there."""
+        return (self.directory / name).exists()
+
+    def unmark(self, name: str) -> None:
+        """Take a mark away."""
+        with self._renamed(f"note that {name} is done"):
+            (self.directory / name).unlink(missing_ok=True)
+
+    def _opened_to_shred(self, path: Path) -> int | None:
+        """Return a file that is about to lose its name, None where there is none."""
+        try:
+            return os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ELOOP, errno.EISDIR):
+                return None
+            raise
+
+    def _shred(self, descriptor: int | None) -> None:
+        """Overwrite the head of a file, which holds the key that it is encrypted under, and close it."""
+        if descriptor is None:
+            return
+        try:
+            os.pwrite(descriptor, bytes(min(SHRED_BYTES, os.fstat(descriptor).st_size)), 0)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def _try_lock(self, descriptor: int) -> bool:
         try:

@@ -136,6 +136,8 @@ def test_a_read_only_directory_serves_but_takes_no_change(open_directory: Path):
         directory.chmod(0o500)
         assert store_in(directory).load(MODEL).version == 2
         with pytest.raises(GalleryError, match=r"write version 3: Permission denied"):
+            store_in(directory).commit(first.with_subjects(zip_with_rows(3)))
+        with pytest.raises(GalleryError, match=r"note that erasing is owed: Permission denied"):
             store_in(directory).commit(first.without_subject("p-0"))
         assert store_in(directory).load(MODEL).size == 2
         directory.chmod(0o700)
@@ -182,4 +184,6 @@ def make_service_owned(directory: Path, owner: int = NOBODY) -> Path:
         os.chown(directory, owner, owner)
     store = store_in(directory)
     store.commit(store.commit(gallery_of([1])).with_subjects(zip_with_rows(1)))
+    if is_root:
+        os.chown(directory.parent / "device.key", owner, owner)
     return directory

@@ -9,7 +9,9 @@ import pytest
 
 from edge.errors import GalleryError
 from edge.gallery.bundle import encode
+from edge.gallery.keys import device_key
 from edge.gallery.store import GalleryStore
+from edge.gallery.vault import encrypt
 from tests.gallery.samples import MODEL, damage, enrol, gallery_of, ids, names
 from tests.gallery.test_bundle import forge
 
@@ -76,7 +78,7 @@ def test_a_gallery_without_a_readable_version_is_an_error_and_not_an_empty_galle
     enrol(store, "a")
     damage(directory / "gallery-00000001.edge")
     for _ in range(2):
-        with pytest.raises(GalleryError, match=r"no version of the gallery can be read .*checksum.*backup"):
+        with pytest.raises(GalleryError, match=r"no version of the gallery can be read .*altered.*backup"):
             store.load(MODEL)
     with pytest.raises(GalleryError, match="no version"), store.edit(MODEL):
         pass
@@ -87,7 +89,9 @@ def test_a_gallery_without_a_readable_version_is_an_error_and_not_an_empty_galle
 
 def test_a_gallery_of_a_newer_format_is_refused_but_not_set_aside(store: GalleryStore, directory: Path):
     enrol(store, "a", "b")
-    (directory / "gallery-00000002.edge").write_bytes(forge(format=4))
+    (directory / "gallery-00000002.edge").write_bytes(
+        encrypt(forge(format=4), MODEL, 2, device_key(directory.parent / "device.key", make=False))
+    )
     with pytest.raises(GalleryError, match="format 4 is unknown"):
         store.load(MODEL)
     assert store.versions() == [1, 2]
