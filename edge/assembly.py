@@ -13,7 +13,7 @@ from edge.camera.motion import MotionGate
 from edge.camera.pipe import PipeCamera
 from edge.camera.replay import ReplayCamera
 from edge.camera.sources import Camera, OpenCVCamera
-from edge.clock import Clock
+from edge.clock import Clock, SystemClock
 from edge.config import Settings, environment_without_settings
 from edge.errors import ConfigError
 from edge.eventids import uuid7
@@ -30,6 +30,7 @@ from edge.gallery.store import GalleryStore
 from edge.metrics import Metrics
 from edge.pipeline import Pipeline
 from edge.recognizer import Recognizer
+from edge.remoting import build_elsewhere
 from edge.selection import AUTO, Choice, choose, load_session
 from edge.types import ModelStamp
 from edge.visit import VisitRule
@@ -75,6 +76,7 @@ def build_recognizer(
         rule=decision_rule(settings, manifest),
         stamp=ModelStamp(manifest.name, manifest.sha256, gallery.version),
         liveness=build_liveness(settings),
+        elsewhere=build_elsewhere(settings, gallery, embedding_dim(manifest), SystemClock()),
         embedder_choice=choice.why,
     )
 

@@ -27,7 +27,7 @@ from edge.settings import (
     PrivacySettings,
     RecognitionSettings,
 )
-from edge.settings_gallery import AccessSettings, GallerySettings, SyncSettings
+from edge.settings_gallery import AccessSettings, GallerySettings, RemoteSettings, SyncSettings
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,32}$")]
 """A name that is safe in a topic and in a file name."""
@@ -100,6 +100,7 @@ class Settings(BaseSettings):
     liveness: LivenessSettings = LivenessSettings()
     access: AccessSettings = AccessSettings()
     gallery: GallerySettings = GallerySettings()
+    remote: RemoteSettings = RemoteSettings()
     sync: SyncSettings = SyncSettings()
     mqtt: MqttSettings = MqttSettings()
     outbox: OutboxSettings = OutboxSettings()

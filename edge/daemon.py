@@ -188,8 +188,10 @@ class Daemon:
             self._swap(running, recognizer)
 
     def _swap(self, running: _Running, recognizer: Recognizer) -> None:
-        running.recognizer = recognizer
+        old, running.recognizer = running.recognizer, recognizer
         running.inference.swap(recognizer)
+        if old.elsewhere is not None and old.elsewhere is not recognizer.elsewhere:
+            old.elsewhere.close()
         running.courier.publish_info(info(self._settings, recognizer, self._clock))
 
     def _reload(self, running: _Running) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from edge.camera.motion import MotionGate
 from edge.errors import ModelError
+from edge.gallery.elsewhere import Elsewhere, Opinion, Question
 from edge.metrics import Metrics
 from edge.presence import Presence
 from edge.recognizer import Recognizer
@@ -66,6 +67,7 @@ class Pipeline:
         self._detect_ms = self._embed_ms = self._match_ms = 0.0
         self._tracks: list[Track] = []
         self._unable: str | None = None  # the liveness model whose failure was told
+        self._questions: dict[str, Question] = {}  # about visits that are to be rejected
 
     def process(self, frame: Frame, recognizer: Recognizer) -> list[FaceEvent]:
         """Take one frame and return what became certain by it, in order.
@@ -181,16 +183,52 @@ class Pipeline:
         self, frame: Frame, recognizer: Recognizer, captured_s: float | None, at_s: float | None = None
     ) -> list[FaceEvent]:
         events = []
-        for visit, decision in self._presence.conclude(frame.monotonic_s if at_s is None else at_s):
+        at_s = frame.monotonic_s if at_s is None else at_s
+        for visit, decision in self._presence.conclude(at_s):
+            remote = None
+            if decision is not None and recognizer.elsewhere is not None:
+                opinion = self._ask_elsewhere(recognizer.elsewhere, visit, decision, frame, recognizer, at_s)
+                if opinion is None:
+                    continue
+                decision, remote = opinion.decision, opinion.outcome
             latency = None
             if captured_s is not None and decision is not None:
                 latency = self._latency(captured_s)
-            event = self._event(frame, visit, decision, recognizer, latency)
+            event = replace(self._event(frame, visit, decision, recognizer, latency), remote=remote)
             if decision is not None:
                 visit.publish(decision, event)
             self._metrics.count(f"events.{event.event_type}")
             events.append(event)
         return events
+
+    def _ask_elsewhere(
+        self,
+        elsewhere: Elsewhere,
+        visit: Visit,
+        local: Decision,
+        frame: Frame,
+        recognizer: Recognizer,
+        at_s: float,
+    ) -> Opinion | None:
+        """Return the decision once another gallery was asked; None: the visit waits for its answer."""
+        question = self._questions.pop(visit.visit_id, None) or elsewhere.ask(local, visit.evidence)
+        if isinstance(question, Opinion):
+            return question
+        opinion = elsewhere.answer(
+            question,
+            local,
+            recognizer.rule,
+            recognizer.admission,
+            frame.captured_at,
+            patient=not self._live or at_s - visit.seen_s >= visit.rule.cooldown_s,  # it ends now
+        )
+        if opinion is None:
+            self._questions[visit.visit_id] = question
+            return None
+        self._metrics.count(f"remote.{opinion.outcome}")
+        if opinion.decision.event_type != EventType.MATCH:
+            return opinion
+        return replace(opinion, decision=visit.if_alive(opinion.decision, at_s) or local)
 
     def _latency(self, captured_s: float) -> Latency:
         total_ms = (self._clock() - captured_s) * 1e3

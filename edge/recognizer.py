@@ -13,6 +13,7 @@ from edge.face.liveness import Liveness
 from edge.face.quality import QualityGate
 from edge.gallery.admission import Admission
 from edge.gallery.decision import DecisionRule
+from edge.gallery.elsewhere import Elsewhere
 from edge.gallery.gallery import Gallery
 from edge.gallery.matcher import make_matcher
 from edge.gallery.search import Matcher
@@ -23,7 +24,7 @@ from edge.types import AlignedFace, Barred, Decision, Detection, Image, Match, M
 class Recognizer:
     """Models, gallery and rule that belong together. Used by one thread at a time (the sessions' buffers).
 
-    `embedder_choice` says why it is this embedder.
+    `embedder_choice` says why it is this embedder. `elsewhere` is asked about whom nobody here knows.
     """
 
     detector: Detector
@@ -35,6 +36,7 @@ class Recognizer:
     stamp: ModelStamp
     liveness: Liveness | None = None
     embedder_choice: str = "configured"
+    elsewhere: Elsewhere | None = None
 
     def detect(self, image: Image) -> list[Detection]:
         """Find the faces in a BGR image, best first."""

@@ -1,7 +1,7 @@
 """The tables of edge.toml about who is enrolled: who may pass, what is kept, where galleries come from."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
@@ -41,6 +41,29 @@ class GallerySettings(Section):
         description="File with the key that this device's templates are encrypted under; a name without a "
         "directory is a credential of systemd. Unset: state_dir/device.key, made at first use.",
     )
+
+
+class RemoteSettings(Section):
+    """A Qdrant collection for sites with more templates than a device holds (extra `scale`)."""
+
+    policy: Literal["off", "unknown"] = Field(
+        "off", description="unknown: ask about visitors whom nobody in the local gallery is like."
+    )
+    url: str | None = Field(None, min_length=1, description="Address of the server, https://host:6333.")
+    collection: str = Field("edge", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Collection to search.")
+    secret: Path | None = Field(
+        None,
+        description="File with the site's secret, which rotates templates and probes before they leave the "
+        "device; a name without a directory is a credential of systemd.",
+    )
+    api_key_file: Path | None = Field(None, description="File with the server's API key.")
+    timeout_ms: int = Field(250, ge=10, le=2000, description="After this the local decision stands.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "RemoteSettings":
+        if self.policy != "off" and (self.url is None or self.secret is None):
+            raise ValueError("policy unknown needs url and secret")
+        return self
 
 
 class SyncSettings(Section):

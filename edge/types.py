@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,8 @@ from edge.access import ALWAYS, Access
 
 Image = NDArray[np.uint8]
 FloatArray = NDArray[np.float32]
+RemoteOutcome = Literal["not_asked", "answered", "timeout", "failed"]
+"""What came of asking a remote gallery about a visit."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,10 +122,7 @@ class Probe:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Template:
-    """An enrolled face of one subject: float32 (D,), unit norm. `created_at` is UTC.
-
-    `photos` is how many photos or shots it was made from.
-    """
+    """An enrolled face: float32 (D,), unit norm, made from `photos` photos or shots. `created_at` is UTC."""
 
     embedding: FloatArray
     model_id: str
@@ -255,10 +255,7 @@ class ModelStamp:
 
 @dataclass(frozen=True, slots=True)
 class LivenessCheck:
-    """Which model judged whether the face is alive ("none": no model did) and its score in [0, 1], 1 = alive.
-
-    `score` is None where the visit has no shot, or one whose liveness could not be measured.
-    """
+    """Which model judged the face ("none": none did); `score` in [0, 1], 1 = alive, None: not measured."""
 
     method: str = "none"
     score: float | None = None
@@ -298,3 +295,4 @@ class FaceEvent:
     latency: Latency | None
     revises: str | None = None
     liveness: LivenessCheck = LivenessCheck()
+    remote: RemoteOutcome | None = None

@@ -182,7 +182,7 @@ class Visit:
         matched = self.latest is not None and self.latest.event_type == EventType.MATCH
         if self.latest is not None and matched and len(self.shots) >= self.rule.min_shots:
             if self.decision is None or self.revisable:
-                return self._if_alive(self.latest, at_s)
+                return self.if_alive(self.latest, at_s)
             return None
         if self.decision is not None:
             return None
@@ -200,7 +200,7 @@ class Visit:
         patient_s = at_s - self.first_shot_s if self.first_shot_s is not None else 0.0
         return not self.on_track or self.used >= self.rule.max_shots or patient_s >= self.rule.patience_s
 
-    def _if_alive(self, match: Decision, at_s: float) -> Decision | None:
+    def if_alive(self, match: Decision, at_s: float) -> Decision | None:
         """Return a match as it is, or as a spoof where the face is not alive; None: look again first.
 
         A face that is alive in every shot does not wait. One doubtful shot ends that: then the mean of all

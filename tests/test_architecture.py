@@ -34,7 +34,7 @@ LAYERS = [
     },
     {"config", "face", "gallery", "camera", "mqtt", "tracker", "presence", "visit", "annotate"},
     {"recognizer", "twin"},
-    {"pipeline", "enroll", "assembly", "delivery", "selection", "roster"},
+    {"pipeline", "enroll", "assembly", "delivery", "selection", "roster", "remoting"},
     {"bulk"},
     {"fleet", "following", "syncing", "inference", "replay", "evaluate", "vitals"},
     {"daemon", "demo"},
@@ -48,6 +48,7 @@ SIBLINGS = {
     ("config", "settings"),
     ("assembly", "pipeline"),
     ("assembly", "selection"),
+    ("assembly", "remoting"),
     ("presence", "visit"),
     ("photo", "errors"),
     ("evaluate", "replay"),
@@ -134,7 +135,7 @@ def test_only_the_command_line_knows_the_daemon():
 
 def test_settings_stay_at_assembly_and_above():
     users = {part(path) for path, target in edges() if target in ("config", "settings", "settings_gallery")}
-    below = {"assembly", "delivery", "selection", "twin", "config", "settings_gallery"}
+    below = {"assembly", "remoting", "delivery", "selection", "twin", "config", "settings_gallery"}
     assert users <= below | {"daemon", "cli", "demo", "bench", "vitals", "__main__"}
 
 

@@ -10,7 +10,7 @@ from edge.cli.app import COMMANDS, app
 
 HEAVY = (
     *("edge.evaluate", "edge.bench", "edge.demo", "edge.face.build"),
-    *("tuf", "cryptography", "matplotlib", "simsimd", "qdrant_client"),
+    *("tuf", "matplotlib", "simsimd", "qdrant_client"),
 )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.settings import SyncSettings
+from edge.settings_gallery import SyncSettings
 from edge.syncing import TIMEOUT_S
 
 SYSTEMD = Path(__file__).resolve().parents[1] / "systemd"

@@ -22,6 +22,7 @@ from edge.evaluate.plots import plot_fmr
 from edge.evaluate.protocol import subjects
 from edge.face import manifest as manifests
 from edge.gallery.doctor import Diagnosis, examine, strangers_let_in
+from edge.remoting import upload_gallery
 from edge.types import FloatArray
 
 gallery = typer.Typer(help="The gallery as a whole.", no_args_is_help=True)
@@ -65,6 +66,16 @@ def calibrate(
         assert images is not None
         report = _table(images, name, source or images.name, write, plots, settings)
     write_report(report, json_file)
+
+
+@gallery.command()
+def upload(config_file: ConfigOption = None) -> None:
+    """Make the configured Qdrant collection hold exactly this gallery, rotated by the site's secret."""
+    settings = load_settings(config_file)
+    manifest = manifests.load(choose_embedder(settings).name)
+    found = gallery_store(settings).load(manifest.model_id, embedding_dim(manifest))
+    upload_gallery(settings, found)
+    typer.echo(f"{settings.remote.collection}: {found.size} subject(s), {len(found.matrix)} template(s)")
 
 
 @gallery.command()

@@ -22,6 +22,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 from edge.access import ALWAYS, Access, SubjectState, Window
 from edge.errors import GalleryError, GalleryIntegrityError
 from edge.gallery.gallery import MAX_DIM, MAX_ROWS, Gallery, Provenance
+from edge.gallery.subjects import check_subject
 from edge.types import Quality, Refusal, Subject
 
 MAGIC = b"EDGEGAL\0"
@@ -54,7 +55,7 @@ class _Access(BaseModel):
     time_zone: str = ""
 
 
-class _Subject(BaseModel):
+class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
     id: str
@@ -63,6 +64,9 @@ class _Subject(BaseModel):
     access: _Access | None = None
     consent: str = ""
     notes: str = ""
+
+
+class _Subject(_Entry):
     templates: tuple[_Row, ...]
 
 
@@ -156,10 +160,7 @@ def _write_table(gallery: Gallery) -> bytes:
     templates = iter(gallery.provenance)
     subjects = [
         {
-            "id": subject.subject_id,
-            "label": subject.label,
-            "groups": subject.groups,
-            **_beyond(subject),
+            **subject_entry(subject),
             "templates": [_template(next(templates)) for _ in range(count)],
         }
         for subject, count in zip(gallery.subjects, gallery.counts, strict=True)
@@ -168,8 +169,8 @@ def _write_table(gallery: Gallery) -> bytes:
     return json.dumps(table, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
-def _beyond(subject: Subject) -> dict[str, object]:
-    """Return what few subjects have, so that it costs the others nothing."""
+def subject_entry(subject: Subject) -> dict[str, object]:
+    """Return a subject as JSON holds it; what few subjects have costs the others nothing."""
     access = subject.access
     told = {
         "state": access.state if access.state != SubjectState.ACTIVE else None,
@@ -178,15 +179,34 @@ def _beyond(subject: Subject) -> dict[str, object]:
         "windows": [str(window) for window in access.windows],
         "time_zone": access.time_zone,
     }
+    entry = {
+        "id": subject.subject_id,
+        "label": subject.label,
+        "groups": subject.groups,
+    }
     beyond = {
         "access": {key: value for key, value in told.items() if value},
         "consent": subject.consent,
         "notes": subject.notes,
     }
-    return {key: value for key, value in beyond.items() if value}
+    return entry | {key: value for key, value in beyond.items() if value}
 
 
-def _subject(entry: _Subject) -> Subject:
+def subject_of(entry: object) -> Subject:
+    """Return the subject that `subject_entry` was given, from whoever kept it.
+
+    Raises:
+        GalleryError: It is none.
+    """
+    try:
+        subject = _subject(_Entry.model_validate(entry, strict=False))
+    except ValidationError:
+        raise GalleryError("this is not a subject") from None
+    check_subject(subject)
+    return subject
+
+
+def _subject(entry: _Entry) -> Subject:
     """Return a subject of the table.
 
     Raises:

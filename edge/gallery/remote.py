@@ -1,8 +1,8 @@
-"""A second opinion from a Qdrant collection, for sites with more templates than a device holds.
+"""Search a Qdrant collection, for sites with more templates than a device holds.
 
-The local gallery answers first; the engine is asked once, where nobody local is like the probe. It is not
-ours: it runs beside the message broker, on the site's own network. The probe leaves the device for it, so
-it is off unless configured. The only file that knows qdrant-client (extra `scale`).
+The engine is not ours: it runs beside the message broker, on the site's own network. Probes leave the device
+for it and templates lie in it, both under the site's secret rotation; so it is off unless configured. When it
+is asked is `elsewhere`'s business. The only file that knows qdrant-client (extra `scale`).
 """
 
 import math
@@ -10,19 +10,17 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass
-from enum import StrEnum
 from threading import Lock
 from typing import Any
 
 from qdrant_client import QdrantClient, models
 
 from edge.errors import GalleryError, RemoteGalleryError, RemoteTimeoutError
-from edge.gallery.decision import DecisionRule
+from edge.gallery.bundle import subject_entry, subject_of
 from edge.gallery.gallery import MAX_PROTOTYPES, SEVERAL_PHOTOS, Gallery
+from edge.gallery.rotation import Rotation
 from edge.gallery.search import check_probe
-from edge.gallery.subjects import check_subject
-from edge.types import Candidate, Decision, EventType, Match, Probe, Reason, Subject
+from edge.types import Candidate, Match, Probe
 
 TIMEOUT_S = 0.25
 """A person at a door does not notice it. qdrant-client's own limit is whole seconds, and per network step."""
@@ -30,29 +28,9 @@ TIMEOUT_S = 0.25
 CLIENT_TIMEOUT_S = 2
 """After this an answer that nobody waits for any more frees the connection."""
 
-LOCAL_FIRST = (Reason.BELOW_THRESHOLD, Reason.GALLERY_EMPTY)
-"""Local rejections that say "nobody here". A face like two local subjects gains nothing by a third."""
-
 BATCH = 256
 POINTS = uuid.UUID("6a1f4d43-1b1c-4f0f-9b38-5a0c6f5d9d2e")
 """Name space of the ids of points, which Qdrant wants to be UUIDs: one per subject and template."""
-
-
-class RemoteOutcome(StrEnum):
-    """What came of asking the remote engine; an event says it."""
-
-    NOT_ASKED = "not_asked"
-    ANSWERED = "answered"
-    TIMEOUT = "timeout"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True)
-class SecondOpinion:
-    """The decision in force after the remote engine was asked, or not."""
-
-    decision: Decision
-    outcome: RemoteOutcome
 
 
 class QdrantMatcher:
@@ -67,11 +45,13 @@ class QdrantMatcher:
         client: QdrantClient,
         collection: str,
         gallery: Gallery,
+        rotation: Rotation,
         *,
         groups: tuple[str, ...] = (),
         timeout_s: float = TIMEOUT_S,
     ) -> None:
         """Ask about probes of the embedder of `gallery`; `groups`: only their subjects, none: all."""
+        self._rotation = rotation
         self._client = client
         self._collection = collection
         self._gallery = gallery
@@ -91,16 +71,7 @@ class QdrantMatcher:
             RemoteGalleryError: No answer, or one that cannot be used.
             ModelMismatchError: The probe comes from another embedder.
         """
-        if not check_probe(probe, self._gallery):
-            return Match(None, None, 0, 0)
-        if not self._busy.acquire(blocking=False):
-            raise RemoteTimeoutError("the remote gallery has not answered the last question yet")
-        try:
-            asked: Future[Match] = self._pool.submit(self._ask, probe.embedding.tolist())
-        except RuntimeError:
-            self._busy.release()
-            raise RemoteGalleryError("the remote gallery was closed") from None
-        asked.add_done_callback(lambda _: self._busy.release())
+        asked = self.ask(probe)
         try:
             return asked.result(self._timeout_s)
         except FutureTimeoutError:
@@ -108,9 +79,26 @@ class QdrantMatcher:
                 f"the remote gallery did not answer in {self._timeout_s * 1e3:.0f} ms; look at its server"
             ) from None
 
+    def ask(self, probe: Probe) -> Future[Match]:
+        """Begin what `match` does; see `elsewhere.RemoteMatcher`."""
+        asked: Future[Match]
+        if not check_probe(probe, self._gallery):
+            asked = Future()
+            asked.set_result(Match(None, None, 0, 0))
+            return asked
+        if not self._busy.acquire(blocking=False):
+            raise RemoteTimeoutError("the remote gallery has not answered the last question yet")
+        try:
+            asked = self._pool.submit(self._ask, self._rotation.apply(probe.embedding).tolist())
+        except RuntimeError:
+            self._busy.release()
+            raise RemoteGalleryError("the remote gallery was closed") from None
+        asked.add_done_callback(lambda _: self._busy.release())
+        return asked
+
     def close(self) -> None:
-        """Ask nothing more, and wait for a question under way; the client is its maker's to close."""
-        self._pool.shutdown()
+        """Ask nothing more; a question under way ends by itself. The client is its maker's to close."""
+        self._pool.shutdown(wait=False)
 
     def _ask(self, vector: list[float]) -> Match:
         try:
@@ -145,28 +133,7 @@ def connect(url: str, *, api_key: str | None = None) -> QdrantClient:
         raise RemoteGalleryError("remote gallery: the address must look like https://host:6333") from None
 
 
-def second_opinion(
-    local: Decision, probe: Probe, remote: QdrantMatcher | None, rule: DecisionRule
-) -> SecondOpinion:
-    """Return the remote decision where the local one is "nobody here" and the remote knows better.
-
-    `remote` is None where policy forbids it. The rule's threshold follows what was searched there. Where no
-    answer comes, the local decision stands and the outcome says so.
-    """
-    if remote is None or local.event_type != EventType.REJECT or local.reason not in LOCAL_FIRST:
-        return SecondOpinion(local, RemoteOutcome.NOT_ASKED)
-    try:
-        match = remote.match(probe)
-    except RemoteTimeoutError:
-        return SecondOpinion(local, RemoteOutcome.TIMEOUT)
-    except RemoteGalleryError:
-        return SecondOpinion(local, RemoteOutcome.FAILED)
-    decision = rule.decide(match)
-    found = decision.event_type == EventType.MATCH or decision.reason == Reason.AMBIGUOUS
-    return SecondOpinion(decision if found else local, RemoteOutcome.ANSWERED)
-
-
-def upload(client: QdrantClient, collection: str, gallery: Gallery) -> None:
+def upload(client: QdrantClient, collection: str, gallery: Gallery, rotation: Rotation) -> None:
     """Make a collection hold exactly the templates of a gallery; one that is there is replaced.
 
     Raises:
@@ -179,23 +146,22 @@ def upload(client: QdrantClient, collection: str, gallery: Gallery) -> None:
             collection,
             vectors_config=models.VectorParams(size=gallery.dim, distance=models.Distance.COSINE),
         )
-        client.upload_points(collection, _points(gallery), batch_size=BATCH, wait=True)
+        client.upload_points(collection, _points(gallery, rotation), batch_size=BATCH, wait=True)
     except Exception as error:
         raise RemoteGalleryError(f"the remote gallery refused it: {type(error).__name__}") from None
 
 
-def _points(gallery: Gallery) -> Iterator[models.PointStruct]:
-    row = 0
+def _points(gallery: Gallery, rotation: Rotation) -> Iterator[models.PointStruct]:
+    rows, row = rotation.apply(gallery.matrix), 0
     for subject, count in zip(gallery.subjects, gallery.counts, strict=True):
         payload = {
-            "subject_id": subject.subject_id,
-            "label": subject.label,
+            "subject": subject_entry(subject),
             "groups": list(subject.groups),
             "model_id": gallery.model_id,
         }
         for number in range(count):
             point = str(uuid.uuid5(POINTS, f"{number} {subject.subject_id}"))
-            yield models.PointStruct(id=point, vector=gallery.matrix[row].tolist(), payload=payload)
+            yield models.PointStruct(id=point, vector=rows[row].tolist(), payload=payload)
             row += 1
 
 
@@ -208,14 +174,12 @@ def _filter(model_id: str, groups: tuple[str, ...]) -> models.Filter:
 
 def _candidate(payload: dict[str, Any], score: float) -> Candidate:
     """Return what a point says, believed only after the checks of a local gallery."""
-    subject_id, label, groups = (payload.get(key) for key in ("subject_id", "label", "groups"))
-    if not isinstance(subject_id, str) or not isinstance(label, str) or not isinstance(groups, list):
-        raise RemoteGalleryError("the remote gallery holds a point that is not a template; upload it again")
-    subject = Subject(subject_id, label, tuple(map(str, groups)))
     try:
-        check_subject(subject)
+        subject = subject_of(payload.get("subject"))
     except GalleryError:
-        raise RemoteGalleryError("the remote gallery holds a subject that is badly named") from None
+        raise RemoteGalleryError(
+            "the remote gallery holds a point that is not a template; upload it again"
+        ) from None
     if not math.isfinite(score) or abs(score) > 1.001:
         raise RemoteGalleryError("the remote gallery gave a score that is no cosine; use distance Cosine")
     return Candidate(subject, min(max(float(score), -1.0), 1.0))

@@ -83,6 +83,7 @@ class EventEncoder:
                 gallery_version=event.model.gallery_version,
             ),
             latency_ms=_latency(event.latency),
+            remote=event.remote,
         )
         return encode(decided)
 

@@ -18,7 +18,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from edge.types import EventType, Reason, Refusal
+from edge.types import EventType, Reason, Refusal, RemoteOutcome
 
 
 def timestamp(at: datetime) -> str:
@@ -157,6 +157,11 @@ class DecidedEvent(Payload):
     )
     model: ModelPart
     latency_ms: LatencyPart | None
+    remote: RemoteOutcome | None = Field(
+        None,
+        exclude_if=lambda outcome: outcome is None,
+        description="What came of asking the remote gallery; absent where none is configured.",
+    )
 
 
 class EventPayload(DecidedEvent):

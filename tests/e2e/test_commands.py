@@ -320,3 +320,20 @@ def test_the_daemon_refuses_a_bad_model_with_one_line(
     device = make_device(free_port(), enrolled=False)
     device.models_dir = own
     refuses(device.edge("run"), 78, "sface-int8", says)
+
+
+def test_a_remote_gallery_that_cannot_be_used_is_one_line(make_device: MakeDevice, tmp_path: Path):
+    secret = tmp_path / "site.secret"
+    secret.write_text("ab" * 32)
+    secret.chmod(0o600)
+    settings = ["[remote]", 'url = "http://127.0.0.1:9"', f'secret = "{secret}"', 'policy = "unknown"']
+    device = make_device(free_port(), settings=tuple(settings))
+    done = device.edge("gallery", "upload")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "edge: the remote gallery refused it: ResponseHandlingException\n",
+    )
+    secret.chmod(0o644)
+    done = device.edge("gallery", "upload")
+    assert done.returncode == 78
+    assert "chmod 600" in done.stderr

@@ -1,0 +1,79 @@
+"""Put the remote gallery together as the settings say: client, secret rotation, and who asks it when."""
+
+from contextlib import ExitStack
+from typing import Any
+
+from edge import safefile
+from edge.clock import Clock
+from edge.config import Settings, credential_path
+from edge.errors import ConfigError, FileError, RemoteGalleryError
+from edge.gallery.elsewhere import Elsewhere
+from edge.gallery.gallery import Gallery
+from edge.gallery.rotation import Rotation
+
+MAX_API_KEY_BYTES = 4096
+
+
+def build_elsewhere(settings: Settings, gallery: Gallery, dim: int, clock: Clock) -> Elsewhere | None:
+    """Return what asks the remote gallery about probes of the embedder of `gallery`; None: nobody is asked.
+
+    Nothing is sent before the first question.
+
+    Raises:
+        ConfigError: The address, the secret or the API key cannot be used, or the extra is not installed.
+    """
+    values = settings.remote
+    if values.policy == "off":
+        return None
+    client, rotation = connect_remote(settings, dim)
+    from edge.gallery.remote import QdrantMatcher
+
+    timeout_s = values.timeout_ms / 1e3
+    matcher = QdrantMatcher(
+        client, values.collection, gallery, rotation, groups=settings.access.groups, timeout_s=timeout_s
+    )
+    stack = ExitStack()
+    stack.callback(client.close)
+    stack.callback(matcher.close)
+    return Elsewhere(matcher, timeout_s=timeout_s, clock=clock.monotonic, on_close=stack.close)
+
+
+def connect_remote(settings: Settings, dim: int) -> tuple[Any, Rotation]:
+    """Return the configured server's client, and the site's rotation of embeddings of length `dim`.
+
+    Raises:
+        ConfigError: As `build_elsewhere`.
+    """
+    values = settings.remote
+    if values.url is None or values.secret is None:
+        raise ConfigError("remote: url and secret are not set")
+    try:
+        from edge.gallery.remote import connect
+    except ImportError:
+        raise ConfigError("remote: install the extra `scale` to ask a Qdrant server") from None
+    try:
+        secret = safefile.read_key(credential_path(values.secret))
+        api_key = None
+        if values.api_key_file is not None:
+            data = safefile.read_bounded(credential_path(values.api_key_file), MAX_API_KEY_BYTES)
+            if not data:
+                raise FileError(f"{values.api_key_file}: holds no API key")
+            api_key = data.decode(errors="replace").strip()
+        return connect(values.url, api_key=api_key), Rotation(secret, dim)
+    except (FileError, RemoteGalleryError) as error:
+        raise ConfigError(f"remote: {error}") from None
+
+
+def upload_gallery(settings: Settings, gallery: Gallery) -> None:
+    """Make the remote collection hold exactly this gallery.
+
+    Raises:
+        ConfigError, RemoteGalleryError: It cannot be reached, or refuses it.
+    """
+    client, rotation = connect_remote(settings, gallery.dim)
+    from edge.gallery.remote import upload
+
+    try:
+        upload(client, settings.remote.collection, gallery, rotation)
+    finally:
+        client.close()
