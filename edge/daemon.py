@@ -7,22 +7,15 @@ thread only waits for commands, watches the gallery's version, feeds the watchdo
 import logging
 import queue
 import random
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from edge.assembly import (
-    build_pipeline,
-    build_recognizer,
-    camera_factory,
-    gallery_store,
-    visit_rule,
-)
-from edge.camera.capture import CaptureThread
+from edge.assembly import build_recognizer, gallery_store
 from edge.camera.latest import LatestFrames
+from edge.cameras import Cameras
 from edge.clock import Clock, SystemClock
 from edge.config import Settings
 from edge.delivery import build_courier, discovery_documents
@@ -34,7 +27,6 @@ from edge.instance import sole_daemon
 from edge.metrics import Metrics
 from edge.mqtt.courier import CourierThread
 from edge.mqtt.incoming import Request, SyncGallery, TellAgain
-from edge.pipeline import Pipeline
 from edge.recognizer import Recognizer
 from edge.selection import AUTO
 from edge.signals import signals_to
@@ -59,8 +51,7 @@ class _Running:
     recognizer: Recognizer
     courier: CourierThread
     inference: InferenceThread
-    pipelines: dict[str, Pipeline]
-    captures: dict[str, CaptureThread] = field(default_factory=dict)
+    cameras: Cameras
 
 
 class Daemon:
@@ -100,7 +91,7 @@ class Daemon:
             log.info(
                 "ready",
                 extra={
-                    "cameras": len(running.captures),
+                    "cameras": len(running.cameras.pipelines),
                     "embedder": running.recognizer.stamp.embedder,
                     "gallery_version": running.recognizer.stamp.gallery_version,
                 },
@@ -119,10 +110,17 @@ class Daemon:
         courier.publish_info(info(self._settings, recognizer, self._clock))
         courier.publish_documents(discovery_documents(self._settings))
         courier.start()
-        pipelines = {name: self._pipeline(name, self._settings) for name in self._settings.cameras}
+        cameras = Cameras(
+            self._settings,
+            self._frames,
+            courier.publish_camera_status,
+            beats=self._beats,
+            metrics=self.metrics,
+            clock=self._clock,
+        )
         inference = InferenceThread(
             self._frames,
-            pipelines,
+            cameras.pipelines,
             recognizer,
             courier.publish_event,
             beats=self._beats,
@@ -131,11 +129,9 @@ class Daemon:
         )
         stack.callback(self._stop_inference, inference)
         inference.start()
-        running = _Running(recognizer, courier, inference, pipelines)
-        stack.callback(self._stop_captures, running)
-        for name in self._settings.cameras:
-            self._start_capture(name, self._settings, running)
-        return running
+        stack.callback(cameras.stop)
+        cameras.start()
+        return _Running(recognizer, courier, inference, cameras)
 
     def _loop(self, running: _Running) -> None:
         watchdog_s = watchdog_interval_s()
@@ -210,77 +206,27 @@ class Daemon:
                 log.warning("these settings take effect only after a restart", extra={"settings": changed})
                 settings = settings.model_copy(update={key: getattr(self._settings, key) for key in kept})
             old, self._settings = self._settings, settings
-            self._switch_cameras(running, old, settings, recognizer)
+            running.cameras.replace(settings, partial(running.inference.swap, recognizer))
+            self._swap(running, recognizer)
             gone = discovery_documents(old).keys() - discovery_documents(settings).keys()
             documents = dict.fromkeys(gone, b"") | discovery_documents(settings)
             running.courier.publish_documents(documents)
             log.info("reloaded")
         sd_notify("READY=1")
 
-    def _switch_cameras(
-        self, running: _Running, old: Settings, settings: Settings, recognizer: Recognizer
-    ) -> None:
-        """Replace the cameras that changed; the others go on without losing a frame or a visit."""
-        alike = old.capture == settings.capture
-        alike &= old.recognition.motion_gate == settings.recognition.motion_gate
-        kept = {
-            name for name in running.captures if alike and settings.cameras.get(name) == old.cameras[name]
-        }
-        for name in running.captures.keys() - kept:
-            running.captures.pop(name).stop(2.0)
-            if name not in settings.cameras:
-                running.courier.publish_camera_status(name, False, "removed from the configuration")
-        for name in kept:
-            running.pipelines[name].use(visit_rule(settings))
-        running.pipelines = {
-            name: running.pipelines[name] if name in kept else self._pipeline(name, settings)
-            for name in settings.cameras
-        }
-        running.inference.swap(recognizer, running.pipelines)
-        self._swap(running, recognizer)
-        for name in settings.cameras.keys() - kept:
-            self._start_capture(name, settings, running)
-
-    def _pipeline(self, name: str, settings: Settings) -> Pipeline:
-        return build_pipeline(name, settings, metrics=self.metrics, clock=self._clock)
-
-    def _start_capture(self, name: str, settings: Settings, running: _Running) -> None:
-        capture = CaptureThread(
-            camera_factory(name, settings, self._clock),
-            self._frames,
-            name=name,
-            stall_s=settings.capture.stall_s,
-            open_timeout_s=settings.capture.open_timeout_s,
-            backoff_max_s=settings.capture.backoff_max_s,
-            beats=self._beats,
-            metrics=self.metrics,
-            clock=self._clock,
-            on_status=running.courier.publish_camera_status,
-        )
-        running.captures[name] = capture
-        capture.start()
-
     def _tell_health(self, running: _Running) -> None:
-        last_frame_s = {name: capture.last_frame_s for name, capture in running.captures.items()}
         courier = running.courier
         health = self._vitals.health(
-            last_frame_s, self._frames.replaced, courier.outbox_health(), courier.link_health()
+            running.cameras.last_frame_s(),
+            self._frames.replaced,
+            courier.outbox_health(),
+            courier.link_health(),
         )
         courier.publish_health(health)
 
     def _stop_courier(self, courier: CourierThread) -> None:
         if not courier.stop(DELIVERY_STOP_S):
             log.warning("stopped before everything was delivered; the outbox keeps it")
-
-    def _stop_captures(self, running: _Running) -> None:
-        stoppers = [
-            threading.Thread(target=capture.stop, args=(1.0,)) for capture in running.captures.values()
-        ]
-        for stopper in stoppers:
-            stopper.start()
-        for stopper in stoppers:
-            stopper.join()
-        self._frames.close()
 
     def _stop_inference(self, inference: InferenceThread) -> None:
         if not inference.stop(1.0):

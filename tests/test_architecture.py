@@ -36,7 +36,7 @@ LAYERS = [
     {"recognizer", "twin"},
     {"pipeline", "enroll", "assembly", "delivery", "selection", "roster", "remoting"},
     {"bulk"},
-    {"fleet", "following", "syncing", "inference", "replay", "evaluate", "vitals"},
+    {"cameras", "fleet", "following", "syncing", "inference", "replay", "evaluate", "vitals"},
     {"daemon", "demo"},
     {"bench"},
     {"cli"},
