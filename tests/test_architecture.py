@@ -136,7 +136,7 @@ def test_only_the_command_line_knows_the_daemon():
 def test_settings_stay_at_assembly_and_above():
     users = {part(path) for path, target in edges() if target in ("config", "settings", "settings_gallery")}
     below = {"assembly", "remoting", "delivery", "selection", "twin", "config", "settings_gallery"}
-    assert users <= below | {"daemon", "cli", "demo", "bench", "vitals", "__main__"}
+    assert users <= below | {"cameras", "daemon", "cli", "demo", "bench", "vitals", "__main__"}
 
 
 @pytest.mark.parametrize(("library", "owners"), LIBRARIES.items())
