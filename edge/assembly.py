@@ -72,7 +72,12 @@ def build_recognizer(
         ),
         embedder=Embedder(embedder, manifest),
         matcher=make_matcher(gallery),
-        admission=Admission(gallery, settings.access.groups, settings.access.time_zone),
+        admission=Admission(
+            gallery,
+            settings.access.groups,
+            settings.access.time_zone,
+            open_when_stale=settings.sync.stale == "open",
+        ),
         rule=decision_rule(settings, manifest),
         stamp=ModelStamp(manifest.name, manifest.sha256, gallery.version),
         liveness=build_liveness(settings),

@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -52,6 +53,7 @@ class _Running:
     courier: CourierThread
     inference: InferenceThread
     cameras: Cameras
+    revoked_applied_at: datetime | None = None
 
 
 class Daemon:
@@ -96,6 +98,7 @@ class Daemon:
                     "gallery_version": running.recognizer.stamp.gallery_version,
                 },
             )
+            self._tell_gallery({"status": "current"}, running)
             self._loop(running)
             sd_notify("STOPPING=1")
             self._tell_health(running)
@@ -149,7 +152,8 @@ class Daemon:
                     # Doors that all answer at once would drown a building system that has just started.
                     again_s = self._clock.monotonic() + random.uniform(0, BIRTH_JITTER_S)
             outcome = self._syncing.poll()
-            self._follow_gallery(running)
+            if self._follow_gallery(running) and outcome is None:
+                outcome = {"status": "updated"}
             if outcome is not None:
                 self._tell_gallery(outcome, running)
             now_s = self._clock.monotonic()
@@ -172,16 +176,21 @@ class Daemon:
     def _tell_gallery(self, outcome: dict[str, Any], running: _Running) -> None:
         gallery = running.recognizer.matcher.gallery
         running.courier.publish_gallery(
-            gallery_report(outcome, gallery.version, gallery.size, gallery.model_id, self._clock.now())
+            gallery_report(outcome, gallery, running.revoked_applied_at, self._clock.now())
         )
 
-    def _follow_gallery(self, running: _Running) -> None:
+    def _follow_gallery(self, running: _Running) -> bool:
         """Swap to the gallery's current version if it is another one; on failure keep the last good."""
         auto = self._settings.recognition.embedder == AUTO
         rebuild = partial(build_recognizer, self._settings) if auto else None
         recognizer = self._follower.follow(running.recognizer, rebuild)
-        if recognizer is not None:
-            self._swap(running, recognizer)
+        if recognizer is None:
+            return False
+        before = running.recognizer.matcher.gallery
+        self._swap(running, recognizer)
+        if before.active - recognizer.matcher.gallery.active:
+            running.revoked_applied_at = self._clock.now()
+        return True
 
     def _swap(self, running: _Running, recognizer: Recognizer) -> None:
         old, running.recognizer = running.recognizer, recognizer

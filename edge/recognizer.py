@@ -73,6 +73,8 @@ class Recognizer:
         """
         allowed = self.admission.allowed(at)
         match = self.matcher.match(probe, allowed)
+        if self.admission.stale(at):
+            return replace(match, stale=True)
         if allowed is None:
             return match
         everybody = self.matcher.match(probe)

@@ -91,6 +91,11 @@ class SyncSettings(Section):
         description="File with the key that opens this scope's galleries; a name without a directory is a "
         "credential of systemd.",
     )
+    stale: Literal["closed", "open"] = Field(
+        "closed",
+        description="Past the gallery's not_after (`edge fleet publish --valid-days`): reject everybody with "
+        "the reason gallery_stale, or go on.",
+    )
     timeout_s: float = Field(
         90.0, ge=1, le=110, description="Give up after this long; the next synchronisation tries again."
     )

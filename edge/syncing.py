@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from edge.clock import Clock
+from edge.gallery.gallery import Gallery
 from edge.metrics import Metrics
 from edge.mqtt.codec import to_millisecond
 from edge.mqtt.payloads_sync import GalleryReportedPayload
@@ -94,15 +95,17 @@ class SyncRunner:
 
 
 def gallery_report(
-    outcome: dict[str, Any], version: int, count: int, model_id: str, at: datetime
+    outcome: dict[str, Any], gallery: Gallery, revoked_applied_at: datetime | None, at: datetime
 ) -> GalleryReportedPayload:
     """Return what is published about a synchronisation, with the gallery that serves after it."""
     status = outcome.get("status")
     return GalleryReportedPayload(
         at=to_millisecond(at),
         status=status if status in ("updated", "current") else "refused",
-        version=version,
-        count=count,
-        model_id=model_id,
+        version=gallery.version,
+        count=gallery.size,
+        model_id=gallery.model_id,
+        not_after=None if gallery.not_after is None else to_millisecond(gallery.not_after),
+        revoked_applied_at=None if revoked_applied_at is None else to_millisecond(revoked_applied_at),
         error=str(outcome["error"])[:500] if outcome.get("error") else None,
     )

@@ -194,7 +194,7 @@ class Match:
     """The two best subjects for a probe (None where there are fewer) of those who may pass here now.
 
     `gallery_size` is their number, `comparisons` what they are worth as chances of a false match: one for a
-    subject enrolled from a single photo, more for one with more templates.
+    subject enrolled from a single photo, more for one with more templates. `stale`: nobody may pass by it.
     """
 
     best: Candidate | None
@@ -202,6 +202,7 @@ class Match:
     gallery_size: int
     comparisons: float
     barred: Barred | None = None
+    stale: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 import sys
 import time
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from edge.clock import SystemClock
 from edge.metrics import Metrics
 from edge.syncing import SyncRunner, gallery_report
 from tests.broker import wait_until
+from tests.gallery.samples import gallery_of
 
 AT = datetime(2026, 11, 24, 2, 0, tzinfo=UTC)
 
@@ -110,7 +112,9 @@ def test_a_stop_ends_the_child():
 
 
 def test_the_report_names_the_gallery_that_serves():
-    report = gallery_report({"status": "current", "version": 99}, 57, 812, "sface-int8@0123abcd", AT)
-    assert (report.status, report.version, report.count, report.error) == ("current", 57, 812, None)
-    failed = gallery_report({"status": "exploded", "error": "x" * 900}, 57, 812, "m", AT)
+    gallery = replace(gallery_of([1, 1]), version=57, not_after=AT + timedelta(days=30))
+    report = gallery_report({"status": "current", "version": 99}, gallery, AT, AT)
+    assert (report.status, report.version, report.count, report.error) == ("current", 57, 2, None)
+    assert (report.not_after, report.revoked_applied_at) == (gallery.not_after, AT)
+    failed = gallery_report({"status": "exploded", "error": "x" * 900}, gallery, None, AT)
     assert (failed.status, len(failed.error or "")) == ("refused", 500)

@@ -3,7 +3,8 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -96,6 +97,9 @@ def publish(
         list[str] | None, typer.Option(help="Only subjects of this group; several times.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="Publish this installed model as well.")] = None,
+    valid_days: Annotated[
+        float | None, typer.Option(min=0, help="Days after which doors trust it no more; forever when unset.")
+    ] = None,
     allow_empty: Annotated[bool, typer.Option(help="Lock everybody out.")] = False,
     fleet: FleetOption = HERE,
     keys: KeysOption = None,
@@ -122,6 +126,8 @@ def publish(
                 gallery = gallery.without_subjects(
                     {each.subject_id for each in gallery.subjects if wanted.isdisjoint(each.groups)}
                 )
+            if valid_days is not None:
+                gallery = replace(gallery, not_after=SystemClock().now() + timedelta(days=valid_days))
             _tell(opened.publish_gallery(scope, gallery, allow_empty=allow_empty))
 
 

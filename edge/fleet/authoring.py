@@ -11,7 +11,7 @@ signatures are made is `repository`'s business; photos and embedders are not kno
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -163,6 +163,7 @@ class Fleet:
     def publish_gallery(self, scope: str, gallery: Gallery, *, allow_empty: bool = False) -> Published:
         """Publish a gallery for a scope, without those who were revoked, as the next version.
 
+        Past the gallery's `not_after` its doors follow their `sync.stale`.
         Beside it goes the difference to the version before, where there is one and it is worth it.
 
         Raises:
@@ -175,9 +176,7 @@ class Fleet:
             raise FleetError(
                 f"scope {scope!r}: the gallery is empty and would lock everybody out; say so if it is meant"
             )
-        new = Gallery(
-            version, allowed.model_id, allowed.subjects, allowed.counts, allowed.provenance, allowed.matrix
-        )
+        new = replace(allowed, version=version)
         full = self._sealed(scope, new, encode(new))
         custom = {"scope": scope, "version": version, "model_id": new.model_id, "count": new.size}
         targets: dict[str, tuple[bytes, dict[str, Any]]] = {

@@ -18,10 +18,20 @@ from edge.types import Reason, Subject
 class Admission:
     """Who may pass a door that serves `groups` (none: everybody in the gallery), by its `time_zone`.
 
-    A subject may pass where it shares a group with the door.
+    A subject may pass where it shares a group with the door. `open_when_stale`: also by a gallery that
+    is past its `not_after`.
     """
 
-    def __init__(self, gallery: Gallery, groups: Iterable[str] = (), time_zone: str = "UTC") -> None:
+    def __init__(
+        self,
+        gallery: Gallery,
+        groups: Iterable[str] = (),
+        time_zone: str = "UTC",
+        *,
+        open_when_stale: bool = False,
+    ) -> None:
+        self._open_when_stale = open_when_stale
+        self._not_after = gallery.not_after
         self._groups = frozenset(groups)
         self._time_zone = time_zone
         subjects = gallery.subjects
@@ -41,7 +51,11 @@ class Admission:
 
     def of(self, gallery: Gallery) -> "Admission":
         """Return who may pass the same door with another gallery."""
-        return Admission(gallery, self._groups, self._time_zone)
+        return Admission(gallery, self._groups, self._time_zone, open_when_stale=self._open_when_stale)
+
+    def stale(self, at: datetime) -> bool:
+        """Return whether nobody may pass at a moment (aware), because the gallery is too old."""
+        return self._not_after is not None and at >= self._not_after and not self._open_when_stale
 
     def allowed(self, at: datetime) -> Mask | None:
         """Return who may pass at a moment (aware), bool (size,); None: everybody."""

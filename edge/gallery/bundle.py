@@ -74,6 +74,7 @@ class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     model_id: str
+    not_after: AwareDatetime | None = None
     subjects: tuple[_Subject, ...]
 
 
@@ -115,6 +116,7 @@ def decode(data: bytes) -> Gallery:
             tuple(len(entry.templates) for entry in table.subjects),
             provenance,
             matrix.astype(np.float32, copy=False),
+            table.not_after,
         )
     except GalleryError as error:
         raise GalleryIntegrityError(f"gallery: {error}") from None
@@ -165,7 +167,10 @@ def _write_table(gallery: Gallery) -> bytes:
         }
         for subject, count in zip(gallery.subjects, gallery.counts, strict=True)
     ]
-    table = {"model_id": gallery.model_id, "subjects": subjects}
+    table: dict[str, object] = {"model_id": gallery.model_id}
+    if gallery.not_after is not None:
+        table["not_after"] = gallery.not_after.isoformat()
+    table["subjects"] = subjects
     return json.dumps(table, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 

@@ -128,8 +128,11 @@ class DecisionRule:
 
         Nobody passes as the second most alike: a subject that may not pass here now stands against the best
         of those who may, as every other subject does. Where it is recognised itself, by the threshold for
-        everybody enrolled, it is rejected with its own reason.
+        everybody enrolled, it is rejected with its own reason. By a stale gallery nobody is recognised.
         """
+        if match.stale:
+            score = self._score(match.best, match.second, self.threshold_for(match.comparisons), match)
+            return Decision(EventType.REJECT, Reason.GALLERY_STALE, None, score)
         barred = match.barred
         if barred is not None and self._recognised(barred, match.best):
             threshold = self.threshold_for(barred.comparisons)

@@ -11,6 +11,7 @@ from math import isfinite
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.access import SubjectState
 from edge.errors import GalleryError, ModelMismatchError
 from edge.gallery.subjects import check_subject
 from edge.types import FloatArray, Quality, Subject, Template
@@ -55,7 +56,8 @@ class Gallery:
 
     `matrix` is float32 (rows, D), contiguous, unit rows; the first `counts[0]` rows belong to `subjects[0]`,
     the next `counts[1]` to `subjects[1]` and so on; `provenance` has one entry per row. `version` is assigned
-    by the store; a changed gallery keeps the version it was made from until it is committed.
+    by the store; a changed gallery keeps the version it was made from until it is committed. After
+    `not_after` (aware; None: never) whoever published it wants it trusted no more.
 
     Raises:
         GalleryError: Not finite, not of unit norm, wrong shape, too large, a subject twice or badly named.
@@ -67,6 +69,7 @@ class Gallery:
     counts: tuple[int, ...]
     provenance: tuple[Provenance, ...]
     matrix: FloatArray
+    not_after: datetime | None = None
 
     def __post_init__(self) -> None:
         _check_frame(self)
@@ -77,6 +80,8 @@ class Gallery:
             raise GalleryError("a subject's id is there twice; ids are unique")
         for row in self.provenance:
             _check_provenance(row)
+        if self.not_after is not None and self.not_after.tzinfo is None:
+            raise GalleryError("the gallery's not_after has no time zone")
         self.matrix.setflags(write=False)
 
     @classmethod
@@ -109,6 +114,13 @@ class Gallery:
         """What each subject counts as chances of a false match, float32 (size,); see `SEVERAL_PHOTOS`."""
         each = np.array([worth(row.photos) for row in self.provenance], np.float32)
         return np.add.reduceat(each, self.starts) if self.size else each
+
+    @property
+    def active(self) -> frozenset[str]:
+        """The ids of the subjects that are neither suspended nor revoked."""
+        return frozenset(
+            subject.subject_id for subject in self.subjects if subject.access.state == SubjectState.ACTIVE
+        )
 
     def subject(self, subject_id: str) -> Subject | None:
         """Return the subject with this id, None if it is not enrolled."""

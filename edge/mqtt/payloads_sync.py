@@ -20,9 +20,15 @@ class GalleryReportedPayload(Payload):
     schema_: Literal["edge.gallery-reported/1"] = Field("edge.gallery-reported/1", alias="schema")
     at: Timestamp
     status: Literal["updated", "current", "refused"] = Field(
-        description="updated: a new version was installed; current: there was none; refused: see error."
+        description="updated: a new version serves; current: there was none; refused: see error."
     )
     version: Count = Field(description="Version of the gallery in force.")
     count: Count = Field(description="Subjects in it.")
     model_id: str | None
+    not_after: Timestamp | None = Field(
+        None, description="When this gallery is trusted no more, see sync.stale; null: never."
+    )
+    revoked_applied_at: Timestamp | None = Field(
+        None, description="When the last subject left the gallery in force; null: none since the start."
+    )
     error: str | None

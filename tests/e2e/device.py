@@ -42,6 +42,7 @@ class Device:
     settings: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
     process: "subprocess.Popen[bytes] | None" = None
+    name: str = "door"
 
     @property
     def config(self) -> Path:
@@ -54,7 +55,7 @@ class Device:
     def write(self) -> Path:
         lines = [
             'site = "test"',
-            'device = "door"',
+            f'device = "{self.name}"',
             f'state_dir = "{self.state}"',
             f'models_dir = "{self.models_dir}"',
             'log.format = "json"',

@@ -110,3 +110,14 @@ def test_another_gallery_at_the_same_door_keeps_its_groups():
     allowed = admission.allowed(TUESDAY_NOON)
     assert allowed is not None
     np.testing.assert_array_equal(allowed, [True, False])
+
+
+def test_a_gallery_is_stale_from_its_end_on_and_only_where_that_closes_the_door():
+    gallery = replace(gallery_of([1]), not_after=TUESDAY_NOON)
+    closing, going_on = Admission(gallery), Admission(gallery, open_when_stale=True)
+    assert not closing.stale(TUESDAY_NOON - timedelta(microseconds=1))
+    assert closing.stale(TUESDAY_NOON)
+    assert not going_on.stale(TUESDAY_NOON + DAY)
+    assert closing.of(gallery).stale(TUESDAY_NOON)
+    assert not closing.of(gallery_of([1])).stale(TUESDAY_NOON), "renewed"
+    assert not going_on.of(gallery).stale(TUESDAY_NOON), "another gallery does not change the policy"

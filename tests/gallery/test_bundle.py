@@ -82,6 +82,15 @@ def test_what_is_known_of_a_subject_beyond_its_name_comes_back():
     assert decode(encode(replace(gallery, subjects=(known, second)))).subjects == (known, second)
 
 
+def test_the_end_of_a_gallerys_trust_comes_back():
+    at = datetime(2026, 12, 24, 12, tzinfo=UTC)
+    gallery = replace(gallery_of([1]), not_after=at)
+    assert decode(encode(gallery)).not_after == at
+    assert decode(encode(gallery.without_subject("p-0"))).not_after == at, "a change does not renew it"
+    with pytest.raises(GalleryError, match="no time zone"):
+        replace(gallery, not_after=at.replace(tzinfo=None))
+
+
 def test_a_bundle_of_the_format_before_is_still_read():
     assert_equal(decode(forge(format=2)), decode(HONEST))
 
@@ -153,6 +162,8 @@ def test_the_largest_honest_subject_fits_its_table():
         pytest.param(forge(TABLE | {"more": 1}), "more", id="unknown key"),
         pytest.param(forge(TABLE | {"a\nb": 1}), "subject table", id="unknown key with a newline"),
         pytest.param(forge(TABLE | {"model_id": ""}), "model id", id="no model id"),
+        pytest.param(forge(TABLE | {"not_after": "2026-08-01T07:31:22"}), "timezone", id="end without zone"),
+        pytest.param(forge(TABLE | {"not_after": 7}), "not_after", id="end that is a number"),
         pytest.param(forge(TABLE | {"model_id": "a\nb"}), "model id", id="model id with a newline"),
         pytest.param(
             forge(TABLE | {"subjects": TABLE["subjects"][:1]}), "do not agree", id="subject cut out"

@@ -45,6 +45,16 @@ def test_a_decision_follows_from_its_scores(best, second, event_type, reason):
     assert decision.subject == (ALICE if event_type == EventType.MATCH else None)
 
 
+@pytest.mark.parametrize("other", [None, 0.99])
+def test_by_a_stale_gallery_nobody_is_recognised(other: float | None):
+    match = replace(match_of(0.99, 0.1), stale=True, barred=None if other is None else barred(other))
+    decision = DecisionRule(None, 0.5, 0.125, None).decide(match)
+    assert (decision.event_type, decision.reason) == (EventType.REJECT, Reason.GALLERY_STALE)
+    assert decision.subject is None
+    assert decision.score is not None
+    assert decision.score.best == 0.99
+
+
 def barred(score: float, reason: Reason = Reason.EXPIRED, comparisons: float = 2) -> Barred:
     return Barred(Candidate(BOB, score), reason, comparisons)
 
