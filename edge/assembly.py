@@ -86,6 +86,36 @@ def build_recognizer(
     )
 
 
+def build_beside(settings: Settings, recognizer: Recognizer) -> Recognizer | None:
+    """Return the recognizer of what this device may be switched to; None: nothing is tried.
+
+    It shares the detector with `recognizer` and decides nothing.
+
+    Raises:
+        ModelError, GalleryError, ConfigError: What lies there cannot be used.
+    """
+    if settings.recognition.embedder != AUTO or not settings.gallery.shadow_share:
+        return None
+    store = beside_store(settings)
+    model_id = store.enrolled_with()
+    if model_id in (None, recognizer.embedder.model_id):
+        return None
+    name = choose(AUTO, model_id, settings.models_path, threads=settings.recognition.threads).name
+    manifest, session = load_session(name, "embedder", settings)
+    gallery = store.load(manifest.model_id, embedding_dim(manifest))
+    return replace(
+        recognizer,
+        embedder=Embedder(session, manifest),
+        matcher=make_matcher(gallery),
+        admission=recognizer.admission.of(gallery),
+        rule=decision_rule(settings, manifest),
+        stamp=ModelStamp(manifest.name, manifest.sha256, gallery.version),
+        elsewhere=None,
+        beside=None,
+        embedder_choice="beside the one in force",
+    )
+
+
 def choose_embedder(settings: Settings, gallery: Gallery | None = None) -> Choice:
     """Return the embedder that the settings mean; `gallery` instead of the state directory's, unless empty.
 
@@ -147,9 +177,18 @@ def decision_rule(settings: Settings, manifest: Manifest) -> DecisionRule:
 
 def gallery_store(settings: Settings) -> GalleryStore:
     """Return the store of this device's gallery."""
+    return _store(settings, settings.gallery_path)
+
+
+def beside_store(settings: Settings) -> GalleryStore:
+    """Return the store of the gallery that this device may be switched to, of another embedder."""
+    return _store(settings, settings.state_dir / "gallery-next")
+
+
+def _store(settings: Settings, directory: Path) -> GalleryStore:
     values = settings.gallery
     return GalleryStore(
-        settings.gallery_path,
+        directory,
         keep_versions=values.keep_versions,
         key=settings.device_key_path,
         make_key=values.device_key is None,

@@ -61,7 +61,7 @@ def enroll_all(
         for number, entry in enumerate(batch, start):
             told("photos", number, len(entries))
             if replace or current.subject(entry.subject.subject_id) is None:
-                probes[entry.subject.subject_id], refused = _encode(entry, recognizer)
+                probes[entry.subject.subject_id], refused = encode_entry(entry, recognizer)
                 outcomes += refused
         with store.edit(recognizer.embedder.model_id, recognizer.embedder.dim) as edit:
             gallery = edit.gallery
@@ -97,7 +97,7 @@ def write_outcomes(outcomes: Iterable[Outcome], path: Path) -> None:
         raise MediaError(f"{path}: cannot be written: {error.strerror}") from None
 
 
-def _encode(entry: Entry, recognizer: Recognizer) -> tuple[list[Probe], list[Outcome]]:
+def encode_entry(entry: Entry, recognizer: Recognizer) -> tuple[list[Probe], list[Outcome]]:
     """Return the probes of the photos that can be used, and why the others cannot."""
     probes, refused = [], []
     for photo in entry.photos:

@@ -9,19 +9,19 @@ import queue
 import random
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Any
 
-from edge.assembly import build_recognizer, gallery_store
+from edge.assembly import beside_store, build_beside, build_recognizer, gallery_store
 from edge.camera.latest import LatestFrames
 from edge.cameras import Cameras
 from edge.clock import Clock, SystemClock
 from edge.config import Settings
 from edge.delivery import build_courier, discovery_documents
 from edge.errors import EdgeError
-from edge.following import GalleryFollower
+from edge.following import BesideFollower, GalleryFollower
 from edge.health import Beats, feed_watchdog, sd_notify, watchdog_interval_s
 from edge.inference import InferenceThread
 from edge.instance import sole_daemon
@@ -31,7 +31,7 @@ from edge.mqtt.incoming import Request, SyncGallery, TellAgain
 from edge.recognizer import Recognizer
 from edge.selection import AUTO
 from edge.signals import signals_to
-from edge.syncing import SYNC_COMMAND, SyncRunner, gallery_report
+from edge.syncing import SYNC_COMMAND, SyncRunner, beside_report, gallery_report
 from edge.vitals import Vitals, info
 
 log = logging.getLogger(__name__)
@@ -54,6 +54,7 @@ class _Running:
     inference: InferenceThread
     cameras: Cameras
     revoked_applied_at: datetime | None = None
+    outcome: dict[str, Any] = field(default_factory=lambda: {"status": "current"})
 
 
 class Daemon:
@@ -77,6 +78,7 @@ class Daemon:
         self._syncing = SyncRunner(sync_command, metrics=self.metrics, clock=self._clock)
         self._frames = LatestFrames()
         self._follower = GalleryFollower(gallery_store(settings), self.metrics)
+        self._beside = _beside_follower(settings)
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT.
@@ -98,7 +100,7 @@ class Daemon:
                     "gallery_version": running.recognizer.stamp.gallery_version,
                 },
             )
-            self._tell_gallery({"status": "current"}, running)
+            self._tell_gallery(running.outcome, running)
             self._loop(running)
             sd_notify("STOPPING=1")
             self._tell_health(running)
@@ -166,6 +168,8 @@ class Daemon:
             if now_s - published_s >= HEALTH_S:
                 published_s = now_s
                 self._tell_health(running)
+                if running.recognizer.beside is not None:
+                    self._tell_gallery(running.outcome, running)
 
     def _next_command(self) -> str | Request | None:
         try:
@@ -174,19 +178,27 @@ class Daemon:
             return None
 
     def _tell_gallery(self, outcome: dict[str, Any], running: _Running) -> None:
-        gallery = running.recognizer.matcher.gallery
-        running.courier.publish_gallery(
-            gallery_report(outcome, gallery, running.revoked_applied_at, self._clock.now())
+        running.outcome = outcome
+        beside = running.recognizer.beside
+        report = gallery_report(
+            outcome,
+            running.recognizer.matcher.gallery,
+            self._clock.now(),
+            revoked_applied_at=running.revoked_applied_at,
+            beside=None if beside is None else beside_report(beside, self.metrics.counts()),
         )
+        running.courier.publish_gallery(report)
 
     def _follow_gallery(self, running: _Running) -> bool:
         """Swap to the gallery's current version if it is another one; on failure keep the last good."""
         auto = self._settings.recognition.embedder == AUTO
         rebuild = partial(build_recognizer, self._settings) if auto else None
         recognizer = self._follower.follow(running.recognizer, rebuild)
-        if recognizer is None:
+        tried = self._beside.follow(recognizer or running.recognizer)
+        if recognizer is None and tried is None:
             return False
         before = running.recognizer.matcher.gallery
+        recognizer = tried or recognizer or running.recognizer
         self._swap(running, recognizer)
         if before.active - recognizer.matcher.gallery.active:
             running.revoked_applied_at = self._clock.now()
@@ -215,6 +227,7 @@ class Daemon:
                 log.warning("these settings take effect only after a restart", extra={"settings": changed})
                 settings = settings.model_copy(update={key: getattr(self._settings, key) for key in kept})
             old, self._settings = self._settings, settings
+            self._beside = _beside_follower(settings)
             running.cameras.replace(settings, partial(running.inference.swap, recognizer))
             self._swap(running, recognizer)
             gone = discovery_documents(old).keys() - discovery_documents(settings).keys()
@@ -240,3 +253,8 @@ class Daemon:
     def _stop_inference(self, inference: InferenceThread) -> None:
         if not inference.stop(1.0):
             log.error("the inference thread did not stop in time")
+
+
+def _beside_follower(settings: Settings) -> BesideFollower:
+    share = settings.gallery.shadow_share
+    return BesideFollower(beside_store(settings), partial(build_beside, settings), share)

@@ -1,10 +1,11 @@
-"""Follow the gallery on disk: say when another version is current, and hand out a recognizer that serves it.
+"""Follow the galleries on disk: say when another version is current, and hand out a recognizer with it.
 
 On failure the last good gallery stays and the reason is told once. Swaps nothing itself.
 """
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 from edge.errors import EdgeError
 from edge.gallery.store import GalleryStore
@@ -49,3 +50,36 @@ class GalleryFollower:
         self._refused = None if gallery.version == version else version
         log.info("gallery swapped", extra={"gallery_version": gallery.version, "subjects": gallery.size})
         return found
+
+
+class BesideFollower:
+    """Watches the gallery that the door may be switched to. `build` makes its recognizer; None: not tried."""
+
+    def __init__(
+        self, store: GalleryStore, build: Callable[[Recognizer], Recognizer | None], share: float
+    ) -> None:
+        self._store = store
+        self._build = build
+        self._share = share
+        self._seen: tuple[int, str] | None = None
+
+    def follow(self, recognizer: Recognizer) -> Recognizer | None:
+        """Return `recognizer` with what lies beside it now, None where that has not changed.
+
+        What cannot be used is told once and not tried: it would decide nothing anyway.
+        """
+        beside = None
+        try:
+            seen = (self._store.current_version(), recognizer.embedder.model_id)
+            if seen == self._seen:
+                return None
+            self._seen = seen
+            if seen[0]:
+                beside = self._build(recognizer)
+        except EdgeError as error:
+            log.warning("the gallery to switch to is not tried: %s", error)
+        if beside is None and recognizer.beside is None:
+            return None
+        if beside is not None:
+            log.info("a gallery to switch to is tried", extra={"embedder": beside.stamp.embedder})
+        return replace(recognizer, beside=beside, shadow_share=self._share if beside else 0.0)

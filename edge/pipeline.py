@@ -16,6 +16,7 @@ from edge.gallery.elsewhere import Elsewhere, Opinion, Question
 from edge.metrics import Metrics
 from edge.presence import Presence
 from edge.recognizer import Recognizer
+from edge.shadow import Shadow
 from edge.tracker import Tracker
 from edge.types import (
     Decision,
@@ -67,6 +68,7 @@ class Pipeline:
         self._detect_ms = self._embed_ms = self._match_ms = 0.0
         self._tracks: list[Track] = []
         self._unable: str | None = None  # the liveness model whose failure was told
+        self._shadow = Shadow(metrics)
         self._questions: dict[str, Question] = {}  # about visits that are to be rejected
 
     def process(self, frame: Frame, recognizer: Recognizer) -> list[FaceEvent]:
@@ -141,6 +143,7 @@ class Pipeline:
         with self._metrics.timed("embed") as watch:
             probe = recognizer.embed(face, liveness)
         self._embed_ms += watch.spent_ms
+        self._shadow.look(frame, visit, track.detection, recognizer)
         visit = self._presence.add(visit, probe, frame.monotonic_s)
         self._identify(visit, frame, recognizer)
 
@@ -196,6 +199,7 @@ class Pipeline:
                 latency = self._latency(captured_s)
             event = replace(self._event(frame, visit, decision, recognizer, latency), remote=remote)
             if decision is not None:
+                self._shadow.compare(visit, decision, frame.captured_at, recognizer)
                 visit.publish(decision, event)
             self._metrics.count(f"events.{event.event_type}")
             events.append(event)

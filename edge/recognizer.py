@@ -25,6 +25,8 @@ class Recognizer:
     """Models, gallery and rule that belong together. Used by one thread at a time (the sessions' buffers).
 
     `embedder_choice` says why it is this embedder. `elsewhere` is asked about whom nobody here knows.
+    `beside` is what this device may be switched to: it is tried on `shadow_share` of the visits, in [0, 1],
+    and decides none.
     """
 
     detector: Detector
@@ -37,6 +39,8 @@ class Recognizer:
     liveness: Liveness | None = None
     embedder_choice: str = "configured"
     elsewhere: Elsewhere | None = None
+    beside: "Recognizer | None" = None
+    shadow_share: float = 0.0
 
     def detect(self, image: Image) -> list[Detection]:
         """Find the faces in a BGR image, best first."""

@@ -43,7 +43,7 @@ def load_session(name: str, kind: str, settings: Settings) -> tuple[Manifest, Se
         ConfigError: The model is of another kind.
         ModelError: It is unknown, absent, damaged or computes something else than it should.
     """
-    manifest = manifests.load(name)
+    manifest = manifests.load(name, settings.models_path)
     if manifest.kind != kind:
         raise ConfigError(f"recognition.{kind}: {name!r} is a {manifest.kind}; see `edge models list`")
     session = Session.of(
@@ -72,7 +72,7 @@ def choose(name: str, enrolled_with: str | None, models_dir: Path, *, threads: i
     if name != AUTO:
         return Choice(name, "configured")
     if enrolled_with is not None:
-        return Choice(_of_gallery(enrolled_with), "auto: the gallery was enrolled with it")
+        return Choice(_of_gallery(enrolled_with, models_dir), "auto: the gallery was enrolled with it")
     return fastest(accurate_enough(), models_dir, threads=threads)
 
 
@@ -136,8 +136,8 @@ def times_ms(runs: Mapping[str, Callable[[], object]], clock: Callable[[], float
     return {name: median(durations[1:]) for name, durations in taken.items()}
 
 
-def _of_gallery(model_id: str) -> str:
-    known = [manifests.load(name) for name in manifests.names()]
+def _of_gallery(model_id: str, models_dir: Path) -> str:
+    known = [manifests.load(name, models_dir) for name in manifests.names(models_dir)]
     for manifest in known:
         if manifest.kind == "embedder" and manifest.model_id == model_id:
             return manifest.name

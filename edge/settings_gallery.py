@@ -36,6 +36,13 @@ class GallerySettings(Section):
         5, ge=2, le=100, description="Versions kept on disk, the current one included."
     )
     prototypes: int = Field(3, ge=1, le=5, description="Templates kept per subject.")
+    shadow_share: float = Field(
+        0.25,
+        ge=0,
+        le=1,
+        description="Share of visits that a gallery to switch to is tried on (`edge fleet publish --beside`, "
+        "embedder auto).",
+    )
     device_key: Path | None = Field(
         None,
         description="File with the key that this device's templates are encrypted under; a name without a "

@@ -8,7 +8,7 @@ import json
 import logging
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -16,7 +16,9 @@ from edge.clock import Clock
 from edge.gallery.gallery import Gallery
 from edge.metrics import Metrics
 from edge.mqtt.codec import to_millisecond
-from edge.mqtt.payloads_sync import GalleryReportedPayload
+from edge.mqtt.payloads_sync import BesidePayload, GalleryReportedPayload
+from edge.recognizer import Recognizer
+from edge.shadow import AGREED, DIFFERED
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +97,12 @@ class SyncRunner:
 
 
 def gallery_report(
-    outcome: dict[str, Any], gallery: Gallery, revoked_applied_at: datetime | None, at: datetime
+    outcome: dict[str, Any],
+    gallery: Gallery,
+    at: datetime,
+    *,
+    revoked_applied_at: datetime | None = None,
+    beside: BesidePayload | None = None,
 ) -> GalleryReportedPayload:
     """Return what is published about a synchronisation, with the gallery that serves after it."""
     status = outcome.get("status")
@@ -107,5 +114,17 @@ def gallery_report(
         model_id=gallery.model_id,
         not_after=None if gallery.not_after is None else to_millisecond(gallery.not_after),
         revoked_applied_at=None if revoked_applied_at is None else to_millisecond(revoked_applied_at),
+        beside=beside,
         error=str(outcome["error"])[:500] if outcome.get("error") else None,
+    )
+
+
+def beside_report(beside: Recognizer, counters: Mapping[str, int]) -> BesidePayload:
+    """Return what is published about the recognizer that is tried beside the one in force."""
+    return BesidePayload(
+        version=beside.matcher.gallery.version,
+        count=beside.matcher.gallery.size,
+        model_id=beside.embedder.model_id,
+        agreed=counters.get(AGREED, 0),
+        differed=counters.get(DIFFERED, 0),
     )

@@ -4,6 +4,7 @@ Embeds nothing, compares with no gallery: the pipeline brings probes and decisio
 seconds of the frames.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -32,6 +33,12 @@ CLOSER = 1.15
 
 OTHER_FACE = 0.20
 """Cosine to the visit's mean below which a shot shows somebody else; two in a row split the visit."""
+
+
+def fused(shots: Sequence[Probe]) -> FloatArray:
+    """Return the quality-weighted mean of the embeddings of one or more shots, float32 (D,), unit norm."""
+    total = sum(shot.quality.weight * shot.embedding for shot in shots)
+    return np.asarray(total / np.linalg.norm(total), np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +149,7 @@ class Visit:
     @property
     def mean(self) -> FloatArray:
         """The quality-weighted mean of the best shots, float32 (D,), unit norm."""
-        total = sum(shot.quality.weight * shot.embedding for shot in self.shots)
-        return np.asarray(total / np.linalg.norm(total), np.float32)
+        return fused(self.shots)
 
     @property
     def evidence(self) -> Probe | None:

@@ -34,8 +34,9 @@ LAYERS = [
     },
     {"config", "face", "gallery", "camera", "mqtt", "tracker", "presence", "visit", "annotate"},
     {"recognizer", "twin"},
+    {"shadow"},
     {"pipeline", "enroll", "assembly", "delivery", "selection", "roster", "remoting"},
-    {"bulk"},
+    {"bulk", "reembed"},
     {"cameras", "fleet", "following", "syncing", "inference", "replay", "evaluate", "vitals"},
     {"daemon", "demo"},
     {"bench"},
@@ -52,6 +53,7 @@ SIBLINGS = {
     ("presence", "visit"),
     ("photo", "errors"),
     ("evaluate", "replay"),
+    ("reembed", "bulk"),
 }
 
 FORBIDDEN = [
@@ -136,7 +138,7 @@ def test_only_the_command_line_knows_the_daemon():
 def test_settings_stay_at_assembly_and_above():
     users = {part(path) for path, target in edges() if target in ("config", "settings", "settings_gallery")}
     below = {"assembly", "remoting", "delivery", "selection", "twin", "config", "settings_gallery"}
-    assert users <= below | {"cameras", "daemon", "cli", "demo", "bench", "vitals", "__main__"}
+    assert users <= below | {"cameras", "reembed", "daemon", "cli", "demo", "bench", "vitals", "__main__"}
 
 
 @pytest.mark.parametrize(("library", "owners"), LIBRARIES.items())

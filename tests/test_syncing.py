@@ -113,8 +113,8 @@ def test_a_stop_ends_the_child():
 
 def test_the_report_names_the_gallery_that_serves():
     gallery = replace(gallery_of([1, 1]), version=57, not_after=AT + timedelta(days=30))
-    report = gallery_report({"status": "current", "version": 99}, gallery, AT, AT)
+    report = gallery_report({"status": "current", "version": 99}, gallery, AT, revoked_applied_at=AT)
     assert (report.status, report.version, report.count, report.error) == ("current", 57, 2, None)
     assert (report.not_after, report.revoked_applied_at) == (gallery.not_after, AT)
-    failed = gallery_report({"status": "exploded", "error": "x" * 900}, gallery, None, AT)
+    failed = gallery_report({"status": "exploded", "error": "x" * 900}, gallery, AT)
     assert (failed.status, len(failed.error or "")) == ("refused", 500)

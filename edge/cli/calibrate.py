@@ -12,6 +12,7 @@ from rich.table import Table
 
 from edge.assembly import choose_embedder, decision_rule, embedding_dim, gallery_store
 from edge.cli.embedding import embed_all
+from edge.cli.migrate import switch_gallery
 from edge.cli.operate import ConfigOption, load_settings
 from edge.cli.progress import progress
 from edge.cli.reports import JsonFileOption, PlotsOption, write_report
@@ -72,10 +73,19 @@ def calibrate(
 def upload(config_file: ConfigOption = None) -> None:
     """Make the configured Qdrant collection hold exactly this gallery, rotated by the site's secret."""
     settings = load_settings(config_file)
-    manifest = manifests.load(choose_embedder(settings).name)
+    manifest = manifests.load(choose_embedder(settings).name, settings.models_path)
     found = gallery_store(settings).load(manifest.model_id, embedding_dim(manifest))
     upload_gallery(settings, found)
     typer.echo(f"{settings.remote.collection}: {found.size} subject(s), {len(found.matrix)} template(s)")
+
+
+@gallery.command("switch")
+def switch(config_file: ConfigOption = None) -> None:
+    """Exchange this device's gallery and the one beside it: the next switch is the way back.
+
+    A running daemon follows at once, with model, gallery and threshold together; it needs embedder = "auto".
+    """
+    typer.echo(switch_gallery(load_settings(config_file)))
 
 
 @gallery.command()

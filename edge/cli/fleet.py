@@ -1,6 +1,7 @@
 """Commands of whoever runs a fleet of doors: init, scope, publish, revoke, renew, rotate-key, status."""
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -13,15 +14,16 @@ from rich.console import Console
 from rich.table import Table
 
 from edge import safefile
-from edge.assembly import choose_embedder, embedding_dim, gallery_store
+from edge.cli.migrate import beside_gallery, gallery_in_force, reembed_gallery
 from edge.cli.operate import ConfigOption, load_settings
 from edge.clock import SystemClock
 from edge.errors import ConfigError
 from edge.face import manifest as manifests
 from edge.face.weights import load_verified
-from edge.fleet.authoring import Fleet, Published, init_fleet, open_fleet
+from edge.fleet.authoring import Fleet, init_fleet, open_fleet
 from edge.fleet.config import PLANS
 from edge.fleet.keyring import KeyRing
+from edge.fleet.reports import Published
 from edge.fleet.repository import RolePlan
 
 app = typer.Typer(
@@ -100,6 +102,9 @@ def publish(
     valid_days: Annotated[
         float | None, typer.Option(min=0, help="Days after which doors trust it no more; forever when unset.")
     ] = None,
+    beside: Annotated[
+        bool, typer.Option(help="Publish what `edge fleet reembed` made, to be tried and switched to.")
+    ] = False,
     allow_empty: Annotated[bool, typer.Option(help="Lock everybody out.")] = False,
     fleet: FleetOption = HERE,
     keys: KeysOption = None,
@@ -112,15 +117,14 @@ def publish(
     settings = load_settings(config_file)
     with _opened(fleet, keys, passphrase_file) as opened:
         if model is not None:
-            manifest = manifests.load(model)
+            manifest = manifests.load(model, settings.models_path)
             files = {path.name: path.read_bytes() for path in manifest.directory.iterdir() if path.is_file()}
             opened.publish_model(
                 model, {**files, manifest.file: load_verified(manifest, settings.models_path)}
             )
             typer.echo(f"model {model}: published with {len(files)} file(s) and its weights")
         if scope is not None:
-            manifest = manifests.load(choose_embedder(settings).name)
-            gallery = gallery_store(settings).load(manifest.model_id, embedding_dim(manifest))
+            gallery, manifest = beside_gallery(settings) if beside else gallery_in_force(settings)
             if group:
                 wanted = set(group)
                 gallery = gallery.without_subjects(
@@ -128,7 +132,46 @@ def publish(
                 )
             if valid_days is not None:
                 gallery = replace(gallery, not_after=SystemClock().now() + timedelta(days=valid_days))
-            _tell(opened.publish_gallery(scope, gallery, allow_empty=allow_empty))
+            _tell(
+                opened.publish_gallery(
+                    scope, gallery, model=manifest.name, beside=beside, allow_empty=allow_empty
+                )
+            )
+
+
+@app.command()
+def switch(
+    scope: Annotated[str, typer.Argument(help="Scope whose gallery and the one beside it change places.")],
+    drop: Annotated[
+        bool, typer.Option(help="Instead, withdraw the one beside: there is no way back then.")
+    ] = False,
+    fleet: FleetOption = HERE,
+    keys: KeysOption = None,
+    passphrase_file: PassphraseOption = None,
+) -> None:
+    """Move the doors of a scope to the gallery beside theirs, model and threshold with it; again: back."""
+    with _opened(fleet, keys, passphrase_file) as opened:
+        if drop:
+            opened.drop_beside(scope)
+            typer.echo(f"scope {scope}: nothing lies beside its gallery any more")
+            return
+        _tell(opened.switch(scope))
+
+
+@app.command()
+def reembed(
+    photos: Annotated[Path, typer.Option(help="Each subject a photo, or a folder of them, of its id.")],
+    model: Annotated[str, typer.Option(help="The embedder to move to; see `edge models list`.")],
+    processes: Annotated[int, typer.Option(min=1, help="Processes that embed.")] = os.cpu_count() or 1,
+    report: Annotated[Path | None, typer.Option(help="Write what became of each to this CSV file.")] = None,
+    config_file: ConfigOption = None,
+) -> None:
+    """Embed everybody who is enrolled here anew, beside the gallery in force, which stays as it is.
+
+    Run it again to go on where it stopped. Exits 1 if somebody could not be embedded: find better photos and
+    run it again, or enrol these by hand after the switch.
+    """
+    raise typer.Exit(reembed_gallery(load_settings(config_file), photos, model, processes, report))
 
 
 @app.command()

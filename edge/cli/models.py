@@ -44,8 +44,8 @@ def list_models(config_file: ConfigOption = None) -> None:
     """List the known models and whether they are installed."""
     settings = load_settings(config_file)
     table = Table("name", "kind", "MB", "licence", "installed", "description")
-    for name in manifests.names():
-        manifest = manifests.load(name)
+    for name in manifests.names(settings.models_path):
+        manifest = manifests.load(name, settings.models_path)
         installed = "yes" if installed_path(manifest, settings.models_path).is_file() else "no"
         in_use = name in (settings.recognition.detector, settings.recognition.embedder)
         size = f"{manifest.bytes / 1e6:.1f}"
@@ -60,8 +60,8 @@ def verify(names: NamesArgument = None, config_file: ConfigOption = None) -> Non
     """Check the hash of every model and that it computes what it should (golden vector)."""
     settings = load_settings(config_file)
     failures = []
-    for name in names or manifests.names():
-        manifest = manifests.load(name)
+    for name in names or manifests.names(settings.models_path):
+        manifest = manifests.load(name, settings.models_path)
         try:
             model = load_verified(manifest, settings.models_path)
             session = Session.of(manifest, model, threads=settings.recognition.threads)

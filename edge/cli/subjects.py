@@ -99,7 +99,7 @@ def change(
     """Change what is known of a subject, not its face; a running daemon follows at once."""
     settings = load_settings(config_file)
     said = details(label, group, valid_from, valid_until, window, time_zone, consent, notes, state)
-    manifest = manifests.load(choose_embedder(settings).name)
+    manifest = manifests.load(choose_embedder(settings).name, settings.models_path)
     with gallery_store(settings).edit(manifest.model_id, embedding_dim(manifest)) as edit:
         known = edit.gallery.subject(subject)
         if known is None:
@@ -113,7 +113,7 @@ def change(
 def remove(subject: SubjectArgument, config_file: ConfigOption = None) -> None:
     """Remove one subject; a running daemon follows at once."""
     settings = load_settings(config_file)
-    manifest = manifests.load(choose_embedder(settings).name)
+    manifest = manifests.load(choose_embedder(settings).name, settings.models_path)
     with gallery_store(settings).edit(manifest.model_id, embedding_dim(manifest)) as edit:
         if edit.gallery.subject(subject) is None:
             raise EnrollmentError(f"no subject {subject!r} in the gallery; see `edge subjects list`")
@@ -147,7 +147,7 @@ def details(
 
 
 def _gallery(settings: Settings) -> Gallery:
-    manifest = manifests.load(choose_embedder(settings).name)
+    manifest = manifests.load(choose_embedder(settings).name, settings.models_path)
     return gallery_store(settings).load(manifest.model_id, embedding_dim(manifest))
 
 

@@ -1,16 +1,19 @@
 """The command that a device fetches its gallery with: started by a timer, by the daemon, or by hand."""
 
+from functools import partial
 from typing import Annotated
 
 import typer
 
 from edge import safefile
-from edge.assembly import embedding_dim, gallery_store
+from edge.assembly import beside_store, embedding_dim, gallery_store
 from edge.cli.operate import ConfigOption, load_settings
 from edge.clock import SystemClock
 from edge.config import Settings, credential_path
 from edge.errors import ConfigError, EdgeError, FileError
 from edge.face import manifest as manifests
+from edge.face.pushed import Fetch, install_pushed
+from edge.face.weights import installed_path
 from edge.gallery.selftest import self_test
 from edge.gallery.sync import Sync, SyncOutcome, SyncSource
 from edge.selection import AUTO
@@ -66,11 +69,30 @@ def synchronise(settings: Settings) -> SyncOutcome:
         key,
         timeout_s=values.timeout_s,
     )
-    chosen = settings.recognition.embedder
-    names = manifests.names() if chosen == AUTO else [chosen]
-    known = [manifests.load(name) for name in names]
-    embedders = {
-        each.model_id: embedding_dim(each) for each in known if each.kind == "embedder" or chosen != AUTO
-    }
-    store = gallery_store(settings)
-    return Sync(source, store, settings.sync_path, embedders, SystemClock(), self_test).synchronise()
+    auto = settings.recognition.embedder == AUTO
+    return Sync(
+        source,
+        gallery_store(settings),
+        settings.sync_path,
+        _embedders(settings),
+        SystemClock(),
+        self_test,
+        adopt=partial(_adopt, settings) if auto else None,
+        beside=beside_store(settings) if auto else None,
+    ).synchronise()
+
+
+def _embedders(settings: Settings) -> dict[str, int]:
+    """Return model id and dimension of what this device may embed with, and could now."""
+    directory, chosen = settings.models_path, settings.recognition.embedder
+    if chosen != AUTO:
+        manifest = manifests.load(chosen, directory)
+        return {manifest.model_id: embedding_dim(manifest)}
+    known = [manifests.load(name, directory) for name in manifests.names(directory)]
+    usable = [each for each in known if each.kind == "embedder" and installed_path(each, directory).is_file()]
+    return {each.model_id: embedding_dim(each) for each in usable}
+
+
+def _adopt(settings: Settings, name: str, fetch: Fetch) -> tuple[str, int]:
+    manifest = install_pushed(name, fetch, settings.models_path, threads=settings.recognition.threads)
+    return manifest.model_id, embedding_dim(manifest)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from edge.download import PinnedFile, Wheel
 from edge.errors import ModelError
-from edge.face.accuracy import Accuracy
+from edge.face.accuracy import Accuracy, Calibration
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
@@ -119,37 +119,6 @@ class LivenessHead(Table):
     gives: Literal["logits", "probabilities"]
 
 
-class Calibration(Table):
-    """False match rate over threshold, measured on pairs of different subjects.
-
-    `fmr[i]` is the share of impostor pairs whose cosine is >= `thresholds[i]`. Rates below `fitted_below` are
-    not measured but follow from a fit to the tail. `low` and `high` are the 95 % interval of each threshold.
-    """
-
-    thresholds: tuple[float, ...] = Field(min_length=2)
-    fmr: tuple[float, ...] = Field(min_length=2)
-    low: tuple[float, ...] = ()
-    high: tuple[float, ...] = ()
-    fitted_below: float | None = Field(None, gt=0, le=1)
-    pairs: int = Field(gt=0)
-    subjects: int = Field(gt=1)
-    source: str
-
-    @model_validator(mode="after")
-    def _monotonic(self) -> Self:
-        if len(self.thresholds) != len(self.fmr):
-            raise ValueError("thresholds and fmr must be equally long")
-        if any(b <= a for a, b in zip(self.thresholds, self.thresholds[1:], strict=False)):
-            raise ValueError("thresholds must rise")
-        if any(not 0 < b <= a <= 1 for a, b in zip(self.fmr, self.fmr[1:], strict=False)):
-            raise ValueError("fmr must fall and lie in (0, 1]")
-        if not all(-1 <= threshold <= 1 for threshold in self.thresholds):
-            raise ValueError("thresholds must lie in [-1, 1]")
-        if {len(self.low), len(self.high)} - {0, len(self.fmr)} or len(self.low) != len(self.high):
-            raise ValueError("low and high must be as long as thresholds, or both be left out")
-        return self
-
-
 class Manifest(Table):
     """One model. `directory` is where the manifest and its data files were read from."""
 
@@ -251,21 +220,25 @@ def root() -> Path:
     raise ModelError(f"{package}: the package has no models/ directory; install it again")
 
 
-def names() -> tuple[str, ...]:
-    """Return the names of all known models, sorted."""
-    return tuple(sorted(path.parent.name for path in root().glob("*/manifest.toml")))
+def names(pushed: Path | None = None) -> tuple[str, ...]:
+    """Return the names of all known models, sorted; `pushed` holds those that a fleet has brought here."""
+    found = {path.parent.name for path in root().glob("*/manifest.toml")}
+    if pushed is not None:
+        found |= {path.parent.name for path in pushed.glob("[a-z0-9]*/manifest.toml")}
+    return tuple(sorted(found))
 
 
-def load(name: str) -> Manifest:
-    """Read the manifest of a known model.
+def load(name: str, pushed: Path | None = None) -> Manifest:
+    """Read the manifest of a known model; one that came with the package goes before one that was pushed.
 
     Raises:
         ModelError: No such model, or its manifest is not valid.
     """
-    known = names()
+    known = names(pushed)
     if name not in known:
         raise ModelError(f"no model named {name!r}; known: {', '.join(known)}")
-    return read(root() / name / "manifest.toml")
+    shipped = root() / name / "manifest.toml"
+    return read(shipped if pushed is None or shipped.is_file() else pushed / name / "manifest.toml")
 
 
 def read(path: Path) -> Manifest:

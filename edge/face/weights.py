@@ -10,8 +10,9 @@ from edge.face.manifest import Manifest, load
 
 
 def installed_path(manifest: Manifest, models_dir: Path) -> Path:
-    """Return where the model's file is, or would be."""
-    return models_dir / manifest.file
+    """Return where the model's file is, or would be: that of a pushed model beside its manifest."""
+    pushed = manifest.directory.parent == models_dir
+    return manifest.directory / manifest.file if pushed else models_dir / manifest.file
 
 
 def load_verified(manifest: Manifest, models_dir: Path) -> bytes:

@@ -11,8 +11,7 @@ signatures are made is `repository`'s business; photos and embedders are not kno
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,54 +19,20 @@ from edge import safefile
 from edge.clock import Clock
 from edge.errors import FleetError
 from edge.fleet.config import FILE_NAME, FleetConfig, load_config, new_config, save_config
+from edge.fleet.galleries import ScopeGalleries
 from edge.fleet.keyring import KeyRing
+from edge.fleet.reports import Published, RoleStatus, ScopeStatus
 from edge.fleet.repository import TOP, Repository, RolePlan
-from edge.gallery.bundle import decode, encode
-from edge.gallery.delta import encode_delta
 from edge.gallery.gallery import Gallery
 from edge.gallery.layout import (
     MODELS,
     check_scope,
-    delta_path,
     full_path,
     model_path,
+    next_path,
     scope_paths,
     scope_role,
 )
-from edge.gallery.seal import Binding, seal, unseal
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """One gallery as it was published; `excluded` counts revoked subjects that were left out."""
-
-    scope: str
-    version: int
-    count: int
-    excluded: int
-    bytes: int
-    delta_bytes: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class RoleStatus:
-    """A signing role: its metadata's version, when it must be signed again, who must agree."""
-
-    role: str
-    version: int
-    expires: datetime
-    keys: int
-    threshold: int
-
-
-@dataclass(frozen=True, slots=True)
-class ScopeStatus:
-    """The gallery of a scope; version 0: none was published yet."""
-
-    scope: str
-    version: int
-    count: int
-    model_id: str | None
 
 
 def init_fleet(
@@ -111,6 +76,7 @@ class Fleet:
         self.published = directory / "published"
         self.lock_path = directory / "lock"
         self.repository = Repository(self.published, keys, self._days, clock.now)
+        self._galleries = ScopeGalleries(self.repository, keys, config.tenant)
         self._keys = keys
         self._config = config
 
@@ -146,57 +112,69 @@ class Fleet:
         role = scope_role(scope)
         self.repository.delegate(role, scope_paths(scope), self._config.plan(role))
 
-    def gallery(self, scope: str) -> Gallery | None:
+    def gallery(self, scope: str, *, beside: bool = False) -> Gallery | None:
         """Return what is published for a scope, with its published version; None before the first.
+
+        `beside`: the one that the scope may be switched to.
 
         Raises:
             FleetError: No such scope, its sealing key is missing, or it was altered.
         """
         self._check_known(scope)
-        found = self.repository.read(scope_role(scope), full_path(scope))
-        if found is None:
-            return None
-        data, custom = found
-        binding = Binding(self.tenant, scope, custom["model_id"], custom["version"])
-        return decode(unseal(data, self._keys.sealing(scope), binding))
+        found = self._galleries.read(scope, next_path(scope) if beside else full_path(scope))
+        return None if found is None else found[0]
 
-    def publish_gallery(self, scope: str, gallery: Gallery, *, allow_empty: bool = False) -> Published:
+    def publish_gallery(
+        self,
+        scope: str,
+        gallery: Gallery,
+        *,
+        model: str | None = None,
+        beside: bool = False,
+        allow_empty: bool = False,
+    ) -> Published:
         """Publish a gallery for a scope, without those who were revoked, as the next version.
 
-        Past the gallery's `not_after` its doors follow their `sync.stale`.
-        Beside it goes the difference to the version before, where there is one and it is worth it.
+        Past the gallery's `not_after` its doors follow their `sync.stale`. `model` names the published model
+        that doors need for it. Beside it goes the difference to the version before, where there is one and it
+        is worth it. With `beside` it becomes what the scope may be switched to, and nothing else changes.
 
         Raises:
             FleetError: No such scope, nobody is left in it, keys are missing, or not to be written.
         """
-        before = self.gallery(scope)
+        self._check_known(scope)
         allowed = gallery.without_subjects(set(self.revoked))
-        version = before.version + 1 if before else 1
         if not allowed.size and not allow_empty:
             raise FleetError(
                 f"scope {scope!r}: the gallery is empty and would lock everybody out; say so if it is meant"
             )
-        new = replace(allowed, version=version)
-        full = self._sealed(scope, new, encode(new))
-        custom = {"scope": scope, "version": version, "model_id": new.model_id, "count": new.size}
-        targets: dict[str, tuple[bytes, dict[str, Any]]] = {
-            full_path(scope): (full, {**custom, "kind": "full", "base": None})
-        }
-        delta = encode_delta(before, new) if before else None
-        if before is not None and delta is not None and len(delta) < len(full) / 2:
-            sealed = self._sealed(scope, new, delta)
-            targets[delta_path(scope, before.version)] = (
-                sealed,
-                {**custom, "kind": "delta", "base": before.version},
+        path = next_path(scope) if beside else full_path(scope)
+        published = self._galleries.publish(scope, {path: (allowed, model)})
+        return replace(published, excluded=gallery.size - allowed.size)
+
+    def switch(self, scope: str) -> Published:
+        """Exchange the gallery of a scope and the one beside it: the next switch is the way back.
+
+        Raises:
+            FleetError: There is none beside it, no such scope, keys are missing, or not to be written.
+        """
+        self._check_known(scope)
+        current = self._galleries.read(scope, full_path(scope))
+        beside = self._galleries.read(scope, next_path(scope))
+        if current is None or beside is None:
+            raise FleetError(
+                f"scope {scope!r}: nothing lies beside its gallery; see `edge fleet publish --beside`"
             )
-        role = scope_role(scope)
-        gone = self.repository.role(role).signed.targets.keys() - targets.keys()
-        self.repository.publish(role, targets, gone)
-        excluded = gallery.size - allowed.size
-        lengths = [len(data) for data, _ in targets.values()]
-        return Published(
-            scope, version, new.size, excluded, lengths[0], lengths[1] if len(lengths) > 1 else None
-        )
+        return self._galleries.publish(scope, {full_path(scope): beside, next_path(scope): current})
+
+    def drop_beside(self, scope: str) -> None:
+        """Withdraw what a scope may be switched to, and with it the way back from a switch.
+
+        Raises:
+            FleetError: No such scope, keys are missing, or not to be written.
+        """
+        self._check_known(scope)
+        self.repository.publish(scope_role(scope), {}, [next_path(scope)])
 
     def revoke(self, subject_id: str) -> list[Published]:
         """Take a subject out of every scope, for good: later galleries are published without it as well.
@@ -204,17 +182,20 @@ class Fleet:
         Raises:
             FleetError: It is in no scope, keys are missing, or not to be written.
         """
-        galleries = {scope: self.gallery(scope) for scope in self.scopes()}
-        holding = {
-            scope: gallery
-            for scope, gallery in galleries.items()
-            if gallery is not None and gallery.subject(subject_id) is not None
-        }
+        holding: dict[str, dict[str, tuple[Gallery, str | None]]] = {}
+        for scope in self.scopes():
+            for path in (full_path(scope), next_path(scope)):
+                found = self._galleries.read(scope, path)
+                if found is not None and found[0].subject(subject_id) is not None:
+                    without = found[0].without_subject(subject_id)
+                    holding.setdefault(scope, {})[path] = (without, found[1])
         if not holding and subject_id not in self.revoked:
             raise FleetError(f"subject {subject_id!r} is in no published gallery")
         self.change(self._config.with_revoked({*self.revoked, subject_id}))
         # A door may be left without anybody: revoking must not fail for the last one.
-        return [self.publish_gallery(scope, gallery, allow_empty=True) for scope, gallery in holding.items()]
+        return [
+            replace(self._galleries.publish(scope, found), excluded=1) for scope, found in holding.items()
+        ]
 
     def reinstate(self, subject_id: str) -> None:
         """Let a revoked subject be published again; publishes nothing.
@@ -273,10 +254,6 @@ class Fleet:
         """Write fleet.json and follow it."""
         save_config(self.directory, config)
         self._config = config
-
-    def _sealed(self, scope: str, gallery: Gallery, plain: bytes) -> bytes:
-        binding = Binding(self.tenant, scope, gallery.model_id, gallery.version)
-        return seal(plain, self._keys.sealing(scope), binding)
 
     def _check_known(self, scope: str) -> None:
         if scope not in self.scopes():

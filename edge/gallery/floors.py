@@ -25,7 +25,8 @@ class Floors(BaseModel):
     """What one device has seen of one scope.
 
     `seen_*`: the newest gallery that was whole and ours. `installed_*`: the last one that was installed, by
-    its published version and by its number in the device's own store.
+    its published version and by its number in the device's own store. `beside_*`: the gallery that the
+    scope may be switched to, as it was published and by its number in its own store.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -37,6 +38,8 @@ class Floors(BaseModel):
     seen_sha256: str = ""
     installed_version: int = Field(0, ge=0, lt=2**63)
     installed_as: int = Field(0, ge=0, lt=2**63)
+    beside_sha256: str = ""
+    beside_as: int = Field(0, ge=0, lt=2**63)
 
     def check_clock(self, now: datetime, built_at: datetime) -> None:
         """Refuse a clock that is behind the last time that was trusted, or this software's making.

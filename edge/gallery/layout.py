@@ -37,6 +37,11 @@ def full_path(scope: str) -> str:
     return f"galleries/{scope}/full.edge"
 
 
+def next_path(scope: str) -> str:
+    """Return where the gallery is that a scope may be switched to: the same people, of another embedder."""
+    return f"galleries/{scope}/next.edge"
+
+
 def delta_path(scope: str, base: int) -> str:
     """Return where the difference from version `base` to the current gallery of a scope is."""
     return f"galleries/{scope}/from-{base}.edge"

@@ -24,7 +24,7 @@ from edge.gallery.delta import apply_delta
 from edge.gallery.fetch import Fetcher
 from edge.gallery.floors import BUILT_AT, Floors, load_floors, save_floors
 from edge.gallery.gallery import MAX_MODEL_ID_CHARS, MAX_ROWS, Gallery
-from edge.gallery.layout import delta_path, full_path
+from edge.gallery.layout import delta_path, full_path, model_path, next_path
 from edge.gallery.seal import HEADER, TAG_BYTES, Binding, unseal
 from edge.gallery.store import GalleryStore
 from edge.gallery.trust import TrustedDirectory
@@ -36,6 +36,9 @@ GAP_S = 10.0
 LOCK_TIMEOUT_S = 30.0
 TRUSTED_EVERY = timedelta(hours=1)
 """How often the time is written down while nothing changes: the card of a small board wears out."""
+
+MAX_MODEL_BYTES = 512 << 20
+"""As in manifests: no model that a door camera can run is larger."""
 
 MAX_TARGET_BYTES = MAX_BUNDLE_BYTES + HEADER.size + TAG_BYTES
 
@@ -66,6 +69,9 @@ class SyncOutcome:
     model_id: str | None
     error: str | None = None
 
+    beside: bool = False
+    """Whether a gallery to switch to lies beside it."""
+
     def to_json(self) -> str:
         """Return one line of JSON."""
         return json.dumps(asdict(self))
@@ -80,16 +86,22 @@ class _Offer(BaseModel):
     version: int = Field(ge=1, lt=2**63)
     model_id: str = Field(min_length=1, max_length=MAX_MODEL_ID_CHARS)
     count: int = Field(ge=0, le=MAX_ROWS)
-    kind: Literal["full", "delta"]
+    kind: Literal["full", "delta", "next"]
     base: int | None
+    model: str | None = Field(None, pattern="^[a-z0-9][a-z0-9-]{0,31}$")
+
+
+Adopt = Callable[[str, Callable[[str], bytes]], tuple[str, int]]
+"""Makes a published model usable here: from its name and what fetches its files to its id and dimension."""
 
 
 @dataclass(slots=True)
 class Sync:
     """One device's synchronisation with one scope. `embedders`: model id and dimension of what may be used.
 
-    `self_test` raises an EdgeError for a gallery that must not serve. One process at a time works in
-    `directory`; others wait for it.
+    `self_test` raises an EdgeError for a gallery that must not serve. `adopt` installs a published model that
+    a gallery needs (None: galleries of other embedders are refused); `beside` keeps the gallery that the
+    scope may be switched to. One process at a time works in `directory`; others wait for it.
     """
 
     source: SyncSource
@@ -99,6 +111,8 @@ class Sync:
     clock: Clock
     self_test: Callable[[Gallery], None]
     built_at: datetime = BUILT_AT
+    adopt: Adopt | None = None
+    beside: GalleryStore | None = None
 
     def run(self) -> SyncOutcome:
         """Synchronise, and say so also where that is refused; the gallery in force is then the last one."""
@@ -121,7 +135,14 @@ class Sync:
             published = TrustedDirectory(source.url, self.directory, source.trusted_root, fetcher)
             info = published.find(full_path(source.scope))
             floors = self._trust(floors, published)
-            return self._follow(floors, published, info)
+            outcome = self._follow(floors, published, info)
+            if self.beside is None:
+                return outcome
+            try:
+                return replace(outcome, beside=self._follow_beside(self.beside, published))
+            except EdgeError as error:
+                log.warning("the gallery to switch to is refused: %s", error)
+                return replace(outcome, error=f"the gallery to switch to: {error}")
 
     @property
     def _floors_path(self) -> Path:
@@ -139,7 +160,7 @@ class Sync:
         return floors
 
     def _follow(self, floors: Floors, published: TrustedDirectory, info: TargetFile | None) -> SyncOutcome:
-        offer = self._offer(info, "full")
+        offer = self._offer(info, "full", published)
         assert info is not None
         floors.check_gallery(offer.version, info.hashes["sha256"])
         serving = self._serving(floors, offer.model_id)
@@ -158,7 +179,26 @@ class Sync:
         )
         return SyncOutcome("updated", offer.version, gallery.size, gallery.model_id)
 
-    def _offer(self, info: TargetFile | None, kind: str) -> _Offer:
+    def _follow_beside(self, store: GalleryStore, published: TrustedDirectory) -> bool:
+        """Keep what the scope may be switched to, and nobody where it may not; returns whether it may."""
+        floors = load_floors(self._floors_path, self.source.scope)
+        info = published.find(next_path(self.source.scope))
+        if info is None:
+            model_id = store.enrolled_with()
+            if model_id is not None:
+                store.commit(Gallery.empty(model_id, store.current_version()))
+            return False
+        offer = self._offer(info, "next", published)
+        kept = (floors.beside_sha256, floors.beside_as)
+        if kept != (info.hashes["sha256"], store.current_version()):
+            gallery = self._whole(published, offer, info)
+            self.self_test(gallery)
+            committed = store.commit(replace(gallery, version=store.current_version()))
+            beside = {"beside_sha256": info.hashes["sha256"], "beside_as": committed.version}
+            save_floors(self._floors_path, floors.model_copy(update=beside))
+        return True
+
+    def _offer(self, info: TargetFile | None, kind: str, published: TrustedDirectory) -> _Offer:
         scope = self.source.scope
         if info is None:
             raise SignatureError(
@@ -174,12 +214,26 @@ class Sync:
         said = (offer.scope, offer.kind, "sha256" in info.hashes)
         if said != (scope, kind, True) or info.length > MAX_TARGET_BYTES:
             raise SignatureError(f"what is signed for scope {scope!r} is no gallery of it; publish it again")
+        if offer.model_id not in self.embedders and self.adopt is not None and offer.model is not None:
+            self._adopt(self.adopt, offer.model, published)
         if offer.model_id not in self.embedders:
             raise ModelMismatchError(
                 f"gallery version {offer.version} was made with {offer.model_id!r}, this device embeds with "
                 f"{' or '.join(map(repr, self.embedders))}; publish one for its embedder"
             )
         return offer
+
+    def _adopt(self, adopt: Adopt, name: str, published: TrustedDirectory) -> None:
+        """Install a model that the fleet has signed."""
+
+        def fetch(file: str) -> bytes:
+            info = published.find(model_path(name, file))
+            if info is None or info.length > MAX_MODEL_BYTES:
+                raise SignatureError(f"{file} of the model {name} is not signed; publish the model as well")
+            return published.fetch(info)
+
+        model_id, dim = adopt(name, fetch)
+        self.embedders = {**self.embedders, model_id: dim}
 
     def _serving(self, floors: Floors, model_id: str) -> Gallery | None:
         """Return what serves, as the published version it is; None where it is not what was installed."""
@@ -200,7 +254,7 @@ class Sync:
             info = published.find(delta_path(self.source.scope, serving.version))
             if info is None:
                 return None
-            change = self._offer(info, "delta")
+            change = self._offer(info, "delta", published)
             if (change.version, change.model_id) != (offer.version, offer.model_id):
                 return None
             return self._checked(apply_delta(serving, self._opened(published, info, offer)), offer)

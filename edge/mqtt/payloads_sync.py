@@ -14,6 +14,16 @@ class GalleryDesiredPayload(Payload):
     version: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
 
+class BesidePayload(Payload):
+    """The gallery of another embedder to switch to, and how it does on a share of the visits."""
+
+    version: Count
+    count: Count = Field(description="Subjects in it.")
+    model_id: str
+    agreed: Count = Field(description="Visits since the start about which both embedders said the same.")
+    differed: Count = Field(description="Visits about which they did not.")
+
+
 class GalleryReportedPayload(Payload):
     """`gallery/reported`: what the last synchronisation came to, and the gallery that serves now."""
 
@@ -31,4 +41,5 @@ class GalleryReportedPayload(Payload):
     revoked_applied_at: Timestamp | None = Field(
         None, description="When the last subject left the gallery in force; null: none since the start."
     )
+    beside: BesidePayload | None = None
     error: str | None

@@ -11,6 +11,7 @@ import cv2
 import paho.mqtt.publish as mqtt
 import pytest
 
+from edge.face import manifest as manifests
 from edge.gallery.layout import full_path
 from edge.mqtt.payloads import EventPayload
 from edge.mqtt.payloads_sync import GalleryReportedPayload
@@ -35,12 +36,15 @@ class Operator:
         self.config.write_text(
             f'site = "test"\nstate_dir = "{directory}/state"\nmodels_dir = "{models_dir}"\n'
         )
-        self.edge("enroll", "p-employee", str(employee), "--group", "front")
-        self.edge("enroll", "p-visitor", str(visitor), "--group", "back")
+        self.photos = directory / "photos"
+        self.photos.mkdir()
+        for name, photo, group in (("p-employee", employee, "front"), ("p-visitor", visitor, "back")):
+            shutil.copy(photo, self.photos / f"{name}.png")
+            self.edge("enroll", name, str(self.photos / f"{name}.png"), "--group", group)
         self.run("init", "test", "--scope", "front", "--scope", "back")
 
     def edge(self, *arguments: str) -> None:
-        done = edge(*arguments, config=self.config)
+        done = edge(*arguments, config=self.config, timeout_s=120)
         assert done.returncode == 0, done.stderr
 
     def run(self, *arguments: str) -> str:
@@ -221,3 +225,70 @@ def test_past_its_end_a_gallery_closes_the_door_or_not_as_configured(
             heard.wait(lambda p=policy: decisions(heard, p, began_at), 30)
             assert decisions(heard, policy, began_at)[0] == expected
             assert device.stop() == 0
+
+
+def test_the_doors_move_to_another_embedder_and_back(
+    operator: Operator,
+    server: StaticServer,
+    mosquitto: Mosquitto,
+    make_device: MakeDevice,
+    models_dir: Path,
+    media: Path,
+    tmp_path: Path,
+):
+    old, new = (manifests.load(name) for name in ("sface-int8", "sface-fp32"))
+    of_the_door = tmp_path / "models-of-the-door"
+    of_the_door.mkdir()
+    for name in ("yunet", "sface-int8"):
+        shutil.copy(models_dir / manifests.load(name).file, of_the_door)
+    operator.publish("front")
+    door = make_device(
+        mosquitto.port,
+        enrolled=False,
+        name="front-door",
+        settings=(
+            *operator.settings("front", server.url),
+            'recognition.embedder = "auto"',
+            "gallery.shadow_share = 1.0",
+            "decision.cooldown_s = 1.0",
+        ),
+        cameras={"front": f'source = "{media / "face_noface.mov"}"\nloop = true'},
+    )
+    door.models_dir = of_the_door
+
+    def matched_by(heard: Subscriber, since: datetime) -> set[str]:
+        events = map(EventPayload.model_validate_json, heard.on("/front-door/camera/front/journal"))
+        return {e.model.embedder for e in events if e.event_type == "match" and e.captured_at > since}
+
+    with subscriber(mosquitto.port) as heard:
+        assert door.edge("sync").returncode == 0
+        door.start()
+
+        # The photos are embedded anew by the operator; model and gallery arrive beside what serves.
+        operator.edge("fleet", "reembed", "--photos", str(operator.photos), "--model", "sface-fp32")
+        operator.publish("front", "--beside", "--model", "sface-fp32")
+        nudge(mosquitto, "front-door", 0)
+        heard.wait(lambda: reports(heard, "front-door") and reports(heard, "front-door")[-1].beside, 30)
+        report = reports(heard, "front-door")[-1]
+        assert (report.model_id, report.beside.model_id) == (old.model_id, new.model_id)
+        assert (of_the_door / new.file).is_file()
+        tried_at = datetime.now(UTC)
+        heard.wait(lambda: matched_by(heard, tried_at), 30)
+        assert matched_by(heard, tried_at) == {"sface-int8"}, "what lies beside decides nothing"
+
+        # One switch of model, gallery and threshold; the same command is the way back.
+        for number, manifest in enumerate((new, old)):
+            operator.run("switch", "front")
+            nudge(mosquitto, "front-door", 2 + number)
+            heard.wait(lambda m=manifest: reports(heard, "front-door")[-1].model_id == m.model_id, 30)
+            if number == 0:
+                assert reports(heard, "front-door")[-1].beside.agreed >= 1
+                assert reports(heard, "front-door")[-1].beside.differed == 0
+            switched_at = datetime.now(UTC)
+            heard.wait(lambda at=switched_at: matched_by(heard, at), 30)
+            assert matched_by(heard, switched_at) == {manifest.name}
+        operator.run("switch", "front", "--drop")
+        nudge(mosquitto, "front-door", 0)
+        heard.wait(lambda: reports(heard, "front-door")[-1].beside is None, 30)
+        assert not door.said("refused")
+        assert door.stop() == 0

@@ -74,6 +74,7 @@ def test_what_was_enrolled_at_the_office_arrives_at_the_door_and_a_revocation_to
         "count": 1,
         "model_id": EMBEDDER.model_id,
         "error": None,
+        "beside": False,
     }
     assert site.known() == ["alice"]
     assert "1 revoked left out" in site.publish()

@@ -1,0 +1,86 @@
+"""The galleries of a scope in a published directory: sealed, numbered, with the difference beside them.
+
+Says nothing about who may be in them; that is `authoring`'s business.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from edge.fleet.keyring import KeyRing
+from edge.fleet.reports import Published
+from edge.fleet.repository import Repository
+from edge.gallery.bundle import decode, encode
+from edge.gallery.delta import encode_delta
+from edge.gallery.gallery import Gallery
+from edge.gallery.layout import delta_path, full_path, next_path, scope_role
+from edge.gallery.seal import Binding, seal, unseal
+
+OfModel = tuple[Gallery, str | None]
+"""A gallery, and the name of the published model that doors need for it."""
+
+
+class ScopeGalleries:
+    """Reads and writes what `repository` offers for the scopes of `tenant`."""
+
+    def __init__(self, repository: Repository, keys: KeyRing, tenant: str) -> None:
+        self._repository = repository
+        self._keys = keys
+        self._tenant = tenant
+
+    def read(self, scope: str, path: str) -> OfModel | None:
+        """Return what is published at a path of a scope, with its published version.
+
+        Raises:
+            FleetError: The scope's sealing key is missing, or the file was altered.
+        """
+        found = self._repository.read(scope_role(scope), path)
+        if found is None:
+            return None
+        data, said = found
+        binding = Binding(self._tenant, scope, said["model_id"], said["version"])
+        return decode(unseal(data, self._keys.sealing(scope), binding)), said.get("model")
+
+    def publish(self, scope: str, galleries: Mapping[str, OfModel]) -> Published:
+        """Publish galleries by their paths, each as the version after the one there, all at once.
+
+        Beside the scope's own goes the difference to its version before, where that is worth it. Returns what
+        is to be told of the first.
+
+        Raises:
+            FleetError: Keys are missing, or it cannot be written.
+        """
+        targets: dict[str, tuple[bytes, dict[str, Any]]] = {}
+        told = []
+        for path, (gallery, model) in galleries.items():
+            found = self.read(scope, path)
+            before = None if found is None else found[0]
+            new = replace(gallery, version=before.version + 1 if before else 1)
+            full = self._sealed(scope, new, encode(new))
+            said = {"scope": scope, "version": new.version, "model_id": new.model_id, "count": new.size}
+            said |= {"model": model} if model else {}
+            kind = "full" if path == full_path(scope) else "next"
+            targets[path] = (full, {**said, "kind": kind, "base": None})
+            change = self._difference(scope, before, new) if before and kind == "full" else None
+            if before is not None and change is not None and len(change) < len(full) / 2:
+                said |= {"kind": "delta", "base": before.version}
+                targets[delta_path(scope, before.version)] = (change, said)
+            else:
+                change = None
+            told.append(
+                Published(scope, new.version, new.size, 0, len(full), None if change is None else len(change))
+            )
+        gone: set[str] = set()
+        if full_path(scope) in targets:
+            there = self._repository.role(scope_role(scope)).signed.targets.keys()
+            gone = there - targets.keys() - {next_path(scope)}
+        self._repository.publish(scope_role(scope), targets, gone)
+        return told[0]
+
+    def _difference(self, scope: str, before: Gallery, new: Gallery) -> bytes | None:
+        change = encode_delta(before, new)
+        return None if change is None else self._sealed(scope, new, change)
+
+    def _sealed(self, scope: str, gallery: Gallery, plain: bytes) -> bytes:
+        binding = Binding(self._tenant, scope, gallery.model_id, gallery.version)
+        return seal(plain, self._keys.sealing(scope), binding)

@@ -1,0 +1,37 @@
+"""What is told about a fleet: what was published, and how its scopes and signing roles stand. Data only."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """One gallery as it was published; `excluded` counts revoked subjects that were left out."""
+
+    scope: str
+    version: int
+    count: int
+    excluded: int
+    bytes: int
+    delta_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RoleStatus:
+    """A signing role: its metadata's version, when it must be signed again, who must agree."""
+
+    role: str
+    version: int
+    expires: datetime
+    keys: int
+    threshold: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeStatus:
+    """The gallery of a scope; version 0: none was published yet."""
+
+    scope: str
+    version: int
+    count: int
+    model_id: str | None

@@ -1,0 +1,58 @@
+"""A second opinion that decides nothing: the embedder to switch to, tried on a share of the visits.
+
+Sees the same shots as the embedder in force and is held against its decisions; what comes of it is counted.
+State of one camera, like `pipeline`, which calls it.
+"""
+
+from dataclasses import replace
+from datetime import datetime
+from zlib import crc32
+
+from edge.metrics import Metrics
+from edge.recognizer import Recognizer
+from edge.types import Decision, Detection, EventType, Frame, Probe
+from edge.visit import Visit, fused
+
+AGREED, DIFFERED = "shadow.agreed", "shadow.differed"
+
+MAX_VISITS = 64
+"""More people than ever stand before a door at once; visits that end undecided are not told of here."""
+
+
+class Shadow:
+    """Shots of undecided visits, embedded a second time. Used by the pipeline's thread."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._shots: dict[str, list[Probe]] = {}
+
+    def look(self, frame: Frame, visit: Visit, detection: Detection, recognizer: Recognizer) -> None:
+        """Embed a shot of a visit that is tried, as long as it is undecided."""
+        beside = recognizer.beside
+        if beside is None or visit.decision is not None:
+            return
+        if not crc32(visit.visit_id.encode()) < recognizer.shadow_share * 2**32:
+            return
+        with self._metrics.timed("shadow"):
+            probe = beside.embed(beside.align(frame.image, detection))
+        while len(self._shots) >= MAX_VISITS:
+            del self._shots[next(iter(self._shots))]
+        shots = [*self._shots.pop(visit.visit_id, ()), probe]
+        shots = [shot for shot in shots if shot.model_id == probe.model_id]
+        best = sorted(shots, key=lambda shot: -shot.quality.weight)
+        self._shots[visit.visit_id] = best[: visit.rule.max_shots]
+
+    def compare(self, visit: Visit, decision: Decision, at: datetime, recognizer: Recognizer) -> None:
+        """Count whether the other embedder would have said the same of a visit, at its first decision."""
+        shots = self._shots.pop(visit.visit_id, None)
+        beside = recognizer.beside
+        if shots is None or beside is None or shots[0].model_id != beside.embedder.model_id:
+            return
+        if visit.decision is not None or decision.event_type not in (EventType.MATCH, EventType.REJECT):
+            return
+        other = beside.identify(replace(shots[0], embedding=fused(shots)), at)
+        same = (other.event_type, other.subject and other.subject.subject_id) == (
+            decision.event_type,
+            decision.subject and decision.subject.subject_id,
+        )
+        self._metrics.count(AGREED if same else DIFFERED)
