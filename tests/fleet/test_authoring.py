@@ -15,7 +15,9 @@ from edge.gallery.delta import encode_delta
 from edge.gallery.layout import full_path, scope_role
 from edge.gallery.seal import is_sealed
 from tests.fleet.fleets import TENANT, ShiftedClock, make_device, make_fleet, people
-from tests.gallery.samples import ids
+from tests.gallery.samples import MODEL, ids
+
+OTHER = "other@12345678"
 
 
 @pytest.fixture
@@ -239,6 +241,35 @@ def test_a_mistake_is_one_line_and_changes_nothing(fleet: Fleet, mistake, says: 
 
 def open_elsewhere(fleet: Fleet) -> Fleet:
     return open_fleet(fleet.directory / "nowhere", KeyRing(fleet.directory / "keys"), ShiftedClock())
+
+
+def test_a_switch_exchanges_two_galleries_and_the_next_one_goes_back(fleet: Fleet):
+    fleet.publish_gallery("front", people("alice", "bob"))
+    fleet.publish_gallery("front", people("alice", "bob", model_id=OTHER), model="other", beside=True)
+    fleet.publish_gallery("front", people("alice", "bob", "carol"))
+    for number, (current, beside) in enumerate(((OTHER, MODEL), (MODEL, OTHER))):
+        told = fleet.switch("front")
+        assert (told.version, told.delta_bytes) == (3 + number, None)
+        for gallery, model_id in (
+            (fleet.gallery("front"), current),
+            (fleet.gallery("front", beside=True), beside),
+        ):
+            assert gallery is not None
+            assert gallery.model_id == model_id
+    fleet.drop_beside("front")
+    assert fleet.gallery("front", beside=True) is None
+    with pytest.raises(FleetError, match="nothing lies beside"):
+        fleet.switch("front")
+
+
+def test_a_revocation_reaches_the_gallery_beside_too(fleet: Fleet):
+    fleet.publish_gallery("front", people("alice", "bob"))
+    fleet.publish_gallery("front", people("bob", "carol", model_id=OTHER), beside=True)
+    assert [each.excluded for each in fleet.revoke("bob")] == [1]
+    found = [fleet.gallery("front"), fleet.gallery("front", beside=True)]
+    assert [ids(gallery) for gallery in found if gallery] == [["alice"], ["carol"]]
+    fleet.switch("front")
+    assert [ids(gallery) for gallery in (fleet.gallery("front"),) if gallery] == [["carol"]]
 
 
 def test_an_altered_published_gallery_is_not_built_upon(fleet: Fleet):

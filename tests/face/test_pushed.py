@@ -1,0 +1,116 @@
+"""Models that a fleet has published: what is installed works and is what its manifest says, or nothing is."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edge.errors import ModelError
+from edge.face import manifest as manifests
+from edge.face.pushed import MANIFEST, install_pushed
+from edge.face.weights import installed_path, load_verified
+
+Files = dict[str, bytes]
+
+
+@pytest.fixture(scope="module")
+def int8(models_dir: Path) -> Files:
+    """The files of a real embedder."""
+    manifest = manifests.load("sface-int8")
+    return {
+        MANIFEST: (manifest.directory / MANIFEST).read_bytes(),
+        "golden.json": manifest.golden_path.read_bytes(),
+        manifest.file: load_verified(manifest, models_dir),
+    }
+
+
+def renamed(files: Files, name: str = "door-net", **changes: tuple[str, str]) -> Files:
+    """Return the same model under a name that this software does not know."""
+    text = files[MANIFEST].decode().replace('name = "sface-int8"', f'name = "{name}"')
+    for old, new in changes.values():
+        assert old in text
+        text = text.replace(old, new)
+    return {**files, MANIFEST: text.encode()}
+
+
+def test_an_unknown_model_is_known_and_usable_afterwards(int8: Files, tmp_path: Path):
+    files = renamed(int8)
+    manifest = install_pushed("door-net", files.__getitem__, tmp_path)
+    assert manifest.model_id == f"door-net@{manifest.sha256[:8]}"
+    assert "door-net" in manifests.names(tmp_path)
+    assert "door-net" not in manifests.names()
+    assert hashlib.sha256(load_verified(manifest, tmp_path)).hexdigest() == manifest.sha256
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["door-net"], "nothing is left over"
+    assert install_pushed("door-net", files.__getitem__, tmp_path) == manifest, "twice is once"
+
+
+def test_a_known_model_gets_its_weights_only(int8: Files, tmp_path: Path):
+    asked = []
+
+    def fetch(file: str) -> bytes:
+        asked.append(file)
+        return int8[file]
+
+    manifest = install_pushed("sface-int8", fetch, tmp_path)
+    assert asked == [manifest.file], "its manifest came with the package and is believed"
+    assert installed_path(manifest, tmp_path) == tmp_path / manifest.file
+    assert load_verified(manifest, tmp_path) == int8[manifest.file]
+
+
+def test_an_interrupted_installation_is_made_good(int8: Files, tmp_path: Path):
+    files = renamed(int8)
+    (tmp_path / "door-net").mkdir()
+    (tmp_path / "door-net" / "golden.json").write_text("half")
+    assert "door-net" not in manifests.names(tmp_path)
+    assert install_pushed("door-net", files.__getitem__, tmp_path).name == "door-net"
+
+
+def other_name(files: Files) -> Files:
+    return {**files, MANIFEST: files[MANIFEST].replace(b'name = "door-net"', b'name = "other"')}
+
+
+WEIGHTS = manifests.load("sface-int8").file
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        pytest.param(lambda f: f | {WEIGHTS: f[WEIGHTS][:-1]}, "not the pinned file", id="truncated"),
+        pytest.param(
+            lambda f: f | {WEIGHTS: b"\0" * len(f[WEIGHTS])}, "not the pinned file", id="other weights"
+        ),
+        pytest.param(lambda f: f | {"golden.json": b"{}"}, "golden", id="golden without a vector"),
+        pytest.param(lambda f: f | {MANIFEST: b"name = "}, "not valid TOML", id="no manifest"),
+        pytest.param(lambda f: other_name(f), "must be that of its directory", id="another name"),
+        pytest.param(
+            lambda f: renamed(f, file=(f'file = "{WEIGHTS}"', 'file = "../x"')), "file", id="file is a path"
+        ),
+        pytest.param(
+            lambda f: renamed(f, kind=('kind = "embedder"', 'kind = "detector"')), "embedders", id="detector"
+        ),
+        pytest.param(
+            lambda f: f | {MANIFEST: renamed(f)[MANIFEST].split(b"[calibration]")[0]}, "calibrated", id="raw"
+        ),
+    ],
+)
+def test_what_is_not_as_it_should_be_leaves_nothing(
+    int8: Files, tmp_path: Path, change: Callable[[Files], Files], says: str
+):
+    files = change(renamed(int8))
+    with pytest.raises(ModelError, match=says):
+        install_pushed("door-net", files.__getitem__, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_are_never_replaced_under_the_same_name(int8: Files, tmp_path: Path):
+    install_pushed("door-net", renamed(int8).__getitem__, tmp_path)
+    other = renamed(int8, licence=("licence = ", "# \nlicence = "))
+    with pytest.raises(ModelError, match="new name"):
+        install_pushed("door-net", other.__getitem__, tmp_path)
+
+
+def test_a_read_only_directory_is_one_line(int8: Files, tmp_path: Path):
+    (tmp_path / "models").write_text("a file")
+    with pytest.raises(ModelError, match="cannot be written"):
+        install_pushed("door-net", renamed(int8).__getitem__, tmp_path / "models")

@@ -1,0 +1,135 @@
+"""A gallery of another embedder beside the one in force: kept, replaced, withdrawn, and refused by itself."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from edge.errors import ModelError, ModelMismatchError
+from edge.fleet.authoring import Fleet
+from edge.gallery.layout import next_path, scope_role
+from edge.gallery.store import GalleryStore
+from edge.gallery.sync import Sync
+from tests.fleet.attacks import Scene
+from tests.fleet.fleets import Device, make_device, make_fleet, people, serving
+from tests.gallery.samples import MODEL, ids
+
+OTHER = "other@12345678"
+
+
+class Door:
+    """A door that may use any embedder; `OTHER` has to be installed first."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self.fetched: list[str] = []
+
+    @property
+    def beside(self) -> GalleryStore:
+        return GalleryStore(self.device.directory / "gallery-next", keep_versions=5)
+
+    def adopt(self, name: str, fetch: Callable[[str], bytes]) -> tuple[str, int]:
+        if fetch("weights.onnx") != b"weights":
+            raise ModelError(f"{name}: computes something else")
+        self.fetched.append(name)
+        return OTHER, 64
+
+    def sync(self) -> Sync:
+        made = self.device.syncer()
+        made.adopt, made.beside = self.adopt, self.beside
+        return made
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Fleet:
+    fleet = make_fleet(tmp_path / "fleet", "front")
+    fleet.publish_gallery("front", people("alice", "bob"))
+    return fleet
+
+
+@pytest.fixture
+def door(fleet: Fleet, tmp_path: Path) -> Iterator[Door]:
+    with serving(fleet.published) as server:
+        yield Door(make_device(tmp_path / "door", fleet, "front", server.url))
+
+
+def publish_beside(fleet: Fleet, *subject_ids: str, weights: bytes = b"weights") -> None:
+    fleet.publish_model("other", {"weights.onnx": weights})
+    gallery = people(*subject_ids, model_id=OTHER, dim=64)
+    fleet.publish_gallery("front", gallery, model="other", beside=True)
+
+
+def test_it_comes_with_its_model_and_goes_when_it_is_withdrawn(fleet: Fleet, door: Door):
+    assert not door.sync().synchronise().beside
+    publish_beside(fleet, "alice", "bob")
+    outcome = door.sync().synchronise()
+    assert (outcome.status, outcome.beside, outcome.error) == ("current", True, None)
+    assert ids(door.beside.load(OTHER)) == ["alice", "bob"]
+    assert door.device.known() == ["alice", "bob"]
+    version = door.beside.current_version()
+    door.sync().synchronise()
+    assert door.beside.current_version() == version, "what is there already is not installed again"
+    fleet.revoke("bob")
+    door.sync().synchronise()
+    assert ids(door.beside.load(OTHER)) == ["alice"]
+    fleet.drop_beside("front")
+    assert not door.sync().synchronise().beside
+    assert door.beside.enrolled_with() is None, "nobody is kept for nothing"
+
+
+def test_after_a_switch_the_two_have_changed_places(fleet: Fleet, door: Door):
+    publish_beside(fleet, "alice", "bob")
+    door.sync().synchronise()
+    fleet.switch("front")
+    outcome = door.sync().synchronise()
+    assert (outcome.status, outcome.model_id, outcome.beside) == ("updated", OTHER, True)
+    assert ids(door.device.store.load(OTHER)) == ids(door.beside.load(MODEL))
+
+
+def test_a_model_that_cannot_be_used_costs_the_door_nothing(fleet: Fleet, door: Door):
+    publish_beside(fleet, "alice", weights=b"others")
+    fleet.publish_gallery("front", people("alice", "bob", "carol"))
+    outcome = door.sync().synchronise()
+    assert (outcome.status, outcome.beside) == ("updated", False)
+    assert "computes something else" in (outcome.error or "")
+    assert door.device.known() == ["alice", "bob", "carol"]
+    assert door.beside.enrolled_with() is None
+
+
+def test_a_switch_to_a_model_that_cannot_be_used_is_refused(fleet: Fleet, door: Door):
+    door.sync().synchronise()
+    publish_beside(fleet, "alice", weights=b"others")
+    fleet.switch("front")
+    with pytest.raises(ModelError, match="something else"):
+        door.sync().synchronise()
+    assert door.device.known() == ["alice", "bob"]
+
+
+def test_a_model_that_nobody_signed_is_not_fetched(fleet: Fleet, door: Door):
+    fleet.publish_gallery("front", people("alice", model_id=OTHER, dim=64), model="other", beside=True)
+    outcome = door.sync().synchronise()
+    assert "not signed" in (outcome.error or "")
+    assert door.fetched == []
+
+
+def test_a_door_with_a_fixed_embedder_refuses_the_switch(fleet: Fleet, door: Door):
+    door.device.sync()
+    publish_beside(fleet, "alice")
+    assert door.device.sync().status == "current"
+    fleet.switch("front")
+    with pytest.raises(ModelMismatchError, match="this device embeds with"):
+        door.device.sync()
+    assert door.device.known() == ["alice", "bob"]
+
+
+def test_the_front_gallery_offered_as_the_one_beside_is_refused(tmp_path: Path):
+    fleet = make_fleet(tmp_path / "fleet", "front", "back")
+    with serving(fleet.published) as server:
+        scene = Scene(tmp_path, fleet, server)
+        door = Door(scene.door)
+        sealed = scene.sealed(b"", version=1, scope="back")
+        said = {"scope": "front", "version": 1, "model_id": MODEL, "count": 1, "kind": "next", "base": None}
+        fleet.repository.publish(scope_role("front"), {next_path("front"): (sealed, said)}, ())
+        outcome = door.sync().synchronise()
+        assert (outcome.status, outcome.beside) == ("current", False)
+        assert "another door" in (outcome.error or "")
