@@ -1,4 +1,4 @@
-"""Five hundred galleries swapped under a running inference thread: each frame is looked at, by one gallery."""
+"""Five hundred galleries swapped under a running inference thread: each frame is seen, by one gallery."""
 
 import threading
 from dataclasses import dataclass, field, replace

@@ -1,4 +1,4 @@
-"""Embed many photos once: every processor at work, and a cache by the photo's bytes and the model.
+"""Embed many photos once, and a cache by the photo's bytes and the model.
 
 The cache holds biometric data of the photos' subjects: it lies in the state directory, mode 0600, and goes
 away with it.
@@ -8,16 +8,16 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from edge.download import Progress
 from edge.errors import MediaError
+from edge.evaluate.photos import centre, each_photo, nearest_face
 from edge.photo import decode_photo
 from edge.recognizer import Recognizer
-from edge.types import Detection, FloatArray, Image
+from edge.types import FloatArray, Image
 
 KEY_BYTES = 32
 """SHA-256 of the photo's file."""
@@ -43,6 +43,21 @@ class EmbeddingCache:
 
     def __getitem__(self, key: bytes) -> FloatArray | None:
         return self._rows[key]
+
+    def get(self, path: Path, make: Callable[[Image], FloatArray | None]) -> FloatArray | None:
+        """Return what is remembered of a photo, made from its picture where nothing is.
+
+        Raises:
+            MediaError: It cannot be read.
+        """
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise MediaError(f"{path}: cannot read the photo: {error.strerror}") from None
+        key = hashlib.sha256(data).digest()
+        if key not in self:
+            self.put(key, make(decode_photo(data, str(path))))
+        return self[key]
 
     def put(self, key: bytes, row: FloatArray | None) -> None:
         """Remember an embedding, or that there is no face."""
@@ -75,38 +90,13 @@ def embed_photos(
     Raises:
         MediaError: A photo cannot be read.
     """
-    local = threading.local()
-    done = 0
-    counting = threading.Lock()
 
-    def embed(path: Path) -> FloatArray | None:
-        nonlocal done
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise MediaError(f"{path}: cannot read the photo: {error.strerror}") from None
-        key = hashlib.sha256(data).digest()
-        if key not in cache:
-            if not hasattr(local, "recognizer"):
-                local.recognizer = make_recognizer()
-            cache.put(key, _embed(decode_photo(data, str(path)), local.recognizer))
-        with counting:
-            done += 1
-            progress("photos", done, len(photos))
-        return cache[key]
+    def work(path: Path, recognizer: Callable[[], Recognizer]) -> FloatArray | None:
+        return cache.get(path, lambda image: _embed(image, recognizer()))
 
-    with ThreadPoolExecutor(workers) as pool:
-        return dict(zip(photos, pool.map(embed, photos), strict=True))
+    return each_photo(photos, work, make_recognizer, progress, workers=workers)
 
 
 def _embed(image: Image, recognizer: Recognizer) -> FloatArray | None:
-    faces = recognizer.detect(image)
-    if not faces:
-        return None
-    centre = np.array([image.shape[1], image.shape[0]]) / 2
-    nearest = min(faces, key=lambda face: float(np.linalg.norm(_middle(face) - centre)))
-    return recognizer.embed(recognizer.align(image, nearest)).embedding
-
-
-def _middle(face: Detection) -> FloatArray:
-    return np.asarray((face.box[:2] + face.box[2:]) / 2, np.float32)
+    face = nearest_face(recognizer.detect(image), centre(image))
+    return None if face is None else recognizer.embed(recognizer.align(image, face)).embedding

@@ -12,7 +12,7 @@ import numpy as np
 
 from edge.download import Progress
 from edge.evaluate import rates
-from edge.evaluate.oneshot import FPIRS, Faces, Search, open_set, trained
+from edge.evaluate.oneshot import FPIRS, Faces, Search, by_logit, open_set, trained
 from edge.evaluate.softmax import SoftmaxHead, train
 from edge.gallery.gallery import Gallery
 from edge.gallery.prototypes import photos_of, prototypes
@@ -48,12 +48,12 @@ def measure_growth(faces: Faces, logits: int, max_prototypes: int, step: Progres
     ways: dict[str, tuple[Search, Grow]] = {
         "enrol": (_search(gallery), lambda photos: _search(_enrol(gallery, photos, max_prototypes))),
         "mean into a spare logit": (
-            _logits(head),
-            lambda photos: _logits(head.with_mean(photos.mean(axis=0))),
+            by_logit(head),
+            lambda photos: by_logit(head.with_mean(photos.mean(axis=0))),
         ),
-        "fine-tune on the newcomer": (_logits(head), lambda photos: _logits(_fine_tune(head, photos))),
-        "fine-tune on everybody": (_logits(head), lambda photos: _logits(_replay(head, photos, base))),
-        "retrain from nothing": (_logits(head), lambda photos: _logits(_retrain(base, photos, logits))),
+        "fine-tune on the newcomer": (by_logit(head), lambda photos: by_logit(_fine_tune(head, photos))),
+        "fine-tune on everybody": (by_logit(head), lambda photos: by_logit(_replay(head, photos, base))),
+        "retrain from nothing": (by_logit(head), lambda photos: by_logit(_retrain(base, photos, logits))),
     }
     report = {}
     for done, (name, (before, grow)) in enumerate(ways.items()):
@@ -116,10 +116,6 @@ def _templates(photos: FloatArray, max_prototypes: int) -> list[Template]:
 
 def _search(gallery: Gallery) -> Search:
     return lambda rows: np.maximum.reduceat(rows @ gallery.matrix.T, gallery.starts, axis=1)
-
-
-def _logits(head: SoftmaxHead) -> Search:
-    return lambda rows: head.scores(rows, probability=False)
 
 
 def _fine_tune(head: SoftmaxHead, photos: FloatArray) -> SoftmaxHead:

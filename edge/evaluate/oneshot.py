@@ -92,7 +92,7 @@ def variants(faces: Faces, logits: int, max_prototypes: int, step: Progress) -> 
         head, train_s = trained(faces.pools, logits, photos)
         name = f"softmax, {photos or 'all'} photo{'s' * (photos != 1)}"
         size = head.weights.nbytes + head.biases.nbytes
-        found.append(Variant(name, _by_logit(head), logits, size, train_s))
+        found.append(Variant(name, by_logit(head), logits, size, train_s))
     step("training", len(HEADS), len(HEADS))
     return found
 
@@ -146,6 +146,11 @@ def lookup_ms(searches: Mapping[str, Search], embeddings: FloatArray) -> dict[st
     return {name: float(np.median(values)) * 1e3 for name, values in spent.items()}
 
 
+def by_logit(head: SoftmaxHead) -> Search:
+    """Return what scores embeddings by the logits of a head."""
+    return lambda rows: head.scores(rows, probability=False)
+
+
 def gallery_search(templates: Sequence[FloatArray]) -> Search:
     """Return a search by cosine; a subject scores what its best template does."""
     matrix = np.ascontiguousarray(np.concatenate(templates), np.float32)
@@ -158,10 +163,6 @@ def gallery_search(templates: Sequence[FloatArray]) -> Search:
 def _rows(name: str, templates: Sequence[FloatArray]) -> Variant:
     count = sum(len(rows) for rows in templates)
     return Variant(name, gallery_search(templates), count, count * templates[0].shape[1] * 4, 0.0)
-
-
-def _by_logit(head: SoftmaxHead) -> Search:
-    return lambda rows: head.scores(rows, probability=False)
 
 
 def _mean(rows: FloatArray) -> FloatArray:

@@ -3,10 +3,7 @@
 Judges nothing. The cache is one of `evaluate.embeddings`: biometric data, mode 0600, in the state directory.
 """
 
-import hashlib
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from pathlib import Path
 
@@ -16,8 +13,8 @@ import numpy as np
 from edge.download import Progress
 from edge.errors import MediaError
 from edge.evaluate.embeddings import EmbeddingCache
+from edge.evaluate.photos import centre, each_photo, nearest_face
 from edge.face.align import align
-from edge.photo import decode_photo
 from edge.recognizer import Recognizer
 from edge.types import FloatArray, Image
 
@@ -83,38 +80,19 @@ def embed_views(
     Raises:
         MediaError: A photo cannot be read.
     """
-    local = threading.local()
-    counting = threading.Lock()
-    done = 0
 
-    def work(path: Path) -> FloatArray | None:
-        nonlocal done
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise MediaError(f"{path}: cannot read the photo: {error.strerror}") from None
-        key = hashlib.sha256(data).digest()
-        if key not in cache:
-            if not hasattr(local, "recognizer"):
-                local.recognizer = make_recognizer()
-            cache.put(key, _views(decode_photo(data, str(path)), local.recognizer, template))
-        with counting:
-            done += 1
-            progress("photos", done, len(photos))
-        row = cache[key]
+    def work(path: Path, recognizer: Callable[[], Recognizer]) -> FloatArray | None:
+        row = cache.get(path, lambda image: _views(image, recognizer(), template))
         return None if row is None else row.reshape(len(VIEWS), -1)
 
-    with ThreadPoolExecutor(workers) as pool:
-        return dict(zip(photos, pool.map(work, photos), strict=True))
+    return each_photo(photos, work, make_recognizer, progress, workers=workers)
 
 
 def _views(image: Image, recognizer: Recognizer, template: FloatArray) -> FloatArray | None:
     """Return the views of the face nearest the centre, one after the other (len(VIEWS) * D,)."""
-    faces = recognizer.detect(image)
-    if not faces:
+    face = nearest_face(recognizer.detect(image), centre(image))
+    if face is None:
         return None
-    centre = np.array([image.shape[1], image.shape[0]]) / 2
-    face = min(faces, key=lambda found: float(np.linalg.norm((found.box[:2] + found.box[2:]) / 2 - centre)))
     plain = recognizer.embedder.align(image, face.landmarks)
     size = (plain.shape[0], plain.shape[1])
     crops = {
