@@ -19,15 +19,18 @@ from edge.settings import (
     CameraSettings,
     CaptureSettings,
     DecisionSettings,
-    HomeAssistantSettings,
     LivenessSettings,
     LogSettings,
-    MqttSettings,
-    OutboxSettings,
-    PrivacySettings,
     RecognitionSettings,
 )
 from edge.settings_gallery import AccessSettings, GallerySettings, RemoteSettings, SyncSettings
+from edge.settings_mqtt import (
+    HomeAssistantSettings,
+    MqttSettings,
+    OutboxSettings,
+    PrivacySettings,
+    PushSettings,
+)
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,32}$")]
 """A name that is safe in a topic and in a file name."""
@@ -104,6 +107,7 @@ class Settings(BaseSettings):
     sync: SyncSettings = SyncSettings()
     mqtt: MqttSettings = MqttSettings()
     outbox: OutboxSettings = OutboxSettings()
+    push: PushSettings = PushSettings()
     homeassistant: HomeAssistantSettings = HomeAssistantSettings()
     privacy: PrivacySettings = PrivacySettings()
     log: LogSettings = LogSettings()
@@ -161,6 +165,13 @@ def load(path: Path | None = None, overrides: dict[str, Any] | None = None) -> S
         raise ConfigError(f"{where}: " + "; ".join(_explain(error))) from None
     except SettingsError as error:
         raise ConfigError(f"environment: {error}; write tables as JSON or set EDGE_SECTION__KEY") from None
+
+
+def environment_sets(key: str) -> bool:
+    """Return whether the environment sets `section.key`, or all of its section."""
+    names = {name.upper() for name in os.environ}
+    name = f"EDGE_{key.replace('.', '__')}".upper()
+    return name in names or name.rpartition("__")[0] in names
 
 
 def environment_without_settings() -> dict[str, str]:

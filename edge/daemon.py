@@ -7,31 +7,36 @@ thread only waits for commands, watches the gallery's version, feeds the watchdo
 import logging
 import queue
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import partial
 from typing import Any
 
-from edge.assembly import beside_store, build_beside, build_recognizer, gallery_store
+from edge.assembly import build_recognizer
 from edge.camera.latest import LatestFrames
 from edge.cameras import Cameras
 from edge.clock import Clock, SystemClock
 from edge.config import Settings
+from edge.configuring import ConfigDesk
 from edge.delivery import build_courier, discovery_documents
 from edge.errors import EdgeError
-from edge.following import BesideFollower, GalleryFollower
 from edge.health import Beats, feed_watchdog, sd_notify, watchdog_interval_s
 from edge.inference import InferenceThread
 from edge.instance import sole_daemon
+from edge.keeper import GalleryKeeper
 from edge.metrics import Metrics
+from edge.mqtt.codec import encode, to_millisecond
 from edge.mqtt.courier import CourierThread
-from edge.mqtt.incoming import Request, SyncGallery, TellAgain
+from edge.mqtt.incoming import ConfigPushed, Mailbox, Request, SyncGallery, TellAgain
+from edge.mqtt.payloads import InfoPayload
+from edge.mqtt.payloads_config import ConfigReportedPayload
+from edge.mqtt.topics import Topics
+from edge.probation import Seen
+from edge.pushing import PushRunner
 from edge.recognizer import Recognizer
-from edge.selection import AUTO
 from edge.signals import signals_to
-from edge.syncing import SYNC_COMMAND, SyncRunner, beside_report, gallery_report
+from edge.syncing import SYNC_COMMAND
 from edge.vitals import Vitals, info
 
 log = logging.getLogger(__name__)
@@ -53,32 +58,31 @@ class _Running:
     courier: CourierThread
     inference: InferenceThread
     cameras: Cameras
-    revoked_applied_at: datetime | None = None
-    outcome: dict[str, Any] = field(default_factory=lambda: {"status": "current"})
+    pushes: PushRunner = field(init=False)
 
 
 class Daemon:
-    """One device. `read_settings` reads the configuration anew for a reload."""
+    """One device. `desk` reads the configuration anew for a reload, and takes what is pushed."""
 
     def __init__(
         self,
         settings: Settings,
-        read_settings: Callable[[], Settings] | None = None,
+        desk: ConfigDesk,
         *,
+        metrics: Metrics,
         sync_command: Sequence[str] = SYNC_COMMAND,
         clock: Clock | None = None,
     ) -> None:
         self._settings = settings
-        self._read_settings = read_settings or (lambda: settings)
+        self._desk = desk
         self._clock = clock or SystemClock()
         self._commands: queue.SimpleQueue[str | Request] = queue.SimpleQueue()
+        self._mailbox = Mailbox()
         self._beats = Beats(self._clock.monotonic)
-        self.metrics = Metrics()
+        self.metrics = metrics
         self._vitals = Vitals(self.metrics, self._beats, self._clock)
-        self._syncing = SyncRunner(sync_command, metrics=self.metrics, clock=self._clock)
         self._frames = LatestFrames()
-        self._follower = GalleryFollower(gallery_store(settings), self.metrics)
-        self._beside = _beside_follower(settings)
+        self._galleries = GalleryKeeper(settings, sync_command, metrics=metrics, clock=self._clock)
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT.
@@ -89,7 +93,8 @@ class Daemon:
         with ExitStack() as stack:
             stack.enter_context(sole_daemon(self._settings.state_dir))
             stack.enter_context(signals_to(self._commands))
-            stack.callback(self._syncing.stop)
+            stack.callback(self._galleries.stop)
+            self._desk.recover()
             running = self._start(stack)
             sd_notify("READY=1")
             log.info(
@@ -100,7 +105,8 @@ class Daemon:
                     "gallery_version": running.recognizer.stamp.gallery_version,
                 },
             )
-            self._tell_gallery(running.outcome, running)
+            self._tell_gallery(running)
+            running.pushes.tell()
             self._loop(running)
             sd_notify("STOPPING=1")
             self._tell_health(running)
@@ -109,10 +115,15 @@ class Daemon:
         """Build everything and start the threads; `stack` takes them down in reverse, capture first."""
         recognizer = build_recognizer(self._settings)
         courier = build_courier(
-            self._settings, self._commands.put, beats=self._beats, metrics=self.metrics, clock=self._clock
+            self._settings,
+            self._commands.put,
+            self._mailbox,
+            beats=self._beats,
+            metrics=self.metrics,
+            clock=self._clock,
         )
         stack.callback(self._stop_courier, courier)
-        courier.publish_info(info(self._settings, recognizer, self._clock))
+        courier.publish_info(self._info(recognizer))
         courier.publish_documents(discovery_documents(self._settings))
         courier.start()
         cameras = Cameras(
@@ -136,7 +147,9 @@ class Daemon:
         inference.start()
         stack.callback(cameras.stop)
         cameras.start()
-        return _Running(recognizer, courier, inference, cameras)
+        running = _Running(recognizer, courier, inference, cameras)
+        running.pushes = self._pushes(running)
+        return running
 
     def _loop(self, running: _Running) -> None:
         watchdog_s = watchdog_interval_s()
@@ -149,15 +162,19 @@ class Daemon:
                 case "reload":
                     self._reload(running)
                 case SyncGallery() as wanted:
-                    self._syncing.request(wanted.at_least)
+                    self._galleries.request(wanted.at_least)
+                case ConfigPushed() as pushed:
+                    if (data := self._mailbox.take(pushed.layer)) is not None:
+                        running.pushes.take(pushed.layer, data)
                 case TellAgain():
                     # Doors that all answer at once would drown a building system that has just started.
                     again_s = self._clock.monotonic() + random.uniform(0, BIRTH_JITTER_S)
-            outcome = self._syncing.poll()
-            if self._follow_gallery(running) and outcome is None:
-                outcome = {"status": "updated"}
-            if outcome is not None:
-                self._tell_gallery(outcome, running)
+            running.pushes.tick()
+            recognizer, news = self._galleries.tick(running.recognizer)
+            if recognizer is not None:
+                self._swap(running, recognizer)
+            if news:
+                self._tell_gallery(running)
             now_s = self._clock.monotonic()
             if watchdog_s is not None and now_s - fed_s >= watchdog_s:
                 fed_s = now_s
@@ -169,7 +186,7 @@ class Daemon:
                 published_s = now_s
                 self._tell_health(running)
                 if running.recognizer.beside is not None:
-                    self._tell_gallery(running.outcome, running)
+                    self._tell_gallery(running)
 
     def _next_command(self) -> str | Request | None:
         try:
@@ -177,64 +194,79 @@ class Daemon:
         except queue.Empty:
             return None
 
-    def _tell_gallery(self, outcome: dict[str, Any], running: _Running) -> None:
-        running.outcome = outcome
-        beside = running.recognizer.beside
-        report = gallery_report(
-            outcome,
-            running.recognizer.matcher.gallery,
-            self._clock.now(),
-            revoked_applied_at=running.revoked_applied_at,
-            beside=None if beside is None else beside_report(beside, self.metrics.counts()),
-        )
-        running.courier.publish_gallery(report)
+    def _info(self, recognizer: Recognizer) -> InfoPayload:
+        return info(self._settings, recognizer, self._clock, self._desk.version)
 
-    def _follow_gallery(self, running: _Running) -> bool:
-        """Swap to the gallery's current version if it is another one; on failure keep the last good."""
-        auto = self._settings.recognition.embedder == AUTO
-        rebuild = partial(build_recognizer, self._settings) if auto else None
-        recognizer = self._follower.follow(running.recognizer, rebuild)
-        tried = self._beside.follow(recognizer or running.recognizer)
-        if recognizer is None and tried is None:
-            return False
-        before = running.recognizer.matcher.gallery
-        recognizer = tried or recognizer or running.recognizer
-        self._swap(running, recognizer)
-        if before.active - recognizer.matcher.gallery.active:
-            running.revoked_applied_at = self._clock.now()
-        return True
+    def _tell_gallery(self, running: _Running) -> None:
+        running.courier.publish_gallery(self._galleries.report(running.recognizer))
 
     def _swap(self, running: _Running, recognizer: Recognizer) -> None:
         old, running.recognizer = running.recognizer, recognizer
         running.inference.swap(recognizer)
         if old.elsewhere is not None and old.elsewhere is not recognizer.elsewhere:
             old.elsewhere.close()
-        running.courier.publish_info(info(self._settings, recognizer, self._clock))
+        running.courier.publish_info(self._info(recognizer))
 
     def _reload(self, running: _Running) -> None:
-        """Build what the new settings ask for beside what runs, then swap; on failure keep the last good."""
+        """Put in force what edge.toml says now, and what was pushed; on failure keep the last good."""
         sd_notify("RELOADING=1")
         try:
-            settings = self._read_settings()
-            kept = ("site", "device", "state_dir", "models_dir", "mqtt", "outbox", "privacy", "log")
-            changed = [key for key in kept if getattr(settings, key) != getattr(self._settings, key)]
-            recognizer = build_recognizer(settings)
+            self._apply(running, self._desk.settings())
         except EdgeError as error:
             self.metrics.count("reload.refused")
             log.error("reload refused, the last good configuration stays: %s", error)
         else:
-            if changed:
-                log.warning("these settings take effect only after a restart", extra={"settings": changed})
-                settings = settings.model_copy(update={key: getattr(self._settings, key) for key in kept})
-            old, self._settings = self._settings, settings
-            self._beside = _beside_follower(settings)
-            running.cameras.replace(settings, partial(running.inference.swap, recognizer))
-            self._swap(running, recognizer)
-            gone = discovery_documents(old).keys() - discovery_documents(settings).keys()
-            documents = dict.fromkeys(gone, b"") | discovery_documents(settings)
-            running.courier.publish_documents(documents)
             log.info("reloaded")
+            running.pushes.tell()
         sd_notify("READY=1")
+
+    def _apply(self, running: _Running, settings: Settings) -> None:
+        """Build what the settings ask for beside what runs, then swap.
+
+        Raises:
+            EdgeError: It cannot be built; nothing has changed.
+        """
+        recognizer = build_recognizer(settings)
+        kept = ("site", "device", "state_dir", "models_dir", "mqtt", "outbox", "privacy", "log")
+        changed = [key for key in kept if getattr(settings, key) != getattr(self._settings, key)]
+        if changed:
+            log.warning("these settings take effect only after a restart", extra={"settings": changed})
+            settings = settings.model_copy(update={key: getattr(self._settings, key) for key in kept})
+        old, self._settings = self._settings, settings
+        self._galleries.use(settings)
+        running.cameras.replace(settings, partial(running.inference.swap, recognizer))
+        self._swap(running, recognizer)
+        gone = discovery_documents(old).keys() - discovery_documents(settings).keys()
+        documents = dict.fromkeys(gone, b"") | discovery_documents(settings)
+        running.courier.publish_documents(documents)
+
+    def _pushes(self, running: _Running) -> PushRunner:
+        """Return what takes configuration pushes for this daemon."""
+        topic = Topics(self._settings.site, self._settings.device).config_reported
+
+        def publish(told: dict[str, Any]) -> None:
+            report = ConfigReportedPayload(at=to_millisecond(self._clock.now()), **told)
+            running.courier.publish_documents({topic: encode(report)})
+
+        def seen() -> Seen:
+            now_s, counts = self._clock.monotonic(), self.metrics.counts()
+            last_s = running.cameras.last_frame_s()
+            stall_s = self._settings.capture.stall_s
+            return Seen(
+                {name: counts.get(f"frames.{name}", 0) for name in last_s},
+                frozenset(name for name, at_s in last_s.items() if at_s and now_s - at_s <= stall_s),
+                running.courier.connected,
+                self._beats.late(),
+            )
+
+        return PushRunner(
+            self._desk,
+            apply=partial(self._apply, running),
+            settings=lambda: self._settings,
+            seen=seen,
+            publish=publish,
+            clock=self._clock,
+        )
 
     def _tell_health(self, running: _Running) -> None:
         courier = running.courier
@@ -253,8 +285,3 @@ class Daemon:
     def _stop_inference(self, inference: InferenceThread) -> None:
         if not inference.stop(1.0):
             log.error("the inference thread did not stop in time")
-
-
-def _beside_follower(settings: Settings) -> BesideFollower:
-    share = settings.gallery.shadow_share
-    return BesideFollower(beside_store(settings), partial(build_beside, settings), share)

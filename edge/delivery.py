@@ -18,7 +18,7 @@ from edge.mqtt.broker import Broker, Will, tls_context
 from edge.mqtt.codec import EventEncoder
 from edge.mqtt.courier import CourierThread
 from edge.mqtt.discovery import birth_topic, documents
-from edge.mqtt.incoming import Incoming, Request, subscriptions
+from edge.mqtt.incoming import Incoming, Mailbox, Request, subscriptions
 from edge.mqtt.link import LinkThread
 from edge.mqtt.outbox import Outbox
 from edge.mqtt.topics import Topics
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 def build_courier(
     settings: Settings,
     ask: Callable[[Request], None],
+    mailbox: Mailbox,
     *,
     beats: Beats,
     metrics: Metrics,
@@ -37,7 +38,8 @@ def build_courier(
 ) -> CourierThread:
     """Return what delivers events: outbox, connection and courier, not started yet.
 
-    `ask` gets what others ask of this device, on the courier's thread; it only enqueues.
+    `ask` gets what others ask of this device, on the courier's thread; it only enqueues. Configuration pushes
+    go into `mailbox`.
 
     Raises:
         ConfigError: A certificate or the password file cannot be used.
@@ -56,6 +58,7 @@ def build_courier(
     topics = Topics(settings.site, settings.device)
     assistant = settings.homeassistant
     birth = birth_topic(assistant.prefix) if assistant.discovery else None
+    layers = ("fleet", *(f"group:{group}" for group in settings.push.groups), "device")
     inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
     will = Will(topics.status, b"offline")
     link = LinkThread(
@@ -63,7 +66,7 @@ def build_courier(
         broker,
         client_id=topics.client_id,
         will=will,
-        subscriptions=subscriptions(topics, birth),
+        subscriptions=subscriptions(topics, birth, layers),
         metrics=metrics,
         clock=clock,
     )
@@ -83,7 +86,7 @@ def build_courier(
         encoder,
         topics,
         cameras=settings.cameras,
-        hear=Incoming(topics, ask, metrics, birth).hear,
+        hear=Incoming(topics, ask, metrics, birth, layers=layers, mailbox=mailbox).hear,
         beats=beats,
         metrics=metrics,
         clock=clock,

@@ -67,6 +67,10 @@ class EnvelopeError(EdgeError):
     """A signed message is not what a trusted key has signed."""
 
 
+class PushError(EdgeError):
+    """A pushed configuration is refused; what was in force still is."""
+
+
 class RemoteGalleryError(GalleryError):
     """The remote gallery gave no answer that can be used; the local decision stands."""
 

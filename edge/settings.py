@@ -6,7 +6,15 @@ What they mean is decided where they are used; where they come from is `config`.
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.config import JsonDict
+
+LIVE: JsonDict = {"push": "live"}
+RESTART: JsonDict = {"push": "restart"}
+STRICTER: JsonDict = {"push": "stricter"}
+"""What a configuration push may do to a field (`twin`): change it at once, from the next start on, or only as
+far as less leaves the device than the local file says. A field without a mark is never pushed.
+"""
 
 
 class Section(BaseModel):
@@ -55,43 +63,75 @@ class CameraSettings(Section):
 class CaptureSettings(Section):
     """How cameras are opened and watched."""
 
-    open_timeout_s: float = Field(5.0, ge=0.5, le=60, description="Give up opening a camera after this long.")
+    open_timeout_s: float = Field(
+        5.0, ge=0.5, le=60, description="Give up opening a camera after this long.", json_schema_extra=LIVE
+    )
     stall_s: float = Field(
-        3.0, ge=0.5, le=3.0, description="A camera without a frame for this long is replaced."
+        3.0,
+        ge=0.5,
+        le=3.0,
+        description="A camera without a frame for this long is replaced.",
+        json_schema_extra=LIVE,
     )
     backoff_max_s: float = Field(
-        30.0, ge=1, le=600, description="Longest pause between two tries to open a camera."
+        30.0,
+        ge=1,
+        le=600,
+        description="Longest pause between two tries to open a camera.",
+        json_schema_extra=LIVE,
     )
 
 
 class RecognitionSettings(Section):
     """Models and the quality gate."""
 
-    detector: str = Field("yunet", description="Model that finds faces; see `edge models list`.")
+    detector: str = Field(
+        "yunet", description="Model that finds faces; see `edge models list`.", json_schema_extra=LIVE
+    )
     embedder: str = Field(
         "sface-int8",
         description="Model that embeds faces; see `edge models list`. auto: the one that the gallery was "
         "enrolled with, or for an empty gallery the fastest on this device that is accurate enough.",
+        json_schema_extra=LIVE,
     )
-    threads: int = Field(1, ge=1, le=16, description="Threads of each model's session.")
+    threads: int = Field(
+        1, ge=1, le=16, description="Threads of each model's session.", json_schema_extra=LIVE
+    )
     detector_width: int = Field(
         320,
         ge=96,
         le=1920,
         multiple_of=32,
         description="Longer side in pixels that frames are reduced to for detection.",
+        json_schema_extra=LIVE,
     )
     detector_score: float = Field(
-        0.7, ge=0.1, le=1, description="Faces the detector is less sure of are ignored."
+        0.7,
+        ge=0.1,
+        le=1,
+        description="Faces the detector is less sure of are ignored.",
+        json_schema_extra=LIVE,
     )
     min_face_px: int = Field(
-        20, ge=16, le=1000, description="Shorter side of a face in pixels that can be recognized."
+        20,
+        ge=16,
+        le=1000,
+        description="Shorter side of a face in pixels that can be recognized.",
+        json_schema_extra=LIVE,
     )
-    min_sharpness: float = Field(0.15, ge=0, le=1, description="Shots blurrier than this are not embedded.")
+    min_sharpness: float = Field(
+        0.15, ge=0, le=1, description="Shots blurrier than this are not embedded.", json_schema_extra=LIVE
+    )
     max_yaw_deg: float = Field(
-        45, ge=5, le=90, description="Shots turned further than this are not embedded."
+        45,
+        ge=5,
+        le=90,
+        description="Shots turned further than this are not embedded.",
+        json_schema_extra=LIVE,
     )
-    motion_gate: bool = Field(True, description="Skip detection while nothing in the picture changes.")
+    motion_gate: bool = Field(
+        True, description="Skip detection while nothing in the picture changes.", json_schema_extra=LIVE
+    )
 
 
 class DecisionSettings(Section):
@@ -103,12 +143,14 @@ class DecisionSettings(Section):
         lt=1,
         description="Share of strangers that may be taken for a subject. The threshold follows from it, the "
         "embedder's calibration and the number of subjects in scope.",
+        json_schema_extra=LIVE,
     )
     threshold: float | None = Field(
         None,
         ge=-1,
         le=1,
         description="Raw cosine instead of target_fpir; it will not follow the gallery's size.",
+        json_schema_extra=LIVE,
     )
     site_shift: float = Field(
         0.0,
@@ -116,18 +158,30 @@ class DecisionSettings(Section):
         le=0.5,
         description="Added to the calibrated threshold: how much more alike strangers look here than in the "
         "embedder's calibration. `edge calibrate --cohort DIR` measures it.",
+        json_schema_extra=LIVE,
     )
     margin: float = Field(
-        0.05, ge=0, le=1, description="How far the best subject must be ahead of the second best."
+        0.05,
+        ge=0,
+        le=1,
+        description="How far the best subject must be ahead of the second best.",
+        json_schema_extra=LIVE,
     )
-    min_shots: int = Field(2, ge=1, le=20, description="Agreeing shots that a match needs.")
-    max_shots: int = Field(6, ge=1, le=50, description="Shots after which a stranger is rejected.")
-    patience_s: float = Field(3.0, ge=0.1, le=60, description="Time after which a stranger is rejected.")
+    min_shots: int = Field(
+        2, ge=1, le=20, description="Agreeing shots that a match needs.", json_schema_extra=LIVE
+    )
+    max_shots: int = Field(
+        6, ge=1, le=50, description="Shots after which a stranger is rejected.", json_schema_extra=LIVE
+    )
+    patience_s: float = Field(
+        3.0, ge=0.1, le=60, description="Time after which a stranger is rejected.", json_schema_extra=LIVE
+    )
     cooldown_s: float = Field(
         3.0,
         ge=0,
         le=3600,
         description="A face that returns within this time is still the same visit; `left` follows after it.",
+        json_schema_extra=LIVE,
     )
 
     @model_validator(mode="after")
@@ -145,6 +199,7 @@ class LivenessSettings(Section):
     policy: Literal["off", "report", "require"] = Field(
         "off",
         description="report: events tell the liveness; require: a match below threshold is a spoof.",
+        json_schema_extra=LIVE,
     )
     model: Path | None = Field(None, description="Directory with your model and its manifest.toml.")
     threshold: float = Field(
@@ -152,6 +207,7 @@ class LivenessSettings(Section):
         gt=0,
         le=1,
         description="Liveness from which a face is alive; find yours with policy report at the door.",
+        json_schema_extra=LIVE,
     )
 
     @model_validator(mode="after")
@@ -161,66 +217,6 @@ class LivenessSettings(Section):
         return self
 
 
-class MqttSettings(Section):
-    """The broker."""
-
-    host: str = Field("localhost", min_length=1, description="Broker's host name or address.")
-    port: int = Field(1883, ge=1, le=65535, description="Broker's port; 8883 is usual with TLS.")
-    version: Literal["auto", "5", "3.1.1"] = Field(
-        "auto", description="Protocol: 5 first, 3.1.1 where 5 is refused."
-    )
-    username: str | None = Field(None, min_length=1, description="User at the broker.")
-    password: SecretStr | None = Field(None, description="Password at the broker; prefer password_file.")
-    password_file: Path | None = Field(None, description="File that holds the password.")
-    tls: bool = Field(False, description="Speak TLS and verify the broker's certificate.")
-    ca_file: Path | None = Field(None, description="Certificates to trust instead of the system's.")
-    cert_file: Path | None = Field(None, description="This device's certificate.")
-    key_file: Path | None = Field(None, description="This device's private key.")
-    keepalive_s: int = Field(
-        15, ge=5, le=3600, description="A silent broker is noticed after about twice this long."
-    )
-    backoff_max_s: float = Field(
-        60.0, ge=1, le=3600, description="Longest pause between two tries to connect."
-    )
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "MqttSettings":
-        if self.password is not None and self.password_file is not None:
-            raise ValueError("set only one of password and password_file")
-        if (self.password is not None or self.password_file is not None) and self.username is None:
-            raise ValueError("a password needs a username")
-        if (self.cert_file is None) != (self.key_file is None):
-            raise ValueError("cert_file and key_file go together")
-        if not self.tls and (self.ca_file or self.cert_file):
-            raise ValueError("ca_file and cert_file need tls = true")
-        return self
-
-
-class OutboxSettings(Section):
-    """Decisions that wait for the broker."""
-
-    max_rows: int = Field(
-        50_000, ge=100, le=1_000_000, description="Decisions kept while the broker is away."
-    )
-
-
-class HomeAssistantSettings(Section):
-    """Home Assistant shows the door by itself."""
-
-    discovery: bool = Field(False, description="Announce this device and its cameras to Home Assistant.")
-    prefix: str = Field(
-        "homeassistant",
-        pattern=r"^[A-Za-z0-9_-]{1,64}$",
-        description="Home Assistant's discovery prefix.",
-    )
-
-
-class PrivacySettings(Section):
-    """What leaves the device about a subject."""
-
-    anonymous: bool = Field(False, description="Publish no label and no box, only the opaque subject id.")
-
-
 class LogSettings(Section):
     """The log on standard error."""
 
@@ -228,5 +224,7 @@ class LogSettings(Section):
         "auto", description="auto: human on a terminal, else JSON lines."
     )
     level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least important line written."
+        "info",
+        description="Least important line written.",
+        json_schema_extra=RESTART,
     )

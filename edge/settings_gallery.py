@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from edge.access import zone_problem
-from edge.settings import Section
+from edge.settings import LIVE, Section
 
 
 class AccessSettings(Section):
@@ -16,9 +16,12 @@ class AccessSettings(Section):
         (),
         max_length=16,
         description="Door groups served here; a subject needs one of them. None: everybody.",
+        json_schema_extra=LIVE,
     )
     time_zone: str = Field(
-        "UTC", description="Time zone of subjects' weekly windows, where they name none of their own."
+        "UTC",
+        description="Time zone of subjects' weekly windows, where they name none of their own.",
+        json_schema_extra=LIVE,
     )
 
     @field_validator("time_zone")
@@ -35,13 +38,14 @@ class GallerySettings(Section):
     keep_versions: int = Field(
         5, ge=2, le=100, description="Versions kept on disk, the current one included."
     )
-    prototypes: int = Field(3, ge=1, le=5, description="Templates kept per subject.")
+    prototypes: int = Field(3, ge=1, le=5, description="Templates kept per subject.", json_schema_extra=LIVE)
     shadow_share: float = Field(
         0.25,
         ge=0,
         le=1,
         description="Share of visits that a gallery to switch to is tried on (`edge fleet publish --beside`, "
         "embedder auto).",
+        json_schema_extra=LIVE,
     )
     device_key: Path | None = Field(
         None,
@@ -64,7 +68,9 @@ class RemoteSettings(Section):
         "device; a name without a directory is a credential of systemd.",
     )
     api_key_file: Path | None = Field(None, description="File with the server's API key.")
-    timeout_ms: int = Field(250, ge=10, le=2000, description="After this the local decision stands.")
+    timeout_ms: int = Field(
+        250, ge=10, le=2000, description="After this the local decision stands.", json_schema_extra=LIVE
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "RemoteSettings":
@@ -102,9 +108,14 @@ class SyncSettings(Section):
         "closed",
         description="Past the gallery's not_after (`edge fleet publish --valid-days`): reject everybody with "
         "the reason gallery_stale, or go on.",
+        json_schema_extra=LIVE,
     )
     timeout_s: float = Field(
-        90.0, ge=1, le=110, description="Give up after this long; the next synchronisation tries again."
+        90.0,
+        ge=1,
+        le=110,
+        description="Give up after this long; the next synchronisation tries again.",
+        json_schema_extra=LIVE,
     )
 
     @model_validator(mode="after")

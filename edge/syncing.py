@@ -97,7 +97,7 @@ class SyncRunner:
 
 
 def gallery_report(
-    outcome: dict[str, Any],
+    outcome: Mapping[str, Any],
     gallery: Gallery,
     at: datetime,
     *,

@@ -16,7 +16,9 @@ from edge.mqtt.payloads import HealthPayload, InfoPayload, LinkHealth, ModelInfo
 from edge.recognizer import Recognizer
 
 
-def info(settings: Settings, recognizer: Recognizer, clock: Clock) -> InfoPayload:
+def info(
+    settings: Settings, recognizer: Recognizer, clock: Clock, config_version: int | None = None
+) -> InfoPayload:
     """Return what runs here: models, gallery, threshold in force."""
     size = recognizer.matcher.gallery.size
     rule = recognizer.rule
@@ -37,7 +39,7 @@ def info(settings: Settings, recognizer: Recognizer, clock: Clock) -> InfoPayloa
         execution_provider=recognizer.embedder.provider,
         gallery_version=recognizer.stamp.gallery_version,
         gallery_size=size,
-        config_version=None,
+        config_version=config_version,
         threshold=round(rule.threshold_for(float(recognizer.matcher.gallery.comparisons.sum())), 4),
         target_fpir=rule.target_fpir,
         liveness=settings.liveness.policy,

@@ -1,6 +1,8 @@
 """Commands of whoever operates a device: run, check, schema."""
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,14 +13,17 @@ from rich.table import Table
 from edge import __version__, config, logs
 from edge.assembly import build_recognizer, gallery_store
 from edge.config import Settings
+from edge.configuring import ConfigDesk, effective
 from edge.daemon import Daemon
 from edge.face.liveness import Liveness
 from edge.memory import return_freed_memory
+from edge.metrics import Metrics
 from edge.mqtt import asyncapi
 from edge.mqtt.codec import json_schemas
 from edge.mqtt.topics import Topics
 from edge.redact import scrub, without_credentials
 from edge.syncing import SYNC_COMMAND
+from edge.twin import Patch
 
 SYSTEM_CONFIG = Path("/etc/edge/edge.toml")
 
@@ -29,10 +34,16 @@ ConfigOption = Annotated[
 
 
 def load_settings(path: Path | None) -> Settings:
-    """Read the settings file named, or the system's where there is one, or the defaults."""
+    """Read the settings file named, or the system's if there is one, or the defaults; and what was pushed."""
+    read = settings_reader(path)
+    return effective(read({}), read)
+
+
+def settings_reader(path: Path | None) -> Callable[[Patch], Settings]:
+    """Return what reads the settings file anew, with a patch on top."""
     if path is None and SYSTEM_CONFIG.is_file():
         path = SYSTEM_CONFIG
-    return config.load(path)
+    return partial(config.load, path)
 
 
 def run(config_file: ConfigOption = None) -> None:
@@ -41,7 +52,9 @@ def run(config_file: ConfigOption = None) -> None:
     settings = load_settings(config_file)
     logs.set_up(settings.log.format, settings.log.level)
     sync = (*SYNC_COMMAND, *(("--config", str(config_file)) if config_file else ()))
-    Daemon(settings, lambda: load_settings(config_file), sync_command=sync).run()
+    metrics = Metrics()
+    desk = ConfigDesk(settings_reader(config_file), metrics)
+    Daemon(settings, desk, metrics=metrics, sync_command=sync).run()
 
 
 def check(config_file: ConfigOption = None) -> None:

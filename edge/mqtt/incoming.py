@@ -5,7 +5,8 @@ dropped with one line when they are not what they should be.
 """
 
 import logging
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -20,6 +21,9 @@ log = logging.getLogger(__name__)
 MAX_REQUEST_BYTES = 4096
 """Larger than any honest request; it bounds how deep JSON can be nested before it is parsed."""
 
+
+MAX_PUSH_BYTES = 64 * 1024
+"""As in `twin`."""
 
 BORN = b"online"
 """What Home Assistant publishes when it has started."""
@@ -37,18 +41,54 @@ class TellAgain:
     """A building system has started and knows nothing: it wants every retained document once more."""
 
 
-Request = SyncGallery | TellAgain
+@dataclass(frozen=True, slots=True)
+class ConfigPushed:
+    """A configuration push for a layer lies in the mailbox."""
+
+    layer: str
+
+
+Request = SyncGallery | TellAgain | ConfigPushed
+
+
+class Mailbox:
+    """The newest push of each layer that nobody has taken yet: a flood fills one place. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pushes: dict[str, bytes] = {}
+
+    def put(self, layer: str, data: bytes) -> bool:
+        """Keep a push; returns whether its place was empty."""
+        with self._lock:
+            new = layer not in self._pushes
+            self._pushes[layer] = data
+            return new
+
+    def take(self, layer: str) -> bytes | None:
+        """Return the push of a layer, None where it was taken."""
+        with self._lock:
+            return self._pushes.pop(layer, None)
 
 
 class Incoming:
     """Hands what is asked for to `ask`, which only enqueues.
 
-    `birth` is where a building system says `online`.
+    `birth` is where a building system says `online`. Configuration pushes for `layers` go into `mailbox`.
     """
 
     def __init__(
-        self, topics: Topics, ask: Callable[[Request], None], metrics: Metrics, birth: str | None = None
+        self,
+        topics: Topics,
+        ask: Callable[[Request], None],
+        metrics: Metrics,
+        birth: str | None = None,
+        *,
+        layers: Iterable[str] = (),
+        mailbox: Mailbox | None = None,
     ) -> None:
+        self._layers = {topics.config_desired(layer): layer for layer in layers}
+        self._mailbox = mailbox or Mailbox()
         self._topics = topics
         self._ask = ask
         self._metrics = metrics
@@ -58,6 +98,8 @@ class Incoming:
         """Take a message of our subscriptions."""
         if received.topic == self._topics.gallery_desired:
             self._gallery_desired(received.payload)
+        elif (layer := self._layers.get(received.topic)) is not None:
+            self._config_desired(layer, received.payload)
         elif received.topic == self._birth and received.payload == BORN and not received.retained:
             self._ask(TellAgain())
 
@@ -75,11 +117,18 @@ class Incoming:
         else:
             self._ask(SyncGallery(desired.version))
 
+    def _config_desired(self, layer: str, payload: bytes) -> None:
+        if not payload:
+            return  # taken back at the broker, which takes nothing back here: push a higher version
+        # One byte more than is allowed is enough to be refused, and reported, for its size.
+        if self._mailbox.put(layer, payload[: MAX_PUSH_BYTES + 1]):
+            self._ask(ConfigPushed(layer))
+
     def _refuse(self, what: str, why: str) -> None:
         self._metrics.count("received.refused")
         log.warning("%s refused: %s", what, why)
 
 
-def subscriptions(topics: Topics, birth: str | None = None) -> tuple[str, ...]:
+def subscriptions(topics: Topics, birth: str | None = None, layers: Iterable[str] = ()) -> tuple[str, ...]:
     """Return the topics that a device listens to."""
-    return (topics.gallery_desired, *((birth,) if birth else ()))
+    return (topics.gallery_desired, *((birth,) if birth else ()), *map(topics.config_desired, layers))

@@ -233,7 +233,9 @@ class InfoPayload(Payload):
     execution_provider: str
     gallery_version: Count
     gallery_size: Count
-    config_version: Count | None = Field(description="Version of the pushed configuration; null without one.")
+    config_version: Count | None = Field(
+        description="Version of the strongest pushed layer; null: none."
+    )
     threshold: float | None
     target_fpir: Fraction | None
     liveness: Literal["off", "report", "require"] = Field(

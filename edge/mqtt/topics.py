@@ -76,6 +76,22 @@ class Topics:
         """What the last synchronisation came to, retained."""
         return f"{self.root}/gallery/reported"
 
+    @property
+    def config_reported(self) -> str:
+        """What came of the last configuration push, retained."""
+        return f"{self.root}/config/reported"
+
+    def config_desired(self, layer: str) -> str:
+        """Configuration pushed for a layer: fleet, group:<name> or device; retained.
+
+        A fleet's and a group's lie beside the devices of the site, under names that no device can have.
+        """
+        if layer == "device":
+            return f"{self.root}/config/desired"
+        group = layer.removeprefix("group:")
+        below = "_fleet" if layer == "fleet" else f"_group-{check_slug(group, 'push.groups')}"
+        return f"edge/{MAJOR}/{self.site}/{below}/config/desired"
+
     def camera_status(self, camera: str) -> str:
         """`online` or `offline`, retained."""
         return self._camera(camera, "status")

@@ -1,0 +1,80 @@
+"""GalleryKeeper: keeps the galleries of a running daemon up to date, and says which one serves.
+
+Synchronises on request, follows what is current on the disk, tries what lies beside. Swaps nothing itself.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from edge.assembly import beside_store, build_beside, build_recognizer, gallery_store
+from edge.clock import Clock
+from edge.config import Settings
+from edge.following import BesideFollower, GalleryFollower
+from edge.metrics import Metrics
+from edge.mqtt.payloads_sync import GalleryReportedPayload
+from edge.recognizer import Recognizer
+from edge.selection import AUTO
+from edge.syncing import SyncRunner, beside_report, gallery_report
+
+INSTALLED: Mapping[str, Any] = {"status": "updated"}
+"""What came of a synchronisation that somebody else made, or of an enrolment at the door."""
+
+
+class GalleryKeeper:
+    """One device's galleries. Used by the main thread; `sync_command` starts the child that synchronises."""
+
+    def __init__(
+        self, settings: Settings, sync_command: Sequence[str], *, metrics: Metrics, clock: Clock
+    ) -> None:
+        self._metrics = metrics
+        self._clock = clock
+        self._syncing = SyncRunner(sync_command, metrics=metrics, clock=clock)
+        self._follower = GalleryFollower(gallery_store(settings), metrics)
+        self._outcome: Mapping[str, Any] = {"status": "current"}
+        self._revoked_at: datetime | None = None
+        self.use(settings)
+
+    def use(self, settings: Settings) -> None:
+        """Follow by other settings from now on."""
+        self._settings = settings
+        share = settings.gallery.shadow_share
+        self._beside = BesideFollower(beside_store(settings), partial(build_beside, settings), share)
+
+    def request(self, at_least: int) -> None:
+        """Synchronise now, unless the fleet's gallery is known to be `at_least` this version."""
+        self._syncing.request(at_least)
+
+    def tick(self, recognizer: Recognizer) -> tuple[Recognizer | None, bool]:
+        """Return the recognizer to swap to, None where nothing has changed, and whether there is news.
+
+        What cannot be used is told in the log, and the last good gallery stays.
+        """
+        outcome = self._syncing.poll()
+        found = self._follow(recognizer)
+        if outcome is not None or found is not None:
+            self._outcome = outcome or INSTALLED
+        return found, outcome is not None or found is not None
+
+    def report(self, recognizer: Recognizer) -> GalleryReportedPayload:
+        """Return what is published about the gallery that serves."""
+        beside = recognizer.beside
+        return gallery_report(
+            self._outcome,
+            recognizer.matcher.gallery,
+            self._clock.now(),
+            revoked_applied_at=self._revoked_at,
+            beside=None if beside is None else beside_report(beside, self._metrics.counts()),
+        )
+
+    def stop(self) -> None:
+        """End a synchronisation that still runs."""
+        self._syncing.stop()
+
+    def _follow(self, recognizer: Recognizer) -> Recognizer | None:
+        auto = self._settings.recognition.embedder == AUTO
+        found = self._follower.follow(recognizer, partial(build_recognizer, self._settings) if auto else None)
+        if found is not None and recognizer.matcher.gallery.active - found.matcher.gallery.active:
+            self._revoked_at = self._clock.now()
+        return self._beside.follow(found or recognizer) or found

@@ -1,0 +1,147 @@
+"""Configuration pushed to the real daemon: in force at once, kept, taken back, and never forged."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.publish as mqtt
+import pytest
+
+from edge.config import load
+from edge.mqtt.payloads import InfoPayload
+from edge.mqtt.payloads_config import ConfigReportedPayload
+from edge.mqtt.topics import Topics
+from tests.broker import Mosquitto, Subscriber, subscriber, wait_until
+from tests.e2e.device import ROOT, Device
+from tests.pushes import TRUSTED, content, push
+from tests.streams import MjpegServer, free_port
+
+pytestmark = pytest.mark.e2e
+
+MakeDevice = Callable[..., Device]
+PUSHED = (f'push.trusted_keys = ["{TRUSTED}"]', "push.probation_s = 4", 'push.groups = ["entrances"]')
+
+
+def publish(mosquitto: Mosquitto, data: bytes, layer: str = "device") -> None:
+    topic = Topics("test", "door").config_desired(layer)
+    mqtt.single(topic, data, qos=1, retain=True, hostname="127.0.0.1", port=mosquitto.port)
+
+
+def reports(heard: Subscriber) -> list[ConfigReportedPayload]:
+    return [ConfigReportedPayload.model_validate_json(data) for data in heard.on(f"{ROOT}/config/reported")]
+
+
+def came_to(
+    heard: Subscriber, status: str, version: int | None, timeout_s: float = 20
+) -> ConfigReportedPayload:
+    def told() -> tuple[str, int | None] | None:
+        last = reports(heard)[-1:]
+        return (last[0].status, last[0].version) if last else None
+
+    heard.wait(lambda: told() == (status, version), timeout_s)
+    return reports(heard)[-1]
+
+
+def thresholds(heard: Subscriber) -> list[Any]:
+    return [InfoPayload.model_validate_json(data).threshold for data in heard.on(f"{ROOT}/info")]
+
+
+def test_a_threshold_is_in_force_at_once_and_kept_over_a_restart(
+    mosquitto: Mosquitto, make_device: MakeDevice, media: Path
+):
+    clip = f'source = "{media / "no_face.mp4"}"\nloop = true'
+    device = make_device(mosquitto.port, settings=PUSHED, cameras={"front": clip})
+    with subscriber(mosquitto.port) as heard:
+        device.start()
+        came_to(heard, "none", None)
+        publish(mosquitto, push(1, {"decision": {"threshold": 0.6}}))
+        pending = came_to(heard, "pending", 1)
+        assert pending.keys == {"decision.threshold": "applied"}
+        assert thresholds(heard)[-1] == 0.6, "in force while it is tried"
+        applied = came_to(heard, "applied", 1)
+        assert applied.versions == {"device": 1}
+        assert applied.effective == pending.effective != reports(heard)[0].effective
+        offline = [line for line in device.said("camera offline") if line["camera"] == "front"]
+        assert offline == [], "no camera was touched"
+
+        publish(mosquitto, push(7, {"decision": {"margin": 0.2}}, scope="fleet", name=None), "fleet")
+        came_to(heard, "applied", 7)
+        assert reports(heard)[-1].versions == {"device": 1, "fleet": 7}
+        assert device.stop() == 0
+        device.start()
+        heard.wait(lambda: thresholds(heard)[-1] == 0.6)
+        wait_until(
+            lambda: len(reports(heard)) >= 2 and reports(heard)[-1].versions == {"device": 1, "fleet": 7}
+        )
+        assert reports(heard)[-1].effective == applied_with_fleet(heard)
+        told = device.edge("check").stdout
+        assert "0.6" in told
+        assert device.stop() == 0
+
+
+def applied_with_fleet(heard: Subscriber) -> str:
+    return next(each.effective for each in reports(heard) if each.status == "applied" and each.version == 7)
+
+
+def test_what_does_not_work_is_taken_back(mosquitto: Mosquitto, make_device: MakeDevice, media: Path):
+    """A stall limit below the stream's own pauses restarts the camera for ever: no frame is looked at."""
+    port = free_port()
+    device = make_device(
+        mosquitto.port,
+        settings=(*PUSHED, "recognition.motion_gate = false"),
+        cameras={"front": f'source = "http://127.0.0.1:{port}/"'},
+    )
+    with MjpegServer(port, fps=1.0), subscriber(mosquitto.port) as heard:
+        device.start()
+        heard.wait(lambda: heard.on("/camera/front/status")[-1:] == [b"online"], 30)
+        publish(mosquitto, push(1, {"capture": {"stall_s": 0.5, "open_timeout_s": 0.5}}))
+        came_to(heard, "pending", 1)
+        back = came_to(heard, "rolled_back", 1, 60)
+        assert "front" in (back.error or "")
+        assert back.versions == {}
+        heard.wait(lambda: heard.on("/camera/front/status")[-1:] == [b"online"], 30)
+        assert device.stop() == 0
+
+
+def test_what_cannot_be_built_is_refused_and_the_daemon_goes_on(
+    mosquitto: Mosquitto, make_device: MakeDevice, media: Path
+):
+    clip = f'source = "{media / "no_face.mp4"}"\nloop = true'
+    device = make_device(mosquitto.port, settings=PUSHED, cameras={"front": clip})
+    attacks = [
+        push(1, {"recognition": {"embedder": "no-such-model"}}),
+        push(2, {"cameras": {"front": {"command": ["sh"]}}}),
+        content(3, {"decision": {"threshold": 0.0}}),
+        b"\xff" * 70_000,
+        push(4, {"mqtt": {"host": "evil.example"}}),
+    ]
+    with subscriber(mosquitto.port) as heard:
+        device.start()
+        for number, data in enumerate(attacks):
+            publish(mosquitto, data)
+            wanted = number + 1
+            heard.wait(lambda n=wanted: len([r for r in reports(heard) if r.status == "rejected"]) >= n)
+        publish(mosquitto, b"")
+        publish(mosquitto, push(5, {"decision": {"threshold": 0.7}}))
+        came_to(heard, "applied", 5)
+        assert thresholds(heard)[-1] == 0.7
+        health = json.loads(heard.on(f"{ROOT}/health")[-1]) if heard.on(f"{ROOT}/health") else {}
+        assert health.get("late", []) == []
+        assert device.stop() == 0
+    assert load(device.config).mqtt.host == "127.0.0.1"
+
+
+def test_a_kill_while_it_is_tried_takes_it_back(mosquitto: Mosquitto, make_device: MakeDevice, media: Path):
+    clip = f'source = "{media / "no_face.mp4"}"\nloop = true'
+    settings = (PUSHED[0], "push.probation_s = 60")
+    device = make_device(mosquitto.port, settings=settings, cameras={"front": clip})
+    with subscriber(mosquitto.port) as heard:
+        device.start()
+        publish(mosquitto, push(1, {"decision": {"threshold": 0.6}}))
+        came_to(heard, "pending", 1)
+        device.stop(9)
+        device.start()
+        came_to(heard, "rolled_back", 1)
+        assert thresholds(heard)[-1] != 0.6
+        assert device.stop() == 0
