@@ -94,6 +94,14 @@ class OutboxDamagedError(OutboxError):
     """The outbox's database is no longer one."""
 
 
+class OutboxFullError(OutboxError):
+    """The disk has no room for the outbox."""
+
+
+class OutboxDiskError(OutboxError):
+    """The disk failed to read or write; what SQLite holds in memory can no longer be believed."""
+
+
 # Tell the caller.
 
 

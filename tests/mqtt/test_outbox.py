@@ -84,13 +84,13 @@ def test_a_full_outbox_drops_the_oldest_rejects_first_and_matches_last(path: Pat
     outbox = open_outbox(path, max_rows=4)
     outbox.write(puts(make_row(1, vital=True), make_row(2), make_row(3), make_row(4, vital=True)))
 
-    assert outbox.write(puts(make_row(5))) == 1
+    assert outbox.write(puts(make_row(5))).dropped == 1
     assert seqs(outbox) == [1, 3, 4, 5]
-    assert outbox.write(puts(make_row(6, vital=True), make_row(7, vital=True))) == 2
+    assert outbox.write(puts(make_row(6, vital=True), make_row(7, vital=True))).dropped == 2
     assert seqs(outbox) == [1, 4, 6, 7]
-    assert outbox.write(puts(make_row(8))) == 1
+    assert outbox.write(puts(make_row(8))).dropped == 1
     assert seqs(outbox) == [1, 4, 6, 7], "a reject gives way to matches even when it is the newest"
-    assert outbox.write(puts(make_row(9, vital=True))) == 1
+    assert outbox.write(puts(make_row(9, vital=True))).dropped == 1
     assert seqs(outbox) == [4, 6, 7, 9]
     assert outbox.counts().depth == 4
     outbox.close()
