@@ -4,9 +4,10 @@ from collections.abc import Callable
 import pytest
 
 from edge.metrics import Metrics
-from edge.mqtt.journal import PAGE, SETTLE_S, WINDOW, Journal
+from edge.mqtt.journal import SETTLE_S, WINDOW, Journal
 from edge.mqtt.outbox import Outbox
 from edge.mqtt.rows import Changes, Pending
+from edge.mqtt.scan import PAGE
 from tests.mqtt.door import make_row
 
 NO_SUBSCRIBER, NOT_AUTHORIZED, TOO_LARGE = 0x10, 0x87, 0x95
