@@ -18,6 +18,7 @@ from edge.mqtt.broker import Broker, Will, tls_context
 from edge.mqtt.codec import EventEncoder
 from edge.mqtt.courier import CourierThread
 from edge.mqtt.discovery import birth_topic, documents
+from edge.mqtt.errands import Acknowledged
 from edge.mqtt.incoming import Incoming, Request, subscriptions
 from edge.mqtt.link import LinkThread
 from edge.mqtt.outbox import Outbox
@@ -56,6 +57,7 @@ def build_courier(
     topics = Topics(settings.site, settings.device)
     assistant = settings.homeassistant
     birth = birth_topic(assistant.prefix) if assistant.discovery else None
+    consumer = settings.outbox.delivery == "consumer"
     inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
     will = Will(topics.status, b"offline")
     link = LinkThread(
@@ -63,7 +65,8 @@ def build_courier(
         broker,
         client_id=topics.client_id,
         will=will,
-        subscriptions=subscriptions(topics, birth),
+        subscriptions=subscriptions(topics, birth, acks=consumer),
+        older_subscriptions=(topics.canary,),
         metrics=metrics,
         clock=clock,
     )
@@ -76,6 +79,10 @@ def build_courier(
         clock=lambda: "synced" if clock_synced() else "unsynced",
         anonymous=settings.privacy.anonymous,
     )
+
+    def acknowledge(event_ids: tuple[str, ...]) -> None:
+        inbox.put(Acknowledged(event_ids))
+
     return CourierThread(
         inbox,
         link,
@@ -83,10 +90,11 @@ def build_courier(
         encoder,
         topics,
         cameras=settings.cameras,
-        hear=Incoming(topics, ask, metrics, birth).hear,
+        hear=Incoming(topics, ask, metrics, birth, acknowledge if consumer else None).hear,
         beats=beats,
         metrics=metrics,
         clock=clock,
+        consumer=consumer,
     )
 
 
@@ -100,11 +108,12 @@ def discovery_documents(settings: Settings) -> dict[str, bytes]:
 
 def _outbox(settings: Settings, clock: Clock) -> Outbox:
     """Open the outbox; where the disk refuses, one in memory: the door goes on, and `health` says so."""
+    max_rows, max_bytes = settings.outbox.max_rows, settings.outbox.max_mb * 1024 * 1024
     try:
-        return Outbox.open(settings.outbox_path, max_rows=settings.outbox.max_rows, now=clock.now)
+        return Outbox.open(settings.outbox_path, max_rows=max_rows, max_bytes=max_bytes, now=clock.now)
     except OutboxError as error:
         log.error("events are kept in memory only: %s", error)
-        return Outbox.in_memory(max_rows=settings.outbox.max_rows)
+        return Outbox.in_memory(max_rows=max_rows, max_bytes=max_bytes)
 
 
 def _password(settings: Settings) -> str | None:

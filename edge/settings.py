@@ -202,6 +202,12 @@ class OutboxSettings(Section):
     max_rows: int = Field(
         50_000, ge=100, le=1_000_000, description="Decisions kept while the broker is away."
     )
+    max_mb: int = Field(32, ge=1, le=4096, description="What they may take on the disk, in MiB.")
+    delivery: Literal["puback", "consumer"] = Field(
+        "puback",
+        description="A decision is forgotten when the broker has acknowledged it (puback), or when a consumer "
+        "has named it on the topic ack (consumer), as `edge journal follow --ack` does.",
+    )
 
 
 class HomeAssistantSettings(Section):

@@ -5,6 +5,7 @@ dropped with one line when they are not what they should be.
 """
 
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 
 from edge.metrics import Metrics
 from edge.mqtt.broker import Received
+from edge.mqtt.payloads_ack import MAX_ACK_BYTES, LooseAck
 from edge.mqtt.payloads_sync import GalleryDesiredPayload
 from edge.mqtt.topics import Topics
 
@@ -20,6 +22,8 @@ log = logging.getLogger(__name__)
 MAX_REQUEST_BYTES = 4096
 """Larger than any honest request; it bounds how deep JSON can be nested before it is parsed."""
 
+
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 BORN = b"online"
 """What Home Assistant publishes when it has started."""
@@ -43,16 +47,23 @@ Request = SyncGallery | TellAgain
 class Incoming:
     """Hands what is asked for to `ask`, which only enqueues.
 
-    `birth` is where a building system says `online`.
+    `birth` is where a building system says `online`. `acknowledge` gets the ids of events that a consumer
+    has; without it acknowledgements mean nothing.
     """
 
     def __init__(
-        self, topics: Topics, ask: Callable[[Request], None], metrics: Metrics, birth: str | None = None
+        self,
+        topics: Topics,
+        ask: Callable[[Request], None],
+        metrics: Metrics,
+        birth: str | None = None,
+        acknowledge: Callable[[tuple[str, ...]], None] | None = None,
     ) -> None:
         self._topics = topics
         self._ask = ask
         self._metrics = metrics
         self._birth = birth
+        self._acknowledge = acknowledge
 
     def hear(self, received: Received) -> None:
         """Take a message of our subscriptions."""
@@ -60,6 +71,30 @@ class Incoming:
             self._gallery_desired(received.payload)
         elif received.topic == self._birth and received.payload == BORN and not received.retained:
             self._ask(TellAgain())
+        elif received.topic == self._topics.ack and self._acknowledge is not None:
+            self._ack(received, self._acknowledge)
+
+    def _ack(self, received: Received, acknowledge: Callable[[tuple[str, ...]], None]) -> None:
+        payload = received.payload
+        if received.retained:
+            self._refuse("ack", "it was retained; publish it without the retain flag")
+            return
+        if len(payload) > MAX_ACK_BYTES:
+            self._refuse("ack", f"{len(payload)} bytes are more than {MAX_ACK_BYTES}")
+            return
+        try:
+            named = LooseAck.model_validate_json(payload, strict=True).event_ids
+        except ValidationError as error:
+            self._refuse("ack", _first(error))
+            return
+        texts = [name.lower() for name in named if isinstance(name, str)]
+        good = tuple(dict.fromkeys(text for text in texts if UUID.fullmatch(text)))
+        bad = len(named) - sum(UUID.fullmatch(text) is not None for text in texts)
+        if bad:
+            self._metrics.count("ack.bad", bad)
+            log.warning("ack: %d of %d event ids are no UUIDs and were ignored", bad, len(named))
+        if good:
+            acknowledge(good)
 
     def _gallery_desired(self, payload: bytes) -> None:
         if not payload:
@@ -70,8 +105,7 @@ class Incoming:
         try:
             desired = GalleryDesiredPayload.model_validate_json(payload, strict=True)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            self._refuse("gallery/desired", f"{'.'.join(map(str, first['loc']))[:80]}: {first['msg'][:120]}")
+            self._refuse("gallery/desired", _first(error))
         else:
             self._ask(SyncGallery(desired.version))
 
@@ -80,6 +114,11 @@ class Incoming:
         log.warning("%s refused: %s", what, why)
 
 
-def subscriptions(topics: Topics, birth: str | None = None) -> tuple[str, ...]:
-    """Return the topics that a device listens to."""
-    return (topics.gallery_desired, *((birth,) if birth else ()))
+def subscriptions(topics: Topics, birth: str | None = None, *, acks: bool = False) -> tuple[str, ...]:
+    """Return the topics that a device listens to; `acks`: to acknowledgements too."""
+    return (topics.gallery_desired, *((birth,) if birth else ()), *((topics.ack,) if acks else ()))
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    return f"{'.'.join(map(str, first['loc']))[:80]}: {first['msg'][:120]}"

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from edge.errors import OutboxDamagedError, OutboxError, OutboxFullError, OutboxDiskError
+from edge.errors import OutboxDamagedError, OutboxDiskError, OutboxError, OutboxFullError
 from edge.mqtt.rows import Changes, Counts, Row, Written
 
 SCHEMA_VERSION = 1
@@ -98,8 +98,8 @@ class Outbox:
     def write(self, changes: Changes) -> Written:
         """Apply `changes`, all or nothing.
 
-        When there are more than `max_rows` or `max_bytes` of payloads, the oldest that are not vital go first, then the oldest vital.
-        On return everything is on the disk.
+        When there are more than `max_rows` or `max_bytes` of payloads, the oldest that are not vital go
+        first, then the oldest vital. On return everything is on the disk.
 
         Raises:
             OutboxError: Nothing was changed.
@@ -189,7 +189,7 @@ class Outbox:
         waiting = set_apart = freed = 0
         if rows <= 0 and size <= 0:
             return waiting, set_apart, freed
-        dropped = []
+        dropped: list[tuple[int]] = []
         for seq, length, apart in self._connection.execute(
             "SELECT seq, length(payload), quarantined IS NOT NULL FROM event ORDER BY vital, seq"
         ):

@@ -1,7 +1,7 @@
 """Receipts: which rows the broker has taken over and no consumer has named yet, and when they go again.
 
-Only for delivery to a consumer. Bounded, whatever the consumer does: a row that nobody names is remembered for
-a minute; later it is only known to lie in the outbox, and all such rows are read and sent again in a sweep.
+Only for delivery to a consumer. Bounded, whatever the consumer does: a row that nobody names is remembered
+for a minute; later it is only known to lie in the outbox, and all such rows are read and sent again in a sweep.
 Sends nothing.
 """
 
@@ -19,7 +19,7 @@ SLOT_S = 10.0
 
 ACK_S = 60.0
 LONGEST_ACK_S = 900.0
-"""A row is sent again after the first of these; as long as rows stay unnamed, sweeps grow apart to the second."""
+"""A row goes again after the first of these; while rows stay unnamed, sweeps grow apart up to the second."""
 
 
 class Receipts:

@@ -24,7 +24,8 @@ class Row:
 class Changes:
     """What is to be written: rows to keep, delivered ones to forget, others to set aside with the reason.
 
-    `acknowledged` are the event ids of rows that a consumer has named. `last_seq` is the highest seq given out so far; `dropped` counts rows that were lost on the way here.
+    `acknowledged` are the event ids of rows that a consumer has named.
+    `last_seq` is the highest seq given out so far; `dropped` counts rows that were lost on the way here.
     """
 
     puts: dict[int, Row] = field(default_factory=dict)

@@ -237,9 +237,10 @@ class OutboxThread(WorkerThread):
     def _count(self) -> None:
         """Refresh `counts`: what is stored, changed by what is not written yet."""
         waiting = self._changes
+        gone = len(waiting.done) + len(waiting.acknowledged)
         self.counts = replace(
             self._stored,
-            depth=max(0, self._stored.depth + len(waiting.puts) - len(waiting.done) - len(waiting.acknowledged)),
+            depth=max(0, self._stored.depth + len(waiting.puts) - gone),
             dropped=self._stored.dropped + waiting.dropped,
             durable=self._stored.durable and self._failing_since_s is None,
         )
