@@ -205,8 +205,8 @@ class OutboxSettings(Section):
     max_mb: int = Field(32, ge=1, le=4096, description="What they may take on the disk, in MiB.")
     delivery: Literal["puback", "consumer"] = Field(
         "puback",
-        description="A decision is forgotten when the broker has acknowledged it (puback), or when a consumer "
-        "has named it on the topic ack (consumer), as `edge journal follow --ack` does.",
+        description="A decision is forgotten when the broker has acknowledged it (puback), or when a "
+        "consumer has named it on the topic ack (consumer), as `edge journal follow --ack` does.",
     )
 
 

@@ -2,9 +2,9 @@
 
 Rows leave in the order of their seq, some at a time. A row stays in the outbox until the broker has taken
 it over for somebody and has lived on for a moment: one that dies takes with it what it has not passed on,
-so what it accepted just before is sent again. Or, where
-`consumer` is set, a row stays until a consumer has named it. A topic that is refused is held back and probed with one row
-now and then, so that it neither spins nor blocks the topics beside it.
+so what it accepted just before is sent again. Where `consumer` is set, a row stays until a consumer has named
+it. A topic that is refused is held back and probed with one row now and then, so that it neither spins nor
+blocks the topics beside it.
 """
 
 import logging

@@ -1,8 +1,8 @@
 """Receipts: which rows the broker has taken over and no consumer has named yet, and when they go again.
 
 Only for delivery to a consumer. Bounded, whatever the consumer does: a row that nobody names is remembered
-for a minute; later it is only known to lie in the outbox, and all such rows are read and sent again in a sweep.
-Sends nothing.
+for a minute; later it is only known to lie in the outbox, and all such rows are read and sent again in a
+sweep. Sends nothing.
 """
 
 from edge.mqtt.rows import Row
