@@ -7,7 +7,7 @@ from edge.mqtt.codec import encode, to_millisecond
 from edge.mqtt.payloads_ack import OutboxDroppedPayload
 from edge.mqtt.topics import Topics
 
-PAUSE_S = 5.0
+PAUSE_S = 1.0
 """Between two notices: a full outbox drops one decision for every new one."""
 
 
