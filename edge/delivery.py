@@ -24,6 +24,7 @@ from edge.mqtt.link import LinkThread
 from edge.mqtt.outbox import Outbox
 from edge.mqtt.topics import Topics
 from edge.mqtt.writer import OutboxThread
+from edge.settings import MqttSettings
 
 log = logging.getLogger(__name__)
 
@@ -43,17 +44,6 @@ def build_courier(
     Raises:
         ConfigError: A certificate or the password file cannot be used.
     """
-    values = settings.mqtt
-    broker = Broker(
-        values.host,
-        values.port,
-        version=values.version,
-        username=values.username,
-        password=_password(settings),
-        tls=tls_context(values.ca_file, values.cert_file, values.key_file) if values.tls else None,
-        keepalive_s=values.keepalive_s,
-        backoff_max_s=values.backoff_max_s,
-    )
     topics = Topics(settings.site, settings.device)
     assistant = settings.homeassistant
     birth = birth_topic(assistant.prefix) if assistant.discovery else None
@@ -62,7 +52,7 @@ def build_courier(
     will = Will(topics.status, b"offline")
     link = LinkThread(
         inbox,
-        broker,
+        build_broker(settings.mqtt),
         client_id=topics.client_id,
         will=will,
         subscriptions=subscriptions(topics, birth, acks=consumer),
@@ -98,6 +88,24 @@ def build_courier(
     )
 
 
+def build_broker(values: MqttSettings) -> Broker:
+    """Return where the broker is and how to speak to it.
+
+    Raises:
+        ConfigError: A certificate or the password file cannot be used.
+    """
+    return Broker(
+        values.host,
+        values.port,
+        version=values.version,
+        username=values.username,
+        password=_password(values),
+        tls=tls_context(values.ca_file, values.cert_file, values.key_file) if values.tls else None,
+        keepalive_s=values.keepalive_s,
+        backoff_max_s=values.backoff_max_s,
+    )
+
+
 def discovery_documents(settings: Settings) -> dict[str, bytes]:
     """Return what Home Assistant is told about this device by topic; nothing where it is not wanted."""
     if not settings.homeassistant.discovery:
@@ -116,8 +124,7 @@ def _outbox(settings: Settings, clock: Clock) -> Outbox:
         return Outbox.in_memory(max_rows=max_rows, max_bytes=max_bytes)
 
 
-def _password(settings: Settings) -> str | None:
-    values = settings.mqtt
+def _password(values: MqttSettings) -> str | None:
     if values.password_file is not None:
         try:
             return values.password_file.read_text().strip()

@@ -109,6 +109,10 @@ class FleetError(EdgeError):
     """What an operator asked of the fleet's repository, keys or devices cannot be done."""
 
 
+class JournalError(EdgeError):
+    """What was heard is no decision, or the file that decisions are kept in cannot be used."""
+
+
 class DownloadError(EdgeError):
     """A file cannot be fetched or written, or is not the pinned one."""
 

@@ -36,7 +36,7 @@ LAYERS = [
     {"recognizer", "twin"},
     {"pipeline", "enroll", "assembly", "delivery", "selection", "roster", "remoting"},
     {"bulk"},
-    {"fleet", "following", "syncing", "inference", "replay", "evaluate", "vitals"},
+    {"fleet", "consumer", "following", "syncing", "inference", "replay", "evaluate", "vitals"},
     {"daemon", "demo"},
     {"bench"},
     {"cli"},
@@ -63,6 +63,9 @@ FORBIDDEN = [
     ("fleet", "face"),
     ("fleet", "camera"),
     ("fleet", "mqtt"),
+    ("consumer", "face"),
+    ("consumer", "gallery"),
+    ("consumer", "camera"),
     ("evaluate", "mqtt"),
     ("evaluate", "daemon"),
 ]
@@ -70,7 +73,7 @@ FORBIDDEN = [
 LIBRARIES = {
     "onnxruntime": {"face/session.py"},
     "paho": {"mqtt/link.py", "mqtt/listener.py", "mqtt/session.py"},
-    "sqlite3": {"mqtt/outbox.py"},
+    "sqlite3": {"mqtt/outbox.py", "consumer/database.py"},
     "simsimd": {"gallery/quantized.py"},
     "qdrant_client": {"gallery/remote.py"},
     "securesystemslib": {"envelope.py", "fleet/keyring.py", "fleet/repository.py"},
