@@ -7,8 +7,9 @@ import fcntl
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 from edge.consumer.decision import Decision, parse_decision
 from edge.errors import JournalError
@@ -61,7 +62,7 @@ class MemoryStore:
 class JsonLines:
     """A file with one event per line. All ids are in memory: for millions use the database."""
 
-    def __init__(self, path: Path, file: BinaryIO, known: set[tuple[str, str]]) -> None:
+    def __init__(self, path: Path, file: FileIO, known: set[tuple[str, str]]) -> None:
         self._path = path
         self._file = file
         self._known = known
@@ -74,12 +75,12 @@ class JsonLines:
             JournalError: It cannot be opened, holds something else, or is followed by another process.
         """
         try:
-            file = path.open("a+b")
+            file = path.open("ab", buffering=0)  # a buffer would keep what the disk has refused
         except OSError as error:
             raise JournalError(f"{path}: cannot be opened: {error.strerror}; name another file") from None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return cls(path, file, _read(path, file, saw))
+            return cls(path, file, _read(path, saw))
         except BlockingIOError:
             file.close()
             raise JournalError(
@@ -101,9 +102,10 @@ class JsonLines:
         new = {decision.key: decision for decision in decisions if decision.key not in self._known}
         if new:
             end = self._file.seek(0, os.SEEK_END)
+            lines = memoryview(b"".join(decision.text.encode() + b"\n" for decision in new.values()))
             try:
-                self._file.write(b"".join(decision.text.encode() + b"\n" for decision in new.values()))
-                self._file.flush()
+                while lines:
+                    lines = lines[self._file.write(lines) :]
                 os.fsync(self._file.fileno())
             except OSError as error:
                 os.truncate(self._path, end)
@@ -116,17 +118,17 @@ class JsonLines:
         self._file.close()
 
 
-def _read(path: Path, file: BinaryIO, saw: Saw) -> set[tuple[str, str]]:
+def _read(path: Path, saw: Saw) -> set[tuple[str, str]]:
     """Return the keys of what is in the file, which ends with a whole line afterwards."""
     known: set[tuple[str, str]] = set()
-    file.seek(0)
     whole = 0
-    for number, line in enumerate(file, 1):
-        if not line.endswith(b"\n"):
-            os.truncate(path, whole)
-            break
-        whole += len(line)
-        decision = parse_decision(line, f"{path}: line {number}")
-        known.add(decision.key)
-        saw(decision.source, decision.seq)
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                os.truncate(path, whole)
+                break
+            whole += len(line)
+            decision = parse_decision(line, f"{path}: line {number}")
+            known.add(decision.key)
+            saw(decision.source, decision.seq)
     return known

@@ -45,11 +45,12 @@ def test_a_device_cannot_hide_the_decisions_of_another(open_store: Open):
         assert len(store.add([decision(1), decision(1, "door-04")])) == 2
 
 
-def test_a_disk_that_takes_no_more_keeps_nothing_and_says_so(open_store: Open):
+@pytest.mark.parametrize("rows", [30, 500])
+def test_a_disk_that_takes_no_more_keeps_nothing_and_says_so(open_store: Open, rows: int):
     with closing(open_store([])) as store:
         store.add([decision(1)])
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        many = [decision(seq) for seq in range(2, 500)]
+        many = [decision(seq) for seq in range(2, rows)]
         try:
             resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
             with pytest.raises(JournalError, match=r"journal\.(jsonl|sqlite): "):
@@ -59,7 +60,7 @@ def test_a_disk_that_takes_no_more_keeps_nothing_and_says_so(open_store: Open):
         assert store.add([decision(1), *many]) == many
     seen: list[tuple[str, int]] = []
     open_store(seen).close()
-    assert [seq for _, seq in seen] == [1, *range(2, 500)]
+    assert [seq for _, seq in seen] == [1, *range(2, rows)]
 
 
 def test_a_line_that_a_crash_cut_off_is_removed(tmp_path: Path):
