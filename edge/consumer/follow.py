@@ -23,6 +23,9 @@ from edge.mqtt.payloads_ack import MAX_ACK_IDS, AckPayload, OutboxDroppedPayload
 PAUSE_S = 0.5
 """Between two looks at the clock while nothing comes."""
 
+GATHER_S = 0.02
+"""Messages that come within this time are kept in one go and acknowledged in one message per device."""
+
 MAX_COMPLAINTS = 20
 """Messages that are no events are shown up to here, and counted after that."""
 
@@ -150,7 +153,7 @@ def follow(
     """
     connected = True
     while stop.empty():
-        messages = _batch(listener.messages)
+        messages = take_batch(listener.messages, clock)
         now_s = clock.monotonic()
         follower.take(messages, now_s)
         listener.confirm(messages)
@@ -160,13 +163,14 @@ def follow(
             tell("connected again" if connected else "connection lost; trying again")
 
 
-def _batch(messages: "queue.SimpleQueue[Message]") -> list[Message]:
-    """Return what has come, waiting only for the first."""
+def take_batch(messages: "queue.SimpleQueue[Message]", clock: Clock) -> list[Message]:
+    """Return what has come and comes within a moment of the first, or nothing when nothing comes."""
     batch: list[Message] = []
     try:
         batch.append(messages.get(timeout=PAUSE_S))
+        until_s = clock.monotonic() + GATHER_S
         while len(batch) < MAX_ACK_IDS:
-            batch.append(messages.get_nowait())
+            batch.append(messages.get(timeout=max(0.0, until_s - clock.monotonic())))
     except queue.Empty:
         pass
     return batch
