@@ -80,6 +80,8 @@ def follow_command(
             session=session,
         ) as listener,
     ):
+        if ack and to is None:
+            tell("--ack without --to: devices forget what is only printed here")
         tell(f"following {site}/{device} at {known.host}:{known.port}")
         publish = listener.publish if ack else None
         follower = Follower(store, gaps, show=show, tell=tell, publish=publish)

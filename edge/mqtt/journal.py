@@ -120,7 +120,7 @@ class Journal:
         self._end_waits(now_s)
         sweeping = self._sweep is not None and not self._sweep.quiet
         if self._window and self._receipts.sweep(now_s, sweeping=sweeping):
-            log.info("no consumer has acknowledged some events; they are sent again")
+            log.warning("no consumer has acknowledged some events; they are sent again")
             self._metrics.count("journal.sweeps")
             self._sweep = self._new_scan()
         settled = []

@@ -168,7 +168,9 @@ class EventPayload(DecidedEvent):
     """`camera/<c>/event` and `camera/<c>/journal`: one decision about one visit, or its end."""
 
     published_at: Timestamp
-    replayed: bool = Field(description="Sent late: more than 10 s after capture, or after a restart.")
+    replayed: bool = Field(
+        description="Sent late: more than 10 s after capture, after a restart, or once more."
+    )
 
 
 class PresentPart(Payload):

@@ -2,12 +2,14 @@ import logging
 import os
 import queue
 import resource
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -321,6 +323,31 @@ def test_a_database_that_the_disk_failed_is_closed_opened_again_and_checked(
     assert "outbox.set_aside" not in writing.metrics.counts(), "it was found whole"
     writing.thread.stop(5)
     assert in_file(writing.path) == list(range(1, 31))
+
+
+def test_an_fsync_that_fails_costs_nothing_that_was_answered_for(tmp_path: Path) -> None:
+    if shutil.which("strace") is None:
+        pytest.skip("needs strace")
+    path, trace = tmp_path / "outbox.sqlite", tmp_path / "trace"
+    fault = ["strace", "-f", "-qq", "-o", str(trace), "-e", "trace=fdatasync"]
+    fault += ["-e", "inject=fdatasync:error=EIO:when=30..31"]
+    child_command = [sys.executable, "-m", "tests.mqtt.outbox_child", str(path)]
+    promised: set[int] = set()
+    with subprocess.Popen(
+        [*fault, *child_command], stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as child:
+        assert child.stdout is not None
+        while len(promised) < 400 and (line := child.stdout.readline()):
+            promised.update(map(int, line.split()))
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)  # strace alone would wait for its child
+        promised.update(int(seq) for line in child.stdout if line.endswith("\n") for seq in line.split())
+    if not promised:
+        pytest.skip("strace may not trace here")
+
+    assert trace.read_text().count("INJECTED") == 2
+    assert len(promised) >= 400
+    assert promised <= set(in_file(path))
 
 
 def test_damage_that_is_found_when_it_is_opened_again_is_told(
