@@ -282,7 +282,7 @@ class CourierThread(WorkerThread):
         quiet = not self._waiting and self._journal.idle and self._outgoing.idle
         if quiet or now_s >= stop.drain_until_s:
             self._farewell_said = True
-            self._journal.tick(math.inf)
+            self._journal.settle(math.inf)
             self._cameras.close(self._clock.now())
             self._outgoing.retain(self._topics.status, OFFLINE)
         return False

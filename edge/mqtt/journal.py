@@ -123,6 +123,10 @@ class Journal:
             log.warning("no consumer has acknowledged some events; they are sent again")
             self._metrics.count("journal.sweeps")
             self._sweep = self._new_scan()
+        self.settle(now_s)
+
+    def settle(self, now_s: float) -> None:
+        """Forget rows that the broker has accepted long enough ago."""
         settled = []
         for seq, due_s in self._settling.items():
             if due_s > now_s:
