@@ -86,6 +86,7 @@ def _decide(port: int, version: str, decisions: int, step: Progress) -> dict[str
     event_ms, journal_ms = [], []
     clock = SystemClock()
     with _folder() as folder, _listen(port) as listener, _courier(folder, port, version, "puback") as courier:
+        _wait_for(lambda: courier.connected)  # what is decided before is not live
         for number in range(decisions):
             event_id = str(uuid7(clock.now()))
             event = replace(
@@ -200,18 +201,20 @@ def _local_broker() -> Iterator[tuple[int, str, str]]:
         config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n")
         process = subprocess.Popen([binary, "-c", str(config)], stderr=subprocess.DEVNULL)
         try:
-            _wait(lambda: _answers(port), process)
+            _wait_for(lambda: process.poll() is not None or _answers(port))
+            if process.poll() is not None:
+                raise LinkError("mosquitto does not start; run `mosquitto -v` to see why")
             yield port, "mosquitto", "5"
         finally:
             process.terminate()
             process.wait(STOP_S)
 
 
-def _wait(answers: Callable[[], bool], process: "subprocess.Popen[bytes]") -> None:
+def _wait_for(condition: Callable[[], bool]) -> None:
     until_s = time.monotonic() + STOP_S
-    while not answers():
-        if process.poll() is not None or time.monotonic() > until_s:
-            raise LinkError("mosquitto does not start; run `mosquitto -v` to see why")
+    while not condition():
+        if time.monotonic() > until_s:
+            raise LinkError(f"the broker does not answer within {STOP_S:.0f} s")
         time.sleep(0.01)
 
 
