@@ -18,11 +18,13 @@ from edge.mqtt.broker import Broker, Will, tls_context
 from edge.mqtt.codec import EventEncoder
 from edge.mqtt.courier import CourierThread
 from edge.mqtt.discovery import birth_topic, documents
+from edge.mqtt.errands import Acknowledged
 from edge.mqtt.incoming import Incoming, Mailbox, Request, subscriptions
 from edge.mqtt.link import LinkThread
 from edge.mqtt.outbox import Outbox
 from edge.mqtt.topics import Topics
 from edge.mqtt.writer import OutboxThread
+from edge.settings_mqtt import MqttSettings
 
 log = logging.getLogger(__name__)
 
@@ -44,29 +46,20 @@ def build_courier(
     Raises:
         ConfigError: A certificate or the password file cannot be used.
     """
-    values = settings.mqtt
-    broker = Broker(
-        values.host,
-        values.port,
-        version=values.version,
-        username=values.username,
-        password=_password(settings),
-        tls=tls_context(values.ca_file, values.cert_file, values.key_file) if values.tls else None,
-        keepalive_s=values.keepalive_s,
-        backoff_max_s=values.backoff_max_s,
-    )
     topics = Topics(settings.site, settings.device)
     assistant = settings.homeassistant
     birth = birth_topic(assistant.prefix) if assistant.discovery else None
     layers = ("fleet", *(f"group:{group}" for group in settings.push.groups), "device")
+    consumer = settings.outbox.delivery == "consumer"
     inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
     will = Will(topics.status, b"offline")
     link = LinkThread(
         inbox,
-        broker,
+        build_broker(settings.mqtt),
         client_id=topics.client_id,
         will=will,
-        subscriptions=subscriptions(topics, birth, layers),
+        subscriptions=subscriptions(topics, birth, layers, acks=consumer),
+        older_subscriptions=(topics.canary,),
         metrics=metrics,
         clock=clock,
     )
@@ -79,6 +72,10 @@ def build_courier(
         clock=lambda: "synced" if clock_synced() else "unsynced",
         anonymous=settings.privacy.anonymous,
     )
+
+    def acknowledge(event_ids: tuple[str, ...]) -> None:
+        inbox.put(Acknowledged(event_ids))
+
     return CourierThread(
         inbox,
         link,
@@ -86,10 +83,37 @@ def build_courier(
         encoder,
         topics,
         cameras=settings.cameras,
-        hear=Incoming(topics, ask, metrics, birth, layers=layers, mailbox=mailbox).hear,
+        hear=Incoming(
+            topics,
+            ask,
+            metrics,
+            birth,
+            acknowledge if consumer else None,
+            layers=layers,
+            mailbox=mailbox,
+        ).hear,
         beats=beats,
         metrics=metrics,
         clock=clock,
+        consumer=consumer,
+    )
+
+
+def build_broker(values: MqttSettings) -> Broker:
+    """Return where the broker is and how to speak to it.
+
+    Raises:
+        ConfigError: A certificate or the password file cannot be used.
+    """
+    return Broker(
+        values.host,
+        values.port,
+        version=values.version,
+        username=values.username,
+        password=_password(values),
+        tls=tls_context(values.ca_file, values.cert_file, values.key_file) if values.tls else None,
+        keepalive_s=values.keepalive_s,
+        backoff_max_s=values.backoff_max_s,
     )
 
 
@@ -103,15 +127,15 @@ def discovery_documents(settings: Settings) -> dict[str, bytes]:
 
 def _outbox(settings: Settings, clock: Clock) -> Outbox:
     """Open the outbox; where the disk refuses, one in memory: the door goes on, and `health` says so."""
+    max_rows, max_bytes = settings.outbox.max_rows, settings.outbox.max_mb * 1024 * 1024
     try:
-        return Outbox.open(settings.outbox_path, max_rows=settings.outbox.max_rows, now=clock.now)
+        return Outbox.open(settings.outbox_path, max_rows=max_rows, max_bytes=max_bytes, now=clock.now)
     except OutboxError as error:
         log.error("events are kept in memory only: %s", error)
-        return Outbox.in_memory(max_rows=settings.outbox.max_rows)
+        return Outbox.in_memory(max_rows=max_rows, max_bytes=max_bytes)
 
 
-def _password(settings: Settings) -> str | None:
-    values = settings.mqtt
+def _password(values: MqttSettings) -> str | None:
     if values.password_file is not None:
         try:
             return values.password_file.read_text().strip()

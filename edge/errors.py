@@ -98,11 +98,23 @@ class OutboxDamagedError(OutboxError):
     """The outbox's database is no longer one."""
 
 
+class OutboxFullError(OutboxError):
+    """The disk has no room for the outbox."""
+
+
+class OutboxDiskError(OutboxError):
+    """The disk failed to read or write; what SQLite holds in memory can no longer be believed."""
+
+
 # Tell the caller.
 
 
 class FleetError(EdgeError):
     """What an operator asked of the fleet's repository, keys or devices cannot be done."""
+
+
+class JournalError(EdgeError):
+    """What was heard is no decision, or the file that decisions are kept in cannot be used."""
 
 
 class DownloadError(EdgeError):

@@ -61,6 +61,15 @@ class OutboxSettings(Section):
         description="Decisions kept while the broker is away.",
         json_schema_extra=RESTART,
     )
+    max_mb: int = Field(
+        32, ge=1, le=4096, description="What they may take on the disk, in MiB.", json_schema_extra=RESTART
+    )
+    delivery: Literal["puback", "consumer"] = Field(
+        "puback",
+        description="A decision is forgotten when the broker has acknowledged it (puback), or when a "
+        "consumer has named it on the topic ack (consumer), as `edge journal follow --ack` does.",
+        json_schema_extra=RESTART,
+    )
 
 
 class HomeAssistantSettings(Section):

@@ -30,6 +30,8 @@ def test_every_command_explains_itself(name: str):
         ("evaluate", "identify"),
         ("evaluate", "clips"),
         ("bench", "gallery"),
+        ("bench", "mqtt"),
+        ("journal", "follow"),
     ],
 )
 def test_groups_keep_their_commands_also_where_there_is_only_one(group: tuple[str, str]):

@@ -26,10 +26,9 @@ from edge.types import (
 EVENTS = 300
 
 
-def measure_delivery(step: Progress) -> dict[str, Any]:
-    """Encode and commit events one by one; returns milliseconds."""
-    at = datetime(2026, 1, 1, tzinfo=UTC)
-    event = FaceEvent(
+def bench_event(at: datetime) -> FaceEvent:
+    """Return a match of that moment with everything in it that an event can hold."""
+    return FaceEvent(
         event_id="0194b6a0-0000-7000-8000-000000000000",
         event_type=EventType.MATCH,
         camera="bench",
@@ -45,6 +44,12 @@ def measure_delivery(step: Progress) -> dict[str, Any]:
         model=ModelStamp("bench", "0" * 64, 1),
         latency=Latency(80.0, 2.0, 6.0, 0.1),
     )
+
+
+def measure_delivery(step: Progress) -> dict[str, Any]:
+    """Encode and commit events one by one; returns milliseconds."""
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    event = bench_event(at)
     encoder = EventEncoder("bench", "bench", "boot", clock=lambda: "synced")
     encode_ms, commit_ms = [], []
     with tempfile.TemporaryDirectory(prefix="edge-bench-") as folder:
@@ -59,9 +64,10 @@ def measure_delivery(step: Progress) -> dict[str, Any]:
             commit_ms.append((perf_counter() - encoded_s) * 1e3)
             step("delivery", seq, EVENTS)
         outbox.close()
-    return {"encode_ms": _percentiles(encode_ms), "commit_ms": _percentiles(commit_ms)}
+    return {"encode_ms": percentiles(encode_ms), "commit_ms": percentiles(commit_ms)}
 
 
-def _percentiles(values: list[float]) -> dict[str, float]:
+def percentiles(values: list[float]) -> dict[str, float]:
+    """Return p50, p95 and p99 of `values`."""
     p50, p95, p99 = np.percentile(values, (50, 95, 99))
     return {"p50": round(float(p50), 4), "p95": round(float(p95), 4), "p99": round(float(p99), 4)}

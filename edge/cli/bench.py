@@ -1,4 +1,4 @@
-"""Commands that measure speed: bench, bench gallery."""
+"""Commands that measure speed: bench, bench gallery, bench mqtt."""
 
 import json
 from pathlib import Path
@@ -63,6 +63,20 @@ def gallery(
         return
     for size in (*report["smaller"], report):
         _print_gallery(size)
+
+
+@app.command()
+def mqtt(
+    decisions: Annotated[int, typer.Option(min=10, max=100_000, help="Decisions to time.")] = 500,
+    rows: Annotated[int, typer.Option(min=100, max=1_000_000, help="Rows of the backlog.")] = 10_000,
+    as_json: JsonOption = False,
+) -> None:
+    """Time decision to subscriber, the outbox, and the drain of a backlog over a broker on this machine."""
+    from edge.bench.mqtt import as_text, measure_mqtt
+
+    with progress("mqtt") as step:
+        report = measure_mqtt(step, decisions=decisions, rows=rows)
+    typer.echo(json.dumps(report, indent=2) if as_json else as_text(report))
 
 
 def _print_gallery(report: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from edge.mqtt.payloads import (
     StatePayload,
     StatusPayload,
 )
+from edge.mqtt.payloads_ack import AckPayload, CanaryPayload, OutboxDroppedPayload
 from edge.mqtt.payloads_sync import GalleryDesiredPayload, GalleryReportedPayload
 from edge.mqtt.topics import MAJOR
 
@@ -72,6 +73,32 @@ def channels() -> tuple[Channel, ...]:
             1,
             False,
             "Every decision at least once, from a durable outbox; the same event_id as in event.",
+        ),
+        Channel(
+            "ack",
+            "ack",
+            AckPayload,
+            1,
+            False,
+            "Events of the journal that a consumer has; a device with outbox.delivery = consumer keeps them "
+            "until then.",
+            heard=True,
+        ),
+        Channel(
+            "outboxDropped",
+            "outbox_dropped",
+            OutboxDroppedPayload,
+            1,
+            True,
+            "How many decisions were dropped before they could be delivered; their seq is missing.",
+        ),
+        Channel(
+            "canary",
+            "canary",
+            CanaryPayload,
+            1,
+            False,
+            "What the device sends to itself through a broker of MQTT 3.1.1; nothing for others.",
         ),
         Channel("state", "camera/{camera}/state", StatePayload, 1, True, "Who is present now."),
         Channel(
@@ -141,7 +168,7 @@ def _channel(channel: Channel) -> dict[str, Any]:
 
 
 def _message(model: type[BaseModel]) -> dict[str, Any]:
-    plain = model is StatusPayload
+    plain = model in (StatusPayload, CanaryPayload)
     return {
         "contentType": "text/plain" if plain else "application/json",
         "summary": (model.__doc__ or "").strip().split("\n")[0],

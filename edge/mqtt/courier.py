@@ -10,16 +10,19 @@ import math
 import queue
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from edge.clock import Clock
 from edge.health import Beats
 from edge.metrics import Metrics
 from edge.mqtt.broker import Connected, Disconnected, Published, Received, Refused, Unheard
+from edge.mqtt.canary import Canary
 from edge.mqtt.codec import EventEncoder, encode
-from edge.mqtt.errands import Again, CameraStatus, Decided, Documents, Stop, Undelivered
+from edge.mqtt.errands import Acknowledged, Again, CameraStatus, Decided, Documents, Stop, Undelivered
 from edge.mqtt.journal import Journal
 from edge.mqtt.link import LinkThread
+from edge.mqtt.notices import DropNotice
 from edge.mqtt.occupancy import CameraDocuments
 from edge.mqtt.outgoing import Outgoing
 from edge.mqtt.payloads import HealthPayload, InfoPayload, LinkHealth, OutboxHealth
@@ -51,7 +54,8 @@ class CourierThread(WorkerThread):
     """Starts and stops `link` and `outbox` with itself; both report to `inbox`.
 
     `cameras` are shown as offline and empty until something is heard of them. `hear` gets what others
-    publish to us, on this thread: it may only look and enqueue.
+    publish to us, on this thread: it may only look and enqueue. `consumer`: an event leaves the outbox when a
+    consumer has acknowledged it, not when the broker has.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class CourierThread(WorkerThread):
         beats: Beats,
         metrics: Metrics,
         clock: Clock,
+        consumer: bool = False,
     ) -> None:
         super().__init__(BEAT, beat_limit_s=BEAT_LIMIT_S, beats=beats, metrics=metrics)
         self._inbox = inbox
@@ -77,8 +82,10 @@ class CourierThread(WorkerThread):
         self._clock = clock
         self._hear = hear
         self._seq = outbox.last_seq
-        self._journal = Journal(outbox, metrics)
+        self._journal = Journal(outbox, metrics, consumer=consumer)
         self._outgoing = Outgoing(link, self._journal, old_seq=self._seq, metrics=metrics, clock=clock)
+        self._notice = DropNotice(topics, self._outgoing.retain)
+        self._canary = Canary(topics.canary, partial(link.publish, qos=1), metrics)
         self._waiting: dict[int, Undelivered] = {}
         self._cameras = CameraDocuments(topics, encoder.subject, self._outgoing.retain)
         self._stopping: Stop | None = None
@@ -171,14 +178,15 @@ class CourierThread(WorkerThread):
         for seq in [seq for seq, decided in self._waiting.items() if decided.due_s <= now_s]:
             self._show(seq)
         self._journal.tick(now_s)
-        self._outgoing.pump(now_s, journal=not self._farewell_said)
+        self._canary.tick(now_s)
+        self._notice.look(self._outbox.counts.dropped, now_s, self._clock.now())
+        self._outgoing.pump(now_s, journal=self._canary.clear and not self._farewell_said)
         return self._stopping is None or not self._finish(self._stopping, now_s)
 
     def _pause_s(self) -> float:
         now_s = self._clock.monotonic()
         due_s = [decided.due_s for decided in self._waiting.values() if not decided.visible]
-        if self._journal.due_s is not None:
-            due_s.append(self._journal.due_s)
+        due_s += [at_s for at_s in (self._journal.due_s, self._canary.due_s) if at_s is not None]
         idle_s = IDLE_S if self._stopping is None else 0.02
         return max(0.0, min([idle_s, *(due - now_s for due in due_s)]))
 
@@ -194,10 +202,16 @@ class CourierThread(WorkerThread):
                 self._outgoing.answered(item, self._clock.monotonic())
             case Connected():
                 self._outgoing.begin(item)
+                self._canary.begin(item, self._clock.monotonic())
             case Disconnected():
                 self._outgoing.end(item)
+                if self._outgoing.protocol is None:
+                    self._canary.end()
             case Received():
-                self._hear(item)
+                if not self._canary.heard(item):
+                    self._hear(item)
+            case Acknowledged():
+                self._journal.acknowledged(item.event_ids, self._clock.monotonic())
             case Refused():
                 self._metrics.count("received.too_large")
                 log.warning("a message of %d bytes is too large and was dropped", item.size)
@@ -268,7 +282,7 @@ class CourierThread(WorkerThread):
         quiet = not self._waiting and self._journal.idle and self._outgoing.idle
         if quiet or now_s >= stop.drain_until_s:
             self._farewell_said = True
-            self._journal.tick(math.inf)
+            self._journal.settle(math.inf)
             self._cameras.close(self._clock.now())
             self._outgoing.retain(self._topics.status, OFFLINE)
         return False

@@ -43,6 +43,13 @@ class Documents:
     documents: Mapping[str, bytes]
 
 
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """A consumer has these events of the journal."""
+
+    event_ids: tuple[str, ...]
+
+
 class Again:
     """Everything retained is to be sent once more."""
 

@@ -5,6 +5,7 @@ dropped with one line when they are not what they should be.
 """
 
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 
 from edge.metrics import Metrics
 from edge.mqtt.broker import Received
+from edge.mqtt.payloads_ack import MAX_ACK_BYTES, LooseAck
 from edge.mqtt.payloads_sync import GalleryDesiredPayload
 from edge.mqtt.topics import Topics
 
@@ -21,6 +23,8 @@ log = logging.getLogger(__name__)
 MAX_REQUEST_BYTES = 4096
 """Larger than any honest request; it bounds how deep JSON can be nested before it is parsed."""
 
+
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 MAX_PUSH_BYTES = 64 * 1024
 """As in `twin`."""
@@ -74,7 +78,8 @@ class Mailbox:
 class Incoming:
     """Hands what is asked for to `ask`, which only enqueues.
 
-    `birth` is where a building system says `online`. Configuration pushes for `layers` go into `mailbox`.
+    `birth` is where a building system says `online`. `acknowledge` gets the ids of events that a consumer
+    has; without it acknowledgements mean nothing. Configuration pushes for `layers` go into `mailbox`.
     """
 
     def __init__(
@@ -83,6 +88,7 @@ class Incoming:
         ask: Callable[[Request], None],
         metrics: Metrics,
         birth: str | None = None,
+        acknowledge: Callable[[tuple[str, ...]], None] | None = None,
         *,
         layers: Iterable[str] = (),
         mailbox: Mailbox | None = None,
@@ -93,6 +99,7 @@ class Incoming:
         self._ask = ask
         self._metrics = metrics
         self._birth = birth
+        self._acknowledge = acknowledge
 
     def hear(self, received: Received) -> None:
         """Take a message of our subscriptions."""
@@ -102,6 +109,30 @@ class Incoming:
             self._config_desired(layer, received.payload)
         elif received.topic == self._birth and received.payload == BORN and not received.retained:
             self._ask(TellAgain())
+        elif received.topic == self._topics.ack and self._acknowledge is not None:
+            self._ack(received, self._acknowledge)
+
+    def _ack(self, received: Received, acknowledge: Callable[[tuple[str, ...]], None]) -> None:
+        payload = received.payload
+        if received.retained:
+            self._refuse("ack", "it was retained; publish it without the retain flag")
+            return
+        if len(payload) > MAX_ACK_BYTES:
+            self._refuse("ack", f"{len(payload)} bytes are more than {MAX_ACK_BYTES}")
+            return
+        try:
+            named = LooseAck.model_validate_json(payload, strict=True).event_ids
+        except ValidationError as error:
+            self._refuse("ack", _first(error))
+            return
+        texts = [name.lower() for name in named if isinstance(name, str)]
+        good = tuple(dict.fromkeys(text for text in texts if UUID.fullmatch(text)))
+        bad = len(named) - sum(UUID.fullmatch(text) is not None for text in texts)
+        if bad:
+            self._metrics.count("ack.bad", bad)
+            log.warning("ack: %d of %d event ids are no UUIDs and were ignored", bad, len(named))
+        if good:
+            acknowledge(good)
 
     def _gallery_desired(self, payload: bytes) -> None:
         if not payload:
@@ -112,8 +143,7 @@ class Incoming:
         try:
             desired = GalleryDesiredPayload.model_validate_json(payload, strict=True)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            self._refuse("gallery/desired", f"{'.'.join(map(str, first['loc']))[:80]}: {first['msg'][:120]}")
+            self._refuse("gallery/desired", _first(error))
         else:
             self._ask(SyncGallery(desired.version))
 
@@ -129,6 +159,18 @@ class Incoming:
         log.warning("%s refused: %s", what, why)
 
 
-def subscriptions(topics: Topics, birth: str | None = None, layers: Iterable[str] = ()) -> tuple[str, ...]:
-    """Return the topics that a device listens to."""
-    return (topics.gallery_desired, *((birth,) if birth else ()), *map(topics.config_desired, layers))
+def subscriptions(
+    topics: Topics, birth: str | None = None, layers: Iterable[str] = (), *, acks: bool = False
+) -> tuple[str, ...]:
+    """Return the topics that a device listens to; `acks`: to acknowledgements too."""
+    return (
+        topics.gallery_desired,
+        *((birth,) if birth else ()),
+        *map(topics.config_desired, layers),
+        *((topics.ack,) if acks else ()),
+    )
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    return f"{'.'.join(map(str, first['loc']))[:80]}: {first['msg'][:120]}"

@@ -2,28 +2,27 @@
 
 Rows leave in the order of their seq, some at a time. A row stays in the outbox until the broker has taken
 it over for somebody and has lived on for a moment: one that dies takes with it what it has not passed on,
-so what it accepted just before is sent again. A topic that is refused is held back and probed with one row
-now and then, so that it neither spins nor blocks the topics beside it.
+so what it accepted just before is sent again. Where `consumer` is set, a row stays until a consumer has named
+it. A topic that is refused is held back and probed with one row now and then, so that it neither spins nor
+blocks the topics beside it.
 """
 
 import logging
 import random
-from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, auto
 from itertools import islice
 
 from edge.metrics import Metrics
 from edge.mqtt.backoff import Backoff, Uniform
+from edge.mqtt.receipts import Receipts
 from edge.mqtt.rows import Pending, Row
+from edge.mqtt.scan import Scan
 from edge.mqtt.writer import OutboxThread
 
 log = logging.getLogger(__name__)
 
 WINDOW = 16
-PAGE = 64
-"""Rows asked for at once: enough to keep the window full while the next page is read."""
-
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
 
@@ -71,21 +70,20 @@ class _Hold:
     stage: _Stage = _Stage.WAITING
 
 
-@dataclass(slots=True)
-class _Scan:
-    """How far the outbox has been read. `more`: there may be rows behind the last page."""
-
-    token: int = 0
-    cursor: int = 0
-    more: bool = True
-    requested: bool = False
-    page: deque[Row] = field(default_factory=deque)
-
-
 class Journal:
-    """The rows of `outbox` on their way. Used by one thread; `now_s` is monotonic seconds throughout."""
+    """The rows of `outbox` on their way. Used by one thread; `now_s` is monotonic seconds throughout.
 
-    def __init__(self, outbox: OutboxThread, metrics: Metrics, uniform: Uniform = random.uniform) -> None:
+    `consumer`: a row is forgotten when a consumer has named it, not when the broker has taken it over.
+    """
+
+    def __init__(
+        self,
+        outbox: OutboxThread,
+        metrics: Metrics,
+        uniform: Uniform = random.uniform,
+        *,
+        consumer: bool = False,
+    ) -> None:
         self._outbox = outbox
         self._metrics = metrics
         self._uniform = uniform
@@ -93,7 +91,11 @@ class Journal:
         self._in_flight: dict[int, Row] = {}
         self._settling: dict[int, float] = {}
         self._holds: dict[str, _Hold] = {}
-        self._scan = _Scan()
+        self._consumer = consumer
+        self._receipts = Receipts()
+        self._token = 0
+        self._scan = Scan(outbox, self._token)
+        self._sweep: Scan | None = None
 
     def begin(self, receive_maximum: int) -> None:
         """Start from the oldest row: there is a connection."""
@@ -107,10 +109,24 @@ class Journal:
         self._in_flight.clear()
         self._settling.clear()
         self._holds.clear()
+        self._receipts.end()
+        self._sweep = None
 
     def tick(self, now_s: float) -> None:
-        """Let time pass: forget rows that were accepted long enough ago, and let held topics be probed."""
+        """Let time pass: forget rows that were accepted long enough ago, and let held topics be probed.
+
+        Rows that a consumer should have named by now are sent again.
+        """
         self._end_waits(now_s)
+        sweeping = self._sweep is not None and not self._sweep.quiet
+        if self._window and self._receipts.sweep(now_s, sweeping=sweeping):
+            log.warning("no consumer has acknowledged some events; they are sent again")
+            self._metrics.count("journal.sweeps")
+            self._sweep = self._new_scan()
+        self.settle(now_s)
+
+    def settle(self, now_s: float) -> None:
+        """Forget rows that the broker has accepted long enough ago."""
         settled = []
         for seq, due_s in self._settling.items():
             if due_s > now_s:
@@ -127,40 +143,52 @@ class Journal:
 
     def take(self, pending: Pending) -> None:
         """Take the answer to a request; one that was asked before a new start is ignored."""
-        scan = self._scan
-        if pending.token != scan.token:
-            return
-        scan.requested = False
-        scan.page.extend(pending.rows)
-        if pending.rows:
-            scan.cursor = pending.rows[-1].seq
-            scan.more = scan.more or len(pending.rows) == PAGE
+        self._scan.take(pending)
+        if self._sweep is not None:
+            self._sweep.take(pending)
+
+    def acknowledged(self, event_ids: tuple[str, ...], now_s: float) -> None:
+        """Forget the rows of these events: a consumer has them."""
+        self._receipts.named(event_ids, now_s)
+        self._outbox.acknowledge(event_ids)
 
     def next(self, now_s: float) -> Row | None:
-        """Return the row to send now, or None while the window is full or nothing is at hand."""
+        """Return the row to send now, or None while the window is full or nothing is at hand.
+
+        Rows that were never sent go before those that go again.
+        """
         self._end_waits(now_s)
-        if len(self._in_flight) >= self._window:
+        if len(self._in_flight) >= self._window or self._receipts.crowded:
             return None
+        row = self._next_of(self._scan, again=False)
+        if row is None and self._sweep is not None:
+            row = self._next_of(self._sweep, again=True)
+        return row
+
+    def _next_of(self, scan: Scan, *, again: bool) -> Row | None:
         flying = {row.seq for row in self._in_flight.values()}
-        scan = self._scan
         while scan.page:
             row = scan.page.popleft()
             hold = self._holds.get(row.topic)
-            sent = row.seq in flying or row.seq in self._settling
-            if sent or (hold is not None and hold.stage != _Stage.DUE):
+            sent = row.seq in flying or row.seq in self._settling or self._receipts.waits(row)
+            if sent or self._receipts.passed(row) != again:
+                continue
+            if hold is not None and hold.stage != _Stage.DUE:
                 continue
             if hold is not None:
                 hold.stage = _Stage.PROBING
             return row
-        if scan.more and not scan.requested:
-            scan.more, scan.requested = False, True
-            held = tuple(topic for topic, hold in self._holds.items() if hold.stage != _Stage.DUE)
-            self._outbox.request(scan.token, PAGE, after=scan.cursor, without=held)
+        scan.ask(tuple(topic for topic, hold in self._holds.items() if hold.stage != _Stage.DUE))
         return None
+
+    def again(self, row: Row) -> bool:
+        """Return whether `row` is sent to a consumer that did not name it the first time."""
+        return self._consumer and self._receipts.sent_before(row)
 
     def sent(self, mid: int, row: Row) -> None:
         """Note that `row` is in flight as message `mid`."""
         self._in_flight[mid] = row
+        self._receipts.sent(row)
 
     def answered(self, mid: int, reason: int, now_s: float) -> bool:
         """Take the broker's answer to message `mid`; returns False when it is none of ours."""
@@ -168,13 +196,17 @@ class Journal:
         if row is None:
             return False
         if reason == 0:
-            self._settling[row.seq] = now_s + SETTLE_S
+            if self._consumer:
+                self._receipts.accepted(row, now_s)
+            else:
+                self._settling[row.seq] = now_s + SETTLE_S
             if self._holds.pop(row.topic, None) is not None:
                 log.info("journal accepted again", extra={"topic": row.topic})
                 self._rescan()
         elif reason in HOPELESS:
             self.set_aside(row, HOPELESS[reason])
         else:
+            self._receipts.refused(row)
             self._hold(row.topic, reason, now_s)
         return True
 
@@ -196,14 +228,15 @@ class Journal:
     @property
     def idle(self) -> bool:
         """Whether everything that may be sent now was sent and answered."""
-        scan = self._scan
-        return self._window == 0 or not (self._in_flight or scan.page or scan.requested or scan.more)
+        return self._window == 0 or (not self._in_flight and self._scan.quiet)
 
     @property
     def due_s(self) -> float | None:
-        """When the next row is settled or the next held topic may be probed, or None."""
+        """When the next row is settled or goes again, or the next held topic may be probed, or None."""
         due_s = [hold.until_s for hold in self._holds.values() if hold.stage == _Stage.WAITING]
         due_s.extend(islice(self._settling.values(), 1))
+        if self._window and self._receipts.due_s is not None:
+            due_s.append(self._receipts.due_s)
         return min(due_s, default=None)
 
     def _hold(self, topic: str, reason: int, now_s: float) -> None:
@@ -233,4 +266,8 @@ class Journal:
 
     def _rescan(self) -> None:
         """Read the outbox from its oldest row again; rows in flight are passed over."""
-        self._scan = _Scan(self._scan.token + 1)
+        self._scan = self._new_scan()
+
+    def _new_scan(self) -> Scan:
+        self._token += 1
+        return Scan(self._outbox, self._token)

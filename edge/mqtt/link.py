@@ -46,7 +46,7 @@ CONNECTING_LOOP_S = 0.05
 class LinkThread(threading.Thread):
     """Connects, and connects again, until `stop`. Reports to `inbox` in the order of what happened.
 
-    What `subscriptions` bring is reported as `Received`.
+    What `subscriptions` bring is reported as `Received`; `older_subscriptions` are only for MQTT 3.1.1.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class LinkThread(threading.Thread):
         client_id: str,
         will: Will,
         subscriptions: tuple[str, ...] = (),
+        older_subscriptions: tuple[str, ...] = (),
         metrics: Metrics,
         clock: Clock,
         uniform: Uniform = random.uniform,
@@ -67,7 +68,7 @@ class LinkThread(threading.Thread):
         self._where = f"{broker.host}:{broker.port}"
         self._client_id = client_id
         self._will = will
-        self._subscriptions = subscriptions
+        self._subscriptions = {"5": subscriptions, "3.1.1": (*subscriptions, *older_subscriptions)}
         self._metrics = metrics
         self._clock = clock
         self._reconnect = Reconnect(client_id, broker.backoff_max_s, uniform)
@@ -183,8 +184,8 @@ class LinkThread(threading.Thread):
         self._reconnect.connected()
         self._speaks_5 = self._speaks_5 or session.protocol == "5"
         self._metrics.count("mqtt.connects")
-        if self._subscriptions:
-            session.client.subscribe([(topic, 1) for topic in self._subscriptions])
+        if topics := self._subscriptions[session.protocol]:
+            session.client.subscribe([(topic, 1) for topic in topics])
         log.info("connected to the broker at %s with MQTT %s", self._where, session.protocol)
         if session.protocol == "3.1.1" and self._broker.version == "auto" and not self._told_older:
             self._told_older = True

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from edge.errors import OutboxDamagedError, OutboxError
-from edge.mqtt.rows import Changes, Counts, Row
+from edge.errors import OutboxDamagedError, OutboxDiskError, OutboxError, OutboxFullError
+from edge.mqtt.rows import Changes, Counts, Row, Written
 
 SCHEMA_VERSION = 1
 SCHEMA = """
@@ -32,7 +32,13 @@ CREATE INDEX event_by_worth ON event (vital, seq);
 CREATE TABLE tally (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 INSERT INTO tally VALUES ('last_seq', 0), ('dropped', 0);
 """
+INDEX = "CREATE INDEX IF NOT EXISTS event_by_id ON event (event_id)"
+"""For acknowledgements, which name event ids; outboxes of earlier versions get it when they are opened."""
+
 COLUMNS = "seq,event_id,topic,payload,created_ms,monotonic_ms,vital,quarantined"
+
+MAX_BYTES = 32 * 1024 * 1024
+"""Bound of all payloads: an SD card of a small board has to hold them, and a check at start to read them."""
 
 WAL_BYTES = 1024 * 1024
 """To what the write-ahead log is cut back after a checkpoint."""
@@ -46,21 +52,25 @@ DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 class Outbox:
     """An open database. `set_aside` is where a damaged one was moved, if this call of `open` found one."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path | None, max_rows: int) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, path: Path | None, max_rows: int, max_bytes: int
+    ) -> None:
         self._connection = connection
         self.path = path
-        self.max_rows = max_rows
+        self.max_rows, self.max_bytes = max_rows, max_bytes
         self.set_aside: Path | None = None
         with _renamed(path):
             self._dropped = self._tally("dropped")
             self.last_seq = self._tally("last_seq")
-            rows, self._quarantined = connection.execute(
-                "SELECT COUNT(*), COUNT(quarantined) FROM event"
+            rows, self._quarantined, self._bytes = connection.execute(
+                "SELECT COUNT(*), COUNT(quarantined), COALESCE(SUM(length(payload)), 0) FROM event"
             ).fetchone()
             self._depth = rows - self._quarantined
 
     @classmethod
-    def open(cls, path: Path, *, max_rows: int, now: Callable[[], datetime]) -> "Outbox":
+    def open(
+        cls, path: Path, *, max_rows: int, now: Callable[[], datetime], max_bytes: int = MAX_BYTES
+    ) -> "Outbox":
         """Open the database at `path`, or make it; a damaged one is moved aside and a new one begun.
 
         A new database counts events from 1 again, since nothing in a damaged one can be believed.
@@ -74,31 +84,32 @@ class Outbox:
         except OutboxDamagedError:
             aside = set_aside(path, now())
             connection = _connect(path)
-        outbox = cls(connection, path, max_rows)
+        outbox = cls(connection, path, max_rows, max_bytes)
         outbox.set_aside = aside
         return outbox
 
     @classmethod
-    def in_memory(cls, *, max_rows: int) -> "Outbox":
+    def in_memory(cls, *, max_rows: int, max_bytes: int = MAX_BYTES) -> "Outbox":
         """Return an outbox for a device without a usable disk: it forgets all when the process ends."""
         connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-        connection.executescript(SCHEMA)
-        return cls(connection, None, max_rows)
+        connection.executescript(SCHEMA + INDEX)
+        return cls(connection, None, max_rows, max_bytes)
 
-    def write(self, changes: Changes) -> int:
-        """Apply `changes`, all or nothing; returns how many rows had to be dropped for want of room.
+    def write(self, changes: Changes) -> Written:
+        """Apply `changes`, all or nothing.
 
-        When there are more than `max_rows`, the oldest that are not vital go first, then the oldest vital.
-        On return everything is on the disk.
+        When there are more than `max_rows` or `max_bytes` of payloads, the oldest that are not vital go
+        first, then the oldest vital. On return everything is on the disk.
 
         Raises:
             OutboxError: Nothing was changed.
         """
         run = self._connection.execute
         with _renamed(self.path), self._transaction():
-            put = forgotten = apart = 0
+            put = forgotten = apart = unknown = 0
+            size = self._bytes
             for row in changes.puts.values():
-                put += run(
+                added = run(
                     "INSERT OR IGNORE INTO event VALUES (?, ?, ?, ?, ?, ?, ?, NULL)",
                     (
                         row.seq,
@@ -110,22 +121,32 @@ class Outbox:
                         row.vital,
                     ),
                 ).rowcount
-            for seq in changes.done:
-                forgotten += run("DELETE FROM event WHERE seq = ? AND quarantined IS NULL", (seq,)).rowcount
+                put, size = put + added, size + added * len(row.payload)
+            for column, values in (("seq", changes.done), ("event_id", changes.acknowledged)):
+                for value in values:
+                    gone = run(
+                        f"DELETE FROM event WHERE {column} = ? AND quarantined IS NULL"
+                        " RETURNING length(payload)",
+                        (value,),
+                    ).fetchall()
+                    forgotten, size = forgotten + len(gone), size - sum(length for (length,) in gone)
+                    unknown += column == "event_id" and not gone
             for seq, why in changes.quarantined.items():
                 apart += run(
                     "UPDATE event SET quarantined = ? WHERE seq = ? AND quarantined IS NULL", (why, seq)
                 ).rowcount
             depth, quarantined = self._depth + put - forgotten - apart, self._quarantined + apart
-            waiting, set_apart = self._make_room(depth + quarantined - self.max_rows)
+            waiting, set_apart, freed = self._make_room(
+                depth + quarantined - self.max_rows, size - self.max_bytes
+            )
             last_seq = max(self.last_seq, changes.last_seq, *changes.puts)
             dropped = self._dropped + waiting + set_apart + changes.dropped
             if (last_seq, dropped) != (self.last_seq, self._dropped):
                 run("UPDATE tally SET value = ? WHERE name = 'last_seq'", (last_seq,))
                 run("UPDATE tally SET value = ? WHERE name = 'dropped'", (dropped,))
         self._depth, self._quarantined = depth - waiting, quarantined - set_apart
-        self._dropped, self.last_seq = dropped, last_seq
-        return waiting + set_apart
+        self._dropped, self.last_seq, self._bytes = dropped, last_seq, size - freed
+        return Written(waiting + set_apart, unknown)
 
     def pending(self, limit: int, *, after: int = 0, without: Sequence[str] = ()) -> list[Row]:
         """Return up to `limit` waiting rows with seq > `after`, oldest first, none on the topics `without`.
@@ -163,17 +184,22 @@ class Outbox:
         with _renamed(self.path):
             self._connection.close()
 
-    def _make_room(self, excess: int) -> tuple[int, int]:
-        """Drop `excess` rows; returns how many of them were waiting, and how many were set aside."""
-        if excess <= 0:
-            return 0, 0
-        apart = self._connection.execute(
-            "DELETE FROM event WHERE seq IN (SELECT seq FROM event ORDER BY vital, seq LIMIT ?)"
-            " RETURNING quarantined IS NOT NULL",
-            (excess,),
-        ).fetchall()
-        set_apart = sum(flag for (flag,) in apart)
-        return excess - set_apart, set_apart
+    def _make_room(self, rows: int, size: int) -> tuple[int, int, int]:
+        """Drop at least `rows` rows and `size` bytes; returns how many waited, were set aside, and bytes."""
+        waiting = set_apart = freed = 0
+        if rows <= 0 and size <= 0:
+            return waiting, set_apart, freed
+        dropped: list[tuple[int]] = []
+        for seq, length, apart in self._connection.execute(
+            "SELECT seq, length(payload), quarantined IS NOT NULL FROM event ORDER BY vital, seq"
+        ):
+            if len(dropped) >= rows and freed >= size:
+                break
+            dropped.append((seq,))
+            freed += length
+            waiting, set_apart = waiting + (not apart), set_apart + apart
+        self._connection.executemany("DELETE FROM event WHERE seq = ?", dropped)
+        return waiting, set_apart, freed
 
     def _tally(self, name: str) -> int:
         return int(self._connection.execute("SELECT value FROM tally WHERE name = ?", (name,)).fetchone()[0])
@@ -246,6 +272,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
     if version == 0:
         connection.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+    connection.execute(INDEX)
 
 
 @contextmanager
@@ -258,9 +285,7 @@ def _renamed(path: Path | None) -> Iterator[None]:
         where = path or "outbox in memory"
         if code in DAMAGED:
             raise OutboxDamagedError(f"{where}: damaged: {error}") from None
-        hint = (
-            "free some space"
-            if code == sqlite3.SQLITE_FULL
-            else "check the disk and the directory's permissions"
-        )
-        raise OutboxError(f"{where}: {error}; {hint}") from None
+        if code == sqlite3.SQLITE_FULL:
+            raise OutboxFullError(f"{where}: {error}; free some space") from None
+        kind = OutboxDiskError if code == sqlite3.SQLITE_IOERR else OutboxError
+        raise kind(f"{where}: {error}; check the disk and the directory's permissions") from None

@@ -157,7 +157,8 @@ class Outgoing:
             self._unanswered[mid] = topic
 
     def _send_row(self, connected: Connected, row: Row, now_s: float) -> None:
-        replayed = row.seq <= self._old_seq or now_s * 1e3 - row.monotonic_ms >= LIVE_S * 1e3
+        late = row.seq <= self._old_seq or now_s * 1e3 - row.monotonic_ms >= LIVE_S * 1e3
+        replayed = late or self._journal.again(row)
         payload = stamp(row.payload, self._clock.now(), replayed=replayed)
         if not self._fits(connected, row.topic, payload):
             self._journal.set_aside(row, HOPELESS[0x95])

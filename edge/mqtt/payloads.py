@@ -168,7 +168,9 @@ class EventPayload(DecidedEvent):
     """`camera/<c>/event` and `camera/<c>/journal`: one decision about one visit, or its end."""
 
     published_at: Timestamp
-    replayed: bool = Field(description="Sent late: more than 10 s after capture, or after a restart.")
+    replayed: bool = Field(
+        description="Sent late: more than 10 s after capture, after a restart, or once more."
+    )
 
 
 class PresentPart(Payload):
@@ -233,9 +235,7 @@ class InfoPayload(Payload):
     execution_provider: str
     gallery_version: Count
     gallery_size: Count
-    config_version: Count | None = Field(
-        description="Version of the strongest pushed layer; null: none."
-    )
+    config_version: Count | None = Field(description="Version of the strongest pushed layer; null: none.")
     threshold: float | None
     target_fpir: Fraction | None
     liveness: Literal["off", "report", "require"] = Field(

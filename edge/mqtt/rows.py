@@ -24,14 +24,24 @@ class Row:
 class Changes:
     """What is to be written: rows to keep, delivered ones to forget, others to set aside with the reason.
 
+    `acknowledged` are the event ids of rows that a consumer has named.
     `last_seq` is the highest seq given out so far; `dropped` counts rows that were lost on the way here.
     """
 
     puts: dict[int, Row] = field(default_factory=dict)
     done: set[int] = field(default_factory=set)
     quarantined: dict[int, str] = field(default_factory=dict)
+    acknowledged: set[str] = field(default_factory=set)
     last_seq: int = 0
     dropped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What came of `Changes`: rows `dropped` for want of room, and `unknown` event ids that no row had."""
+
+    dropped: int = 0
+    unknown: int = 0
 
 
 @dataclass(frozen=True, slots=True)

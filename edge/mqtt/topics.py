@@ -92,6 +92,21 @@ class Topics:
         below = "_fleet" if layer == "fleet" else f"_group-{check_slug(group, 'push.groups')}"
         return f"edge/{MAJOR}/{self.site}/{below}/config/desired"
 
+    @property
+    def ack(self) -> str:
+        """Where a consumer says which events of the journal it has."""
+        return f"{self.root}/ack"
+
+    @property
+    def outbox_dropped(self) -> str:
+        """How many events were dropped before they could be delivered, retained."""
+        return f"{self.root}/outbox_dropped"
+
+    @property
+    def canary(self) -> str:
+        """What the device sends to itself."""
+        return f"{self.root}/canary"
+
     def camera_status(self, camera: str) -> str:
         """`online` or `offline`, retained."""
         return self._camera(camera, "status")

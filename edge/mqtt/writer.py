@@ -7,16 +7,15 @@ business.
 
 import logging
 import queue
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from edge.clock import Clock
-from edge.errors import OutboxDamagedError, OutboxError
+from edge.errors import OutboxError
 from edge.health import Beats
 from edge.metrics import Metrics
-from edge.mqtt.outbox import Outbox, set_aside
+from edge.mqtt.keeper import Keeper
+from edge.mqtt.outbox import Outbox
 from edge.mqtt.rows import Changes, Pending, Row, Stored
 from edge.worker import WorkerThread
 
@@ -37,12 +36,15 @@ RETRY_S = 1.0
 MAX_UNSAVED = 1000
 """Rows kept in memory while the disk refuses: about a megabyte."""
 
-_T = TypeVar("_T")
-
 
 @dataclass(frozen=True, slots=True)
 class _Done:
     seqs: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Acknowledged:
+    event_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class _Stop:
     pass
 
 
-_Work = Row | _Done | _Quarantine | _Request | _Stop
+_Work = Row | _Done | _Acknowledged | _Quarantine | _Request | _Stop
 
 
 class OutboxThread(WorkerThread):
@@ -83,18 +85,15 @@ class OutboxThread(WorkerThread):
         clock: Clock,
     ) -> None:
         super().__init__(BEAT, beat_limit_s=BEAT_LIMIT_S, beats=beats, metrics=metrics)
-        self._outbox: Outbox | None = outbox
+        self._keeper = Keeper(outbox, metrics, clock)
         self._answers = answers
         self._clock = clock
         self._work: queue.SimpleQueue[_Work] = queue.SimpleQueue()
-        self._path, self._max_rows = outbox.path, outbox.max_rows
         self._changes = Changes()
         self._untold: list[int] = []
         self._failing_since_s: float | None = None
         self.last_seq = outbox.last_seq
         """The highest seq given out before this thread began."""
-        if outbox.set_aside is not None:
-            self._tell_damage(f"{outbox.path}: damaged", outbox.set_aside)
         self._stored = outbox.counts()
         self.counts = self._stored
         """What waits, on the disk and in memory; not `durable` while the disk refuses."""
@@ -106,6 +105,10 @@ class OutboxThread(WorkerThread):
     def done(self, *seqs: int) -> None:
         """Forget rows that were delivered."""
         self._work.put(_Done(seqs))
+
+    def acknowledge(self, event_ids: tuple[str, ...]) -> None:
+        """Forget the rows of these events: a consumer has them. Ids that no row has are counted."""
+        self._work.put(_Acknowledged(event_ids))
 
     def quarantine(self, seq: int, why: str) -> None:
         """Keep a row that can never be delivered out of the way."""
@@ -123,6 +126,7 @@ class OutboxThread(WorkerThread):
 
     def turn(self) -> bool:
         """Take what is queued, write it, answer; returns whether to go on."""
+        self._keeper.tend()
         requests, going = self._gather()
         self._flush()
         for request in requests:
@@ -150,6 +154,8 @@ class OutboxThread(WorkerThread):
                     for seq in work.seqs:
                         if self._changes.puts.pop(seq, None) is None:
                             self._changes.done.add(seq)
+                case _Acknowledged():
+                    self._acknowledged(work.event_ids)
                 case _Quarantine():
                     self._changes.quarantined[work.seq] = work.why
                 case _Request():
@@ -161,23 +167,34 @@ class OutboxThread(WorkerThread):
             wait_s = 0.0 if requests or self._untold else until_s - now_s
         return requests, True
 
+    def _acknowledged(self, event_ids: tuple[str, ...]) -> None:
+        """Note what a consumer has; more ids than there can be rows are not kept while the disk refuses."""
+        unsaved = {row.event_id: seq for seq, row in self._changes.puts.items()}
+        for event_id in event_ids:
+            if event_id in unsaved:
+                self._changes.puts.pop(unsaved[event_id], None)
+            elif len(self._changes.acknowledged) < self._keeper.max_rows:
+                self._changes.acknowledged.add(event_id)
+
     def _flush(self) -> None:
         """Write the changes; where that fails, keep them for the next turn."""
         failing = self._failing_since_s is not None
         if self._changes == Changes() and not failing:
             return
         try:
-            dropped = self._attempt(lambda outbox: outbox.write(self._changes))
+            written = self._keeper.attempt(lambda outbox: outbox.write(self._changes))
             self._changes = Changes()
-            self._stored = self._attempt(Outbox.counts)
+            self._stored = self._keeper.attempt(Outbox.counts)
         except OutboxError as error:
             self._fail(error)
         else:
             if failing:
                 self._recover()
-            if dropped:
-                self._metrics.count("outbox.dropped", dropped)
-                log.warning("outbox full: dropped %d of the oldest events", dropped)
+            if written.dropped:
+                self._metrics.count("outbox.dropped", written.dropped)
+                log.warning("outbox full: dropped %d of the oldest events", written.dropped)
+            if written.unknown:
+                self._metrics.count("ack.unknown", written.unknown)
         self._count()
         if self._untold:
             self._answers.put(Stored(tuple(self._untold), self.counts.durable))
@@ -186,9 +203,10 @@ class OutboxThread(WorkerThread):
     def _pending(self, request: _Request) -> list[Row]:
         """Return what waits on the disk and in memory."""
         gone = self._changes.done | self._changes.quarantined.keys()
-        limit = request.limit + len(gone)
+        named = self._changes.acknowledged
+        limit = request.limit + len(gone) + len(named)
         try:
-            rows = self._attempt(
+            rows = self._keeper.attempt(
                 lambda outbox: outbox.pending(limit, after=request.after, without=request.without)
             )
         except OutboxError as error:
@@ -196,32 +214,8 @@ class OutboxThread(WorkerThread):
             rows = []
         unsaved = self._changes.puts.values()
         rows += [row for row in unsaved if row.seq > request.after and row.topic not in request.without]
-        return sorted((row for row in rows if row.seq not in gone), key=lambda row: row.seq)[: request.limit]
-
-    def _attempt(self, action: Callable[[Outbox], _T]) -> _T:
-        """Do `action`; if the database turns out to be damaged, move it aside and do it in a new one."""
-        try:
-            return action(self._opened())
-        except OutboxDamagedError as error:
-            if self._path is None:
-                raise
-            if self._outbox is not None:
-                self._outbox.close()
-                self._outbox = None
-            target = set_aside(self._path, self._clock.now())
-            self._tell_damage(str(error), target)
-            return action(self._opened())
-
-    def _tell_damage(self, what: str, target: Path) -> None:
-        self._metrics.count("outbox.set_aside")
-        log.error("%s; moved to %s, a new outbox begins", what, target.name)
-
-    def _opened(self) -> Outbox:
-        if self._outbox is None:
-            if self._path is None:
-                raise OutboxError("outbox in memory: closed")
-            self._outbox = Outbox.open(self._path, max_rows=self._max_rows, now=self._clock.now)
-        return self._outbox
+        waiting = [row for row in rows if row.seq not in gone and row.event_id not in named]
+        return sorted(waiting, key=lambda row: row.seq)[: request.limit]
 
     def _fail(self, error: OutboxError) -> None:
         self._metrics.count("outbox.failures")
@@ -243,9 +237,10 @@ class OutboxThread(WorkerThread):
     def _count(self) -> None:
         """Refresh `counts`: what is stored, changed by what is not written yet."""
         waiting = self._changes
+        gone = len(waiting.done) + len(waiting.acknowledged)
         self.counts = replace(
             self._stored,
-            depth=max(0, self._stored.depth + len(waiting.puts) - len(waiting.done)),
+            depth=max(0, self._stored.depth + len(waiting.puts) - gone),
             dropped=self._stored.dropped + waiting.dropped,
             durable=self._stored.durable and self._failing_since_s is None,
         )
@@ -253,5 +248,4 @@ class OutboxThread(WorkerThread):
     def _close(self) -> None:
         if self._changes.puts:
             log.error("%d events were never written to the disk and are lost", len(self._changes.puts))
-        if self._outbox is not None:
-            self._outbox.close()
+        self._keeper.close()

@@ -13,6 +13,8 @@ from edge.metrics import Metrics
 from edge.mqtt.broker import Broker, Received, Will
 from edge.mqtt.codec import EventEncoder
 from edge.mqtt.courier import CourierThread
+from edge.mqtt.errands import Acknowledged
+from edge.mqtt.incoming import Incoming
 from edge.mqtt.link import LinkThread
 from edge.mqtt.outbox import Outbox
 from edge.mqtt.rows import Row
@@ -80,6 +82,7 @@ class Door:
     beats: Beats = field(default_factory=Beats)
     database: Outbox | None = None
     subscriptions: tuple[str, ...] = ()
+    consumer: bool = False
     heard: list[Received] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -89,7 +92,8 @@ class Door:
             self.broker,
             client_id=self.topics.client_id,
             will=Will(self.topics.status, b"offline"),
-            subscriptions=self.subscriptions,
+            subscriptions=(*self.subscriptions, *((self.topics.ack,) if self.consumer else ())),
+            older_subscriptions=(self.topics.canary,),
             metrics=self.metrics,
             clock=clock,
         )
@@ -111,12 +115,24 @@ class Door:
             encoder,
             self.topics,
             cameras=self.cameras,
-            hear=self.heard.append,
+            hear=self.hear,
             beats=self.beats,
             metrics=self.metrics,
             clock=clock,
+            consumer=self.consumer,
+        )
+        self.incoming = Incoming(
+            self.topics,
+            lambda _: None,
+            self.metrics,
+            acknowledge=lambda event_ids: inbox.put(Acknowledged(event_ids)),
         )
         self.courier.start()
+
+    def hear(self, received: Received) -> None:
+        self.heard.append(received)
+        if self.consumer:
+            self.incoming.hear(received)
 
     def publish(self, count: int = 1, **changes: Any) -> list[str]:
         """Publish events and return their ids."""

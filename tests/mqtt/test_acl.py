@@ -11,7 +11,7 @@ from tests.broker import Mosquitto, subscriber, wait_until
 from tests.mqtt.certificates import Authority
 
 DEPLOY = Path(__file__).parents[2] / "deploy" / "mosquitto"
-USERS = ("hq/door-03", "hq/door-04", "annex/door-03", "building")
+USERS = ("hq/door-03", "hq/door-04", "annex/door-03", "building", "journal")
 
 
 def password_file(directory: Path) -> Path:
@@ -61,7 +61,16 @@ DENIED = 0x87
 
 @pytest.mark.parametrize(
     "leaf",
-    ["status", "info", "health", "camera/front/event", "camera/front/journal", "camera/front/state"],
+    [
+        "status",
+        "info",
+        "health",
+        "camera/front/event",
+        "camera/front/journal",
+        "camera/front/state",
+        "outbox_dropped",
+        "canary",
+    ],
 )
 def test_a_device_publishes_below_its_own_name(guarded: Mosquitto, leaf: str) -> None:
     assert publish(guarded, "hq/door-03", f"edge/v1/hq/door-03/{leaf}") in ALLOWED
@@ -74,6 +83,8 @@ def test_a_device_publishes_below_its_own_name(guarded: Mosquitto, leaf: str) ->
         pytest.param("edge/v1/hq/door-04/camera/front/event", id="another door's decisions"),
         pytest.param("edge/v1/annex/door-03/status", id="the same name on another site"),
         pytest.param("edge/v1/hq/door-04/config/desired", id="another's configuration"),
+        pytest.param("edge/v1/hq/door-04/ack", id="an acknowledgement to another"),
+        pytest.param("edge/v1/hq/door-03/ack", id="an acknowledgement to itself"),
         pytest.param("edge/v1/hq/door-03/config/desired", id="its own configuration"),
         pytest.param("edge/v1/hq/door-03/command/restart", id="a command to itself"),
         pytest.param("edge/v1/hq/door-031/status", id="a name that begins like its own"),
@@ -91,6 +102,16 @@ def test_a_borrowed_client_id_opens_nothing(guarded: Mosquitto) -> None:
 
 def test_the_building_only_reads(guarded: Mosquitto) -> None:
     assert publish(guarded, "building", "edge/v1/hq/door-03/status") == DENIED
+    assert publish(guarded, "building", "edge/v1/hq/door-03/ack") == DENIED
+
+
+def test_who_keeps_the_journal_reads_and_acknowledges_and_no_more(guarded: Mosquitto) -> None:
+    assert publish(guarded, "journal", "edge/v1/hq/door-03/ack") in ALLOWED
+    assert publish(guarded, "journal", "edge/v1/hq/door-03/command/restart") == DENIED
+    assert publish(guarded, "journal", "edge/v1/hq/door-03/camera/front/journal") == DENIED
+    with subscriber(guarded.port, username="journal", password="pw") as keeper:
+        publish(guarded, "hq/door-03", "edge/v1/hq/door-03/camera/front/journal")
+        keeper.wait(lambda: keeper.seen)
 
 
 def test_the_building_sees_every_device_and_a_device_only_what_it_is_told(guarded: Mosquitto) -> None:

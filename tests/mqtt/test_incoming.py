@@ -7,6 +7,7 @@ import pytest
 from edge.metrics import Metrics
 from edge.mqtt.broker import Received
 from edge.mqtt.incoming import MAX_REQUEST_BYTES, Incoming, Request, SyncGallery, TellAgain, subscriptions
+from edge.mqtt.payloads_ack import MAX_ACK_BYTES, MAX_ACK_IDS
 from edge.mqtt.topics import Topics
 
 TOPICS = Topics("hq", "door-03")
@@ -73,3 +74,62 @@ def test_a_building_system_that_starts_is_told_everything_again(payload: bytes, 
 def test_other_topics_are_nobody_s_business():
     assert hear(b"{}", f"{TOPICS.root}/gallery/other") == ([], {})
     assert subscriptions(TOPICS) == ("edge/v1/hq/door-03/gallery/desired",)
+
+
+ID = "0194b6a0-0000-7000-8000-00000000000"
+
+
+def hear_ack(payload: bytes, *, retained: bool = False) -> tuple[list[str], dict[str, int]]:
+    named: list[str] = []
+    metrics = Metrics()
+    incoming = Incoming(TOPICS, lambda _: None, metrics, acknowledge=named.extend)
+    incoming.hear(Received(1, TOPICS.ack, payload, retained=retained))
+    return named, metrics.counts()
+
+
+def ack(*ids: object, **more: object) -> bytes:
+    return json.dumps({"event_ids": ids, **more}).encode()
+
+
+@pytest.mark.parametrize(
+    ("payload", "named", "counts"),
+    [
+        pytest.param(ack(f"{ID}1", f"{ID}2"), [f"{ID}1", f"{ID}2"], {}, id="two events"),
+        pytest.param(ack(f"{ID}1", schema="edge.ack/1"), [f"{ID}1"], {}, id="with its schema"),
+        pytest.param(ack(f"{ID}1", f"{ID}1"), [f"{ID}1"], {}, id="twice the same"),
+        pytest.param(ack(f"{ID}A".upper()), [f"{ID}a"], {}, id="capital letters"),
+        pytest.param(ack(), [], {}, id="none"),
+        pytest.param(ack(f"{ID}1", "", 7, None, [], {}), [f"{ID}1"], {"ack.bad": 5}, id="one good of six"),
+        pytest.param(ack(f"{{{ID}1}}"), [], {"ack.bad": 1}, id="braces"),
+        pytest.param(ack("' OR 1=1 --"), [], {"ack.bad": 1}, id="SQL"),
+        pytest.param(ack("\ud800"), [], {"received.refused": 1}, id="half a character"),
+        pytest.param(b"", [], {"received.refused": 1}, id="empty"),
+        pytest.param(b"all", [], {"received.refused": 1}, id="no JSON"),
+        pytest.param(b"[]", [], {"received.refused": 1}, id="a list"),
+        pytest.param(b"{}", [], {"received.refused": 1}, id="without ids"),
+        pytest.param(b"\xff\xfe{}", [], {"received.refused": 1}, id="not UTF-8"),
+        pytest.param(b'{"event_ids": "*"}', [], {"received.refused": 1}, id="a text for the list"),
+        pytest.param(b'{"event_ids": NaN}', [], {"received.refused": 1}, id="not a number"),
+        pytest.param(ack(f"{ID}1", all=True), [], {"received.refused": 1}, id="unknown key"),
+        pytest.param(ack(f"{ID}1", schema="edge.ack/2"), [], {"received.refused": 1}, id="unknown schema"),
+        pytest.param(ack(*[f"{ID}1"] * (MAX_ACK_IDS + 1)), [], {"received.refused": 1}, id="too many"),
+        pytest.param(b'{"event_ids":' + b"[" * 60_000, [], {"received.refused": 1}, id="deep"),
+        pytest.param(b" " * MAX_ACK_BYTES + ack(f"{ID}1"), [], {"received.refused": 1}, id="too long"),
+    ],
+)
+def test_an_acknowledgement_is_taken_where_it_is_right(
+    payload: bytes, named: list[str], counts: dict[str, int], caplog: pytest.LogCaptureFixture
+):
+    assert hear_ack(payload) == (named, counts)
+    assert len(caplog.records) == len(counts)
+    assert all(len(record.getMessage()) < 300 for record in caplog.records)
+
+
+def test_a_retained_acknowledgement_is_dropped():
+    assert hear_ack(ack(f"{ID}1"), retained=True) == ([], {"received.refused": 1})
+
+
+def test_acknowledgements_mean_nothing_to_a_device_that_does_not_ask_for_them():
+    assert hear(ack(f"{ID}1"), TOPICS.ack) == ([], {})
+    assert TOPICS.ack not in subscriptions(TOPICS)
+    assert TOPICS.ack in subscriptions(TOPICS, acks=True)

@@ -4,9 +4,10 @@ from collections.abc import Callable
 import pytest
 
 from edge.metrics import Metrics
-from edge.mqtt.journal import PAGE, SETTLE_S, WINDOW, Journal
+from edge.mqtt.journal import SETTLE_S, WINDOW, Journal
 from edge.mqtt.outbox import Outbox
 from edge.mqtt.rows import Changes, Pending
+from edge.mqtt.scan import PAGE
 from tests.mqtt.door import make_row
 
 NO_SUBSCRIBER, NOT_AUTHORIZED, TOO_LARGE = 0x10, 0x87, 0x95
@@ -15,12 +16,19 @@ NO_SUBSCRIBER, NOT_AUTHORIZED, TOO_LARGE = 0x10, 0x87, 0x95
 class Desk:
     """A journal over an outbox in memory, and a broker played by the test."""
 
-    def __init__(self, rows: int, topic: Callable[[int], str] = lambda seq: "front") -> None:
+    def __init__(
+        self, rows: int, topic: Callable[[int], str] = lambda seq: "front", *, consumer: bool = False
+    ) -> None:
         self.outbox = Outbox.in_memory(max_rows=100_000)
         self.outbox.write(Changes(puts={seq: make_row(seq, topic=topic(seq)) for seq in range(1, rows + 1)}))
         self.requests: list[tuple[int, int, int, tuple[str, ...]]] = []
         self.metrics = Metrics()
-        self.journal = Journal(self, self.metrics, uniform=lambda low, high: high)  # type: ignore[arg-type]
+        self.journal = Journal(
+            self,  # type: ignore[arg-type]
+            self.metrics,
+            uniform=lambda low, high: high,
+            consumer=consumer,
+        )
         self.mids = 0
         self.flying: dict[int, int] = {}
 

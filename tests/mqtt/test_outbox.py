@@ -7,7 +7,7 @@ import pytest
 
 from edge.errors import OutboxDamagedError, OutboxError
 from edge.mqtt.outbox import Outbox
-from edge.mqtt.rows import Changes, Row
+from edge.mqtt.rows import Changes, Row, Written
 from tests.disk import small_disk
 from tests.mqtt.door import make_row
 
@@ -84,13 +84,13 @@ def test_a_full_outbox_drops_the_oldest_rejects_first_and_matches_last(path: Pat
     outbox = open_outbox(path, max_rows=4)
     outbox.write(puts(make_row(1, vital=True), make_row(2), make_row(3), make_row(4, vital=True)))
 
-    assert outbox.write(puts(make_row(5))) == 1
+    assert outbox.write(puts(make_row(5))).dropped == 1
     assert seqs(outbox) == [1, 3, 4, 5]
-    assert outbox.write(puts(make_row(6, vital=True), make_row(7, vital=True))) == 2
+    assert outbox.write(puts(make_row(6, vital=True), make_row(7, vital=True))).dropped == 2
     assert seqs(outbox) == [1, 4, 6, 7]
-    assert outbox.write(puts(make_row(8))) == 1
+    assert outbox.write(puts(make_row(8))).dropped == 1
     assert seqs(outbox) == [1, 4, 6, 7], "a reject gives way to matches even when it is the newest"
-    assert outbox.write(puts(make_row(9, vital=True))) == 1
+    assert outbox.write(puts(make_row(9, vital=True))).dropped == 1
     assert seqs(outbox) == [4, 6, 7, 9]
     assert outbox.counts().depth == 4
     outbox.close()
@@ -290,3 +290,53 @@ def test_a_device_without_a_disk_keeps_rows_in_memory() -> None:
     assert seqs(outbox) == [2, 3]
     assert outbox.counts().durable is False
     outbox.close()
+
+
+def test_what_is_kept_is_bounded_in_bytes_too(path: Path) -> None:
+    outbox = Outbox.open(path, max_rows=1000, max_bytes=10_000, now=lambda: AT)
+    outbox.write(puts(make_row(1, vital=True, payload=b"x" * 4000), make_row(2, payload=b"x" * 4000)))
+    assert outbox.write(puts(make_row(3, payload=b"x" * 1999))) == Written()
+    assert outbox.write(puts(make_row(4, payload=b"x" * 100))) == Written(dropped=1)
+    assert seqs(outbox) == [1, 3, 4], "the oldest that is not vital"
+    outbox.write(Changes(done={1}, acknowledged={outbox.pending(9)[1].event_id}))
+    outbox.close()
+
+    again = Outbox.open(path, max_rows=1000, max_bytes=10_000, now=lambda: AT)
+    assert again.write(puts(make_row(5, payload=b"x" * 9900))) == Written(), "room was given back"
+    assert again.write(puts(make_row(6, payload=b"x" * 1000))) == Written(dropped=2)
+    assert seqs(again) == [6]
+    assert again.counts().dropped == 3
+    again.close()
+
+
+def test_rows_are_forgotten_by_their_event_ids(path: Path) -> None:
+    outbox = open_outbox(path)
+    rows = [make_row(seq) for seq in range(1, 5)]
+    outbox.write(puts(*rows))
+    outbox.write(Changes(quarantined={4: "too large"}))
+    named = {rows[0].event_id, rows[2].event_id, rows[3].event_id, "no such id"}
+
+    assert outbox.write(Changes(acknowledged=named)) == Written(unknown=2), "the one set aside stays"
+    assert seqs(outbox) == [2]
+    assert (outbox.counts().depth, outbox.counts().quarantined) == (1, 1)
+    outbox.close()
+
+
+def test_an_outbox_of_an_earlier_version_is_taken_over(path: Path) -> None:
+    outbox = open_outbox(path)
+    row = make_row(1)
+    outbox.write(puts(row))
+    outbox.close()
+    with sqlite3.connect(path) as database:
+        database.execute("DROP INDEX event_by_id")
+    database.close()
+
+    again = open_outbox(path)
+    assert again.set_aside is None
+    again.write(Changes(acknowledged={row.event_id}))
+    assert seqs(again) == []
+    again.close()
+    with sqlite3.connect(path) as database:
+        plan = database.execute("EXPLAIN QUERY PLAN DELETE FROM event WHERE event_id = 'x'").fetchone()[3]
+    database.close()
+    assert "event_by_id" in plan

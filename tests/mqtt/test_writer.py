@@ -1,18 +1,22 @@
 import logging
 import os
 import queue
+import resource
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edge.clock import SystemClock
+from edge.errors import OutboxDiskError
 from edge.health import Beats
 from edge.metrics import Metrics
 from edge.mqtt import writer
@@ -265,3 +269,105 @@ def test_a_lone_row_is_safe_within_milliseconds(write: Callable[..., Writing]) -
         times_ms.append((time.perf_counter() - started_s) * 1e3)
 
     assert sorted(times_ms)[50] < 20.0
+
+
+def test_rows_are_forgotten_by_their_event_ids_on_the_disk_and_in_memory(
+    disk: SmallDisk, write: Callable[..., Writing], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "RETRY_S", 0.05)
+    writing = write(disk.directory / "outbox.sqlite")
+    rows = [make_row(seq, payload=b"x" * 4000) for seq in range(1, 41)]
+    writing.thread.put(rows[0])
+    assert writing.stored(1)
+    disk.fill()
+    for row in rows[1:]:
+        writing.thread.put(row)
+    writing.stored(*range(2, 41))
+    writing.thread.acknowledge((rows[0].event_id, rows[39].event_id, "unknown"))
+    assert writing.pending() == list(range(2, 40))
+    disk.free()
+    wait_until(lambda: writing.thread.counts.durable)
+    writing.thread.stop(5)
+    assert in_file(writing.path) == list(range(2, 40))
+    assert writing.metrics.counts()["ack.unknown"] == 1
+
+
+def test_a_database_that_the_disk_failed_is_closed_opened_again_and_checked(
+    write: Callable[..., Writing], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A limit on the size of files makes writing fail with an error that is not "full"."""
+    monkeypatch.setattr(writer, "RETRY_S", 0.05)
+    writing = write()
+    writing.thread.put(make_row(1))
+    assert writing.stored(1)
+    opened: list[Path] = []
+    open_really = Outbox.open
+
+    def noted(path: Path, **options: Any) -> Outbox:
+        opened.append(path)
+        return open_really(path, **options)
+
+    monkeypatch.setattr(Outbox, "open", noted)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, hard))
+        for seq in range(2, 31):
+            writing.thread.put(make_row(seq, payload=b"x" * 4000))
+        assert not writing.stored(*range(2, 31))
+        assert writing.pending() == list(range(1, 31)), "nothing is out of reach"
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    wait_until(lambda: writing.thread.counts.durable)
+    assert writing.metrics.counts()["outbox.reopened"] >= 1
+    assert opened
+    assert "outbox.set_aside" not in writing.metrics.counts(), "it was found whole"
+    writing.thread.stop(5)
+    assert in_file(writing.path) == list(range(1, 31))
+
+
+def test_an_fsync_that_fails_costs_nothing_that_was_answered_for(tmp_path: Path) -> None:
+    if shutil.which("strace") is None:
+        pytest.skip("needs strace")
+    path, trace = tmp_path / "outbox.sqlite", tmp_path / "trace"
+    fault = ["strace", "-f", "-qq", "-o", str(trace), "-e", "trace=fdatasync"]
+    fault += ["-e", "inject=fdatasync:error=EIO:when=30..31"]
+    child_command = [sys.executable, "-m", "tests.mqtt.outbox_child", str(path)]
+    promised: set[int] = set()
+    with subprocess.Popen(
+        [*fault, *child_command], stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as child:
+        assert child.stdout is not None
+        while len(promised) < 400 and (line := child.stdout.readline()):
+            promised.update(map(int, line.split()))
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)  # strace alone would wait for its child
+        promised.update(int(seq) for line in child.stdout if line.endswith("\n") for seq in line.split())
+    if not promised:
+        pytest.skip("strace may not trace here")
+
+    assert trace.read_text().count("INJECTED") == 2
+    assert len(promised) >= 400
+    assert promised <= set(in_file(path))
+
+
+def test_damage_that_is_found_when_it_is_opened_again_is_told(
+    write: Callable[..., Writing], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    writing = write()
+    writing.thread.put(make_row(1))
+    assert writing.stored(1)
+    write_really = Outbox.write
+
+    def failing(self: Outbox, *args: Any) -> Any:
+        monkeypatch.setattr(Outbox, "write", write_really)
+        for suffix in ("", "-wal"):
+            file = writing.path.with_name(writing.path.name + suffix)
+            file.write_bytes(os.urandom(file.stat().st_size))
+        raise OutboxDiskError(f"{writing.path}: disk I/O error")
+
+    monkeypatch.setattr(Outbox, "write", failing)
+    writing.thread.put(make_row(2))
+    assert writing.stored(2), "in a new one"
+    assert writing.metrics.counts()["outbox.set_aside"] == 1
+    assert "a new outbox begins" in caplog.text
+    assert writing.pending() == [2]

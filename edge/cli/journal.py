@@ -1,0 +1,129 @@
+"""Commands of whoever keeps the journal of a building: journal follow."""
+
+import queue
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from edge.cli.operate import ConfigOption, load_settings
+from edge.clock import Clock, SystemClock
+from edge.consumer.database import Database
+from edge.consumer.decision import Decision
+from edge.consumer.follow import Follower, follow, topics
+from edge.consumer.gaps import Gaps
+from edge.consumer.store import JsonLines, MemoryStore, Saw, Store
+from edge.delivery import build_broker
+from edge.errors import ConfigError
+from edge.mqtt.listener import Listener
+from edge.mqtt.topics import check_slug
+from edge.settings_mqtt import MqttSettings
+from edge.signals import signals_to
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.callback()
+def journal() -> None:
+    """Keep what the devices of a building decide."""
+
+
+@app.command("follow")
+def follow_command(
+    site: Annotated[str | None, typer.Option(help="Site, or + for all; this device's when left out.")] = None,
+    device: Annotated[str, typer.Option(help="Device, or + for all.")] = "+",
+    broker: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Instead of the settings'.")] = None,
+    user: Annotated[str | None, typer.Option(help="User at the broker, instead of the settings'.")] = None,
+    password_file: Annotated[Path | None, typer.Option(help="File that holds the user's password.")] = None,
+    tls: Annotated[bool | None, typer.Option(help="Speak TLS, instead of what the settings say.")] = None,
+    ca_file: Annotated[Path | None, typer.Option(help="Certificates to trust.")] = None,
+    to: Annotated[Path | None, typer.Option(help="Append to this .jsonl or .sqlite file, each once.")] = None,
+    ack: Annotated[bool, typer.Option("--ack", help="Acknowledge to the devices what was kept.")] = False,
+    session: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Let the broker keep what comes while this program is away."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON line per decision.")] = False,
+    config_file: ConfigOption = None,
+) -> None:
+    """Print every decision once; keep and acknowledge them where asked. Ctrl-C ends it with a summary."""
+    settings = load_settings(config_file)
+    site = settings.site if site is None else site
+    for what, name in (("--site", site), ("--device", device)):
+        if name != "+":
+            check_slug(name, what)
+    values = _mqtt(settings.mqtt, broker, user, password_file, tls, ca_file)
+    known = build_broker(values)
+    clock, gaps, stop = SystemClock(), Gaps(), queue.SimpleQueue[str]()
+
+    def show(decision: Decision) -> None:
+        typer.echo(decision.text if as_json else decision.line)
+        sys.stdout.flush()
+
+    def tell(what: str) -> None:
+        typer.echo(what, err=True)
+
+    begun_s = clock.monotonic()
+    with (
+        signals_to(stop),
+        closing(_store(to, lambda source, seq: gaps.saw(source, seq, begun_s), clock)) as store,
+        Listener(
+            known.host,
+            known.port,
+            topics(site, device),
+            username=known.username,
+            password=known.password,
+            tls=known.tls,
+            session=session,
+        ) as listener,
+    ):
+        if ack and to is None:
+            tell("--ack without --to: devices forget what is only printed here")
+        tell(f"following {site}/{device} at {known.host}:{known.port}")
+        publish = listener.publish if ack else None
+        follower = Follower(store, gaps, show=show, tell=tell, publish=publish)
+        follow(listener, follower, clock, stop, tell)
+    tell(follower.summary())
+
+
+def _store(path: Path | None, saw: Saw, clock: Clock) -> Store:
+    if path is None:
+        return MemoryStore()
+    if path.suffix == ".jsonl":
+        return JsonLines.open(path, saw)
+    if path.suffix in (".sqlite", ".db"):
+        return Database.open(path, saw, clock.now)
+    raise ConfigError(f"--to: {path} must end in .jsonl or .sqlite")
+
+
+def _mqtt(
+    values: MqttSettings,
+    broker: str | None,
+    user: str | None,
+    password_file: Path | None,
+    tls: bool | None,
+    ca_file: Path | None,
+) -> MqttSettings:
+    """Return the settings of the broker with what was said on the command line."""
+    said: dict[str, object] = {}
+    if broker is not None:
+        host, _, port = broker.rpartition(":")
+        if not (host and port.isdigit()):
+            raise ConfigError(f"--broker {broker!r}: write HOST:PORT")
+        said |= {"host": host.strip("[]"), "port": int(port)}
+    if user is not None:
+        said |= {"username": user, "password": None, "password_file": None}
+    if password_file is not None:
+        said |= {"password": None, "password_file": password_file}
+    if tls is not None:
+        said |= {"tls": tls} if tls else {"tls": False, "ca_file": None, "cert_file": None, "key_file": None}
+    if ca_file is not None:
+        said["ca_file"] = ca_file
+    try:
+        return MqttSettings.model_validate(values.model_dump() | said)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        raise ConfigError(f"broker: {first['msg'].removeprefix('Value error, ')}") from None

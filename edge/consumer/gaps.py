@@ -1,0 +1,104 @@
+"""Gaps: which numbers of a device's events have not come. Tells a gap late, and that it was filled.
+
+A device numbers its events without gaps, and drops some only when its outbox overflows. They may come out of
+order: each camera has a topic of its own, and what was kept back comes later.
+"""
+
+from dataclasses import dataclass, field
+
+GRACE_S = 3.0
+"""How long a number may be late before it counts as missing."""
+
+MAX_GAPS = 1000
+"""Gaps remembered per device; of more the oldest can no longer be said to be filled."""
+
+
+@dataclass(slots=True)
+class _Gap:
+    first: int
+    last: int
+    since_s: float
+    holes: list[tuple[int, int]]
+    told: bool = False
+
+    def fill(self, seq: int) -> bool:
+        """Take `seq` out of what is missing; returns whether it was missing."""
+        for place, (low, high) in enumerate(self.holes):
+            if low <= seq <= high:
+                self.holes[place : place + 1] = [
+                    hole for hole in ((low, seq - 1), (seq + 1, high)) if hole[0] <= hole[1]
+                ]
+                return True
+        return False
+
+
+@dataclass(slots=True)
+class _Device:
+    first: int
+    highest: int
+    gaps: list[_Gap] = field(default_factory=list)
+
+
+class Gaps:
+    """The numbers of many devices. `now_s` is monotonic seconds."""
+
+    def __init__(self) -> None:
+        self._devices: dict[str, _Device] = {}
+        self.filled = 0
+        """Gaps that were told and have been filled."""
+
+    def saw(self, source: str, seq: int, now_s: float) -> str | None:
+        """Note that event `seq` of `source` came for the first time; returns what is to be told, or None.
+
+        A number below the first one seen is late, not the end of a gap: nobody knows what came before.
+        """
+        device = self._devices.get(source)
+        if device is None:
+            self._devices[source] = _Device(seq, seq)
+            return None
+        if seq > device.highest:
+            if seq > device.highest + 1:
+                hole = (device.highest + 1, seq - 1)
+                device.gaps.append(_Gap(*hole, now_s, [hole]))
+                del device.gaps[:-MAX_GAPS]
+            device.highest = seq
+            return None
+        if seq < device.first:
+            device.first = seq
+            return None
+        for gap in device.gaps:
+            if gap.fill(seq):
+                return self._filled(source, device, gap)
+        self._devices[source] = _Device(seq, seq)
+        return f"{source}: numbers begin again at {seq}: the device has a new outbox"
+
+    def news(self, now_s: float) -> list[str]:
+        """Return what is to be told about gaps that have lasted longer than late events do."""
+        told = []
+        for source, device in self._devices.items():
+            for gap in device.gaps:
+                if not gap.told and now_s - gap.since_s >= GRACE_S:
+                    gap.told = True
+                    told.append(f"{source}: gap: {_numbers(gap.holes)} missing")
+        return told
+
+    def missing(self) -> dict[str, list[tuple[int, int]]]:
+        """Return what is missing now by device, as ranges with both ends."""
+        found = {
+            source: [hole for gap in device.gaps for hole in gap.holes]
+            for source, device in self._devices.items()
+        }
+        return {source: holes for source, holes in found.items() if holes}
+
+    def _filled(self, source: str, device: _Device, gap: _Gap) -> str | None:
+        if gap.holes:
+            return None
+        device.gaps.remove(gap)
+        if not gap.told:
+            return None
+        self.filled += 1
+        return f"{source}: gap filled: {_numbers([(gap.first, gap.last)])} came late"
+
+
+def _numbers(holes: list[tuple[int, int]]) -> str:
+    return ", ".join(f"#{low}" if low == high else f"#{low}-{high}" for low, high in holes[:20])

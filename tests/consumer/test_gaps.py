@@ -1,0 +1,63 @@
+"""Numbers that are missing, late, filled, or begin again."""
+
+from edge.consumer.gaps import GRACE_S, MAX_GAPS, Gaps
+
+
+def saw(gaps: Gaps, *numbers: int, source: str = "hq/a", now_s: float = 0.0) -> list[str]:
+    return [told for number in numbers if (told := gaps.saw(source, number, now_s)) is not None]
+
+
+def test_numbers_in_order_are_no_news():
+    gaps = Gaps()
+    assert saw(gaps, *range(50, 100)) == gaps.news(1e6) == []
+    assert gaps.missing() == {}
+
+
+def test_a_gap_is_told_once_and_late():
+    gaps = Gaps()
+    saw(gaps, 1, 2, 6, 9)
+    assert gaps.news(GRACE_S / 2) == []
+    assert gaps.news(GRACE_S) == ["hq/a: gap: #3-5 missing", "hq/a: gap: #7-8 missing"]
+    assert gaps.news(1e6) == []
+    assert gaps.missing() == {"hq/a": [(3, 5), (7, 8)]}
+
+
+def test_cameras_that_overtake_one_another_are_no_gap():
+    gaps = Gaps()
+    assert saw(gaps, 1, 4, 5, 3, 2, 6) == []
+    assert gaps.news(1e6) == []
+
+
+def test_a_gap_that_is_filled_later_is_said_to_be_filled():
+    gaps = Gaps()
+    saw(gaps, 1, 5)
+    gaps.news(GRACE_S)
+    assert saw(gaps, 3) == []
+    assert gaps.missing() == {"hq/a": [(2, 2), (4, 4)]}
+    assert saw(gaps, 2, 4) == ["hq/a: gap filled: #2-4 came late"]
+    assert (gaps.missing(), gaps.filled) == ({}, 1)
+
+
+def test_what_is_older_than_the_first_is_late_and_no_gap():
+    gaps = Gaps()
+    assert saw(gaps, 100, 40, 101) == gaps.news(1e6) == []
+
+
+def test_a_new_outbox_begins_again():
+    gaps = Gaps()
+    saw(gaps, *range(1, 8))
+    assert saw(gaps, 1) == ["hq/a: numbers begin again at 1: the device has a new outbox"]
+    assert saw(gaps, 2, 3) == []
+
+
+def test_devices_count_for_themselves():
+    gaps = Gaps()
+    saw(gaps, 1, 2, source="hq/a")
+    saw(gaps, 1, 3, source="hq/b")
+    assert gaps.missing() == {"hq/b": [(2, 2)]}
+
+
+def test_what_is_remembered_is_bounded():
+    gaps = Gaps()
+    saw(gaps, *range(1, 10 * MAX_GAPS, 2), 2**62)
+    assert len(gaps.missing()["hq/a"]) == MAX_GAPS
