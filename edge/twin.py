@@ -160,6 +160,16 @@ def marks() -> dict[str, str]:
     return dict(_marks(Settings, ""))
 
 
+def document() -> dict[str, Any]:
+    """Return the JSON Schema of edge.toml; `push` in a field says what a push may do to it."""
+    schema = Settings.model_json_schema()
+    for table in (schema, *schema.get("$defs", {}).values()):
+        for field in table.get("properties", {}).values():
+            if "$ref" not in field and "allOf" not in field:
+                field.setdefault("push", NEVER)
+    return schema
+
+
 def refusals(patch: Mapping[str, Any], local: Settings) -> dict[str, str]:
     """Return why each key of a patch may not be pushed; empty where all may."""
     known, found = marks(), {}
@@ -169,7 +179,7 @@ def refusals(patch: Mapping[str, Any], local: Settings) -> dict[str, str]:
             found[key] = "unknown key; correct its spelling"
         elif mark == NEVER:
             found[key] = "may not be pushed; set it in the device's edge.toml"
-        elif mark == "stricter" and _looser(value, _value(local, key)):
+        elif mark == "stricter" and _looser(value, value_of(local, key)):
             found[key] = "may only be made stricter than the device's edge.toml"
     return found
 
@@ -185,7 +195,7 @@ def acknowledged(patch: Mapping[str, Any]) -> dict[str, str]:
 
 def effective_hash(settings: Settings) -> str:
     """Return a hash of everything that may be pushed, as it is in force: equal on devices that agree."""
-    told = {key: _value(settings, key) for key, mark in marks().items() if mark != NEVER}
+    told = {key: value_of(settings, key) for key, mark in marks().items() if mark != NEVER}
     text = json.dumps(told, sort_keys=True, default=str, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -228,7 +238,8 @@ def _marks(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str]]:
             yield f"{prefix}{name}", str(extra["push"]) if isinstance(extra, dict) else NEVER
 
 
-def _value(settings: Settings, key: str) -> Any:
+def value_of(settings: Settings, key: str) -> Any:
+    """Return the value of `section.key`."""
     found: Any = settings
     for part in key.split("."):
         found = getattr(found, part)

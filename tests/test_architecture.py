@@ -41,6 +41,7 @@ LAYERS = [
     {"bulk", "reembed"},
     {
         "pushing",
+        "rollout",
         "cameras",
         "fleet",
         "consumer",

@@ -25,6 +25,7 @@ COMMANDS = {
     "calibrate": ("calibrate", "calibrate"),
     "sync": ("sync", "sync"),
     "fleet": ("fleet", "app"),
+    "config": ("config_push", "app"),
     "journal": ("journal", "app"),
     "models": ("models", "app"),
     "evaluate": ("evaluate", "app"),

@@ -18,15 +18,18 @@ from edge.mqtt.payloads import (
     StatusPayload,
 )
 from edge.mqtt.payloads_ack import AckPayload, CanaryPayload, OutboxDroppedPayload
+from edge.mqtt.payloads_config import ConfigDesiredPayload, ConfigReportedPayload
 from edge.mqtt.payloads_sync import GalleryDesiredPayload, GalleryReportedPayload
 from edge.mqtt.topics import MAJOR
 
-ROOT = f"edge/{MAJOR}/{{site}}/{{device}}"
+SITE = f"edge/{MAJOR}/{{site}}"
+ROOT = f"{SITE}/{{device}}"
 
 PARAMETERS = {
     "site": "Where the device is: 1 to 32 of a-z, 0-9 and -.",
     "device": "Which device of the site.",
     "camera": "Which camera of the device.",
+    "group": "Which group of devices, as in push.groups.",
 }
 
 
@@ -41,11 +44,12 @@ class Channel:
     retained: bool
     description: str
     heard: bool = False
+    root: str = ROOT
 
     @property
     def address(self) -> str:
         """The topic with its parameters in braces."""
-        return f"{ROOT}/{self.path}"
+        return f"{self.root}/{self.path}"
 
 
 def channels() -> tuple[Channel, ...]:
@@ -101,6 +105,43 @@ def channels() -> tuple[Channel, ...]:
             "What the device sends to itself through a broker of MQTT 3.1.1; nothing for others.",
         ),
         Channel("state", "camera/{camera}/state", StatePayload, 1, True, "Who is present now."),
+        Channel(
+            "configDesired",
+            "config/desired",
+            ConfigDesiredPayload,
+            1,
+            True,
+            "Configuration pushed for this device, signed.",
+            heard=True,
+        ),
+        Channel(
+            "fleetConfigDesired",
+            "_fleet/config/desired",
+            ConfigDesiredPayload,
+            1,
+            True,
+            "Configuration pushed for all devices of the site, signed.",
+            heard=True,
+            root=SITE,
+        ),
+        Channel(
+            "groupConfigDesired",
+            "_group-{group}/config/desired",
+            ConfigDesiredPayload,
+            1,
+            True,
+            "Configuration pushed for a group of devices, signed.",
+            heard=True,
+            root=SITE,
+        ),
+        Channel(
+            "configReported",
+            "config/reported",
+            ConfigReportedPayload,
+            1,
+            True,
+            "What came of the last push, and what is in force.",
+        ),
         Channel(
             "galleryDesired",
             "gallery/desired",

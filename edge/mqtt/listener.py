@@ -111,9 +111,9 @@ class Listener:
         """Whether there is a connection; one that is lost comes back by itself."""
         return self._client.is_connected()
 
-    def publish(self, topic: str, payload: bytes) -> None:
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """Queue a message at QoS 1; without a connection it waits for the next one."""
-        self._published = self._client.publish(topic, payload, qos=1)
+        self._published = self._client.publish(topic, payload, qos=1, retain=retain)
 
     def confirm(self, messages: Sequence[Message]) -> None:
         """Let the broker of a session forget these messages; those of an earlier connection come again."""

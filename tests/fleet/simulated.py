@@ -1,0 +1,117 @@
+"""A fleet of devices without cameras: real desks, real connections, one thread for all of them."""
+
+import json
+import selectors
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+
+from edge import config
+from edge.config import Settings
+from edge.configuring import ConfigDesk
+from edge.metrics import Metrics
+from edge.mqtt.faults import Fault
+from edge.mqtt.reconnect import Reconnect
+from edge.mqtt.topics import Topics
+from edge.twin import Patch
+
+
+class SimulatedDevice:
+    """What a daemon does with a push, but for frames: every configuration proves itself at once."""
+
+    def __init__(self, directory: Path, number: int, port: int, trusted: str) -> None:
+        self.name = f"door-{number:04}"
+        self.topics = Topics("test", self.name)
+        self.settings: dict[str, Any] = {
+            "site": "test",
+            "device": self.name,
+            "state_dir": str(directory / self.name),
+            "push": {"trusted_keys": [trusted]},
+        }
+        self.desk = ConfigDesk(self.read, Metrics())
+        self.reconnect = Reconnect(self.topics.client_id, 60.0)
+        self.port = port
+        self.due_s = 0.0
+        self.client = self._client()
+
+    def read(self, patch: Patch) -> Settings:
+        return config.load(overrides=self.settings | patch)
+
+    def _client(self) -> paho.Client:
+        client = paho.Client(
+            CallbackAPIVersion.VERSION2, self.topics.client_id, clean_session=False, protocol=paho.MQTTv311
+        )
+        client.will_set(self.topics.status, b"offline", 1, retain=True)
+        client.on_connect = self._connected
+        client.on_message = self._heard
+        return client
+
+    def _connected(self, client: paho.Client, *_: Any) -> None:
+        client.subscribe([(self.topics.config_desired(layer), 1) for layer in ("fleet", "device")])
+        client.publish(self.topics.status, b"online", 1, retain=True)
+
+    def _heard(self, client: paho.Client, _: Any, message: paho.MQTTMessage) -> None:
+        layer = "fleet" if "_fleet" in message.topic else "device"
+        settings = self.desk.take(layer, message.payload)
+        if settings is not None:
+            self.desk.keep()
+        told = self.desk.told(settings or self.desk.settings())
+        report = {"schema": "edge.config-reported/1", "at": "2026-11-24T12:00:00.000Z", **told}
+        client.publish(self.topics.config_reported, json.dumps(report), 1, retain=True)
+
+
+class Fleet:
+    """Connects devices and serves them until told to stop; comes back after an outage as the daemon does."""
+
+    def __init__(self, devices: list[SimulatedDevice]) -> None:
+        self.devices = devices
+        self._selector = selectors.DefaultSelector()
+
+    def connect(self, device: SimulatedDevice) -> bool:
+        try:
+            device.client.connect("127.0.0.1", device.port, keepalive=300)
+        except OSError:
+            return False
+        self._selector.register(device.client.socket(), selectors.EVENT_READ, device)
+        return True
+
+    def serve(self, timeout_s: float) -> list[SimulatedDevice]:
+        """Handle what has come in; returns the devices whose connection has ended."""
+        lost = []
+        for key, _ in self._selector.select(timeout_s):
+            device: SimulatedDevice = key.data
+            if device.client.loop_read(10) != paho.MQTT_ERR_SUCCESS:
+                self._selector.unregister(key.fileobj)
+                lost.append(device)
+        for device in self.devices:
+            if device.client.want_write():
+                device.client.loop_write()
+        return lost
+
+    def come_back(self, lost: list[SimulatedDevice], timeout_s: float) -> Counter[int]:
+        """Let lost devices reconnect with the daemon's own pauses; returns how many did in which second."""
+        began_s = time.monotonic()
+        fault = Fault("connection lost")
+        waiting = {d: began_s + d.reconnect.pause_s(fault, 3600.0) for d in lost}
+        when: Counter[int] = Counter()
+        while waiting and time.monotonic() - began_s < timeout_s:
+            now_s = time.monotonic()
+            for device in [device for device, due_s in waiting.items() if due_s <= now_s]:
+                if self.connect(device):
+                    del waiting[device]
+                    when[int(now_s - began_s)] += 1
+                else:
+                    waiting[device] = now_s + device.reconnect.pause_s(fault, None)
+            self.serve(0.01)
+        assert not waiting
+        return when
+
+    def close(self) -> None:
+        for key in list(self._selector.get_map().values()):
+            key.data.client.disconnect()
+            self._selector.unregister(key.fileobj)
+        self._selector.close()

@@ -1,0 +1,70 @@
+"""A thousand devices on one real broker: each acknowledges a push, and an outage brings them back singly."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from edge.config import environment_without_settings
+from edge.fleet.pushes import make_signing_key
+from tests.broker import Mosquitto
+from tests.fleet.simulated import Fleet, SimulatedDevice
+
+DEVICES = 1000
+MOST_AT_ONCE = 0.10
+"""Share of a fleet that may come back in the worst second after an outage."""
+
+
+def operator(fleet: Fleet, directory: Path, *arguments: str) -> str:
+    """Run a command of the operator while the fleet is served; returns what it printed."""
+    printed = directory / "printed.txt"
+    command = [sys.executable, "-m", "edge", "config", *arguments, "--config", str(directory / "edge.toml")]
+    with printed.open("w") as output:
+        running = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.DEVNULL, env=environment_without_settings()
+        )
+        until_s = time.monotonic() + 120
+        while running.poll() is None and time.monotonic() < until_s:
+            assert fleet.serve(0.05) == []
+        assert running.wait(1) == 0, printed.read_text()[-500:]
+    return printed.read_text()
+
+
+@pytest.mark.timeout(240)
+def test_a_thousand_devices_acknowledge_a_push_and_come_back_one_after_the_other(tmp_path: Path):
+    broker = Mosquitto(tmp_path, lines=("allow_anonymous true", "max_queued_messages 0")).start()
+    key, patch, config = tmp_path / "push.pem", tmp_path / "patch.toml", tmp_path / "edge.toml"
+    trusted = make_signing_key(key)
+    patch.write_text("[decision]\ntarget_fpir = 0.0005\n")
+    config.write_text(f'site = "test"\nstate_dir = "{tmp_path}/office"\nmqtt.port = {broker.port}\n')
+    fleet = Fleet([SimulatedDevice(tmp_path, number, broker.port, trusted) for number in range(DEVICES)])
+    try:
+        for device in fleet.devices:
+            assert fleet.connect(device)
+            fleet.serve(0)
+        told = operator(
+            fleet, tmp_path, "push", str(patch), "--scope", "fleet", "--version", "3", "--key", str(key)
+        )
+        assert told.count("applied") == DEVICES
+        assert {device.desk.version for device in fleet.devices} == {3}
+        in_force = {device.desk.told(device.desk.settings())["effective"] for device in fleet.devices[:20]}
+        assert len(in_force) == 1
+        rows = json.loads(operator(fleet, tmp_path, "status", "--json"))["devices"].values()
+        assert [row["in_force"] for row in rows] == ["fleet 3"] * DEVICES
+
+        broker.kill()
+        broker.start()
+        until_s = time.monotonic() + 20
+        lost: list[SimulatedDevice] = []
+        while len(lost) < DEVICES and time.monotonic() < until_s:
+            lost += fleet.serve(0.05)
+        when = fleet.come_back(lost, 60)
+        assert sum(when.values()) == DEVICES
+        print("came back by second:", sorted(when.items()))
+        assert max(when.values()) <= MOST_AT_ONCE * DEVICES, sorted(when.items())
+    finally:
+        fleet.close()
+        broker.stop()
