@@ -14,6 +14,7 @@ from edge.config import Settings
 from edge.health import Beats
 from edge.metrics import Metrics
 from edge.pipeline import Pipeline
+from edge.types import Image
 
 STOP_S = 1.0
 """Left for all captures together of the 5 s from SIGTERM to the exit."""
@@ -70,6 +71,11 @@ class Cameras:
     def last_frame_s(self) -> dict[str, float | None]:
         """Return when each camera delivered last, monotonic; None: never."""
         return {name: capture.last_frame_s for name, capture in self._captures.items()}
+
+    def picture(self, name: str) -> Image | None:
+        """Return the last frame of a camera that was looked at, None where there is none."""
+        pipeline = self.pipelines.get(name)
+        return None if pipeline is None else pipeline.picture
 
     def stop(self) -> None:
         """End all captures at once, not one after the other."""

@@ -25,6 +25,7 @@ from edge.settings import (
 )
 from edge.settings_gallery import AccessSettings, GallerySettings, RemoteSettings, SyncSettings
 from edge.settings_mqtt import (
+    CommandsSettings,
     HomeAssistantSettings,
     MqttSettings,
     OutboxSettings,
@@ -108,6 +109,7 @@ class Settings(BaseSettings):
     mqtt: MqttSettings = MqttSettings()
     outbox: OutboxSettings = OutboxSettings()
     push: PushSettings = PushSettings()
+    commands: CommandsSettings = CommandsSettings()
     homeassistant: HomeAssistantSettings = HomeAssistantSettings()
     privacy: PrivacySettings = PrivacySettings()
     log: LogSettings = LogSettings()

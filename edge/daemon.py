@@ -11,14 +11,15 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 from edge.assembly import build_recognizer
 from edge.camera.latest import LatestFrames
 from edge.cameras import Cameras
 from edge.clock import Clock, SystemClock
+from edge.commands import CommandDesk
 from edge.config import Settings
 from edge.configuring import ConfigDesk
+from edge.control import Parts, build_command_desk, build_push_runner
 from edge.delivery import build_courier, discovery_documents
 from edge.errors import EdgeError
 from edge.health import Beats, feed_watchdog, sd_notify, watchdog_interval_s
@@ -26,17 +27,14 @@ from edge.inference import InferenceThread
 from edge.instance import sole_daemon
 from edge.keeper import GalleryKeeper
 from edge.metrics import Metrics
-from edge.mqtt.codec import encode, to_millisecond
 from edge.mqtt.courier import CourierThread
-from edge.mqtt.incoming import ConfigPushed, Mailbox, Request, SyncGallery, TellAgain
-from edge.mqtt.payloads import InfoPayload
-from edge.mqtt.payloads_config import ConfigReportedPayload
-from edge.mqtt.topics import Topics
-from edge.probation import Seen
+from edge.mqtt.incoming import Commanded, ConfigPushed, Mailbox, Request, SyncGallery, TellAgain
+from edge.mqtt.payloads import HealthPayload, InfoPayload
 from edge.pushing import PushRunner
 from edge.recognizer import Recognizer
 from edge.signals import signals_to
 from edge.syncing import SYNC_COMMAND
+from edge.verbs import Door
 from edge.vitals import Vitals, info
 
 log = logging.getLogger(__name__)
@@ -59,10 +57,14 @@ class _Running:
     inference: InferenceThread
     cameras: Cameras
     pushes: PushRunner = field(init=False)
+    commands: CommandDesk = field(init=False)
 
 
 class Daemon:
-    """One device. `desk` reads the configuration anew for a reload, and takes what is pushed."""
+    """One device. `desk` reads the configuration anew for a reload, and takes what is pushed.
+
+    Children are started with `config_arguments`, so that they read the same.
+    """
 
     def __init__(
         self,
@@ -70,7 +72,7 @@ class Daemon:
         desk: ConfigDesk,
         *,
         metrics: Metrics,
-        sync_command: Sequence[str] = SYNC_COMMAND,
+        config_arguments: Sequence[str] = (),
         clock: Clock | None = None,
     ) -> None:
         self._settings = settings
@@ -82,7 +84,10 @@ class Daemon:
         self.metrics = metrics
         self._vitals = Vitals(self.metrics, self._beats, self._clock)
         self._frames = LatestFrames()
-        self._galleries = GalleryKeeper(settings, sync_command, metrics=metrics, clock=self._clock)
+        self._config_arguments = tuple(config_arguments)
+        self._galleries = GalleryKeeper(
+            settings, (*SYNC_COMMAND, *config_arguments), metrics=metrics, clock=self._clock
+        )
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT.
@@ -148,7 +153,8 @@ class Daemon:
         stack.callback(cameras.stop)
         cameras.start()
         running = _Running(recognizer, courier, inference, cameras)
-        running.pushes = self._pushes(running)
+        self._steer(running)
+        stack.callback(running.commands.stop)
         return running
 
     def _loop(self, running: _Running) -> None:
@@ -166,10 +172,13 @@ class Daemon:
                 case ConfigPushed() as pushed:
                     if (data := self._mailbox.take(pushed.layer)) is not None:
                         running.pushes.take(pushed.layer, data)
+                case Commanded() as command:
+                    running.commands.take(command.verb, command.received)
                 case TellAgain():
                     # Doors that all answer at once would drown a building system that has just started.
                     again_s = self._clock.monotonic() + random.uniform(0, BIRTH_JITTER_S)
             running.pushes.tick()
+            running.commands.tick()
             recognizer, news = self._galleries.tick(running.recognizer)
             if recognizer is not None:
                 self._swap(running, recognizer)
@@ -240,43 +249,43 @@ class Daemon:
         documents = dict.fromkeys(gone, b"") | discovery_documents(settings)
         running.courier.publish_documents(documents)
 
-    def _pushes(self, running: _Running) -> PushRunner:
-        """Return what takes configuration pushes for this daemon."""
-        topic = Topics(self._settings.site, self._settings.device).config_reported
-
-        def publish(told: dict[str, Any]) -> None:
-            report = ConfigReportedPayload(at=to_millisecond(self._clock.now()), **told)
-            running.courier.publish_documents({topic: encode(report)})
-
-        def seen() -> Seen:
-            now_s, counts = self._clock.monotonic(), self.metrics.counts()
-            last_s = running.cameras.last_frame_s()
-            stall_s = self._settings.capture.stall_s
-            return Seen(
-                {name: counts.get(f"frames.{name}", 0) for name in last_s},
-                frozenset(name for name, at_s in last_s.items() if at_s and now_s - at_s <= stall_s),
-                running.courier.connected,
-                self._beats.late(),
-            )
-
-        return PushRunner(
-            self._desk,
-            apply=partial(self._apply, running),
-            settings=lambda: self._settings,
-            seen=seen,
-            publish=publish,
-            clock=self._clock,
+    def _steer(self, running: _Running) -> None:
+        """Let the daemon be steered from outside."""
+        parts = Parts(
+            lambda: self._settings,
+            running.cameras,
+            running.courier,
+            self._beats,
+            self.metrics,
+            self._clock,
         )
+        door = Door(
+            settings=parts.settings,
+            gallery=lambda: running.recognizer.matcher.gallery,
+            embedder=lambda: running.recognizer.stamp.embedder,
+            diagnostics=lambda: {
+                "info": self._info(running.recognizer).model_dump(mode="json"),
+                "health": self._health(running).model_dump(mode="json"),
+            },
+            picture=running.cameras.picture,
+            sync=partial(self._galleries.request, 0),
+            reload=partial(self._commands.put, "reload"),
+            restart=partial(self._commands.put, "stop"),
+        )
+        running.pushes = build_push_runner(self._desk, parts, partial(self._apply, running))
+        running.commands = build_command_desk(parts, door, self._config_arguments)
 
     def _tell_health(self, running: _Running) -> None:
+        running.courier.publish_health(self._health(running))
+
+    def _health(self, running: _Running) -> HealthPayload:
         courier = running.courier
-        health = self._vitals.health(
+        return self._vitals.health(
             running.cameras.last_frame_s(),
             self._frames.replaced,
             courier.outbox_health(),
             courier.link_health(),
         )
-        courier.publish_health(health)
 
     def _stop_courier(self, courier: CourierThread) -> None:
         if not courier.stop(DELIVERY_STOP_S):

@@ -15,6 +15,7 @@ from edge.errors import ConfigError, OutboxError
 from edge.health import Beats, boot_id, clock_synced
 from edge.metrics import Metrics
 from edge.mqtt.broker import Broker, Will, tls_context
+from edge.mqtt.bucket import TokenBucket
 from edge.mqtt.codec import EventEncoder
 from edge.mqtt.courier import CourierThread
 from edge.mqtt.discovery import birth_topic, documents
@@ -27,6 +28,9 @@ from edge.mqtt.writer import OutboxThread
 from edge.settings_mqtt import MqttSettings
 
 log = logging.getLogger(__name__)
+
+COMMANDS_PER_S, COMMANDS_AT_ONCE = 5.0, 20
+"""More than any operator sends by hand; what is beyond is dropped and counted."""
 
 
 def build_courier(
@@ -91,6 +95,7 @@ def build_courier(
             acknowledge if consumer else None,
             layers=layers,
             mailbox=mailbox,
+            commands=TokenBucket(COMMANDS_PER_S, COMMANDS_AT_ONCE, clock.monotonic),
         ).hear,
         beats=beats,
         metrics=metrics,

@@ -71,6 +71,14 @@ class PushError(EdgeError):
     """A pushed configuration is refused; what was in force still is."""
 
 
+class CommandError(EdgeError):
+    """A command is refused, or failed; `transaction` is that of the command where it could be read."""
+
+    def __init__(self, message: str, transaction: str | None = None) -> None:
+        super().__init__(message)
+        self.transaction = transaction
+
+
 class RemoteGalleryError(GalleryError):
     """The remote gallery gave no answer that can be used; the local decision stands."""
 

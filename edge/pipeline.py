@@ -24,6 +24,7 @@ from edge.types import (
     EventType,
     FaceEvent,
     Frame,
+    Image,
     Latency,
     LivenessCheck,
     Refusal,
@@ -109,6 +110,12 @@ class Pipeline:
     def use(self, rule: VisitRule) -> None:
         """Conclude visits that begin from now on by another rule."""
         self._presence.use(rule)
+
+    @property
+    def picture(self) -> Image | None:
+        """The last frame, BGR, None before the first. May be read by another thread."""
+        frame = self._last_frame
+        return None if frame is None else frame.image
 
     def scene(self) -> list[tuple[Track, FaceEvent | None]]:
         """Return the tracks of the last frame, each with the event that decided its visit so far."""

@@ -95,11 +95,26 @@ class PrivacySettings(Section):
     )
 
 
+PublicKeys = tuple[Annotated[str, StringConstraints(pattern=r"^ed25519:[A-Za-z0-9+/]{43}=$")], ...]
+
+
+class CommandsSettings(Section):
+    """Commands over MQTT; those that change something are refused while no key is trusted."""
+
+    trusted_keys: PublicKeys = Field(
+        (), max_length=8, description="Public keys that `edge fleet command-key` has printed."
+    )
+    unsigned_reads: bool = Field(
+        False, description="Answer verbs that change nothing to whoever may publish, unsigned."
+    )
+    snapshots: bool = Field(False, description="Answer `snapshot` with a picture of the camera.")
+
+
 class PushSettings(Section):
     """Configuration pushed by the operator of a fleet; refused while no key is trusted."""
 
-    trusted_keys: tuple[Annotated[str, StringConstraints(pattern=r"^ed25519:[A-Za-z0-9+/]{43}=$")], ...] = (
-        Field((), max_length=8, description="Public keys that `edge config keygen` has printed.")
+    trusted_keys: PublicKeys = Field(
+        (), max_length=8, description="Public keys that `edge config keygen` has printed."
     )
     groups: tuple[Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,32}$")], ...] = Field(
         (), max_length=8, description="Groups of devices this one belongs to; a later one wins."

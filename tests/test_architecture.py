@@ -30,6 +30,7 @@ LAYERS = [
         "redact",
         "worker",
         "safefile",
+        "errands",
         "access",
         "envelope",
     },
@@ -41,6 +42,7 @@ LAYERS = [
     {"bulk", "reembed"},
     {
         "pushing",
+        "commands",
         "rollout",
         "cameras",
         "fleet",
@@ -52,7 +54,8 @@ LAYERS = [
         "evaluate",
         "vitals",
     },
-    {"keeper"},
+    {"keeper", "verbs"},
+    {"control"},
     {"daemon", "demo"},
     {"bench"},
     {"cli"},
@@ -156,7 +159,18 @@ def test_only_the_command_line_knows_the_daemon():
 def test_settings_stay_at_assembly_and_above():
     users = {part(path) for path, target in edges() if target.startswith(("config", "settings"))}
     of_settings = {"config", "settings_gallery", "settings_mqtt", "twin", "configuring", "pushing"}
-    of_parts = {"assembly", "remoting", "delivery", "selection", "cameras", "keeper", "reembed", "vitals"}
+    of_parts = {
+        "assembly",
+        "remoting",
+        "delivery",
+        "selection",
+        "cameras",
+        "keeper",
+        "reembed",
+        "verbs",
+        "vitals",
+        "control",
+    }
     assert users <= of_settings | of_parts | {"daemon", "cli", "demo", "bench", "__main__"}
 
 

@@ -10,19 +10,20 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from edge.assembly import choose_embedder, decision_rule, embedding_dim, gallery_store
+from edge.assembly import beside_store, choose_embedder, decision_rule, embedding_dim, gallery_store
 from edge.cli.embedding import embed_all
 from edge.cli.migrate import switch_gallery
 from edge.cli.operate import ConfigOption, load_settings
 from edge.cli.progress import progress
 from edge.cli.reports import JsonFileOption, PlotsOption, write_report
 from edge.config import Settings
-from edge.errors import MediaError, ModelError
+from edge.errors import ConfigError, MediaError, ModelError
 from edge.evaluate import calibration, tail
 from edge.evaluate.plots import plot_fmr
 from edge.evaluate.protocol import subjects
 from edge.face import manifest as manifests
 from edge.gallery.doctor import Diagnosis, examine, strangers_let_in
+from edge.gallery.gallery import Gallery
 from edge.remoting import upload_gallery
 from edge.types import FloatArray
 
@@ -86,6 +87,24 @@ def switch(config_file: ConfigOption = None) -> None:
     A running daemon follows at once, with model, gallery and threshold together; it needs embedder = "auto".
     """
     typer.echo(switch_gallery(load_settings(config_file)))
+
+
+@gallery.command()
+def purge(
+    confirm: Annotated[str, typer.Option(help="The device's name, so that it is meant.")],
+    config_file: ConfigOption = None,
+) -> None:
+    """Erase everybody who is enrolled here, from every kept version and from what lies beside."""
+    settings = load_settings(config_file)
+    if confirm != settings.device:
+        raise ConfigError(f"--confirm: this device is {settings.device!r}; nothing was erased")
+    number = 0
+    for store in (gallery_store(settings), beside_store(settings)):
+        model_id = store.enrolled_with()
+        if model_id is not None:
+            number = max(number, store.load(model_id).size)
+            store.commit(Gallery.empty(model_id, store.current_version()))
+    typer.echo(f"erased {number} subject(s)")
 
 
 @gallery.command()

@@ -22,7 +22,6 @@ from edge.mqtt import asyncapi
 from edge.mqtt.codec import json_schemas
 from edge.mqtt.topics import Topics
 from edge.redact import scrub, without_credentials
-from edge.syncing import SYNC_COMMAND
 from edge.twin import Patch
 
 SYSTEM_CONFIG = Path("/etc/edge/edge.toml")
@@ -51,10 +50,10 @@ def run(config_file: ConfigOption = None) -> None:
     return_freed_memory()
     settings = load_settings(config_file)
     logs.set_up(settings.log.format, settings.log.level)
-    sync = (*SYNC_COMMAND, *(("--config", str(config_file)) if config_file else ()))
+    same = ("--config", str(config_file)) if config_file else ()
     metrics = Metrics()
     desk = ConfigDesk(settings_reader(config_file), metrics)
-    Daemon(settings, desk, metrics=metrics, sync_command=sync).run()
+    Daemon(settings, desk, metrics=metrics, config_arguments=same).run()
 
 
 def check(config_file: ConfigOption = None) -> None:

@@ -18,6 +18,7 @@ from edge.mqtt.payloads import (
     StatusPayload,
 )
 from edge.mqtt.payloads_ack import AckPayload, CanaryPayload, OutboxDroppedPayload
+from edge.mqtt.payloads_command import CommandPayload, ResponsePayload
 from edge.mqtt.payloads_config import ConfigDesiredPayload, ConfigReportedPayload
 from edge.mqtt.payloads_sync import GalleryDesiredPayload, GalleryReportedPayload
 from edge.mqtt.topics import MAJOR
@@ -29,6 +30,7 @@ PARAMETERS = {
     "site": "Where the device is: 1 to 32 of a-z, 0-9 and -.",
     "device": "Which device of the site.",
     "camera": "Which camera of the device.",
+    "verb": "What is to be done.",
     "group": "Which group of devices, as in push.groups.",
 }
 
@@ -105,6 +107,16 @@ def channels() -> tuple[Channel, ...]:
             "What the device sends to itself through a broker of MQTT 3.1.1; nothing for others.",
         ),
         Channel("state", "camera/{camera}/state", StatePayload, 1, True, "Who is present now."),
+        Channel(
+            "command",
+            "command/{verb}",
+            CommandPayload,
+            1,
+            False,
+            "Asks the device for something; signed (DSSE) where it changes state.",
+            heard=True,
+        ),
+        Channel("response", "response/{verb}", ResponsePayload, 1, False, "What came of a command."),
         Channel(
             "configDesired",
             "config/desired",

@@ -19,7 +19,7 @@ from edge.metrics import Metrics
 from edge.mqtt.broker import Connected, Disconnected, Published, Received, Refused, Unheard
 from edge.mqtt.canary import Canary
 from edge.mqtt.codec import EventEncoder, encode
-from edge.mqtt.errands import Acknowledged, Again, CameraStatus, Decided, Documents, Stop, Undelivered
+from edge.mqtt.errands import Acknowledged, Again, Answer, CameraStatus, Decided, Documents, Stop, Undelivered
 from edge.mqtt.journal import Journal
 from edge.mqtt.link import LinkThread
 from edge.mqtt.notices import DropNotice
@@ -117,6 +117,10 @@ class CourierThread(WorkerThread):
     def publish_documents(self, documents: Mapping[str, bytes]) -> None:
         """Show retained documents by topic; an empty one takes back what was shown."""
         self._inbox.put(Documents(documents))
+
+    def publish_answer(self, topic: str, payload: bytes, correlation: bytes | None) -> None:
+        """Tell whoever asked what came of a command."""
+        self._inbox.put(Answer(topic, payload, correlation))
 
     def tell_again(self) -> None:
         """Send every retained document once more."""
@@ -228,6 +232,8 @@ class CourierThread(WorkerThread):
             case Documents():
                 for topic, document in item.documents.items():
                     self._outgoing.retain(topic, document)
+            case Answer():
+                self._outgoing.answer(item)
             case Again():
                 self._outgoing.repeat()
             case Stop():

@@ -50,6 +50,15 @@ class Acknowledged:
     event_ids: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of a command, for whoever asked."""
+
+    topic: str
+    payload: bytes
+    correlation: bytes | None
+
+
 class Again:
     """Everything retained is to be sent once more."""
 

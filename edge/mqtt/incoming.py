@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from edge.metrics import Metrics
 from edge.mqtt.broker import Received
+from edge.mqtt.bucket import TokenBucket
 from edge.mqtt.payloads_ack import MAX_ACK_BYTES, LooseAck
 from edge.mqtt.payloads_sync import GalleryDesiredPayload
 from edge.mqtt.topics import Topics
@@ -52,7 +53,15 @@ class ConfigPushed:
     layer: str
 
 
-Request = SyncGallery | TellAgain | ConfigPushed
+@dataclass(frozen=True, slots=True)
+class Commanded:
+    """Somebody commands; nothing of it is checked yet."""
+
+    verb: str
+    received: Received
+
+
+Request = SyncGallery | TellAgain | ConfigPushed | Commanded
 
 
 class Mailbox:
@@ -80,6 +89,7 @@ class Incoming:
 
     `birth` is where a building system says `online`. `acknowledge` gets the ids of events that a consumer
     has; without it acknowledgements mean nothing. Configuration pushes for `layers` go into `mailbox`.
+    As many commands as `commands` lets through are handed on; None: there are none.
     """
 
     def __init__(
@@ -92,7 +102,11 @@ class Incoming:
         *,
         layers: Iterable[str] = (),
         mailbox: Mailbox | None = None,
+        commands: TokenBucket | None = None,
     ) -> None:
+        self._commands = commands
+        self._command_root = topics.command("")
+        self._dropped = 0
         self._layers = {topics.config_desired(layer): layer for layer in layers}
         self._mailbox = mailbox or Mailbox()
         self._topics = topics
@@ -107,6 +121,8 @@ class Incoming:
             self._gallery_desired(received.payload)
         elif (layer := self._layers.get(received.topic)) is not None:
             self._config_desired(layer, received.payload)
+        elif received.topic.startswith(self._command_root) and self._commands is not None:
+            self._command(received, self._commands)
         elif received.topic == self._birth and received.payload == BORN and not received.retained:
             self._ask(TellAgain())
         elif received.topic == self._topics.ack and self._acknowledge is not None:
@@ -154,6 +170,16 @@ class Incoming:
         if self._mailbox.put(layer, payload[: MAX_PUSH_BYTES + 1]):
             self._ask(ConfigPushed(layer))
 
+    def _command(self, received: Received, bucket: TokenBucket) -> None:
+        if bucket.take():
+            if self._dropped:
+                log.warning("%d commands were dropped: more came than are taken", self._dropped)
+                self._dropped = 0
+            self._ask(Commanded(received.topic.removeprefix(self._command_root)[:32], received))
+        else:
+            self._dropped += 1
+            self._metrics.count("commands.dropped")
+
     def _refuse(self, what: str, why: str) -> None:
         self._metrics.count("received.refused")
         log.warning("%s refused: %s", what, why)
@@ -166,6 +192,7 @@ def subscriptions(
     return (
         topics.gallery_desired,
         *((birth,) if birth else ()),
+        topics.commands,
         *map(topics.config_desired, layers),
         *((topics.ack,) if acks else ()),
     )

@@ -87,18 +87,21 @@ class LinkThread(threading.Thread):
         qos: Literal[0, 1],
         retain: bool = False,
         expiry_s: int | None = None,
+        correlation: bytes | None = None,
     ) -> int | None:
         """Queue a message on connection number `connection`; returns its mid for `Published`.
 
-        `expiry_s` bounds how long the broker keeps it for a subscriber (MQTT 5 only). None is returned when
-        that connection has ended.
+        `expiry_s` bounds how long the broker keeps it for a subscriber, `correlation` tells who asked what it
+        answers (both MQTT 5 only). None is returned when that connection has ended.
         """
         session = self._session
         if session is None or session.number != connection or not session.accepted:
             return None
         properties: Properties | None = None
-        if expiry_s is not None and session.protocol == "5":
-            properties = _properties(PacketTypes.PUBLISH, MessageExpiryInterval=expiry_s)
+        if session.protocol == "5":
+            wanted = {"MessageExpiryInterval": expiry_s, "CorrelationData": correlation}
+            values = {name: value for name, value in wanted.items() if value is not None}
+            properties = _properties(PacketTypes.PUBLISH, **values) if values else None
         info = session.client.publish(topic, payload, qos, retain, properties)
         return info.mid if info.rc == paho.MQTT_ERR_SUCCESS else None
 
@@ -225,7 +228,7 @@ class LinkThread(threading.Thread):
             session.client.connect(broker.host, broker.port, broker.keepalive_s)
 
 
-def _properties(packet_type: int, **values: int) -> Properties:
+def _properties(packet_type: int, **values: int | bytes) -> Properties:
     properties = Properties(packet_type)  # type: ignore[no-untyped-call]
     for name, value in values.items():
         setattr(properties, name, value)

@@ -13,6 +13,7 @@ from edge.clock import Clock
 from edge.metrics import Metrics
 from edge.mqtt.broker import Connected, Disconnected, Protocol, Published
 from edge.mqtt.codec import stamp
+from edge.mqtt.errands import Answer
 from edge.mqtt.journal import HOPELESS, Journal
 from edge.mqtt.link import LinkThread
 from edge.mqtt.rows import Row
@@ -24,6 +25,9 @@ LIVE_S = 10
 
 FAILURE = 0x80
 """PUBACK reasons from here on mean that the message was refused. Source: MQTT 5.0, section 2.4."""
+
+MAX_ANSWERS = 64
+"""More than the rate of commands ever leaves waiting."""
 
 HEADER_BYTES = 24
 """Upper bound of a PUBLISH packet without topic and payload: fixed header 5, lengths 2, packet id 2,
@@ -56,6 +60,7 @@ class Outgoing:
         self._clock = clock
         self._connected: Connected | None = None
         self._live: deque[_Live] = deque()
+        self._answers: deque[Answer] = deque()
         self._documents: dict[str, _Document] = {}
         self._unsent: dict[str, None] = {}
         self._unanswered: dict[int, str] = {}
@@ -71,7 +76,9 @@ class Outgoing:
     @property
     def idle(self) -> bool:
         """Whether every live event and every document was sent and answered; True without a connection."""
-        return self._connected is None or not (self._live or self._unsent or self._unanswered)
+        return self._connected is None or not (
+            self._live or self._answers or self._unsent or self._unanswered
+        )
 
     def begin(self, connected: Connected) -> None:
         """Use a new connection: every document is sent again, in the order in which they first came."""
@@ -88,6 +95,7 @@ class Outgoing:
             self._connected = None
             self._metrics.count("live.missed", len(self._live))
             self._live.clear()
+            self._answers.clear()
             self._unanswered.clear()
             self._journal.end()
 
@@ -97,6 +105,13 @@ class Outgoing:
             self._metrics.count("live.missed")
         else:
             self._live.append(_Live(topic, decided, at_s))
+
+    def answer(self, answer: Answer) -> None:
+        """Send what came of a command, if there is a connection: who asked may ask again."""
+        if self._connected is None or len(self._answers) >= MAX_ANSWERS:
+            self._metrics.count("commands.unanswered")
+        else:
+            self._answers.append(answer)
 
     def retain(self, topic: str, payload: bytes, *, qos: Literal[0, 1] = 1) -> None:
         """Send a retained document, now and after every connect; it replaces the one before it."""
@@ -125,6 +140,8 @@ class Outgoing:
         while len(self._unanswered) + self._journal.in_flight < connected.receive_maximum:
             if self._live:
                 self._send_live(connected, self._live.popleft(), now_s)
+            elif self._answers:
+                self._send_answer(connected, self._answers.popleft())
             elif self._unsent:
                 topic = next(iter(self._unsent))
                 del self._unsent[topic]
@@ -147,6 +164,16 @@ class Outgoing:
             self._metrics.count("live.missed")
         else:
             self._unanswered[mid] = live.topic
+
+    def _send_answer(self, connected: Connected, answer: Answer) -> None:
+        if not self._fits(connected, answer.topic, answer.payload + (answer.correlation or b"")):
+            self._complain(answer.topic, HOPELESS[0x95])
+            return
+        mid = self._link.publish(
+            connected.connection, answer.topic, answer.payload, qos=1, correlation=answer.correlation
+        )
+        if mid is not None:
+            self._unanswered[mid] = answer.topic
 
     def _send_document(self, connected: Connected, topic: str, document: _Document) -> None:
         if not self._fits(connected, topic, document.payload):

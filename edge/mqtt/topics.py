@@ -77,6 +77,19 @@ class Topics:
         return f"{self.root}/gallery/reported"
 
     @property
+    def commands(self) -> str:
+        """Where commands come in: all verbs."""
+        return f"{self.root}/command/+"
+
+    def command(self, verb: str) -> str:
+        """Where one verb comes in, never retained."""
+        return f"{self.root}/command/{verb}"
+
+    def response(self, verb: str) -> str:
+        """What came of a command, never retained."""
+        return f"{self.root}/response/{verb}"
+
+    @property
     def config_reported(self) -> str:
         """What came of the last configuration push, retained."""
         return f"{self.root}/config/reported"

@@ -1,0 +1,83 @@
+"""What steers a running daemon from outside, put together: configuration pushes and commands over MQTT."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from edge.cameras import Cameras
+from edge.clock import Clock
+from edge.commands import CommandDesk, CommandFiles
+from edge.config import Settings
+from edge.configuring import ConfigDesk
+from edge.health import Beats
+from edge.metrics import Metrics
+from edge.mqtt.codec import encode, to_millisecond
+from edge.mqtt.commanding import Rules
+from edge.mqtt.courier import CourierThread
+from edge.mqtt.payloads_config import ConfigReportedPayload
+from edge.mqtt.topics import Topics
+from edge.probation import Seen
+from edge.pushing import PushRunner
+from edge.verbs import Door, actions, errand
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What both need of a running daemon; `settings` returns those in force."""
+
+    settings: Callable[[], Settings]
+    cameras: Cameras
+    courier: CourierThread
+    beats: Beats
+    metrics: Metrics
+    clock: Clock
+
+
+def build_push_runner(desk: ConfigDesk, parts: Parts, apply: Callable[[Settings], None]) -> PushRunner:
+    """Return what takes configuration pushes; `apply` as in `PushRunner`."""
+    settings = parts.settings()
+    topic = Topics(settings.site, settings.device).config_reported
+
+    def publish(told: dict[str, Any]) -> None:
+        report = ConfigReportedPayload(at=to_millisecond(parts.clock.now()), **told)
+        parts.courier.publish_documents({topic: encode(report)})
+
+    def seen() -> Seen:
+        now_s, counts = parts.clock.monotonic(), parts.metrics.counts()
+        last_s = parts.cameras.last_frame_s()
+        stall_s = parts.settings().capture.stall_s
+        return Seen(
+            {name: counts.get(f"frames.{name}", 0) for name in last_s},
+            frozenset(name for name, at_s in last_s.items() if at_s and now_s - at_s <= stall_s),
+            parts.courier.connected,
+            parts.beats.late(),
+        )
+
+    return PushRunner(
+        desk, apply=apply, settings=parts.settings, seen=seen, publish=publish, clock=parts.clock
+    )
+
+
+def build_command_desk(parts: Parts, door: Door, config_arguments: Sequence[str]) -> CommandDesk:
+    """Return what takes commands.
+
+    Raises:
+        ConfigError: What is remembered of commands is damaged.
+    """
+    settings = parts.settings()
+
+    def rules() -> Rules:
+        values = parts.settings().commands
+        return Rules(values.trusted_keys, values.unsigned_reads)
+
+    return CommandDesk(
+        Topics(settings.site, settings.device),
+        CommandFiles(settings.state_dir / "commands"),
+        rules,
+        actions=actions(door),
+        errands=partial(errand, door, config_arguments),
+        publish=parts.courier.publish_answer,
+        metrics=parts.metrics,
+        clock=parts.clock,
+    )

@@ -1,0 +1,245 @@
+"""Commands to the real daemon: enrolled, revoked, asked, refused, and each done once."""
+
+import base64
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.client as paho
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from edge.envelope import sign
+from edge.fleet.pushes import make_signing_key
+from edge.mqtt.commanding import PAYLOAD_TYPE
+from edge.mqtt.payloads import EventPayload
+from edge.mqtt.payloads_command import ResponsePayload
+from tests.broker import Mosquitto, Subscriber, subscriber, wait_until
+from tests.e2e.device import ROOT, Device, edge
+from tests.pushes import KEY, TRUSTED
+
+pytestmark = pytest.mark.e2e
+
+MakeDevice = Callable[..., Device]
+TRUSTING = (f'commands.trusted_keys = ["{TRUSTED}"]', "commands.unsigned_reads = true")
+
+
+class Sender:
+    """An operator's connection, MQTT 5."""
+
+    def __init__(self, port: int) -> None:
+        connected = threading.Event()
+        self.client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
+        self.client.on_connect = lambda *_: connected.set()
+        self.client.connect("127.0.0.1", port)
+        self.client.loop_start()
+        assert connected.wait(10)
+
+    def send(self, verb: str, payload: bytes, *, retain: bool = False, **properties: Any) -> None:
+        found = Properties(PacketTypes.PUBLISH)
+        for name, value in properties.items():
+            setattr(found, name, value)
+        self.client.publish(f"{ROOT}/command/{verb}", payload, 1, retain, found).wait_for_publish(5)
+
+
+@contextmanager
+def sending(port: int) -> Iterator[Sender]:
+    sender = Sender(port)
+    try:
+        yield sender
+    finally:
+        sender.client.disconnect()
+        sender.client.loop_stop()
+
+
+def signed(verb: str, transaction: str, args: dict[str, Any] | None = None) -> bytes:
+    document = {
+        "transaction": transaction,
+        "args": args or {},
+        "expires_at": (datetime.now(UTC) + timedelta(minutes=5)).isoformat(),
+        "site": "test",
+        "device": "door",
+        "verb": verb,
+    }
+    return sign(json.dumps(document).encode(), PAYLOAD_TYPE, [KEY])
+
+
+def plain(transaction: str, args: dict[str, Any] | None = None) -> bytes:
+    return json.dumps({"transaction": transaction, "args": args or {}}).encode()
+
+
+def answer(heard: Subscriber, verb: str, transaction: str, timeout_s: float = 30) -> ResponsePayload:
+    def found() -> list[ResponsePayload]:
+        told = [ResponsePayload.model_validate_json(data) for data in heard.on(f"{ROOT}/response/{verb}")]
+        return [each for each in told if each.transaction == transaction]
+
+    heard.wait(found, timeout_s)
+    return found()[-1]
+
+
+def decided(heard: Subscriber, since: datetime) -> list[tuple[str, str | None]]:
+    events = map(EventPayload.model_validate_json, heard.on("/camera/front/journal"))
+    return [
+        (each.event_type, each.subject.id if each.subject else each.reason)
+        for each in events
+        if each.event_type != "left" and each.captured_at > since
+    ]
+
+
+def test_a_subject_is_enrolled_and_revoked_over_mqtt(
+    mosquitto: Mosquitto, make_device: MakeDevice, media: Path, still: Path
+):
+    clip = f'source = "{media / "face_noface.mov"}"\nloop = true'
+    settings = (*TRUSTING, "decision.cooldown_s = 1.0")
+    device = make_device(mosquitto.port, enrolled=False, settings=settings, cameras={"front": clip})
+    photo = base64.b64encode(still.read_bytes()).decode()
+    with subscriber(mosquitto.port) as heard, sending(mosquitto.port) as sender:
+        device.start()
+        begun = datetime.now(UTC)
+        heard.wait(lambda: ("reject", "gallery_empty") in decided(heard, begun), 30)
+        args = {"subject": "p-new", "photo": photo, "label": "--force", "groups": ["staff"]}
+        sender.send("enroll", signed("enroll", "t-1", args))
+        enrolled = answer(heard, "enroll", "t-1")
+        assert (enrolled.status, enrolled.error) == ("ok", None)
+        since = datetime.now(UTC)
+        heard.wait(lambda: ("match", "p-new") in decided(heard, since), 30)
+        sender.send("subjects", plain("t-2"))
+        known = answer(heard, "subjects", "t-2").data
+        assert known["subjects"] == [
+            {"id": "p-new", "label": "--force", "groups": ["staff"], "state": "active"}
+        ], "a label is a label, whatever it looks like"
+        sender.send("identify", plain("t-3", {"photo": photo}))
+        assert answer(heard, "identify", "t-3").data["subject"] == "p-new"
+
+        sender.send("enroll", signed("enroll", "t-1", args))
+        heard.wait(lambda: len(heard.on(f"{ROOT}/response/enroll")) == 2)
+        assert answer(heard, "enroll", "t-1") == enrolled, "the same answer, and nothing done twice"
+
+        sender.send("suspend", signed("suspend", "t-4", {"subject": "p-new"}))
+        assert answer(heard, "suspend", "t-4").status == "ok"
+        since = datetime.now(UTC)
+        heard.wait(lambda: ("reject", "p-new") in decided(heard, since), 30)
+        sender.send("revoke", signed("revoke", "t-5", {"subject": "p-new"}))
+        assert answer(heard, "revoke", "t-5").status == "ok"
+        since = datetime.now(UTC) + timedelta(seconds=1)
+        heard.wait(lambda: decided(heard, since), 30)
+        assert set(decided(heard, since)) == {("reject", "gallery_empty")}
+        assert device.stop() == 0
+    audit = [
+        json.loads(line) for line in (device.state / "commands" / "audit.jsonl").read_text().splitlines()
+    ]
+    assert [(each["verb"], each["outcome"]) for each in audit] == [
+        ("enroll", "ok"),
+        ("suspend", "ok"),
+        ("revoke", "ok"),
+    ]
+    assert "p-new" not in device.log_path.read_text() + json.dumps(audit)
+    assert not list((device.state / "commands").glob("*.part")), "the photo is gone"
+
+
+def test_what_runs_can_be_asked_and_restarted(mosquitto: Mosquitto, make_device: MakeDevice, media: Path):
+    clip = f'source = "{media / "no_face.mp4"}"\nloop = true'
+    device = make_device(
+        mosquitto.port, settings=(*TRUSTING, "commands.snapshots = true"), cameras={"front": clip}
+    )
+    with subscriber(mosquitto.port) as heard, sending(mosquitto.port) as sender:
+        device.start()
+        heard.wait(lambda: heard.on("/camera/front/status")[-1:] == [b"online"])
+        sender.send("diagnostics", plain("t-1"))
+        assert answer(heard, "diagnostics", "t-1").data["info"]["gallery_size"] == 42
+        sender.send("selftest", plain("t-2"))
+        tested = answer(heard, "selftest", "t-2")
+        assert "golden vector right" in tested.data.get("message", ""), tested.error
+        sender.send("snapshot", plain("t-3", {"camera": "front"}))
+        picture = base64.b64decode(answer(heard, "snapshot", "t-3").data["jpeg"])
+        assert picture.startswith(b"\xff\xd8\xff")
+        sender.send("snapshot", plain("t-4", {"camera": "back"}))
+        assert "front" in (answer(heard, "snapshot", "t-4").error or "")
+        sender.send("gallery.sync", signed("gallery.sync", "t-5"))
+        assert "gallery of its own" in (answer(heard, "gallery.sync", "t-5").error or "")
+        device.settings = (*TRUSTING, "decision.threshold = 0.61")
+        device.write()
+        sender.send("reload", signed("reload", "t-6"))
+        assert answer(heard, "reload", "t-6").status == "ok"
+        wait_until(lambda: device.said("reloaded"))
+        sender.send("snapshot", plain("t-7", {"camera": "front"}))
+        assert "do not leave" in (answer(heard, "snapshot", "t-7").error or "")
+        sender.send("purge", signed("purge", "t-8", {"confirm": "another"}))
+        assert "nothing was erased" in (answer(heard, "purge", "t-8").error or "")
+        sender.send("purge", signed("purge", "t-9", {"confirm": "door"}))
+        assert answer(heard, "purge", "t-9").data["message"] == "erased 42 subject(s)"
+        wait_until(lambda: device.said("gallery swapped"))
+        sender.send("restart", signed("restart", "t-10"))
+        assert answer(heard, "restart", "t-10").status == "ok"
+        assert device.process.wait(10) == 0
+        device.start()
+        sender.send("restart", signed("restart", "t-10"))
+        heard.wait(lambda: len(heard.on(f"{ROOT}/response/restart")) == 2)
+        assert device.process.poll() is None, "it was done, and is not done again"
+        assert device.stop() == 0
+
+
+def test_what_is_not_believed_is_not_done_and_the_daemon_goes_on(
+    mosquitto: Mosquitto, make_device: MakeDevice, media: Path
+):
+    device = make_device(mosquitto.port, settings=TRUSTING[:1])
+    stolen = f"{ROOT}-2/response/x"
+    with subscriber(mosquitto.port) as heard, sending(mosquitto.port) as sender:
+        sender.send("revoke", signed("revoke", "t-0", {"subject": "p-man"}), retain=True)
+        device.start()
+        sender.send("revoke", plain("t-1", {"subject": "p-man"}))
+        assert "not signed" in (answer(heard, "refused", "t-1").error or "")
+        sender.send("subjects", plain("t-2"))
+        assert "unsigned_reads" in (answer(heard, "refused", "t-2").error or "")
+        sender.send("revoke", signed("revoke", "t-3", {"subject": "p-man"}), ResponseTopic=stolen)
+        assert "response topic" in (answer(heard, "refused", "t-3").error or "")
+        sender.send("revoke", signed("enroll", "t-4", {"subject": "p-man"}))
+        assert "another verb" in (answer(heard, "refused", "t-4").error or "")
+        for data in (b"\xff", b"[" * 8000, b"x" * 600_000, b"", b'{"transaction": NaN}'):
+            sender.send("revoke", data)
+        for number in range(1000):
+            sender.client.publish(f"{ROOT}/command/subjects", plain(f"f-{number}"), 1)
+        wait_until(lambda: device.said("command refused"))
+        own = f"{ROOT}/response/mine"
+
+        for _ in range(20):  # until the bucket has filled again
+            time.sleep(1)
+            sender.send("subjects", signed("subjects", "t-9"), ResponseTopic=own, CorrelationData=b"\x01")
+            if heard.on(own):
+                break
+        told = ResponsePayload.model_validate_json(heard.on(own)[-1])
+        assert (told.transaction, told.data["count"]) == ("t-9", 42)
+        sender.send("diagnostics", signed("diagnostics", "t-10"))
+        counters = answer(heard, "diagnostics", "t-10").data["health"]["counters"]
+        assert counters["commands.dropped"] > 900
+        assert heard.on(stolen) == []
+        assert not device.said("Traceback")
+        assert device.stop() == 0
+
+
+def test_the_operators_command_line_signs_sends_and_prints(
+    mosquitto: Mosquitto, make_device: MakeDevice, tmp_path: Path, still: Path
+):
+    key, office = tmp_path / "command.pem", tmp_path / "office.toml"
+    office.write_text(f'site = "test"\nstate_dir = "{tmp_path}/office"\nmqtt.port = {mosquitto.port}\n')
+    trusted = make_signing_key(key)
+    device = make_device(mosquitto.port, settings=(f'commands.trusted_keys = ["{trusted}"]',)).start()
+    command = ("fleet", "command", "door")
+    done = edge(*command, "subjects", "--key", str(key), config=office)
+    assert json.loads(done.stdout)["count"] == 42, done.stderr
+    done = edge(
+        *command, "enroll", "--arg", "subject=p-2", "--photo", str(still), "--key", str(key), config=office
+    )
+    assert done.returncode == 1
+    assert "p-man" in done.stderr, "he is enrolled already, under another id"
+    done = edge(*command, "revoke", "--arg", "subject=p-man", "--wait", "2", config=office)
+    assert done.returncode == 1
+    assert "not signed" in done.stderr
+    assert device.stop() == 0
