@@ -6,6 +6,7 @@ Everything below takes plain values; everything above takes what is built here.
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -24,9 +25,11 @@ from edge.face.manifest import Manifest
 from edge.face.quality import QualityGate
 from edge.gallery.admission import Admission
 from edge.gallery.decision import Calibration, DecisionRule
+from edge.gallery.denials import DenialStore
 from edge.gallery.gallery import Gallery
 from edge.gallery.matcher import make_matcher
 from edge.gallery.store import GalleryStore
+from edge.gallery.visits import KeptVisit, VisitStore
 from edge.metrics import Metrics
 from edge.pipeline import Pipeline
 from edge.recognizer import Recognizer
@@ -82,6 +85,7 @@ def build_recognizer(
         stamp=ModelStamp(manifest.name, manifest.sha256, gallery.version),
         liveness=build_liveness(settings),
         elsewhere=build_elsewhere(settings, gallery, embedding_dim(manifest), SystemClock()),
+        denials=denial_store(settings).load(),
         embedder_choice=choice.why,
     )
 
@@ -185,6 +189,25 @@ def beside_store(settings: Settings) -> GalleryStore:
     return _store(settings, settings.state_dir / "gallery-next")
 
 
+def visit_store(settings: Settings) -> VisitStore:
+    """Return the store of strangers' visits."""
+    return VisitStore(
+        settings.state_dir / "strangers",
+        settings.device_key_path,
+        timedelta(hours=settings.strangers.keep_hours),
+        make_key=settings.gallery.device_key is None,
+    )
+
+
+def denial_store(settings: Settings) -> DenialStore:
+    """Return the store of who is not whom."""
+    return DenialStore(
+        settings.state_dir / "denials.sealed",
+        settings.device_key_path,
+        make_key=settings.gallery.device_key is None,
+    )
+
+
 def _store(settings: Settings, directory: Path) -> GalleryStore:
     values = settings.gallery
     return GalleryStore(
@@ -255,6 +278,7 @@ def build_pipeline(
     clock: Clock,
     live: bool = True,
     new_visit_id: Callable[[], str] = _visit_id,
+    keep_stranger: Callable[[KeptVisit], None] | None = None,
 ) -> Pipeline:
     """Return a fresh pipeline for one camera; not `live`: frames come faster than life."""
     return Pipeline(
@@ -266,4 +290,5 @@ def build_pipeline(
         new_visit_id=new_visit_id,
         clock=clock.monotonic,
         live=live,
+        keep_stranger=keep_stranger,
     )

@@ -11,6 +11,7 @@ from edge.camera.capture import CaptureThread
 from edge.camera.latest import LatestFrames
 from edge.clock import Clock
 from edge.config import Settings
+from edge.gallery.visits import KeptVisit
 from edge.health import Beats
 from edge.metrics import Metrics
 from edge.pipeline import Pipeline
@@ -34,7 +35,9 @@ class Cameras:
         beats: Beats,
         metrics: Metrics,
         clock: Clock,
+        keep_stranger: Callable[[KeptVisit], None] | None = None,
     ) -> None:
+        self._keep_stranger = keep_stranger
         self._settings = settings
         self._frames = frames
         self._on_status = on_status
@@ -89,7 +92,13 @@ class Cameras:
         self._frames.close()
 
     def _pipeline(self, name: str) -> Pipeline:
-        return build_pipeline(name, self._settings, metrics=self._metrics, clock=self._clock)
+        return build_pipeline(
+            name,
+            self._settings,
+            metrics=self._metrics,
+            clock=self._clock,
+            keep_stranger=self._keep_stranger,
+        )
 
     def _start_capture(self, name: str) -> None:
         values = self._settings.capture

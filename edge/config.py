@@ -23,7 +23,13 @@ from edge.settings import (
     LogSettings,
     RecognitionSettings,
 )
-from edge.settings_gallery import AccessSettings, GallerySettings, RemoteSettings, SyncSettings
+from edge.settings_gallery import (
+    AccessSettings,
+    GallerySettings,
+    RemoteSettings,
+    StrangersSettings,
+    SyncSettings,
+)
 from edge.settings_mqtt import (
     CommandsSettings,
     HomeAssistantSettings,
@@ -104,6 +110,7 @@ class Settings(BaseSettings):
     liveness: LivenessSettings = LivenessSettings()
     access: AccessSettings = AccessSettings()
     gallery: GallerySettings = GallerySettings()
+    strangers: StrangersSettings = StrangersSettings()
     remote: RemoteSettings = RemoteSettings()
     sync: SyncSettings = SyncSettings()
     mqtt: MqttSettings = MqttSettings()

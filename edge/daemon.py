@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 
-from edge.assembly import build_recognizer
+from edge.assembly import build_recognizer, visit_store
 from edge.camera.latest import LatestFrames
 from edge.cameras import Cameras
 from edge.clock import Clock, SystemClock
@@ -33,6 +33,7 @@ from edge.mqtt.payloads import HealthPayload, InfoPayload
 from edge.pushing import PushRunner
 from edge.recognizer import Recognizer
 from edge.signals import signals_to
+from edge.strangers import StrangerKeeper
 from edge.syncing import SYNC_COMMAND
 from edge.verbs import Door
 from edge.vitals import Vitals, info
@@ -84,6 +85,7 @@ class Daemon:
         self.metrics = metrics
         self._vitals = Vitals(self.metrics, self._beats, self._clock)
         self._frames = LatestFrames()
+        self._strangers = StrangerKeeper(visit_store(settings), metrics, self._clock)
         self._config_arguments = tuple(config_arguments)
         self._galleries = GalleryKeeper(
             settings, (*SYNC_COMMAND, *config_arguments), metrics=metrics, clock=self._clock
@@ -138,6 +140,7 @@ class Daemon:
             beats=self._beats,
             metrics=self.metrics,
             clock=self._clock,
+            keep_stranger=self._strangers.hand_over if self._settings.strangers.keep_hours else None,
         )
         inference = InferenceThread(
             self._frames,
@@ -148,6 +151,7 @@ class Daemon:
             metrics=self.metrics,
             clock=self._clock,
         )
+        stack.callback(self._strangers.tick)
         stack.callback(self._stop_inference, inference)
         inference.start()
         stack.callback(cameras.stop)
@@ -179,6 +183,7 @@ class Daemon:
                     again_s = self._clock.monotonic() + random.uniform(0, BIRTH_JITTER_S)
             running.pushes.tick()
             running.commands.tick()
+            self._strangers.tick()
             recognizer, news = self._galleries.tick(running.recognizer)
             if recognizer is not None:
                 self._swap(running, recognizer)
@@ -236,7 +241,7 @@ class Daemon:
             EdgeError: It cannot be built; nothing has changed.
         """
         recognizer = build_recognizer(settings)
-        kept = ("site", "device", "state_dir", "models_dir", "mqtt", "outbox", "privacy", "log")
+        kept = ("site", "device", "state_dir", "models_dir", "mqtt", "outbox", "privacy", "log", "strangers")
         changed = [key for key in kept if getattr(settings, key) != getattr(self._settings, key)]
         if changed:
             log.warning("these settings take effect only after a restart", extra={"settings": changed})
@@ -252,12 +257,7 @@ class Daemon:
     def _steer(self, running: _Running) -> None:
         """Let the daemon be steered from outside."""
         parts = Parts(
-            lambda: self._settings,
-            running.cameras,
-            running.courier,
-            self._beats,
-            self.metrics,
-            self._clock,
+            lambda: self._settings, running.cameras, running.courier, self._beats, self.metrics, self._clock
         )
         door = Door(
             settings=parts.settings,

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from edge.errors import EdgeError
+from edge.gallery.denials import DenialStore
 from edge.gallery.store import GalleryStore
 from edge.metrics import Metrics
 from edge.recognizer import Recognizer
@@ -83,3 +84,23 @@ class BesideFollower:
         if beside is not None:
             log.info("a gallery to switch to is tried", extra={"embedder": beside.stamp.embedder})
         return replace(recognizer, beside=beside, shadow_share=self._share if beside else 0.0)
+
+
+class DenialFollower:
+    """Watches who was said not to be whom."""
+
+    def __init__(self, store: DenialStore) -> None:
+        self._store = store
+        self._seen = store.stamp()
+
+    def follow(self, recognizer: Recognizer) -> Recognizer | None:
+        """Return `recognizer` with the denials of now, None where they have not changed or cannot be read."""
+        stamp = self._store.stamp()
+        if stamp == self._seen:
+            return None
+        self._seen = stamp
+        try:
+            return replace(recognizer, denials=self._store.load())
+        except EdgeError as error:
+            log.error("denials refused, the last good ones serve: %s", error)
+            return None

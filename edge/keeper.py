@@ -8,10 +8,10 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from edge.assembly import beside_store, build_beside, build_recognizer, gallery_store
+from edge.assembly import beside_store, build_beside, build_recognizer, denial_store, gallery_store
 from edge.clock import Clock
 from edge.config import Settings
-from edge.following import BesideFollower, GalleryFollower
+from edge.following import BesideFollower, DenialFollower, GalleryFollower
 from edge.metrics import Metrics
 from edge.mqtt.payloads_sync import GalleryReportedPayload
 from edge.recognizer import Recognizer
@@ -32,6 +32,7 @@ class GalleryKeeper:
         self._clock = clock
         self._syncing = SyncRunner(sync_command, metrics=metrics, clock=clock)
         self._follower = GalleryFollower(gallery_store(settings), metrics)
+        self._denials = DenialFollower(denial_store(settings))
         self._outcome: Mapping[str, Any] = {"status": "current"}
         self._revoked_at: datetime | None = None
         self.use(settings)
@@ -77,4 +78,5 @@ class GalleryKeeper:
         found = self._follower.follow(recognizer, partial(build_recognizer, self._settings) if auto else None)
         if found is not None and recognizer.matcher.gallery.active - found.matcher.gallery.active:
             self._revoked_at = self._clock.now()
+        found = self._denials.follow(found or recognizer) or found
         return self._beside.follow(found or recognizer) or found

@@ -13,6 +13,7 @@ import numpy as np
 from edge.camera.motion import MotionGate
 from edge.errors import ModelError
 from edge.gallery.elsewhere import Elsewhere, Opinion, Question
+from edge.gallery.visits import KeptVisit
 from edge.metrics import Metrics
 from edge.presence import Presence
 from edge.recognizer import Recognizer
@@ -27,12 +28,16 @@ from edge.types import (
     Image,
     Latency,
     LivenessCheck,
+    Reason,
     Refusal,
     Track,
 )
 from edge.visit import Visit, VisitRule
 
 log = logging.getLogger(__name__)
+
+STRANGERS = (Reason.BELOW_THRESHOLD, Reason.AMBIGUOUS, Reason.GALLERY_EMPTY)
+"""Rejections of people whom nobody knows; who is known and may not pass is none."""
 
 NewId = Callable[[], str]
 
@@ -42,6 +47,7 @@ class Pipeline:
 
     `gate` is None where every frame is to be searched. `clock` gives monotonic seconds. With `live` it is
     the clock that stamped the frames; in replays faster than life the latency is the processing time alone.
+    `keep_stranger` gets the visits of strangers when they end, and must not block.
     """
 
     def __init__(
@@ -55,7 +61,9 @@ class Pipeline:
         new_visit_id: NewId,
         clock: Callable[[], float],
         live: bool = True,
+        keep_stranger: Callable[[KeptVisit], None] | None = None,
     ) -> None:
+        self._keep_stranger = keep_stranger
         self.camera = camera
         self._gate = gate
         self._metrics = metrics
@@ -73,10 +81,7 @@ class Pipeline:
         self._questions: dict[str, Question] = {}  # about visits that are to be rejected
 
     def process(self, frame: Frame, recognizer: Recognizer) -> list[FaceEvent]:
-        """Take one frame and return what became certain by it, in order.
-
-        Frames come in the order of their `monotonic_s`.
-        """
+        """Take a frame, in the order of `monotonic_s`, and return what became certain by it, in order."""
         started_s = self._clock()
         captured_s = min(started_s, frame.monotonic_s) if self._live else started_s
         self._detect_ms = self._embed_ms = self._match_ms = 0.0
@@ -209,8 +214,17 @@ class Pipeline:
                 self._shadow.compare(visit, decision, frame.captured_at, recognizer)
                 visit.publish(decision, event)
             self._metrics.count(f"events.{event.event_type}")
+            if decision is None:
+                self._keep(visit, frame)
             events.append(event)
         return events
+
+    def _keep(self, visit: Visit, frame: Frame) -> None:
+        """Hand over a visit that has ended, if it was a stranger's."""
+        told, evidence = visit.decision, visit.evidence
+        if self._keep_stranger is None or told is None or evidence is None or told.reason not in STRANGERS:
+            return
+        self._keep_stranger(KeptVisit(visit.visit_id, self.camera, frame.captured_at, evidence))
 
     def _ask_elsewhere(
         self,

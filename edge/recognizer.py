@@ -4,7 +4,7 @@ Frozen and shared: a new gallery or a new model makes a new recognizer, and one 
 Keeps no state between frames; who is being followed is the pipeline's business.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from edge.face.detector import Detector
@@ -13,6 +13,7 @@ from edge.face.liveness import Liveness
 from edge.face.quality import QualityGate
 from edge.gallery.admission import Admission
 from edge.gallery.decision import DecisionRule
+from edge.gallery.denials import Denials
 from edge.gallery.elsewhere import Elsewhere
 from edge.gallery.gallery import Gallery
 from edge.gallery.matcher import make_matcher
@@ -39,6 +40,7 @@ class Recognizer:
     liveness: Liveness | None = None
     embedder_choice: str = "configured"
     elsewhere: Elsewhere | None = None
+    denials: Denials = field(default_factory=Denials.none)
     beside: "Recognizer | None" = None
     shadow_share: float = 0.0
 
@@ -77,6 +79,9 @@ class Recognizer:
         """
         allowed = self.admission.allowed(at)
         match = self.matcher.match(probe, allowed)
+        if self.denials.rows and match.best is not None:
+            denied = self.denials.score(match.best.subject.subject_id, probe)
+            match = replace(match, denied=denied)
         if self.admission.stale(at):
             return replace(match, stale=True)
         if allowed is None:

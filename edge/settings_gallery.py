@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from edge.access import zone_problem
-from edge.settings import LIVE, Section
+from edge.settings import LIVE, STRICTER, Section
 
 
 class AccessSettings(Section):
@@ -51,6 +51,18 @@ class GallerySettings(Section):
         None,
         description="File with the key that this device's templates are encrypted under; a name without a "
         "directory is a credential of systemd. Unset: state_dir/device.key, made at first use.",
+    )
+
+
+class StrangersSettings(Section):
+    """Visits of people whom nobody knows, kept for a while to enrol them later (`edge strangers`)."""
+
+    keep_hours: float = Field(
+        0.0,
+        ge=0,
+        le=168,
+        description="How long a stranger's template is kept, encrypted; 0: not at all, 24 is usual.",
+        json_schema_extra=STRICTER,
     )
 
 

@@ -134,10 +134,7 @@ class Template:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Somebody enrolled. `subject_id` is opaque; `label` is what people read; `groups` are doors it may use.
-
-    `consent` is where the operator finds the subject's consent; `notes` are the operator's.
-    """
+    """Somebody enrolled: opaque id, label for people, doors it may use, where the consent is, notes."""
 
     subject_id: str
     label: str
@@ -195,6 +192,7 @@ class Match:
 
     `gallery_size` is their number, `comparisons` what they are worth as chances of a false match: one for a
     subject enrolled from a single photo, more for one with more templates. `stale`: nobody may pass by it.
+    `denied`: how alike the probe is to a face that is said not to be the best subject's.
     """
 
     best: Candidate | None
@@ -203,6 +201,7 @@ class Match:
     comparisons: float
     barred: Barred | None = None
     stale: bool = False
+    denied: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ LAYERS = [
     {"bulk", "reembed"},
     {
         "pushing",
+        "strangers",
         "commands",
         "rollout",
         "cameras",

@@ -295,6 +295,13 @@ def test_privacy_is_only_made_stricter(tmp_path: Path):
     assert refusals({"privacy": {"anonymous": True}}, strict.read({})) == {}
 
 
+def test_strangers_are_only_kept_for_less_time_than_the_device_says(tmp_path: Path):
+    door = Door(tmp_path, "strangers.keep_hours = 24")
+    assert refusals({"strangers": {"keep_hours": 12}}, door.read({})) == {}
+    assert refusals({"strangers": {"keep_hours": 48}}, door.read({})).keys() == {"strangers.keep_hours"}
+    assert refusals({"strangers": {"keep_hours": "no"}}, door.read({})).keys() == {"strangers.keep_hours"}
+
+
 def test_what_may_be_pushed_is_chosen_and_not_forgotten():
     """A new setting is `never` until somebody marks it, and shows up here when somebody does."""
     allowed = {key: mark for key, mark in marks().items() if mark != "never"}
@@ -302,11 +309,11 @@ def test_what_may_be_pushed_is_chosen_and_not_forgotten():
     sections = {key.partition(".")[0] for key in allowed}
     assert sections == {
         *("access", "capture", "decision", "gallery", "homeassistant", "liveness", "log", "mqtt", "outbox"),
-        *("privacy", "recognition", "remote", "sync"),
+        *("privacy", "recognition", "remote", "strangers", "sync"),
     }
     assert {key for key, mark in allowed.items() if mark != "live"} == {
         *("log.level", "mqtt.backoff_max_s", "mqtt.keepalive_s", "privacy.anonymous"),
-        *("outbox.delivery", "outbox.max_mb", "outbox.max_rows"),
+        *("outbox.delivery", "outbox.max_mb", "outbox.max_rows", "strangers.keep_hours"),
     }
     risky = ("file", "path", "_dir", "_key", "url", "secret", "source", "command", "host")
     assert not [key for key in allowed if any(word in key for word in risky)]

@@ -21,6 +21,7 @@ COMMANDS = {
     "identify": ("gallery", "identify"),
     "verify": ("gallery", "verify"),
     "subjects": ("subjects", "app"),
+    "strangers": ("strangers", "app"),
     "gallery": ("calibrate", "gallery"),
     "calibrate": ("calibrate", "calibrate"),
     "sync": ("sync", "sync"),

@@ -10,18 +10,29 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from edge.assembly import beside_store, choose_embedder, decision_rule, embedding_dim, gallery_store
+from edge.assembly import (
+    beside_store,
+    choose_embedder,
+    decision_rule,
+    denial_store,
+    embedding_dim,
+    gallery_store,
+    visit_store,
+)
 from edge.cli.embedding import embed_all
-from edge.cli.migrate import switch_gallery
+from edge.cli.migrate import gallery_in_force, switch_gallery
 from edge.cli.operate import ConfigOption, load_settings
 from edge.cli.progress import progress
 from edge.cli.reports import JsonFileOption, PlotsOption, write_report
+from edge.cli.strangers import kept_visits
+from edge.clock import SystemClock
 from edge.config import Settings
-from edge.errors import ConfigError, MediaError, ModelError
+from edge.errors import ConfigError, EnrollmentError, MediaError, ModelError
 from edge.evaluate import calibration, tail
 from edge.evaluate.plots import plot_fmr
 from edge.evaluate.protocol import subjects
 from edge.face import manifest as manifests
+from edge.gallery.denials import Denials
 from edge.gallery.doctor import Diagnosis, examine, strangers_let_in
 from edge.gallery.gallery import Gallery
 from edge.remoting import upload_gallery
@@ -90,6 +101,33 @@ def switch(config_file: ConfigOption = None) -> None:
 
 
 @gallery.command()
+def deny(
+    subject: Annotated[str | None, typer.Argument(help="Opaque id of the subject.")] = None,
+    visit: Annotated[str, typer.Option(help="A kept visit that was not this subject's.")] = "",
+    remove: Annotated[bool, typer.Option(help="Forget what was denied of the subject.")] = False,
+    config_file: ConfigOption = None,
+) -> None:
+    """Say that the face of a visit is not this subject's; without arguments: of whom how many were denied."""
+    settings = load_settings(config_file)
+    store = denial_store(settings)
+    denials = store.load()
+    if subject is None:
+        for subject_id, rows in denials.rows.items():
+            typer.echo(f"{subject_id}: {len(rows)} face(s)")
+        return
+    if remove:
+        store.save(denials.of(denials.rows.keys() - {subject}))
+        typer.echo(f"nothing is denied of {subject} any more")
+        return
+    found, manifest = gallery_in_force(settings)
+    if found.subject(subject) is None:
+        raise EnrollmentError(f"no subject {subject!r} in the gallery; see `edge subjects list`")
+    kept = kept_visits(settings, visit, all_visits=False, model_id=manifest.model_id)
+    store.save(denials.plus(subject, kept[0].probe))
+    typer.echo(f"the face of {visit} is not taken for {subject} any more")
+
+
+@gallery.command()
 def purge(
     confirm: Annotated[str, typer.Option(help="The device's name, so that it is meant.")],
     config_file: ConfigOption = None,
@@ -104,6 +142,9 @@ def purge(
         if model_id is not None:
             number = max(number, store.load(model_id).size)
             store.commit(Gallery.empty(model_id, store.current_version()))
+    visits = visit_store(settings)
+    visits.remove(each.visit_id for each in visits.load(SystemClock().now()))
+    denial_store(settings).save(Denials.none())
     typer.echo(f"erased {number} subject(s)")
 
 

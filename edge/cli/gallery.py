@@ -13,11 +13,13 @@ from edge.assembly import (
     build_camera,
     build_recognizer,
     gallery_store,
+    visit_store,
 )
 from edge.bulk import enroll_all, write_outcomes
 from edge.camera.sources import Camera
 from edge.cli.operate import ConfigOption, load_settings
 from edge.cli.progress import progress
+from edge.cli.strangers import kept_visits
 from edge.cli.subjects import (
     ConsentOption,
     FromOption,
@@ -58,6 +60,12 @@ def enroll(
         Path | None, typer.Option(help="With many: write what became of each to this CSV file.")
     ] = None,
     replace: Annotated[bool, typer.Option(help="With many: enrol those again who are enrolled.")] = False,
+    visit: Annotated[
+        str, typer.Option(help="Enrol a past visit of a stranger instead (`edge strangers`).")
+    ] = "",
+    all_visits: Annotated[
+        bool, typer.Option(help="With --visit: use all visits of the same stranger.")
+    ] = False,
     camera: Annotated[str, typer.Option(help="Enrol whoever walks up to this camera instead.")] = "",
     timeout: Annotated[float, typer.Option(help="Seconds to wait for a walk-up.")] = 30.0,
     force: Annotated[bool, typer.Option(help="Enrol although another subject looks the same.")] = False,
@@ -78,14 +86,21 @@ def enroll(
     settings = load_settings(config_file)
     said = details(label, group, valid_from, valid_until, window, time_zone, consent, notes)
     if folder or roster:
-        if subject is not None or camera or said != Details() or (folder and roster):
+        if subject is not None or camera or visit or said != Details() or (folder and roster):
             raise typer.BadParameter("--folder or --csv stands alone; a CSV file may say more of each")
         _enroll_many(settings, folder, roster, report, force, replace)
         return
-    if subject is None or bool(photos) == bool(camera):
-        raise typer.BadParameter("give a subject and one or more photos, or --camera NAME, --folder or --csv")
+    if subject is None or bool(photos) + bool(camera) + bool(visit) != 1:
+        raise typer.BadParameter(
+            "give a subject and one or more photos, or --camera NAME, --visit ID, --folder or --csv"
+        )
     recognizer = build_recognizer(settings, side_px=PHOTO_SIDE_PX if photos else None).for_enrolment()
-    if photos:
+    visits: list[str] = []
+    if visit:
+        model_id = recognizer.embedder.model_id
+        kept = kept_visits(settings, visit, all_visits=all_visits, model_id=model_id)
+        probes, visits = [each.probe for each in kept], [each.visit_id for each in kept]
+    elif photos:
         probes = [encode_photo(read_photo(photo), str(photo), recognizer) for photo in photos]
     else:
         typer.echo(f"stand alone before camera {camera!r} and look at it ...", err=True)
@@ -96,12 +111,13 @@ def enroll(
             probes,
             recognizer,
             edit.gallery,
-            source=f"camera:{camera}" if camera else "photo",
+            source=f"camera:{camera}" if camera else "visit" if visit else "photo",
             at=SystemClock().now(),
             max_prototypes=settings.gallery.prototypes,
             force=force,
         )
         gallery = edit.commit(enrolment.gallery)
+    visit_store(settings).remove(visits)
     for warning in enrolment.warnings:
         typer.echo(f"warning: {warning}", err=True)
     best = max(template.quality.weight for template in enrolment.templates)

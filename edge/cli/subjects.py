@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edge.access import SubjectState
-from edge.assembly import choose_embedder, embedding_dim, gallery_store
+from edge.assembly import choose_embedder, denial_store, embedding_dim, gallery_store
 from edge.cli.operate import ConfigOption, load_settings
 from edge.config import Settings
 from edge.errors import EnrollmentError
@@ -118,6 +118,10 @@ def remove(subject: SubjectArgument, config_file: ConfigOption = None) -> None:
         if edit.gallery.subject(subject) is None:
             raise EnrollmentError(f"no subject {subject!r} in the gallery; see `edge subjects list`")
         gallery = edit.commit(edit.gallery.without_subject(subject))
+    store = denial_store(settings)
+    denials = store.load()
+    if subject in denials.rows:
+        store.save(denials.of(denials.rows.keys() - {subject}))
     typer.echo(f"removed {subject}; gallery version {gallery.version} has {gallery.size} subject(s)")
 
 

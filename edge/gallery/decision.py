@@ -142,6 +142,10 @@ class DecisionRule:
         rivals = [candidate for candidate in (match.second, barred and barred.candidate) if candidate]
         rival = max(rivals, key=lambda candidate: candidate.score, default=None)
         reason = self._objection(match.best, rival, threshold)
+        if reason is None and match.best is not None and match.denied is not None:
+            # As alike to a face that is said not to be this subject's as to its own: nobody can tell.
+            if match.denied >= threshold and match.denied >= match.best.score:
+                reason = Reason.AMBIGUOUS
         score = self._score(match.best, rival, threshold, match)
         if reason is not None or match.best is None:
             return Decision(EventType.REJECT, reason, None, score)

@@ -1,0 +1,122 @@
+"""Visits of strangers on the disk: sealed, bounded, gone in time; and grouped by face."""
+
+import logging
+import stat
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge.gallery import visits
+from edge.gallery.visits import KeptVisit, VisitStore, group
+from tests.gallery.samples import MODEL, probe, unit_rows
+
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+FACES = unit_rows(5, seed=9)
+
+
+def visit(number: int, face: int = 0, *, at: datetime = NOW, noise: float = 0.0) -> KeptVisit:
+    row = FACES[face] + noise * unit_rows(1, seed=number)[0]
+    embedding = (row / np.linalg.norm(row)).astype(np.float32)
+    return KeptVisit(f"v-{number:04x}", "front", at, probe(embedding))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> VisitStore:
+    return VisitStore(tmp_path / "strangers", tmp_path / "device.key", 24 * HOUR)
+
+
+def ids(found: list[KeptVisit]) -> list[str]:
+    return [each.visit_id for each in found]
+
+
+def test_a_visit_comes_back_as_it_was(store: VisitStore, tmp_path: Path):
+    store.put(visit(1))
+    [found] = store.load(NOW)
+    assert (found.visit_id, found.camera, found.at) == ("v-0001", "front", NOW)
+    assert found.probe.embedding.tobytes() == visit(1).probe.embedding.tobytes()
+    assert found.probe.quality == visit(1).probe.quality
+    [path] = (tmp_path / "strangers").iterdir()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert MODEL.encode() not in path.read_bytes()
+    assert visit(1).probe.embedding.tobytes()[:16] not in path.read_bytes()
+
+
+def test_what_is_too_old_is_gone_and_where_nothing_is_kept_all_of_it(store: VisitStore, tmp_path: Path):
+    for number, hours in enumerate((30, 23, 1)):
+        store.put(visit(number, at=NOW - hours * HOUR))
+    assert ids(store.load(NOW)) == ["v-0001", "v-0002"]
+    off = VisitStore(tmp_path / "strangers", tmp_path / "device.key", timedelta(0))
+    off.put(visit(7))
+    off.expire(NOW)
+    assert list((tmp_path / "strangers").iterdir()) == []
+
+
+def test_the_oldest_make_room(store: VisitStore, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(visits, "MAX_VISITS", 3)
+    for number in range(5):
+        store.put(visit(number, at=NOW + number * timedelta(seconds=1)))
+    assert ids(store.load(NOW)) == ["v-0002", "v-0003", "v-0004"]
+
+
+def test_what_was_altered_or_is_another_devices_is_deleted(
+    store: VisitStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    for number in range(3):
+        store.put(visit(number, at=NOW + number * timedelta(seconds=1)))
+    first, second, _ = sorted((tmp_path / "strangers").iterdir())
+    data = bytearray(first.read_bytes())
+    data[-1] ^= 1
+    first.write_bytes(data)
+    second.rename(second.with_name(second.name.replace("v-0001", "v-00ff")))
+    with caplog.at_level(logging.WARNING):
+        assert ids(store.load(NOW)) == ["v-0002"]
+    assert caplog.text.count("cannot be read") == 2
+    (tmp_path / "device.key").unlink()
+    VisitStore(tmp_path / "other", tmp_path / "device.key", HOUR).put(visit(9))
+    assert ids(store.load(NOW)) == []
+
+
+def test_visits_are_removed_by_their_id(store: VisitStore):
+    for number in range(3):
+        store.put(visit(number, at=NOW + number * timedelta(seconds=1)))
+    assert store.remove(["v-0001", "v-beef"]) == 1
+    assert ids(store.load(NOW)) == ["v-0000", "v-0002"]
+
+
+def test_foreign_files_are_left_alone(store: VisitStore, tmp_path: Path):
+    store.put(visit(1))
+    (tmp_path / "strangers" / "notes.txt").write_text("mine")
+    store.expire(NOW + 48 * HOUR)
+    assert [path.name for path in (tmp_path / "strangers").iterdir()] == ["notes.txt"]
+
+
+def test_visits_of_one_face_are_one_stranger():
+    seen = [
+        visit(number, face, at=NOW + number * HOUR, noise=0.02)
+        for number, face in enumerate((0, 1, 0, 2, 0, 1))
+    ]
+    found = group(seen, 0.5)
+    assert [ids(list(each.visits)) for each in found] == [
+        ["v-0001", "v-0005"],
+        ["v-0000", "v-0002", "v-0004"],
+        ["v-0003"],
+    ]
+
+
+def test_the_best_visit_has_the_best_quality():
+    poor, good = visit(1), visit(2)
+    good = replace(good, probe=replace(good.probe, quality=replace(good.probe.quality, weight=0.9)))
+    assert group([poor, good], 0.5)[0].best is good
+
+
+def test_visits_of_another_embedder_stay_apart():
+    other = visit(2)
+    other = replace(
+        other, probe=replace(other.probe, model_id="other@12345678", embedding=unit_rows(1, 64)[0])
+    )
+    assert len(group([visit(1), other], 0.5)) == 2
