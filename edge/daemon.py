@@ -20,7 +20,7 @@ from edge.commands import CommandDesk
 from edge.config import Settings
 from edge.configuring import ConfigDesk
 from edge.control import Parts, build_command_desk, build_push_runner
-from edge.delivery import build_courier, discovery_documents
+from edge.delivery import announcements, build_courier
 from edge.errors import EdgeError
 from edge.health import Beats, feed_watchdog, sd_notify, watchdog_interval_s
 from edge.inference import InferenceThread
@@ -131,7 +131,7 @@ class Daemon:
         )
         stack.callback(self._stop_courier, courier)
         courier.publish_info(self._info(recognizer))
-        courier.publish_documents(discovery_documents(self._settings))
+        courier.publish_documents(announcements(self._settings))
         courier.start()
         cameras = Cameras(
             self._settings,
@@ -246,13 +246,11 @@ class Daemon:
         if changed:
             log.warning("these settings take effect only after a restart", extra={"settings": changed})
             settings = settings.model_copy(update={key: getattr(self._settings, key) for key in kept})
-        old, self._settings = self._settings, settings
+        self._settings = settings
         self._galleries.use(settings)
         running.cameras.replace(settings, partial(running.inference.swap, recognizer))
         self._swap(running, recognizer)
-        gone = discovery_documents(old).keys() - discovery_documents(settings).keys()
-        documents = dict.fromkeys(gone, b"") | discovery_documents(settings)
-        running.courier.publish_documents(documents)
+        running.courier.publish_documents(announcements(settings))
 
     def _steer(self, running: _Running) -> None:
         """Let the daemon be steered from outside."""

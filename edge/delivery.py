@@ -3,15 +3,16 @@
 The other half of `assembly`: what a decision is made of is put together there.
 """
 
+import json
 import logging
 import queue
 from collections.abc import Callable
 from typing import Any
 
-from edge import __version__
+from edge import __version__, safefile
 from edge.clock import Clock
 from edge.config import Settings
-from edge.errors import ConfigError, OutboxError
+from edge.errors import ConfigError, FileError, OutboxError
 from edge.health import Beats, boot_id, clock_synced
 from edge.metrics import Metrics
 from edge.mqtt.broker import Broker, Will, tls_context
@@ -28,6 +29,8 @@ from edge.mqtt.writer import OutboxThread
 from edge.settings_mqtt import MqttSettings
 
 log = logging.getLogger(__name__)
+
+MAX_ANNOUNCED_BYTES = 64 * 1024
 
 COMMANDS_PER_S, COMMANDS_AT_ONCE = 5.0, 20
 """More than any operator sends by hand; what is beyond is dropped and counted."""
@@ -120,6 +123,25 @@ def build_broker(values: MqttSettings) -> Broker:
         keepalive_s=values.keepalive_s,
         backoff_max_s=values.backoff_max_s,
     )
+
+
+def announcements(settings: Settings) -> dict[str, bytes]:
+    """Return what Home Assistant is told now, and empty documents that take back what it was told before.
+
+    What was told is remembered, so that a camera that is taken out of edge.toml goes from there as well,
+    also over a restart.
+    """
+    wanted, path = discovery_documents(settings), settings.state_dir / "announced.json"
+    try:
+        data = safefile.read_bounded(path, MAX_ANNOUNCED_BYTES)
+        before = [topic for topic in json.loads(data) if isinstance(topic, str)] if data else []
+        if sorted(before) != sorted(wanted):
+            safefile.write_whole(path, json.dumps(sorted(wanted)).encode())
+    except (FileError, ValueError) as error:
+        log.warning("what Home Assistant was told before is not known: %s", error)
+        before = []
+    gone = [topic for topic in before if topic.startswith(f"{settings.homeassistant.prefix}/device/edge__")]
+    return dict.fromkeys(gone, b"") | wanted
 
 
 def discovery_documents(settings: Settings) -> dict[str, bytes]:

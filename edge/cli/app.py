@@ -25,7 +25,7 @@ COMMANDS = {
     "gallery": ("calibrate", "gallery"),
     "calibrate": ("calibrate", "calibrate"),
     "sync": ("sync", "sync"),
-    "fleet": ("fleet", "app"),
+    "fleet": ("fleet_devices", "app"),
     "config": ("config_push", "app"),
     "journal": ("journal", "app"),
     "models": ("models", "app"),

@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.table import Table
 
 from edge import safefile
-from edge.cli.command import read_args, send_command, told
 from edge.cli.migrate import beside_gallery, gallery_in_force, reembed_gallery
 from edge.cli.operate import ConfigOption, load_settings
 from edge.clock import SystemClock
@@ -24,10 +23,8 @@ from edge.face.weights import load_verified
 from edge.fleet.authoring import Fleet, init_fleet, open_fleet
 from edge.fleet.config import PLANS
 from edge.fleet.keyring import KeyRing
-from edge.fleet.pushes import make_signing_key
 from edge.fleet.reports import Published
 from edge.fleet.repository import RolePlan
-from edge.mqtt.payloads_command import VERBS
 
 app = typer.Typer(
     help="Galleries for many doors: signed, sealed for each scope, published as files.", no_args_is_help=True
@@ -194,29 +191,6 @@ def revoke(
         for published in opened.revoke(subject):
             _tell(published)
     typer.echo(f"{subject} is revoked")
-
-
-@app.command("command-key")
-def command_key(file: Annotated[Path, typer.Argument(help="New file for the private key.")]) -> None:
-    """Make a key that signs commands, and print what devices have to trust."""
-    typer.echo(f"[commands]\ntrusted_keys = [{json.dumps(make_signing_key(file))}]")
-
-
-@app.command()
-def command(
-    device: Annotated[str, typer.Argument(help="Which device of the site.")],
-    verb: Annotated[str, typer.Argument(help=f"One of {', '.join(VERBS)}.")],
-    arg: Annotated[list[str] | None, typer.Option(help="key=value; several times.")] = None,
-    photo: Annotated[Path | None, typer.Option(help="A photo, for enroll and identify.")] = None,
-    key: Annotated[Path | None, typer.Option(help="File of `edge fleet command-key`; signs it.")] = None,
-    wait: Annotated[float, typer.Option(min=1, help="Seconds to wait for the answer.")] = 60.0,
-    config_file: ConfigOption = None,
-) -> None:
-    """Have a device do something, over MQTT, and print its answer."""
-    settings = load_settings(config_file)
-    args = read_args(arg or [], photo)
-    response = send_command(settings, device, verb, args, key, wait_s=wait, clock=SystemClock())
-    typer.echo(told(response))
 
 
 @app.command()

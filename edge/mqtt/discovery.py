@@ -59,26 +59,26 @@ def _node(topics: Topics, version: str) -> Document:
         },
         "o": {"name": "edge", "sw": version},
         "availability": [{"topic": topics.status}],
-        "cmps": {
-            **_named(
-                {
-                    f"{own}__problem": {
-                        "p": "binary_sensor",
-                        "name": "Problem",
-                        "device_class": "problem",
-                        "state_topic": health,
-                        "value_template": LATE,
-                        "expire_after": EXPIRE_S,
-                        **DIAGNOSTIC,
-                    }
-                }
-            ),
-            **_sensor(own, "outbox", "Undelivered decisions", health, "{{ value_json.outbox.depth }}"),
-            **_sensor(own, "memory", "Memory", health, "{{ value_json.rss_mb }}", unit="MB"),
-            **_sensor(own, "temperature", "Temperature", health, "{{ value_json.temperature_c }}", unit="°C"),
-            **_sensor(own, "subjects", "Subjects", info, "{{ value_json.gallery_size }}"),
-            **_sensor(own, "threshold", "Threshold", info, "{{ value_json.threshold }}"),
-        },
+        "cmps": _named(
+            {
+                f"{own}__problem": {
+                    "p": "binary_sensor",
+                    "name": "Problem",
+                    "device_class": "problem",
+                    "state_topic": health,
+                    "value_template": LATE,
+                    "expire_after": EXPIRE_S,
+                    **DIAGNOSTIC,
+                },
+                **_sensor(own, "outbox", "Undelivered decisions", health, "{{ value_json.outbox.depth }}"),
+                **_sensor(own, "memory", "Memory", health, "{{ value_json.rss_mb }}", unit="MB"),
+                **_sensor(
+                    own, "temperature", "Temperature", health, "{{ value_json.temperature_c }}", unit="°C"
+                ),
+                **_sensor(own, "subjects", "Subjects", info, "{{ value_json.gallery_size }}"),
+                **_sensor(own, "threshold", "Threshold", info, "{{ value_json.threshold }}"),
+            }
+        ),
     }
 
 
@@ -86,7 +86,7 @@ def _sensor(own: str, key: str, name: str, topic: str, template: str, unit: str 
     document = {"p": "sensor", "name": name, "state_topic": topic, "value_template": template, **DIAGNOSTIC}
     if unit is not None:
         document["unit_of_measurement"] = unit
-    return _named({f"{own}__{key}": document})
+    return {f"{own}__{key}": document}
 
 
 def _camera(topics: Topics, camera: str, version: str) -> Document:

@@ -11,10 +11,24 @@ import pytest
 from edge.config import load
 from edge.demo.device import enrol_all
 from edge.demo.scenario import Photo, photos
-from tests.broker import Mosquitto
+from tests.broker import Mosquitto, Subscriber
+from tests.described import check
 from tests.e2e.device import Device
 
 pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(autouse=True)
+def every_message_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hold everything that a subscriber of the test has seen against the AsyncAPI document."""
+    leave = Subscriber.close
+
+    def close(self: Subscriber) -> None:
+        leave(self)
+        for message in self.seen:
+            check(message)
+
+    monkeypatch.setattr(Subscriber, "close", close)
 
 
 @pytest.fixture

@@ -43,6 +43,7 @@ class Device:
     environment: dict[str, str] = field(default_factory=dict)
     process: "subprocess.Popen[bytes] | None" = None
     name: str = "door"
+    site: str = "test"
 
     @property
     def config(self) -> Path:
@@ -54,7 +55,7 @@ class Device:
 
     def write(self) -> Path:
         lines = [
-            'site = "test"',
+            f'site = "{self.site}"',
             f'device = "{self.name}"',
             f'state_dir = "{self.state}"',
             f'models_dir = "{self.models_dir}"',

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import paho.mqtt.publish as mqtt
 import pytest
 
 from edge.mqtt.payloads import EventPayload, HealthPayload, InfoPayload, StatePayload
@@ -351,3 +352,62 @@ def test_health_is_one_json_document_of_numbers(mosquitto: Mosquitto, make_devic
     assert last.fps["front"] > 5
     assert last.outbox.durable
     assert json.loads(heard.on(f"{ROOT}/health")[-1])["schema"] == "edge.health/1"
+
+
+def test_a_camera_that_was_taken_out_goes_from_home_assistant_too(
+    mosquitto: Mosquitto, make_device: MakeDevice, media: Path
+):
+    cameras = {name: clip(media, "no_face.mp4", loop=True) for name in ("front", "side")}
+    device = make_device(mosquitto.port, settings=("homeassistant.discovery = true",), cameras=cameras)
+
+    def announced(heard: Subscriber) -> dict[str, bool]:
+        found = [each for each in list(heard.seen) if each.topic.startswith("homeassistant/device/")]
+        return {each.topic.split("/")[2]: bool(each.payload) for each in found}
+
+    with subscriber(mosquitto.port) as heard:
+        device.start()
+        own = "edge__test__door"
+        heard.wait(lambda: announced(heard) == {own: True, f"{own}__front": True, f"{own}__side": True})
+        assert device.stop() == 0
+        del device.cameras["side"]
+        device.start()
+        heard.wait(lambda: announced(heard) == {own: True, f"{own}__front": True, f"{own}__side": False})
+        assert device.stop() == 0
+
+
+def test_privacy_mode_tells_no_name_and_no_place_in_any_message(
+    mosquitto: Mosquitto, make_device: MakeDevice, media: Path
+):
+    settings = (
+        "privacy.anonymous = true",
+        "homeassistant.discovery = true",
+        "commands.unsigned_reads = true",
+        "commands.snapshots = true",
+        "decision.cooldown_s = 1.0",
+    )
+    device = make_device(
+        mosquitto.port, settings=settings, cameras={"front": clip(media, "face_noface.mov", loop=True)}
+    )
+    with subscriber(mosquitto.port) as heard:
+        device.start()
+        heard.wait(lambda: len(events(heard, "journal")) >= 2, 30)
+        for verb, args in (("subjects", {}), ("snapshot", {"camera": "front"}), ("diagnostics", {})):
+            payload = json.dumps({"transaction": f"t-{verb}", "args": args})
+            mqtt.single(f"{ROOT}/command/{verb}", payload, 1, hostname="127.0.0.1", port=mosquitto.port)
+        heard.wait(lambda: len([each for each in heard.seen if "/response/" in each.topic]) >= 3)
+        assert device.stop() == 0
+    kinds = {each.topic.removeprefix(ROOT) for each in heard.seen}
+    assert {
+        "/info",
+        "/health",
+        "/camera/front/event",
+        "/camera/front/journal",
+        "/camera/front/state",
+    } <= kinds
+    assert {"/gallery/reported", "/config/reported", "/response/subjects", "/response/snapshot"} <= kinds
+    for message in heard.seen:
+        if "/command/" in message.topic:
+            continue
+        for told in (b"Man in the clip", b"Colleague", b"ORL ", b'"label":"', b'"bbox":[', b'"jpeg"'):
+            assert told not in message.payload, message.topic
+    assert b"p-man" in b"".join(heard.on("/journal")), "the opaque id is what is left"

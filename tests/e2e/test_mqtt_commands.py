@@ -49,6 +49,13 @@ class Sender:
         self.client.publish(f"{ROOT}/command/{verb}", payload, 1, retain, found).wait_for_publish(5)
 
 
+def started(device: Device, heard: Subscriber) -> None:
+    """Start the daemon, and wait until it listens: a command is for now, and one too early is lost."""
+    before = len(heard.on(f"{ROOT}/status"))
+    device.start()
+    heard.wait(lambda: heard.on(f"{ROOT}/status")[before:][-1:] == [b"online"])
+
+
 @contextmanager
 def sending(port: int) -> Iterator[Sender]:
     sender = Sender(port)
@@ -101,7 +108,7 @@ def test_a_subject_is_enrolled_and_revoked_over_mqtt(
     device = make_device(mosquitto.port, enrolled=False, settings=settings, cameras={"front": clip})
     photo = base64.b64encode(still.read_bytes()).decode()
     with subscriber(mosquitto.port) as heard, sending(mosquitto.port) as sender:
-        device.start()
+        started(device, heard)
         begun = datetime.now(UTC)
         heard.wait(lambda: ("reject", "gallery_empty") in decided(heard, begun), 30)
         args = {"subject": "p-new", "photo": photo, "label": "--force", "groups": ["staff"]}
@@ -150,7 +157,7 @@ def test_what_runs_can_be_asked_and_restarted(mosquitto: Mosquitto, make_device:
         mosquitto.port, settings=(*TRUSTING, "commands.snapshots = true"), cameras={"front": clip}
     )
     with subscriber(mosquitto.port) as heard, sending(mosquitto.port) as sender:
-        device.start()
+        started(device, heard)
         heard.wait(lambda: heard.on("/camera/front/status")[-1:] == [b"online"])
         sender.send("diagnostics", plain("t-1"))
         assert answer(heard, "diagnostics", "t-1").data["info"]["gallery_size"] == 42
@@ -179,7 +186,7 @@ def test_what_runs_can_be_asked_and_restarted(mosquitto: Mosquitto, make_device:
         sender.send("restart", signed("restart", "t-10"))
         assert answer(heard, "restart", "t-10").status == "ok"
         assert device.process.wait(10) == 0
-        device.start()
+        started(device, heard)
         sender.send("restart", signed("restart", "t-10"))
         heard.wait(lambda: len(heard.on(f"{ROOT}/response/restart")) == 2)
         assert device.process.poll() is None, "it was done, and is not done again"
@@ -193,7 +200,7 @@ def test_what_is_not_believed_is_not_done_and_the_daemon_goes_on(
     stolen = f"{ROOT}-2/response/x"
     with subscriber(mosquitto.port) as heard, sending(mosquitto.port) as sender:
         sender.send("revoke", signed("revoke", "t-0", {"subject": "p-man"}), retain=True)
-        device.start()
+        started(device, heard)
         sender.send("revoke", plain("t-1", {"subject": "p-man"}))
         assert "not signed" in (answer(heard, "refused", "t-1").error or "")
         sender.send("subjects", plain("t-2"))

@@ -1,0 +1,135 @@
+"""Certificates for the broker and its devices, by an authority of the operator's own. Talks to no broker.
+
+    keys/broker-ca.key, broker-ca.crt      the authority, made at first use; keep the key off any network
+    <out>/ca.crt, device.crt, device.key   what one device needs; its name is its user at the broker
+
+A device's certificate says `<site>/<device>`; with `use_identity_as_username` that is what the broker's
+access rules know it by.
+"""
+
+import ipaddress
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from edge import safefile
+from edge.errors import FleetError
+
+CA_DAYS = 3650
+SLACK = timedelta(hours=1)
+"""How far a certificate begins before now: clocks of devices that have just started are behind."""
+
+MAX_PEM_BYTES = 16 * 1024
+
+
+class Authority:
+    """The authority in a directory of keys, made where there is none. `now` is aware."""
+
+    def __init__(self, directory: Path, now: datetime) -> None:
+        self._now = now
+        key_path, self._path = directory / "broker-ca.key", directory / "broker-ca.crt"
+        pem, own = (safefile.read_bounded(path, MAX_PEM_BYTES) for path in (key_path, self._path))
+        if pem is None and own is None:
+            self._make(key_path)
+            return
+        if pem is None or own is None:
+            raise FleetError(f"{directory}: broker-ca.key and broker-ca.crt belong together; one is missing")
+        safefile.check_private(key_path)
+        try:
+            key = load_pem_private_key(pem, None)
+            self.certificate = x509.load_pem_x509_certificate(own)
+        except (ValueError, TypeError):
+            raise FleetError(f"{directory}: the broker's authority is damaged; restore it") from None
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise FleetError(f"{key_path}: this is no key of a broker's authority")
+        self._key = key
+
+    def issue(
+        self, name: str, directory: Path, file: str, *, days: int, hosts: Sequence[str] = ()
+    ) -> datetime:
+        """Write ca.crt, <file>.crt and <file>.key; returns when the certificate ends.
+
+        `hosts` are the names and addresses of a broker; without them it is a client's.
+
+        Raises:
+            FleetError: There is one already, or it cannot be written.
+        """
+        key_path, path = directory / f"{file}.key", directory / f"{file}.crt"
+        if key_path.exists() or path.exists():
+            raise FleetError(f"{directory}: a certificate is there already; choose another directory")
+        try:
+            directory.mkdir(safefile.PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+        except OSError as error:
+            raise FleetError(f"{directory}: cannot be made: {error.strerror}") from None
+        key = ec.generate_private_key(ec.SECP256R1())
+        ends = min(self._now + timedelta(days=days), self.certificate.not_valid_after_utc)
+        usage = ExtendedKeyUsageOID.SERVER_AUTH if hosts else ExtendedKeyUsageOID.CLIENT_AUTH
+        builder = (
+            _builder(_name(name), self.certificate.subject, key, self._now, ends)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        )
+        if hosts:
+            builder = builder.add_extension(
+                x509.SubjectAlternativeName(list(map(_host, hosts))), critical=False
+            )
+        safefile.write_whole(key_path, _private(key))
+        certificate = builder.sign(self._key, hashes.SHA256())
+        safefile.write_whole(path, certificate.public_bytes(Encoding.PEM), safefile.PUBLIC)
+        safefile.write_whole(
+            directory / "ca.crt", self.certificate.public_bytes(Encoding.PEM), safefile.PUBLIC
+        )
+        return ends
+
+    def _make(self, key_path: Path) -> None:
+        try:
+            key_path.parent.mkdir(safefile.PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+        except OSError as error:
+            raise FleetError(f"{key_path.parent}: cannot be made: {error.strerror}") from None
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        name = _name("edge broker authority")
+        builder = _builder(name, name, self._key, self._now, self._now + timedelta(days=CA_DAYS))
+        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        self.certificate = builder.sign(self._key, hashes.SHA256())
+        safefile.write_whole(key_path, _private(self._key))
+        safefile.write_whole(self._path, self.certificate.public_bytes(Encoding.PEM), safefile.PUBLIC)
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, now: datetime, ends: datetime
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - SLACK)
+        .not_valid_after(ends)
+    )
+
+
+def _name(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+def _host(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _private(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

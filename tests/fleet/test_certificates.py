@@ -1,0 +1,165 @@
+"""Certificates of devices: who holds one is that device to the broker, and nobody else."""
+
+import ssl
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import paho.mqtt.client as paho
+import pytest
+from cryptography import x509
+from paho.mqtt.enums import CallbackAPIVersion
+from typer.testing import CliRunner
+
+from edge.cli.app import app
+from edge.errors import FleetError
+from edge.fleet.certificates import Authority
+from tests.broker import Mosquitto, wait_until
+from tests.e2e.device import Device
+
+ACL = Path(__file__).resolve().parents[2] / "deploy" / "mosquitto" / "acl"
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    (tmp_path / "edge.toml").write_text(f'site = "hq"\nstate_dir = "{tmp_path}/state"\n')
+    for name, options in {
+        "broker": ("--host", "localhost", "--host", "127.0.0.1"),
+        "door-a": (),
+        "door-b": (),
+    }.items():
+        enroll(tmp_path, name, *options)
+    return tmp_path
+
+
+def enroll(site: Path, name: str, *options: str) -> str:
+    arguments = ["fleet", "enroll-device", name, "--out", str(site / name), *options]
+    where = ["--keys", str(site / "keys"), "--config", str(site / "edge.toml")]
+    done = CliRunner().invoke(app, [*arguments, *where], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+@pytest.fixture
+def broker(site: Path) -> Iterator[Mosquitto]:
+    lines = (
+        f"cafile {site}/broker/ca.crt",
+        f"certfile {site}/broker/broker.crt",
+        f"keyfile {site}/broker/broker.key",
+        "require_certificate true",
+        "use_identity_as_username true",
+        f"acl_file {ACL}",
+    )
+    running = Mosquitto(site, lines=(), listener=lines).start()
+    yield running
+    running.stop()
+
+
+class Client:
+    """A client with somebody's certificate, or none."""
+
+    def __init__(self, port: int, directory: Path | None, ca: Path, topics: tuple[str, ...] = ()) -> None:
+        self.heard: list[tuple[str, bytes]] = []
+        self.connected = threading.Event()
+        context = ssl.create_default_context(cafile=str(ca))
+        if directory is not None:
+            context.load_cert_chain(directory / "device.crt", directory / "device.key")
+        self.client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv311)
+        self.client.tls_set_context(context)
+        self.client.on_message = lambda _c, _u, m: self.heard.append((m.topic, m.payload))
+        self.client.on_connect = lambda c, *_: (
+            c.subscribe([(t, 1) for t in topics]) if topics else None,
+            self.connected.set(),
+        )
+        self.client.connect("localhost", port)
+        self.client.loop_start()
+
+    def _on_connect(self, client: paho.Client, *_: object) -> None:
+        if self._topics:
+            client.subscribe([(topic, 1) for topic in self._topics])
+        self.connected.set()
+
+    def close(self) -> None:
+        self.client.disconnect()
+        self.client.loop_stop()
+
+
+def test_a_device_is_itself_and_nobody_else(site: Path, broker: Mosquitto):
+    ca = site / "broker" / "ca.crt"
+    mine, theirs = "edge/v1/hq/door-a", "edge/v1/hq/door-b"
+    b = Client(broker.port, site / "door-b", ca, (f"{theirs}/config/desired", f"{theirs}/canary"))
+    a = Client(
+        broker.port, site / "door-a", ca, (f"{theirs}/config/desired", f"{theirs}/canary", f"{mine}/canary")
+    )
+    assert a.connected.wait(10)
+    assert b.connected.wait(10)
+    time.sleep(0.3)
+    a.client.publish(f"{theirs}/canary", b"as the other", 1)
+    a.client.publish(f"{mine}/canary", b"as itself", 1)
+    b.client.publish(f"{theirs}/canary", b"as itself", 1)
+    wait_until(lambda: a.heard and b.heard)
+    time.sleep(0.3)
+    assert a.heard == [(f"{mine}/canary", b"as itself")]
+    assert b.heard == [(f"{theirs}/canary", b"as itself")]
+    for client in (a, b):
+        client.close()
+
+
+def test_without_a_certificate_of_this_authority_there_is_no_connection(
+    site: Path, broker: Mosquitto, tmp_path: Path
+):
+    ca = site / "broker" / "ca.crt"
+    Authority(tmp_path / "other-keys", datetime.now(UTC)).issue(
+        "hq/door-a", tmp_path / "forged", "device", days=1
+    )
+    for directory in (None, tmp_path / "forged"):
+        with pytest.raises((ssl.SSLError, OSError)):  # noqa: PT012
+            client = Client(broker.port, directory, ca)
+            try:
+                if not client.connected.wait(2):
+                    raise ssl.SSLError("refused after the handshake, as TLS 1.3 does")
+            finally:
+                client.close()
+
+
+def test_the_daemon_connects_with_what_was_made(site: Path, broker: Mosquitto, models_dir: Path):
+    device = Device(
+        site,
+        models_dir,
+        broker.port,
+        settings=(
+            "mqtt.tls = true",
+            f'mqtt.ca_file = "{site}/door-a/ca.crt"',
+            f'mqtt.cert_file = "{site}/door-a/device.crt"',
+            f'mqtt.key_file = "{site}/door-a/device.key"',
+        ),
+        name="door-a",
+    )
+    device.site = "hq"
+    device.start()
+    try:
+        wait_until(lambda: device.said("connected to the broker"), 20)
+        time.sleep(0.5)
+        assert not device.said("refuses")
+    finally:
+        assert device.stop() == 0
+
+
+def test_keys_are_private_serials_differ_and_nothing_is_overwritten(site: Path):
+    assert stat.S_IMODE((site / "door-a" / "device.key").stat().st_mode) == 0o600
+    assert stat.S_IMODE((site / "keys" / "broker-ca.key").stat().st_mode) == 0o600
+    a, b = (
+        x509.load_pem_x509_certificate((site / name / "device.crt").read_bytes())
+        for name in ("door-a", "door-b")
+    )
+    assert a.serial_number != b.serial_number
+    assert a.subject.rfc4514_string() == "CN=hq/door-a"
+    assert a.not_valid_after_utc - datetime.now(UTC) < timedelta(days=826)
+    with pytest.raises(FleetError, match="there already"):
+        enroll(site, "door-a")
+    (site / "keys" / "broker-ca.crt").unlink()
+    with pytest.raises(FleetError, match="one is missing"):
+        enroll(site, "door-c")
