@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 APT := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get
 
-.PHONY: help run test lint lock clean system-venv system-test
+.PHONY: help run test faults lint lock clean system-venv system-test
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -39,6 +39,9 @@ test: $(VENV)/.installed system-test ## install what the tests need, then run th
 	$(BIN)/edge models fetch
 	$(BIN)/edge demo --fetch-only
 	$(BIN)/python -m pytest -q --durations=10
+
+faults: $(VENV)/.installed system-test ## every fault in its long form (20 minutes): decided, delivered, lost
+	$(BIN)/python -m tests.faults
 
 lint: $(VENV)/.installed ## ruff and mypy --strict
 	$(BIN)/ruff check .

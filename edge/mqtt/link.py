@@ -74,6 +74,7 @@ class LinkThread(threading.Thread):
         self._reconnect = Reconnect(client_id, broker.backoff_max_s, uniform)
         self._stopping = threading.Event()
         self._session: Session | None = None
+        self._stale = 0
         self._numbers = 0
         self._speaks_5 = False
         self._told_older = False
@@ -104,6 +105,10 @@ class LinkThread(threading.Thread):
             properties = _properties(PacketTypes.PUBLISH, **values) if values else None
         info = session.client.publish(topic, payload, qos, retain, properties)
         return info.mid if info.rc == paho.MQTT_ERR_SUCCESS else None
+
+    def renew(self, connection: int) -> None:
+        """End connection number `connection`, which no longer answers, and make another one."""
+        self._stale = connection
 
     def stop(self, timeout_s: float) -> bool:
         """Take leave of the broker, and say whether that was done in time.
@@ -173,6 +178,8 @@ class LinkThread(threading.Thread):
                 return Fault(f"broker at {self._where} does not answer; check mqtt.host and mqtt.port")
             if self._stopping.is_set():
                 session.client.disconnect()
+            if self._stale == session.number:
+                return Fault(f"broker at {self._where} leaves messages unanswered; connecting anew")
         if session.refusal is not None:
             return faults.refused(self._where, session.refusal.value, str(session.refusal))
         if not greeted:

@@ -26,6 +26,9 @@ LIVE_S = 10
 FAILURE = 0x80
 """PUBACK reasons from here on mean that the message was refused. Source: MQTT 5.0, section 2.4."""
 
+ANSWER_S = 30.0
+"""A message unanswered for so long was lost inside the broker: only a new connection sends it again."""
+
 MAX_ANSWERS = 64
 """More than the rate of commands ever leaves waiting."""
 
@@ -64,6 +67,7 @@ class Outgoing:
         self._documents: dict[str, _Document] = {}
         self._unsent: dict[str, None] = {}
         self._unanswered: dict[int, str] = {}
+        self._asked_s: dict[int, float] = {}
         self._complained: set[str] = set()
         self.connects = 0
 
@@ -85,6 +89,7 @@ class Outgoing:
         self._connected = connected
         self.connects += 1
         self._unanswered.clear()
+        self._asked_s.clear()
         self._unsent = dict.fromkeys(self._documents)
         self._complained.clear()
         self._journal.begin(connected.receive_maximum)
@@ -97,6 +102,7 @@ class Outgoing:
             self._live.clear()
             self._answers.clear()
             self._unanswered.clear()
+            self._asked_s.clear()
             self._journal.end()
 
     def live(self, topic: str, decided: bytes, at_s: float) -> None:
@@ -126,6 +132,7 @@ class Outgoing:
         """Take the broker's answer to a message."""
         if self._connected is None or published.connection != self._connected.connection:
             return
+        self._asked_s.pop(published.mid, None)
         topic = self._unanswered.pop(published.mid, None)
         if topic is None:
             self._journal.answered(published.mid, published.reason, now_s)
@@ -137,15 +144,20 @@ class Outgoing:
         connected = self._connected
         if connected is None:
             return
+        if now_s - next(iter(self._asked_s.values()), now_s) >= ANSWER_S:
+            self._metrics.count("mqtt.unanswered")
+            self._asked_s.clear()
+            self._link.renew(connected.connection)
+            return
         while len(self._unanswered) + self._journal.in_flight < connected.receive_maximum:
             if self._live:
                 self._send_live(connected, self._live.popleft(), now_s)
             elif self._answers:
-                self._send_answer(connected, self._answers.popleft())
+                self._send_answer(connected, self._answers.popleft(), now_s)
             elif self._unsent:
                 topic = next(iter(self._unsent))
                 del self._unsent[topic]
-                self._send_document(connected, topic, self._documents[topic])
+                self._send_document(connected, topic, self._documents[topic], now_s)
             elif journal and (row := self._journal.next(now_s)) is not None:
                 self._send_row(connected, row, now_s)
             else:
@@ -164,8 +176,9 @@ class Outgoing:
             self._metrics.count("live.missed")
         else:
             self._unanswered[mid] = live.topic
+            self._asked_s[mid] = now_s
 
-    def _send_answer(self, connected: Connected, answer: Answer) -> None:
+    def _send_answer(self, connected: Connected, answer: Answer, now_s: float) -> None:
         if not self._fits(connected, answer.topic, answer.payload + (answer.correlation or b"")):
             self._complain(answer.topic, HOPELESS[0x95])
             return
@@ -174,14 +187,16 @@ class Outgoing:
         )
         if mid is not None:
             self._unanswered[mid] = answer.topic
+            self._asked_s[mid] = now_s
 
-    def _send_document(self, connected: Connected, topic: str, document: _Document) -> None:
+    def _send_document(self, connected: Connected, topic: str, document: _Document, now_s: float) -> None:
         if not self._fits(connected, topic, document.payload):
             self._complain(topic, HOPELESS[0x95])
             return
         mid = self._link.publish(connected.connection, topic, document.payload, qos=document.qos, retain=True)
         if mid is not None and document.qos == 1:
             self._unanswered[mid] = topic
+            self._asked_s[mid] = now_s
 
     def _send_row(self, connected: Connected, row: Row, now_s: float) -> None:
         late = row.seq <= self._old_seq or now_s * 1e3 - row.monotonic_ms >= LIVE_S * 1e3
@@ -193,6 +208,7 @@ class Outgoing:
         mid = self._link.publish(connected.connection, row.topic, payload, qos=1)
         if mid is not None:
             self._journal.sent(mid, row)
+            self._asked_s[mid] = now_s
 
     def _fits(self, connected: Connected, topic: str, payload: bytes) -> bool:
         limit = connected.maximum_packet_size

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from edge.clock import SystemClock
+from edge.clock import Clock, SystemClock
 from edge.eventids import uuid7
 from edge.health import Beats
 from edge.metrics import Metrics
@@ -84,9 +84,10 @@ class Door:
     subscriptions: tuple[str, ...] = ()
     consumer: bool = False
     heard: list[Received] = field(default_factory=list)
+    clock: Clock = field(default_factory=SystemClock)
 
     def __post_init__(self) -> None:
-        clock, inbox = SystemClock(), queue.SimpleQueue[Any]()
+        clock, inbox = self.clock, queue.SimpleQueue[Any]()
         self.link = LinkThread(
             inbox,
             self.broker,

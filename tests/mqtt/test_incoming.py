@@ -73,7 +73,10 @@ def test_a_building_system_that_starts_is_told_everything_again(payload: bytes, 
 
 def test_other_topics_are_nobody_s_business():
     assert hear(b"{}", f"{TOPICS.root}/gallery/other") == ([], {})
-    assert subscriptions(TOPICS) == ("edge/v1/hq/door-03/gallery/desired",)
+    own = "edge/v1/hq/door-03"
+    assert subscriptions(TOPICS) == (f"{own}/gallery/desired", f"{own}/command/+")
+        f"edge/v1/hq/door-03/{leaf}" for leaf in ("gallery/desired", "command/+")
+    )
 
 
 ID = "0194b6a0-0000-7000-8000-00000000000"

@@ -1,0 +1,31 @@
+"""A broker that swallows its answers: the door notices, connects anew, and sends again."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edge.mqtt import outgoing
+from edge.mqtt.broker import Broker
+from tests.broker import Mosquitto, subscriber, wait_until
+from tests.faults.proxy import Proxy, dropping_pubacks, faithful
+from tests.mqtt.door import Door
+
+
+def test_messages_that_nobody_answers_are_sent_on_a_new_connection(
+    mosquitto: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_door: Callable[..., Door]
+):
+    monkeypatch.setattr(outgoing, "ANSWER_S", 1.0)
+    with Proxy(mosquitto.port) as proxy, subscriber(mosquitto.port, "edge/v1/+/+/camera/+/journal") as seen:
+        door = Door(tmp_path, Broker("127.0.0.1", proxy.port, backoff_max_s=0.2))
+        try:
+            wait_until(lambda: door.courier.connected)
+            proxy.mangle = dropping_pubacks(1.0, random.Random(0))
+            ids = set(door.publish(40))
+            wait_until(lambda: door.metrics.counts().get("mqtt.unanswered", 0) >= 1, 20)
+            proxy.mangle = faithful
+            wait_until(lambda: door.courier.outbox_health().depth == 0, 30)
+            assert len({message.payload for message in seen.seen}) >= len(ids)
+        finally:
+            assert door.courier.stop(5)
