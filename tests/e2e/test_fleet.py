@@ -166,7 +166,7 @@ def test_two_doors_one_operator_and_an_attacker(
         assert report.revoked_applied_at is not None
         assert report.revoked_applied_at.timestamp() - revoked_s < 5
         applied_at = report.revoked_applied_at
-        heard.wait(lambda: len(decisions(heard, "front-door", applied_at)) >= 2, 60)
+        heard.wait(lambda: decisions(heard, "front-door", applied_at), 60)
         assert set(decisions(heard, "front-door", applied_at)) == {("reject", "gallery_empty")}
 
         # Whoever owns the server now puts the old state back, and hands the front's gallery to the back door.
@@ -198,7 +198,7 @@ def test_two_doors_one_operator_and_an_attacker(
         assert reports(heard, "back-door")[-1].status == "refused"
         assert (old.count, reports(heard, "back-door")[-1].count) == (0, 1), "what was in force is"
         heard.wait(lambda: visitor in decisions(heard, "back-door", attacked_at), 60)
-        heard.wait(lambda: len(decisions(heard, "front-door", attacked_at)) >= 2, 60)
+        heard.wait(lambda: decisions(heard, "front-door", attacked_at), 60)
         assert set(decisions(heard, "front-door", attacked_at)) == {("reject", "gallery_empty")}
         assert [door.stop() for door in doors] == [0, 0]
     for door in doors:

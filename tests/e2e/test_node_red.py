@@ -1,0 +1,107 @@
+"""The flow for Node-RED: what it listens to exists; in a real Node-RED, where there is one, doors open."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.publish as mqtt
+import pytest
+
+from edge.mqtt.asyncapi import channels
+from edge.mqtt.payloads import EventPayload
+from edge.types import EventType
+from tests.broker import Mosquitto, subscriber, wait_until
+from tests.streams import free_port
+
+FLOW = Path(__file__).resolve().parents[2] / "deploy" / "node-red" / "flow.json"
+NODE_RED = os.environ.get("NODE_RED") or shutil.which("node-red")
+
+
+@pytest.fixture
+def flow() -> list[dict[str, Any]]:
+    return json.loads(FLOW.read_text())
+
+
+def test_every_node_is_wired_to_one_that_exists(flow: list[dict[str, Any]]):
+    ids = {node["id"] for node in flow}
+    assert len(ids) == len(flow)
+    wired = {target for node in flow for output in node.get("wires", ()) for target in output}
+    assert wired <= ids
+    assert {node["broker"] for node in flow if node["type"].startswith("mqtt ")} == {"edge-broker"}
+
+
+def test_what_it_listens_to_is_described(flow: list[dict[str, Any]]):
+    described = {re.sub(r"\{\w+\}", "+", channel.address) for channel in channels()}
+    listened = {node["topic"] for node in flow if node["type"] == "mqtt in"}
+    assert len(listened) == 3
+    assert listened <= described
+
+
+def test_what_it_reads_of_an_event_is_there(flow: list[dict[str, Any]]):
+    code = next(node["func"] for node in flow if node["id"] == "edge-judge")
+    read = set(re.findall(r"event\.(\w+)", code)) - {"subject"}
+    assert read <= set(EventPayload.model_fields)
+    assert set(re.findall(r'event_type === "(\w+)"', code)) <= {kind.value for kind in EventType}
+
+
+def event(kind: str, **changes: Any) -> bytes:
+    at = datetime.now(UTC).isoformat()
+    told = {
+        "event_type": kind,
+        "captured_at": at,
+        "replayed": False,
+        "site": "hq",
+        "device": "door",
+        "camera": "front",
+    }
+    return json.dumps(told | {"event_id": kind, "reason": None, "subject": {"id": "p-1"}} | changes).encode()
+
+
+@pytest.mark.skipif(NODE_RED is None, reason="needs node-red on the path, or its path in NODE_RED")
+def test_doors_open_in_a_real_node_red(tmp_path: Path):
+    broker, port = Mosquitto(tmp_path).start(), free_port()
+    home = tmp_path / "node-red"
+    home.mkdir()
+    shutil.copy(FLOW, home / "flows.json")
+    environment = os.environ | {"EDGE_MQTT_HOST": "127.0.0.1", "EDGE_MQTT_PORT": str(broker.port)}
+    with (tmp_path / "log").open("w") as log:
+        running = subprocess.Popen(
+            [str(NODE_RED), "--userDir", str(home), "--port", str(port), "flows.json"],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+        )
+    where: dict[str, Any] = {"hostname": "127.0.0.1", "port": broker.port}
+    old = (datetime.now(UTC) - timedelta(seconds=40)).isoformat()
+    try:
+        with subscriber(broker.port, "building/#") as heard:
+            wait_until(lambda: "Connected to broker" in (tmp_path / "log").read_text(), 60, "Node-RED")
+            time.sleep(0.5)
+            for payload in (
+                event("match", captured_at=old),
+                event("match", replayed=True),
+                event("no_decision"),
+                event("left"),
+                event("match"),
+                event("reject", reason="below_threshold"),
+            ):
+                mqtt.single(
+                    "edge/v1/hq/door/camera/front/event", payload, 1, hostname="127.0.0.1", port=broker.port
+                )
+            mqtt.single("edge/v1/hq/door/status", b"offline", 1, hostname="127.0.0.1", port=broker.port)
+            heard.wait(lambda: len(heard.seen) >= 3, 20)
+            time.sleep(0.5)
+        told = [(message.topic, json.loads(message.payload)) for message in heard.seen]
+        assert [topic for topic, _ in told] == ["building/door/door/open", "building/alert", "building/alert"]
+        assert told[0][1]["subject"] == "p-1"
+        assert [payload["reason"] for _, payload in told[1:]] == ["below_threshold", "offline"]
+    finally:
+        running.terminate()
+        running.wait(20)
+        broker.stop()
