@@ -91,10 +91,8 @@ def test_doors_open_in_a_real_node_red(tmp_path: Path):
                 event("match"),
                 event("reject", reason="below_threshold"),
             ):
-                mqtt.single(
-                    "edge/v1/hq/door/camera/front/event", payload, 1, hostname="127.0.0.1", port=broker.port
-                )
-            mqtt.single("edge/v1/hq/door/status", b"offline", 1, hostname="127.0.0.1", port=broker.port)
+                mqtt.single("edge/v1/hq/door/camera/front/event", payload, 1, **where)
+            mqtt.single("edge/v1/hq/door/status", b"offline", 1, **where)
             heard.wait(lambda: len(heard.seen) >= 3, 20)
             time.sleep(0.5)
         told = [(message.topic, json.loads(message.payload)) for message in heard.seen]
