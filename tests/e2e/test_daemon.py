@@ -411,3 +411,31 @@ def test_privacy_mode_tells_no_name_and_no_place_in_any_message(
         for told in (b"Man in the clip", b"Colleague", b"ORL ", b'"label":"', b'"bbox":[', b'"jpeg"'):
             assert told not in message.payload, message.topic
     assert b"p-man" in b"".join(heard.on("/journal")), "the opaque id is what is left"
+
+
+def test_a_hundred_reloads_leave_no_file_open_and_no_memory_taken(
+    mosquitto: Mosquitto, make_device: MakeDevice, media: Path
+):
+    device = make_device(mosquitto.port, cameras={"front": clip(media, "no_face.mp4", loop=True)})
+    with subscriber(mosquitto.port) as heard:
+        device.start()
+        heard.wait(lambda: heard.on("/camera/front/status")[-1:] == [b"online"])
+        proc = Path(f"/proc/{device.process.pid}")
+
+        def held() -> tuple[int, float]:
+            pages = int((proc / "statm").read_text().split()[1])
+            return len(list((proc / "fd").iterdir())), pages * os.sysconf("SC_PAGESIZE") / 1e6
+
+        def reload(times: int) -> None:
+            for _ in range(times):
+                done = len(device.said("reloaded"))
+                device.process.send_signal(signal.SIGHUP)
+                wait_until(lambda n=done: len(device.said("reloaded")) > n, 20)
+
+        reload(5)
+        files, memory_mb = held()
+        reload(95)
+        again, later_mb = held()
+        assert again <= files + 3
+        assert later_mb <= memory_mb + 64
+        assert device.stop() == 0

@@ -5,6 +5,7 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -243,6 +244,27 @@ def nobody_listens(directory: Path, rounds: int) -> Entry:
     return entry
 
 
+def soak(directory: Path, rounds: int) -> Entry:
+    """300 decisions a second for so many seconds, the broker killed once a minute."""
+    broker, decided = Mosquitto(directory, OPEN).start(), set[str]()
+    with Consumer(broker, acknowledge=True) as consumer:
+        door = Door(directory, at(broker.port), consumer=True)
+        began_s, sent, minute = time.monotonic(), 0, 0
+        while (spent_s := time.monotonic() - began_s) < rounds:
+            due = int(spent_s * 300) - sent
+            decided |= set(door.publish(due))
+            sent += due
+            if spent_s // 60 > minute:
+                minute += 1
+                broker.restart()
+            time.sleep(0.05)
+        note = f"{sent / rounds:.0f} a second, {threading.active_count()} threads"
+        entry = settle("soak (consumer)", rounds, decided, consumer, note, timeout_s=200)
+        stop(door)
+    broker.stop()
+    return entry
+
+
 def forgetful(directory: Path, rounds: int) -> Entry:
     """With puback the broker's word is enough: what it then forgets is lost, and that is what is promised."""
     broker, decided = Mosquitto(directory, OPEN).start(), set[str]()
@@ -275,6 +297,7 @@ SCENARIOS: dict[str, tuple[Scenario, int, int]] = {
     "puback-dropped": (through("PUBACK dropped", dropping_pubacks(0.05, random.Random(5))), 100, 10),
     "sliced": (through("1 byte at a time, 5 ms late", slicing, 0.005), 50, 5),
     "no-subscriber": (nobody_listens, 50, 5),
+    "soak": (soak, 600, 5),
     "puback-forgets": (forgetful, 20, 3),
 }
 """Each with its rounds in `make faults`, and in the suite."""
