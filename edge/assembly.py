@@ -6,7 +6,6 @@ Everything below takes plain values; everything above takes what is built here.
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -25,16 +24,15 @@ from edge.face.manifest import Manifest
 from edge.face.quality import QualityGate
 from edge.gallery.admission import Admission
 from edge.gallery.decision import Calibration, DecisionRule
-from edge.gallery.denials import DenialStore
 from edge.gallery.gallery import Gallery
 from edge.gallery.matcher import make_matcher
-from edge.gallery.store import GalleryStore
-from edge.gallery.visits import KeptVisit, VisitStore
+from edge.gallery.visits import KeptVisit
 from edge.metrics import Metrics
 from edge.pipeline import Pipeline
 from edge.recognizer import Recognizer
 from edge.remoting import build_elsewhere
 from edge.selection import AUTO, Choice, choose, load_session
+from edge.stores import beside_store, denial_store, gallery_store
 from edge.types import ModelStamp
 from edge.visit import VisitRule
 
@@ -176,45 +174,6 @@ def decision_rule(settings: Settings, manifest: Manifest) -> DecisionRule:
         margin=settings.decision.margin,
         calibration=Calibration(table.thresholds, table.fmr) if table else None,
         site_shift=settings.decision.site_shift,
-    )
-
-
-def gallery_store(settings: Settings) -> GalleryStore:
-    """Return the store of this device's gallery."""
-    return _store(settings, settings.gallery_path)
-
-
-def beside_store(settings: Settings) -> GalleryStore:
-    """Return the store of the gallery that this device may be switched to, of another embedder."""
-    return _store(settings, settings.state_dir / "gallery-next")
-
-
-def visit_store(settings: Settings) -> VisitStore:
-    """Return the store of strangers' visits."""
-    return VisitStore(
-        settings.state_dir / "strangers",
-        settings.device_key_path,
-        timedelta(hours=settings.strangers.keep_hours),
-        make_key=settings.gallery.device_key is None,
-    )
-
-
-def denial_store(settings: Settings) -> DenialStore:
-    """Return the store of who is not whom."""
-    return DenialStore(
-        settings.state_dir / "denials.sealed",
-        settings.device_key_path,
-        make_key=settings.gallery.device_key is None,
-    )
-
-
-def _store(settings: Settings, directory: Path) -> GalleryStore:
-    values = settings.gallery
-    return GalleryStore(
-        directory,
-        keep_versions=values.keep_versions,
-        key=settings.device_key_path,
-        make_key=values.device_key is None,
     )
 
 

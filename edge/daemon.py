@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 
-from edge.assembly import build_recognizer, visit_store
+from edge.assembly import build_recognizer
 from edge.camera.latest import LatestFrames
 from edge.cameras import Cameras
 from edge.clock import Clock, SystemClock
@@ -33,6 +33,7 @@ from edge.mqtt.payloads import HealthPayload, InfoPayload
 from edge.pushing import PushRunner
 from edge.recognizer import Recognizer
 from edge.signals import signals_to
+from edge.stores import visit_store
 from edge.strangers import StrangerKeeper
 from edge.syncing import SYNC_COMMAND
 from edge.verbs import Door

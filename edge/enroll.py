@@ -67,6 +67,15 @@ def find_face(image: Image, name: str, recognizer: Recognizer) -> Detection:
     return faces[0]
 
 
+def crop_photo(image: Image, name: str, recognizer: Recognizer) -> Image:
+    """Return the only face in a photo as the embedder sees it, BGR, for people to look at.
+
+    Raises:
+        NoFaceError, ManyFacesError: Not exactly one face.
+    """
+    return recognizer.align(image, find_face(image, name, recognizer)).image
+
+
 def encode_photo(image: Image, name: str, recognizer: Recognizer) -> Probe:
     """Return the probe of the only face in a photo.
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from edge.assembly import beside_store, build_beside, build_recognizer, denial_store, gallery_store
+from edge.assembly import build_beside, build_recognizer
 from edge.clock import Clock
 from edge.config import Settings
 from edge.following import BesideFollower, DenialFollower, GalleryFollower
@@ -16,6 +16,7 @@ from edge.metrics import Metrics
 from edge.mqtt.payloads_sync import GalleryReportedPayload
 from edge.recognizer import Recognizer
 from edge.selection import AUTO
+from edge.stores import beside_store, denial_store, gallery_store
 from edge.syncing import SyncRunner, beside_report, gallery_report
 
 INSTALLED: Mapping[str, Any] = {"status": "updated"}

@@ -39,6 +39,10 @@ class GallerySettings(Section):
         5, ge=2, le=100, description="Versions kept on disk, the current one included."
     )
     prototypes: int = Field(3, ge=1, le=5, description="Templates kept per subject.", json_schema_extra=LIVE)
+    keep_crops: bool = Field(
+        False,
+        description="Keep the faces of enrolment photos, encrypted, for `edge subjects show --sheet`.",
+    )
     shadow_share: float = Field(
         0.25,
         ge=0,

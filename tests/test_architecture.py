@@ -37,7 +37,7 @@ LAYERS = [
     {"config", "face", "gallery", "camera", "mqtt", "tracker", "presence", "visit", "annotate"},
     {"recognizer", "twin"},
     {"shadow"},
-    {"configuring", "probation"},
+    {"configuring", "probation", "stores"},
     {"pipeline", "enroll", "assembly", "delivery", "selection", "roster", "remoting"},
     {"bulk", "reembed"},
     {
@@ -161,6 +161,7 @@ def test_settings_stay_at_assembly_and_above():
     users = {part(path) for path, target in edges() if target.startswith(("config", "settings"))}
     of_settings = {"config", "settings_gallery", "settings_mqtt", "twin", "configuring", "pushing"}
     of_parts = {
+        "stores",
         "assembly",
         "remoting",
         "delivery",

@@ -8,7 +8,6 @@ import cv2
 import pytest
 
 from edge.access import Access, SubjectState
-from edge.assembly import beside_store
 from edge.config import Settings, load
 from edge.demo.media import orl_photo
 from edge.face import manifest as manifests
@@ -16,6 +15,7 @@ from edge.gallery.gallery import Gallery
 from edge.photo import read_photo
 from edge.reembed import reembed
 from edge.roster import Entry, from_folder
+from edge.stores import beside_store
 from edge.types import Subject
 from tests.gallery.samples import ids, template, unit_rows
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.assembly import build_recognizer, choose_embedder, gallery_store
+from edge.assembly import build_recognizer, choose_embedder
 from edge.clock import SystemClock
 from edge.config import Settings, load
 from edge.errors import ModelError
@@ -28,6 +28,7 @@ from edge.selection import (
     prefer,
     times_ms,
 )
+from edge.stores import gallery_store
 from edge.types import Quality, Subject, Template
 from edge.vitals import info
 

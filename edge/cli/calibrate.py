@@ -10,15 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from edge.assembly import (
-    beside_store,
-    choose_embedder,
-    decision_rule,
-    denial_store,
-    embedding_dim,
-    gallery_store,
-    visit_store,
-)
+from edge.assembly import choose_embedder, decision_rule, embedding_dim
 from edge.cli.embedding import embed_all
 from edge.cli.migrate import gallery_in_force, switch_gallery
 from edge.cli.operate import ConfigOption, load_settings
@@ -36,6 +28,7 @@ from edge.gallery.denials import Denials
 from edge.gallery.doctor import Diagnosis, examine, strangers_let_in
 from edge.gallery.gallery import Gallery
 from edge.remoting import upload_gallery
+from edge.stores import beside_store, crop_store, denial_store, gallery_store, visit_store
 from edge.types import FloatArray
 
 gallery = typer.Typer(help="The gallery as a whole.", no_args_is_help=True)
@@ -140,7 +133,9 @@ def purge(
     for store in (gallery_store(settings), beside_store(settings)):
         model_id = store.enrolled_with()
         if model_id is not None:
-            number = max(number, store.load(model_id).size)
+            gone = store.load(model_id)
+            crop_store(settings).remove(each.subject_id for each in gone.subjects)
+            number = max(number, gone.size)
             store.commit(Gallery.empty(model_id, store.current_version()))
     visits = visit_store(settings)
     visits.remove(each.visit_id for each in visits.load(SystemClock().now()))

@@ -1,20 +1,15 @@
 """Commands about faces: enroll, identify, verify."""
 
+import contextlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from edge.assembly import (
-    PHOTO_SIDE_PX,
-    build_camera,
-    build_recognizer,
-    gallery_store,
-    visit_store,
-)
+from edge.assembly import PHOTO_SIDE_PX, build_camera, build_recognizer
 from edge.bulk import enroll_all, write_outcomes
 from edge.camera.sources import Camera
 from edge.cli.operate import ConfigOption, load_settings
@@ -34,11 +29,13 @@ from edge.cli.subjects import (
 )
 from edge.clock import SystemClock
 from edge.config import Settings
-from edge.enroll import encode_photo, walk_up
+from edge.enroll import crop_photo, encode_photo, walk_up
 from edge.enroll import enroll as enroll_probes
-from edge.errors import ConfigError
+from edge.errors import ConfigError, EnrollmentError, MediaError
 from edge.photo import read_photo
+from edge.recognizer import Recognizer
 from edge.roster import COLUMNS, Details, describe, from_csv, from_folder
+from edge.stores import crop_store, gallery_store, visit_store
 from edge.types import EventType, Frame
 
 
@@ -118,6 +115,8 @@ def enroll(
         )
         gallery = edit.commit(enrolment.gallery)
     visit_store(settings).remove(visits)
+    if settings.gallery.keep_crops:
+        _keep_crops(settings, recognizer, {subject: photos or []})
     for warning in enrolment.warnings:
         typer.echo(f"warning: {warning}", err=True)
     best = max(template.quality.weight for template in enrolment.templates)
@@ -148,6 +147,10 @@ def _enroll_many(
             replace=replace,
             told=told,
         )
+    if settings.gallery.keep_crops:
+        enrolled = {each.subject_id for each in outcomes if each.status == "enrolled"}
+        photos = {each.subject.subject_id: each.photos for each in entries}
+        _keep_crops(settings, recognizer, {key: photos[key] for key in photos.keys() & enrolled})
     if report:
         write_outcomes(outcomes, report)
     for each in outcomes:
@@ -156,6 +159,18 @@ def _enroll_many(
     counts = Counter(each.status for each in outcomes if not each.photo)
     typer.echo(", ".join(f"{count} {status}" for status, count in counts.items()))
     raise typer.Exit(1 if any(each.status == "refused" for each in outcomes) else 0)
+
+
+def _keep_crops(settings: Settings, recognizer: Recognizer, photos: Mapping[str, Sequence[Path]]) -> None:
+    """Keep the faces of subjects' photos, those that were of use and others."""
+    store = crop_store(settings)
+    for subject_id, paths in photos.items():
+        crops = []
+        for path in paths:
+            with contextlib.suppress(EnrollmentError, MediaError):  # told when it was enrolled
+                crops.append(crop_photo(read_photo(path), str(path), recognizer))
+        if crops:
+            store.save(subject_id, crops)
 
 
 def identify(photo: Path, config_file: ConfigOption = None, as_json: JsonOption = False) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from edge.assembly import beside_store, choose_embedder, embedding_dim, gallery_store
+from edge.assembly import choose_embedder, embedding_dim
 from edge.bulk import write_outcomes
 from edge.cli.progress import progress
 from edge.clock import SystemClock
@@ -18,6 +18,7 @@ from edge.gallery.gallery import Gallery
 from edge.reembed import reembed as reembed_all
 from edge.roster import from_folder
 from edge.selection import choose
+from edge.stores import beside_store, gallery_store
 
 
 def reembed_gallery(settings: Settings, photos: Path, model: str, processes: int, report: Path | None) -> int:

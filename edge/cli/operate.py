@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edge import __version__, config, logs
-from edge.assembly import build_recognizer, gallery_store
+from edge.assembly import build_recognizer
 from edge.config import Settings
 from edge.configuring import ConfigDesk, effective
 from edge.daemon import Daemon
@@ -22,6 +22,7 @@ from edge.mqtt import asyncapi
 from edge.mqtt.codec import json_schemas
 from edge.mqtt.topics import Topics
 from edge.redact import scrub, without_credentials
+from edge.stores import gallery_store
 from edge.twin import Patch
 
 SYSTEM_CONFIG = Path("/etc/edge/edge.toml")

@@ -7,13 +7,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from edge.assembly import choose_embedder, decision_rule, visit_store
+from edge.assembly import choose_embedder, decision_rule
 from edge.cli.operate import ConfigOption, load_settings
 from edge.clock import SystemClock
 from edge.config import Settings
 from edge.errors import ConfigError, EnrollmentError
 from edge.face import manifest as manifests
 from edge.gallery.visits import SAME_FMR, KeptVisit, Stranger, group
+from edge.stores import visit_store
 
 app = typer.Typer(no_args_is_help=True)
 

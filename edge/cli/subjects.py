@@ -1,20 +1,24 @@
 """Commands about who is enrolled: subjects list, show, set, remove."""
 
 import json
+from pathlib import Path
 from typing import Annotated
 
+import cv2
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from edge.access import SubjectState
-from edge.assembly import choose_embedder, denial_store, embedding_dim, gallery_store
+from edge.assembly import choose_embedder, embedding_dim
 from edge.cli.operate import ConfigOption, load_settings
 from edge.config import Settings
 from edge.errors import EnrollmentError
 from edge.face import manifest as manifests
+from edge.gallery.crops import contact_sheet
 from edge.gallery.gallery import Gallery
 from edge.roster import Details, describe
+from edge.stores import crop_store, denial_store, gallery_store
 from edge.types import Subject
 
 app = typer.Typer(help="The enrolled subjects of this device.", no_args_is_help=True)
@@ -60,14 +64,30 @@ def list_subjects(config_file: ConfigOption = None, as_json: JsonOption = False)
 
 
 @app.command()
-def show(subject: SubjectArgument, config_file: ConfigOption = None, as_json: JsonOption = False) -> None:
+def show(
+    subject: SubjectArgument,
+    sheet: Annotated[
+        Path | None, typer.Option(help="Write the kept faces as one picture (`gallery.keep_crops`).")
+    ] = None,
+    config_file: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Show one subject and its templates' quality."""
-    gallery = _gallery(load_settings(config_file))
+    settings = load_settings(config_file)
+    gallery = _gallery(settings)
     known = gallery.subject(subject)
     if known is None:
         raise EnrollmentError(
             f"no subject {subject!r} in gallery version {gallery.version}; see `edge subjects list`"
         )
+    if sheet is not None:
+        crops = crop_store(settings).load(subject)
+        if not crops:
+            raise EnrollmentError(
+                f"no faces of {subject!r} are kept; see gallery.keep_crops, and enrol again"
+            )
+        if not cv2.imwrite(str(sheet), contact_sheet(crops)):
+            raise EnrollmentError(f"{sheet}: cannot be written; name a .png or .jpg file")
     if as_json:
         typer.echo(json.dumps({**_told(known), "templates": gallery.counts[gallery.subjects.index(known)]}))
         return
@@ -118,6 +138,7 @@ def remove(subject: SubjectArgument, config_file: ConfigOption = None) -> None:
         if edit.gallery.subject(subject) is None:
             raise EnrollmentError(f"no subject {subject!r} in the gallery; see `edge subjects list`")
         gallery = edit.commit(edit.gallery.without_subject(subject))
+    crop_store(settings).remove([subject])
     store = denial_store(settings)
     denials = store.load()
     if subject in denials.rows:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from edge import safefile
-from edge.assembly import beside_store, embedding_dim, gallery_store
+from edge.assembly import embedding_dim
 from edge.cli.operate import ConfigOption, load_settings
 from edge.clock import SystemClock
 from edge.config import Settings, credential_path
@@ -17,6 +17,7 @@ from edge.face.weights import installed_path
 from edge.gallery.selftest import self_test
 from edge.gallery.sync import Sync, SyncOutcome, SyncSource
 from edge.selection import AUTO
+from edge.stores import beside_store, gallery_store
 
 MAX_ROOT_BYTES = 256 * 1024
 

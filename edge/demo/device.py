@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from edge.assembly import PHOTO_SIDE_PX, build_recognizer, gallery_store, with_photo_detector
+from edge.assembly import PHOTO_SIDE_PX, build_recognizer, with_photo_detector
 from edge.clock import SystemClock
 from edge.config import Settings, environment_without_settings
 from edge.demo import scenario
@@ -16,6 +16,7 @@ from edge.download import Progress
 from edge.enroll import encode_photo
 from edge.gallery.gallery import Gallery
 from edge.recognizer import Recognizer
+from edge.stores import gallery_store
 from edge.types import Template
 
 SITE, DEVICE = "demo", "door-01"

@@ -337,3 +337,22 @@ def test_a_remote_gallery_that_cannot_be_used_is_one_line(make_device: MakeDevic
     done = device.edge("gallery", "upload")
     assert done.returncode == 78
     assert "chmod 600" in done.stderr
+
+
+def test_a_contact_sheet_is_written_where_faces_are_kept(
+    make_device: MakeDevice, still: Path, tmp_path: Path
+):
+    device = make_device(free_port(), enrolled=False)
+    sheet = tmp_path / "sheet.png"
+    assert device.edge("enroll", "p-man", str(still)).returncode == 0
+    told = device.edge("subjects", "show", "p-man", "--sheet", str(sheet))
+    assert (told.returncode, sheet.exists()) == (1, False)
+    assert "gallery.keep_crops" in told.stderr
+    device.settings = ("gallery.keep_crops = true",)
+    assert device.edge("enroll", "p-man", str(still)).returncode == 0
+    assert device.edge("subjects", "show", "p-man", "--sheet", str(sheet)).returncode == 0
+    picture = cv2.imread(str(sheet))
+    assert picture.shape == (120, 120, 3)
+    assert picture.std() > 20, "a face, not a blank"
+    assert device.edge("subjects", "remove", "p-man").returncode == 0
+    assert list((device.state / "crops").iterdir()) == []

@@ -1,0 +1,55 @@
+"""The stores of one device as the settings say: galleries, visits, denials, faces. Opens no file."""
+
+from datetime import timedelta
+from pathlib import Path
+
+from edge.config import Settings
+from edge.gallery.crops import CropStore
+from edge.gallery.denials import DenialStore
+from edge.gallery.store import GalleryStore
+from edge.gallery.visits import VisitStore
+
+
+def gallery_store(settings: Settings) -> GalleryStore:
+    """Return the store of this device's gallery."""
+    return _store(settings, settings.gallery_path)
+
+
+def beside_store(settings: Settings) -> GalleryStore:
+    """Return the store of the gallery that this device may be switched to, of another embedder."""
+    return _store(settings, settings.state_dir / "gallery-next")
+
+
+def visit_store(settings: Settings) -> VisitStore:
+    """Return the store of strangers' visits."""
+    return VisitStore(
+        settings.state_dir / "strangers",
+        settings.device_key_path,
+        timedelta(hours=settings.strangers.keep_hours),
+        make_key=settings.gallery.device_key is None,
+    )
+
+
+def crop_store(settings: Settings) -> CropStore:
+    """Return the store of enrolment's faces."""
+    own = settings.gallery.device_key is None
+    return CropStore(settings.state_dir / "crops", settings.device_key_path, make_key=own)
+
+
+def denial_store(settings: Settings) -> DenialStore:
+    """Return the store of who is not whom."""
+    return DenialStore(
+        settings.state_dir / "denials.sealed",
+        settings.device_key_path,
+        make_key=settings.gallery.device_key is None,
+    )
+
+
+def _store(settings: Settings, directory: Path) -> GalleryStore:
+    values = settings.gallery
+    return GalleryStore(
+        directory,
+        keep_versions=values.keep_versions,
+        key=settings.device_key_path,
+        make_key=values.device_key is None,
+    )
