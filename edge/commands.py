@@ -18,8 +18,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edge import safefile
+from edge.children import Errand, Runner
 from edge.clock import Clock
-from edge.errands import Errand, Runner
 from edge.errors import CommandError, ConfigError, EdgeError, FileError
 from edge.metrics import Metrics
 from edge.mqtt.broker import Received

@@ -7,9 +7,9 @@ from typing import Any
 
 import cv2
 
+from edge.children import PHOTO, Errand, read_json
 from edge.commands import Action
 from edge.config import Settings
-from edge.errands import PHOTO, Errand, read_json
 from edge.errors import CommandError
 from edge.gallery.gallery import Gallery
 from edge.mqtt.commanding import Command

@@ -30,7 +30,7 @@ LAYERS = [
         "redact",
         "worker",
         "safefile",
-        "errands",
+        "children",
         "access",
         "envelope",
     },

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from edge.children import Errand
 from edge.clock import SystemClock
 from edge.commands import REMEMBERED, CommandDesk, CommandFiles
-from edge.errands import Errand
 from edge.errors import CommandError, ConfigError
 from edge.metrics import Metrics
 from edge.mqtt.broker import Received
