@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from edge.config import Settings, environment_sets
 from edge.envelope import opened
 from edge.errors import EnvelopeError, PushError
+from edge.strictjson import strict_object
 
 PAYLOAD_TYPE = "application/vnd.edge.config+json"
 """What is signed: a configuration, and nothing else can be passed off as one."""
@@ -202,26 +203,13 @@ def effective_hash(settings: Settings) -> str:
 
 def _parsed(payload: bytes) -> Desired:
     try:
-        document = json.loads(payload, object_pairs_hook=_without_twins, parse_constant=_no_constant)
-        return Desired.model_validate(document)
+        return Desired.model_validate(strict_object(payload))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(map(str, first["loc"]))[:80] or "all of it"
         raise PushError(f"its content, {where}: {first['msg'][:120]}") from None
-    except RecursionError:
-        raise PushError("its content is nested too deeply") from None
     except ValueError as error:
-        raise PushError(f"its content is no JSON document: {str(error)[:120]}") from None
-
-
-def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({key for key, _ in pairs}) != len(pairs):
-        raise ValueError("a key is there twice")
-    return dict(pairs)
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a number")
+        raise PushError(f"its content: {error}") from None
 
 
 def _plain() -> set[str]:

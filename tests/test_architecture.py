@@ -30,6 +30,7 @@ LAYERS = [
         "redact",
         "worker",
         "safefile",
+        "strictjson",
         "children",
         "access",
         "envelope",

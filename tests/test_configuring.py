@@ -187,7 +187,7 @@ ATTACKS = [
     pytest.param(lambda: push(1, more=1), "more", id="unknown key beside"),
     pytest.param(lambda: push(1, schema="edge.config-desired/2"), "schema", id="newer schema"),
     pytest.param(lambda: sign(b"\xff\xfe", PAYLOAD_TYPE, [KEY]), "no JSON", id="not UTF-8"),
-    pytest.param(lambda: sign(b"[]", PAYLOAD_TYPE, [KEY]), "all of it", id="a list"),
+    pytest.param(lambda: sign(b"[]", PAYLOAD_TYPE, [KEY]), "no JSON object", id="a list"),
     pytest.param(deep, "deeply|envelope|JSON", id="deep JSON"),
     pytest.param(twice, "twice", id="a key twice"),
     pytest.param(

@@ -18,6 +18,7 @@ from edge.errors import CommandError, EnvelopeError
 from edge.mqtt.broker import Received
 from edge.mqtt.payloads_command import READS, VERBS, Args, CommandPayload
 from edge.mqtt.topics import Topics
+from edge.strictjson import strict_object
 
 PAYLOAD_TYPE = "application/vnd.edge.command+json"
 MAX_BYTES = 8 * 1024
@@ -142,21 +143,6 @@ def _checked(
 
 def _document(data: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(data, object_pairs_hook=_without_twins, parse_constant=_no_constant)
-    except RecursionError:
-        raise CommandError("it is nested too deeply") from None
+        return strict_object(data)
     except ValueError as error:
-        raise CommandError(f"it is no JSON document: {str(error)[:120]}") from None
-    if not isinstance(found, dict):
-        raise CommandError("it is no JSON object")
-    return found
-
-
-def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({key for key, _ in pairs}) != len(pairs):
-        raise ValueError("a key is there twice")
-    return dict(pairs)
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a number")
+        raise CommandError(str(error)) from None
