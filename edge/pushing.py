@@ -42,7 +42,10 @@ class PushRunner:
         """Take a push that came in for a layer."""
         settings = self._desk.take(layer, data)
         if settings is not None:
-            self._try(settings)
+            try:
+                self._try(settings)
+            except EdgeError as error:  # not even the refusal can be written down: a restart takes it back
+                log.error("pushed configuration: %s", error)
         self.tell()
 
     def tick(self) -> None:

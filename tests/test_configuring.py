@@ -1,7 +1,9 @@
 """Configuration pushes: what is believed, what may be pushed, what is kept, and what is taken back."""
 
 import json
+import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from edge.configuring import ConfigDesk, effective, memory_path
 from edge.envelope import sign
 from edge.errors import ConfigError
 from edge.metrics import Metrics
+from edge.probation import Seen
+from edge.pushing import PushRunner
 from edge.twin import PAYLOAD_TYPE, marks, refusals
 from tests.pushes import KEY, OTHER_KEY, TRUSTED, content, push
 
@@ -348,3 +352,73 @@ def test_a_full_disk_refuses_the_push_and_changes_nothing(door: Door, monkeypatc
     assert door.desk.take("device", push(1, STRICT)) is None
     assert "cannot be made" in (door.desk.report.error or "")
     assert not door.desk.trying
+
+
+class Driver:
+    """A runner over a desk, with a door that works or does not."""
+
+    def __init__(self, door: Door) -> None:
+        self.door, self.now_s, self.works, self.builds = door, 0.0, True, True
+        self.in_force = door.read({})
+        self.told: list[dict[str, Any]] = []
+        self.runner = PushRunner(
+            door.desk,
+            apply=self.apply,
+            settings=lambda: self.in_force,
+            seen=self.seen,
+            publish=self.told.append,
+            clock=self,
+        )
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def now(self) -> datetime:
+        return datetime(2026, 11, 24, tzinfo=UTC)
+
+    def apply(self, settings: Settings) -> None:
+        if not self.builds:
+            raise ConfigError("no such model")
+        self.in_force = settings
+
+    def seen(self) -> Seen:
+        frames = int(self.now_s * 25) if self.works else 0
+        return Seen({"front": frames}, frozenset({"front"}), True)
+
+
+@pytest.mark.parametrize(
+    ("works", "builds", "status", "fpir"),
+    [
+        pytest.param(True, True, "applied", 0.0001, id="works"),
+        pytest.param(False, True, "rolled_back", 0.001, id="no frame is looked at"),
+        pytest.param(True, False, "rejected", 0.001, id="cannot be built"),
+    ],
+)
+def test_a_push_stays_only_if_the_door_works_under_it(
+    tmp_path: Path, works: bool, builds: bool, status: str, fpir: float
+):
+    driver = Driver(Door(tmp_path, "push.probation_s = 10"))
+    driver.works, driver.builds = works, builds
+    driver.runner.take("device", push(1, STRICT))
+    driver.builds = True
+    for _ in range(100):
+        driver.now_s += 0.25
+        driver.runner.tick()
+    assert driver.told[-1]["status"] == status
+    assert driver.in_force.decision.target_fpir == fpir
+
+
+def test_a_disk_that_fails_while_a_push_is_refused_does_not_end_the_daemon(tmp_path: Path):
+    driver = Driver(Door(tmp_path))
+    taken(driver.door, push(1))
+    driver.door.desk.keep()
+
+    def fail(settings: Settings) -> None:
+        state = memory_path(settings).parent
+        shutil.rmtree(state)
+        state.write_text("a file")
+        raise ConfigError("no such model")
+
+    driver.runner._apply = fail
+    driver.runner.take("device", push(2, STRICT))
+    assert driver.in_force.decision.target_fpir == 0.001
