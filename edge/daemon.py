@@ -256,6 +256,7 @@ class Daemon:
             log.warning("these settings take effect only after a restart", extra={"settings": waiting})
         self._settings = settings
         self._galleries.use(settings)
+        self._strangers.use(visit_store(settings))
         running.cameras.replace(settings, partial(running.inference.swap, recognizer))
         self._swap(running, recognizer)
         running.courier.publish_documents(announcements(settings))

@@ -135,10 +135,11 @@ def announcements(settings: Settings) -> dict[str, bytes]:
     wanted, path = discovery_documents(settings), settings.state_dir / "announced.json"
     try:
         data = safefile.read_bounded(path, MAX_ANNOUNCED_BYTES)
-        before = [topic for topic in json.loads(data) if isinstance(topic, str)] if data else []
+        found = json.loads(data) if data else []
+        before = [topic for topic in found if isinstance(topic, str)] if isinstance(found, list) else []
         if sorted(before) != sorted(wanted):
             safefile.write_whole(path, json.dumps(sorted(wanted)).encode())
-    except (FileError, ValueError) as error:
+    except (FileError, ValueError, RecursionError) as error:
         log.warning("what Home Assistant was told before is not known: %s", error)
         before = []
     gone = [topic for topic in before if topic.startswith(f"{settings.homeassistant.prefix}/device/edge__")]
