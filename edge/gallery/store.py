@@ -131,10 +131,25 @@ class GalleryStore:
         Raises:
             GalleryError: The current version is not the one that `gallery` was made from, or the disk is
                 full or read-only. The current version stays.
+            ErasureOwedError: It is current, but who was removed is still in older versions.
         """
         self._files.prepare()
         with self._files.locked(self._lock_timeout_s, self._clock):
             return self._commit(gallery)
+
+    def erase_owed(self) -> None:
+        """Erase whoever is still in older versions because it failed when they were removed.
+
+        Raises:
+            ErasureOwedError: It fails again.
+            GalleryError: The gallery cannot be read, or somebody else changes it.
+        """
+        if not self._erasure.owed:
+            return
+        with self._files.locked(self._lock_timeout_s, self._clock):
+            gallery = self._find().gallery
+            if gallery is not None:
+                self._erasure.settle(gallery)
 
     @contextmanager
     def edit(self, model_id: str, dim: int | None = None) -> Iterator[Edit]:
@@ -177,7 +192,7 @@ class GalleryStore:
             )
         version = 1 + max((current, *self.versions(), *self._files.set_aside_versions()))
         committed = replace(gallery, version=version)
-        self._erasure.owe(self._before(current), committed)
+        self._erasure.owe(current, self._before(current), committed)
         self._vault.write(committed)
         try:
             self._files.point(version)
