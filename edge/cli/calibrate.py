@@ -17,7 +17,6 @@ from edge.cli.operate import ConfigOption, load_settings
 from edge.cli.progress import progress
 from edge.cli.reports import JsonFileOption, PlotsOption, write_report
 from edge.cli.strangers import kept_visits
-from edge.clock import SystemClock
 from edge.config import Settings
 from edge.errors import ConfigError, EnrollmentError, MediaError, ModelError
 from edge.evaluate import calibration, tail
@@ -137,8 +136,7 @@ def purge(
             crop_store(settings).remove(each.subject_id for each in gone.subjects)
             number = max(number, gone.size)
             store.commit(Gallery.empty(model_id, store.current_version()))
-    visits = visit_store(settings)
-    visits.remove(each.visit_id for each in visits.load(SystemClock().now()))
+    visit_store(settings).purge()
     denial_store(settings).save(Denials.none())
     typer.echo(f"erased {number} subject(s)")
 

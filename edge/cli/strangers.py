@@ -66,8 +66,7 @@ def purge(
         raise ConfigError("name a --visit, or say --all")
     settings = load_settings(config_file)
     store = visit_store(settings)
-    wanted = [each.visit_id for each in store.load(SystemClock().now())] if everything else visit or []
-    typer.echo(f"deleted {store.remove(wanted)} visit(s)")
+    typer.echo(f"deleted {store.purge() if everything else store.remove(visit or [])} visit(s)")
 
 
 def known_strangers(settings: Settings) -> list[Stranger]:

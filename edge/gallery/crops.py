@@ -69,17 +69,13 @@ class CropStore:
         ]
 
     def remove(self, subject_ids: Iterable[str]) -> None:
-        """Delete the faces of subjects; the head of each file, without which it opens no more, first."""
+        """Delete the faces of subjects.
+
+        Raises:
+            FileError: Some cannot be deleted.
+        """
         for subject_id in subject_ids:
-            path = self._path(subject_id)
-            try:
-                with path.open("r+b") as file:
-                    file.write(bytes(64))
-                path.unlink()
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                raise GalleryError(f"{path}: cannot be deleted: {error.strerror}") from None
+            safefile.shred(self._path(subject_id))
 
     def _path(self, subject_id: str) -> Path:
         return self._directory / f"{hashlib.sha256(subject_id.encode()).hexdigest()[:NAME_CHARS]}.sealed"
