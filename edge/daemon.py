@@ -241,7 +241,7 @@ class Daemon:
         Raises:
             EdgeError: It cannot be built; nothing has changed.
         """
-        recognizer = build_recognizer(settings)
+        recognizer = build_recognizer(settings, denials=running.recognizer.denials)
         kept = ("site", "device", "state_dir", "models_dir", "mqtt", "outbox", "privacy", "log", "strangers")
         changed = [key for key in kept if getattr(settings, key) != getattr(self._settings, key)]
         if changed:

@@ -33,7 +33,7 @@ class GalleryKeeper:
         self._clock = clock
         self._syncing = SyncRunner(sync_command, metrics=metrics, clock=clock)
         self._follower = GalleryFollower(gallery_store(settings), metrics)
-        self._denials = DenialFollower(denial_store(settings))
+        self._denials = DenialFollower(denial_store(settings), metrics)
         self._outcome: Mapping[str, Any] = {"status": "current"}
         self._revoked_at: datetime | None = None
         self.use(settings)
@@ -76,7 +76,8 @@ class GalleryKeeper:
 
     def _follow(self, recognizer: Recognizer) -> Recognizer | None:
         auto = self._settings.recognition.embedder == AUTO
-        found = self._follower.follow(recognizer, partial(build_recognizer, self._settings) if auto else None)
+        rebuild = partial(build_recognizer, self._settings, denials=recognizer.denials)
+        found = self._follower.follow(recognizer, rebuild if auto else None)
         if found is not None and recognizer.matcher.gallery.active - found.matcher.gallery.active:
             self._revoked_at = self._clock.now()
         found = self._denials.follow(found or recognizer) or found

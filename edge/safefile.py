@@ -164,7 +164,11 @@ def sole_user(path: Path, timeout_s: float, monotonic: Callable[[], float]) -> I
     """
     try:
         path.parent.mkdir(PRIVATE_DIRECTORY, parents=True, exist_ok=True)
-        lock = path.open("ab")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        lock = os.fdopen(os.open(path, flags, PRIVATE), "wb")
+        if os.geteuid() == 0:  # let the service take what root made for it
+            owner = path.parent.stat()
+            os.fchown(lock.fileno(), owner.st_uid, owner.st_gid)
     except OSError as error:
         raise FileError(f"{path}: cannot be written: {error.strerror}") from None
     with lock:

@@ -23,7 +23,6 @@ from edge.evaluate import calibration, tail
 from edge.evaluate.plots import plot_fmr
 from edge.evaluate.protocol import subjects
 from edge.face import manifest as manifests
-from edge.gallery.denials import Denials
 from edge.gallery.doctor import Diagnosis, examine, strangers_let_in
 from edge.gallery.gallery import Gallery
 from edge.remoting import upload_gallery
@@ -102,20 +101,19 @@ def deny(
     """Say that the face of a visit is not this subject's; without arguments: of whom how many were denied."""
     settings = load_settings(config_file)
     store = denial_store(settings)
-    denials = store.load()
     if subject is None:
-        for subject_id, rows in denials.rows.items():
-            typer.echo(f"{subject_id}: {len(rows)} face(s)")
+        for subject_id, count in store.load().counts().items():
+            typer.echo(f"{subject_id}: {count} face(s)")
         return
     if remove:
-        store.save(denials.of(denials.rows.keys() - {subject}))
+        store.change(lambda denials: denials.of(denials.counts().keys() - {subject}))
         typer.echo(f"nothing is denied of {subject} any more")
         return
     found, manifest = gallery_in_force(settings)
     if found.subject(subject) is None:
         raise EnrollmentError(f"no subject {subject!r} in the gallery; see `edge subjects list`")
     kept = kept_visits(settings, visit, all_visits=False, model_id=manifest.model_id)
-    store.save(denials.plus(subject, kept[0].probe))
+    store.change(lambda denials: denials.plus(subject, kept[0].probe))
     typer.echo(f"the face of {visit} is not taken for {subject} any more")
 
 
@@ -137,7 +135,7 @@ def purge(
             number = max(number, gone.size)
             store.commit(Gallery.empty(model_id, store.current_version()))
     visit_store(settings).purge()
-    denial_store(settings).save(Denials.none())
+    denial_store(settings).purge()
     typer.echo(f"erased {number} subject(s)")
 
 

@@ -139,10 +139,7 @@ def remove(subject: SubjectArgument, config_file: ConfigOption = None) -> None:
             raise EnrollmentError(f"no subject {subject!r} in the gallery; see `edge subjects list`")
         gallery = edit.commit(edit.gallery.without_subject(subject))
     crop_store(settings).remove([subject])
-    store = denial_store(settings)
-    denials = store.load()
-    if subject in denials.rows:
-        store.save(denials.of(denials.rows.keys() - {subject}))
+    denial_store(settings).change(lambda denials: denials.of(denials.counts().keys() - {subject}))
     typer.echo(f"removed {subject}; gallery version {gallery.version} has {gallery.size} subject(s)")
 
 
