@@ -41,6 +41,8 @@ def sync(
         return
     what = "installed" if outcome.status == "updated" else "serves already"
     typer.echo(f"gallery version {outcome.version} with {outcome.count} subject(s) {what}")
+    if outcome.error is not None:
+        typer.echo(f"error: {outcome.error}", err=True)
 
 
 def synchronise(settings: Settings) -> SyncOutcome:

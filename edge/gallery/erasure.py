@@ -74,7 +74,7 @@ class Erasure:
         except GalleryError as error:
             raise ErasureOwedError(
                 "the change is made, but who was removed is still in older versions: "
-                f"{error}; the next change erases it",
+                f"{error}; the next change or synchronisation tries again",
                 current.version,
             ) from None
 

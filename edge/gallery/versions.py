@@ -18,6 +18,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from edge import safefile
@@ -116,22 +117,32 @@ class VersionFiles:
         except OSError as error:
             raise GalleryIntegrityError(f"{path}: cannot be read: {error.strerror}") from None
 
+    def written_at(self, version: int) -> datetime | None:
+        """Return when a version was made, None where it is not there."""
+        try:
+            return datetime.fromtimestamp(self._path(version).lstat().st_mtime, UTC)
+        except (OSError, ValueError, OverflowError):
+            return None
+
     def write(self, version: int, data: bytes) -> None:
         """Write a version so that it is there whole and on the disk, or not at all.
 
-        One that it takes the place of is shredded; until then it keeps a name, by which `shred_replaced`
-        finds it after a power cut.
+        One that it takes the place of is shredded, and lends its time; until then it keeps a name, by which
+        `shred_replaced` finds it after a power cut.
         """
         new, path = self.directory / NEW_FILE, self._path(version)
         replaced = path.with_name(path.name + ".replaced")
         self.shred_replaced()
         with self._renamed(f"write version {version}"):
             rewritten = path.exists()
+            written_ns = path.stat().st_mtime_ns if rewritten else None
             try:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
                 with os.fdopen(os.open(new, flags, MODE), "wb") as file:
                     file.write(data)
                     file.flush()
+                    if written_ns is not None:
+                        os.utime(file.fileno(), ns=(written_ns, written_ns))
                     os.fsync(file.fileno())
                 self._give_to_owner_of(self.directory, new)
                 if rewritten:

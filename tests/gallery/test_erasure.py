@@ -28,14 +28,8 @@ def remove(store: GalleryStore, *subject_ids: str) -> None:
 
 
 def kept(store: GalleryStore) -> list[list[str]]:
-    """Return who is in each version that can be rolled back to, newest first."""
-    found = []
-    while True:
-        found.append([subject.subject_id for subject in store.load(MODEL).subjects])
-        try:
-            store.roll_back()
-        except GalleryError:
-            return found
+    """Return who is in each version that is kept, newest first."""
+    return [ids(store._vault.read(version)) for version in reversed(store.versions())]
 
 
 def audit(tmp_path: Path) -> list[dict[str, object]]:
