@@ -39,7 +39,7 @@ LAYERS = [
     {"recognizer", "twin"},
     {"shadow"},
     {"configuring", "probation", "stores"},
-    {"pipeline", "enroll", "assembly", "delivery", "selection", "roster", "remoting"},
+    {"pipeline", "enroll", "assembly", "delivery", "selection", "roster", "remoting", "removal"},
     {"bulk", "reembed"},
     {
         "pushing",
@@ -165,6 +165,7 @@ def test_settings_stay_at_assembly_and_above():
         "stores",
         "assembly",
         "remoting",
+        "removal",
         "delivery",
         "selection",
         "cameras",

@@ -41,12 +41,19 @@ class Edit:
 
     def commit(self, gallery: Gallery) -> Gallery:
         """Make `gallery` the next version; see `GalleryStore.commit`."""
+        owed = self.commit_owing(gallery)
+        if owed is not None:
+            raise owed
+        return self.gallery
+
+    def commit_owing(self, gallery: Gallery) -> ErasureOwedError | None:
+        """As `commit`, for whoever has more to do; return what is left to be erased."""
         try:
             self.gallery = self._commit(gallery)
         except ErasureOwedError as owed:
             self.gallery = replace(gallery, version=owed.version)
-            raise
-        return self.gallery
+            return owed
+        return None
 
 
 @dataclass(frozen=True, slots=True)

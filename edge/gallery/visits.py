@@ -51,6 +51,8 @@ class KeptVisit:
     camera: str
     at: datetime
     probe: Probe
+    taken_for: str = ""
+    """Id of the subject that the visit was a match for; empty for a stranger's."""
 
 
 class VisitStore:
@@ -183,6 +185,7 @@ def _plain(visit: KeptVisit) -> bytes:
     document = {
         "camera": visit.camera,
         "model_id": visit.probe.model_id,
+        "taken_for": visit.taken_for,
         "quality": [
             float(x) for x in (q.face_px, q.sharpness, q.yaw_deg, q.exposure, q.detector_score, q.weight)
         ],
@@ -200,7 +203,8 @@ def _visit(plain: bytes, visit_id: str, at_ms: int) -> KeptVisit:
         face_px, sharpness, yaw_deg, exposure, score, weight = map(float, said["quality"])
         quality = Quality(face_px, sharpness, yaw_deg, exposure, score, weight, None)
         probe = Probe(embedding, str(said["model_id"]), quality)
-        return KeptVisit(visit_id, str(said["camera"]), datetime.fromtimestamp(at_ms / 1000, UTC), probe)
+        at = datetime.fromtimestamp(at_ms / 1000, UTC)
+        return KeptVisit(visit_id, str(said["camera"]), at, probe, str(said.get("taken_for", "")))
     except (ValueError, KeyError, TypeError, binascii.Error):
         raise GalleryIntegrityError("a kept visit is not what was kept") from None
 
