@@ -155,6 +155,19 @@ def check_private(path: Path) -> None:
         raise FileError(f"{path}: others may read this key (mode {mode:04o}); run chmod 600 on it")
 
 
+def make_private(path: Path, *suffixes: str) -> None:
+    """Let only its owner read a file, made empty if absent, and those beside it with these suffixes, if any.
+
+    What cannot be done is left: whoever opens the file says why.
+    """
+    with suppress(OSError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, PRIVATE))
+    for each in (path, *(path.with_name(path.name + suffix) for suffix in suffixes)):
+        with suppress(OSError):
+            if stat.S_IMODE(each.stat().st_mode) & 0o077:
+                each.chmod(PRIVATE)
+
+
 @contextmanager
 def sole_user(path: Path, timeout_s: float, monotonic: Callable[[], float]) -> Iterator[None]:
     """Hold the lock file `path` alone among processes; its directory is made if absent.
