@@ -252,7 +252,7 @@ def build_pipeline(
     clock: Clock,
     live: bool = True,
     new_visit_id: Callable[[], str] = _visit_id,
-    keep_stranger: Callable[[KeptVisit], None] | None = None,
+    keep_visit: Callable[[KeptVisit], None] | None = None,
 ) -> Pipeline:
     """Return a fresh pipeline for one camera; not `live`: frames come faster than life."""
     return Pipeline(
@@ -264,5 +264,5 @@ def build_pipeline(
         new_visit_id=new_visit_id,
         clock=clock.monotonic,
         live=live,
-        keep_stranger=keep_stranger,
+        keep_visit=keep_visit,
     )

@@ -141,7 +141,7 @@ class Daemon:
             beats=self._beats,
             metrics=self.metrics,
             clock=self._clock,
-            keep_stranger=self._strangers.hand_over if self._settings.strangers.keep_hours else None,
+            keep_visit=self._strangers.hand_over if self._settings.strangers.keep_hours else None,
         )
         inference = InferenceThread(
             self._frames,

@@ -11,7 +11,7 @@ from rich.table import Table
 from edge.assembly import choose_embedder, embedding_dim
 from edge.cli.migrate import gallery_in_force, switch_gallery
 from edge.cli.operate import ConfigOption, load_settings
-from edge.cli.strangers import kept_visits
+from edge.cli.strangers import kept_visit
 from edge.cli.subjects import JsonOption, tell_of_fleet
 from edge.errors import ConfigError, EnrollmentError, GalleryError
 from edge.face import manifest as manifests
@@ -100,7 +100,10 @@ def switch(config_file: ConfigOption = None) -> None:
 @gallery.command()
 def deny(
     subject: Annotated[str | None, typer.Argument(help="Opaque id of the subject.")] = None,
-    visit: Annotated[str, typer.Option(help="A kept visit that was not this subject's.")] = "",
+    visit: Annotated[
+        str,
+        typer.Option(help="A kept visit that was not this subject's; see `edge strangers list --matched`."),
+    ] = "",
     remove: Annotated[bool, typer.Option(help="Forget what was denied of the subject.")] = False,
     config_file: ConfigOption = None,
 ) -> None:
@@ -118,8 +121,8 @@ def deny(
     found, manifest = gallery_in_force(settings)
     if found.subject(subject) is None:
         raise EnrollmentError(f"no subject {subject!r} in the gallery; see `edge subjects list`")
-    kept = kept_visits(settings, visit, all_visits=False, model_id=manifest.model_id)
-    store.change(lambda denials: denials.plus(subject, kept[0].probe))
+    kept = kept_visit(settings, visit, manifest.model_id)
+    store.change(lambda denials: denials.plus(subject, kept.probe))
     typer.echo(f"the face of {visit} is not taken for {subject} any more")
 
 

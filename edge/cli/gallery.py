@@ -14,7 +14,7 @@ from edge.bulk import enroll_all, write_outcomes
 from edge.camera.sources import Camera
 from edge.cli.operate import ConfigOption, load_settings
 from edge.cli.progress import progress
-from edge.cli.strangers import kept_visits
+from edge.cli.strangers import strangers_visits
 from edge.cli.subjects import (
     ConsentOption,
     FromOption,
@@ -97,7 +97,7 @@ def enroll(
     visits: list[str] = []
     if visit:
         model_id = recognizer.embedder.model_id
-        kept = kept_visits(settings, visit, all_visits=all_visits, model_id=model_id)
+        kept = strangers_visits(settings, visit, all_visits=all_visits, model_id=model_id)
         probes, visits = [each.probe for each in kept], [each.visit_id for each in kept]
     elif photos:
         probes = [encode_photo(read_photo(photo), str(photo), recognizer) for photo in photos]

@@ -1,4 +1,4 @@
-"""Visits of strangers that are kept for a while, sealed under the device's key: to enrol or deny them later.
+"""Visits that are kept for a while, sealed under the device's key: strangers' to enrol, matches to deny.
 
 One file per visit, in a private directory, bounded in number and in time. Groups them by face; enrols nobody.
 """
@@ -19,12 +19,12 @@ from edge import safefile
 from edge.errors import FileError, GalleryError, GalleryIntegrityError
 from edge.gallery.keys import device_key
 from edge.gallery.seal import Binding, seal, unseal
-from edge.types import FloatArray, Probe, Quality
+from edge.types import Decision, EventType, FloatArray, Probe, Quality, Reason
 
 log = logging.getLogger(__name__)
 
 MAX_VISITS = 2000
-"""About 1.5 MiB; the oldest go first."""
+"""Of strangers, and as many matches; about 1.5 MiB each. The oldest go first."""
 
 MAX_FILE_BYTES = 64 * 1024
 SAME_FMR = 1e-4
@@ -35,12 +35,15 @@ people in one group an enrolment that the collision check has to catch. At 1e-4 
 strangers falls together by chance; at 1e-3 five would.
 """
 
+STRANGERS = (Reason.BELOW_THRESHOLD, Reason.AMBIGUOUS, Reason.GALLERY_EMPTY)
+"""Rejections of people whom nobody knows; who is known and may not pass is none."""
+
 CLOCK_SLACK = timedelta(hours=1)
 """So far in the future a visit may be stamped: clocks are set back. What is stamped later was stamped by a
 wrong clock; nobody knows how old it is, and it goes."""
 
-_NAME = re.compile(r"(-?\d{1,16})-(v-[0-9a-f]{1,32})\.kept")
-_UNFINISHED = re.compile(r"\.(-?\d{1,16})-(v-[0-9a-f]{1,32})\.kept\.tmp")
+_NAME = re.compile(r"(-?\d{1,16})-(v-[0-9a-f]{1,32})\.(?:kept|matched)")
+_UNFINISHED = re.compile(r"\.(-?\d{1,16})-(v-[0-9a-f]{1,32})\.(?:kept|matched)\.tmp")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +55,16 @@ class KeptVisit:
     at: datetime
     probe: Probe
     taken_for: str = ""
-    """Id of the subject that the visit was a match for; empty for a stranger's."""
+    """Id of the subject that the visit was a match for; empty for a stranger's visit."""
+
+    @classmethod
+    def of(
+        cls, visit_id: str, camera: str, at: datetime, evidence: Probe, decision: Decision
+    ) -> "KeptVisit | None":
+        """Return what is kept of a visit that was decided so; None: neither a stranger's nor a match."""
+        if decision.event_type == EventType.MATCH and decision.subject is not None:
+            return cls(visit_id, camera, at, evidence, decision.subject.subject_id)
+        return cls(visit_id, camera, at, evidence) if decision.reason in STRANGERS else None
 
 
 class VisitStore:
@@ -81,8 +93,10 @@ class VisitStore:
         data = seal(
             _plain(visit), device_key(self._key, make=self._make_key), _binding(visit.visit_id, at_ms)
         )
-        safefile.write_whole(self._directory / f"{at_ms}-{visit.visit_id}.kept", data)
-        _delete(path for path, _, _ in self._files()[:-MAX_VISITS])
+        kind = ".matched" if visit.taken_for else ".kept"
+        safefile.write_whole(self._directory / f"{at_ms}-{visit.visit_id}{kind}", data)
+        alike = [path for path, _, _ in self._files() if path.suffix == kind]
+        _delete(alike[:-MAX_VISITS])
 
     def load(self, now: datetime) -> list[KeptVisit]:
         """Return the kept visits, oldest first; what has expired or cannot be read is deleted."""

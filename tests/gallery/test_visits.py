@@ -14,6 +14,7 @@ import pytest
 from edge.errors import EdgeError, FileError
 from edge.gallery import visits
 from edge.gallery.visits import KeptVisit, VisitStore, group
+from edge.types import Decision, EventType, Reason, Subject
 from tests.gallery.samples import MODEL, probe, unit_rows
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -57,6 +58,48 @@ def test_what_is_too_old_is_gone_and_where_nothing_is_kept_all_of_it(store: Visi
     off.put(visit(7))
     off.expire(NOW)
     assert list((tmp_path / "strangers").iterdir()) == []
+
+
+def test_a_match_comes_back_with_the_subject_that_it_was_taken_for(store: VisitStore, tmp_path: Path):
+    store.put(replace(visit(1), taken_for="p-1"))
+    store.put(visit(2))
+    assert [(each.visit_id, each.taken_for) for each in store.load(NOW)] == [
+        ("v-0001", "p-1"),
+        ("v-0002", ""),
+    ]
+    assert all(b"p-1" not in path.read_bytes() for path in (tmp_path / "strangers").iterdir())
+    store.expire(NOW + 25 * HOUR)
+    assert list((tmp_path / "strangers").iterdir()) == []
+
+
+P_1 = Subject("p-1", "Alice")
+
+
+@pytest.mark.parametrize(
+    ("decision", "taken_for"),
+    [
+        pytest.param(Decision(EventType.MATCH, None, P_1, None), "p-1", id="a match"),
+        pytest.param(Decision(EventType.REJECT, Reason.BELOW_THRESHOLD, None, None), "", id="a stranger"),
+        pytest.param(Decision(EventType.REJECT, Reason.AMBIGUOUS, None, None), "", id="like two subjects"),
+        pytest.param(Decision(EventType.REJECT, Reason.GALLERY_EMPTY, None, None), "", id="nobody enrolled"),
+        pytest.param(Decision(EventType.REJECT, Reason.EXPIRED, P_1, None), None, id="known and barred"),
+        pytest.param(Decision(EventType.SPOOF, Reason.SPOOF, None, None), None, id="a printed photo"),
+        pytest.param(
+            Decision(EventType.NO_DECISION, Reason.LOW_QUALITY, None, None), None, id="nothing seen"
+        ),
+    ],
+)
+def test_only_strangers_and_matches_are_kept(decision: Decision, taken_for: str | None):
+    kept = KeptVisit.of("v-1", "front", NOW, probe(FACES[0]), decision)
+    assert (None if kept is None else kept.taken_for) == taken_for
+
+
+def test_matches_do_not_push_strangers_out(store: VisitStore, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(visits, "MAX_VISITS", 2)
+    store.put(visit(1))
+    for number in range(2, 6):
+        store.put(replace(visit(number, at=NOW + number * timedelta(seconds=1)), taken_for="p-1"))
+    assert ids(store.load(NOW)) == ["v-0001", "v-0004", "v-0005"]
 
 
 def test_the_oldest_make_room(store: VisitStore, monkeypatch: pytest.MonkeyPatch):
