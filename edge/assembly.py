@@ -15,7 +15,7 @@ from edge.camera.replay import ReplayCamera
 from edge.camera.sources import Camera, OpenCVCamera
 from edge.clock import Clock, SystemClock
 from edge.config import Settings, environment_without_settings
-from edge.errors import ConfigError
+from edge.errors import ConfigError, EdgeError
 from edge.eventids import uuid7
 from edge.face.detector import Detector
 from edge.face.embedder import Embedder
@@ -24,6 +24,7 @@ from edge.face.manifest import Manifest
 from edge.face.quality import QualityGate
 from edge.gallery.admission import Admission
 from edge.gallery.decision import Calibration, DecisionRule
+from edge.gallery.denials import Denials
 from edge.gallery.gallery import Gallery
 from edge.gallery.matcher import make_matcher
 from edge.gallery.visits import KeptVisit
@@ -46,11 +47,16 @@ PHOTO_SIDE_PX = 640
 
 
 def build_recognizer(
-    settings: Settings, gallery: Gallery | None = None, *, side_px: int | None = None
+    settings: Settings,
+    gallery: Gallery | None = None,
+    *,
+    side_px: int | None = None,
+    denials: Denials | None = None,
 ) -> Recognizer:
     """Load both models and join them with a gallery; none: the current one of the state directory.
 
-    `side_px` is what frames are reduced to for detection instead of the configured width.
+    `side_px` is what frames are reduced to for detection instead of the configured width, `denials` are
+    those in force; None: those of the state directory, and none where they cannot be read, which is told.
 
     Raises:
         ModelError, GalleryError, ConfigError: One of them cannot be used.
@@ -83,9 +89,18 @@ def build_recognizer(
         stamp=ModelStamp(manifest.name, manifest.sha256, gallery.version),
         liveness=build_liveness(settings),
         elsewhere=build_elsewhere(settings, gallery, embedding_dim(manifest), SystemClock()),
-        denials=denial_store(settings).load(),
+        denials=_denials(settings) if denials is None else denials,
         embedder_choice=choice.why,
     )
+
+
+def _denials(settings: Settings) -> Denials:
+    """Return who was said not to be whom: a door without denials serves, one that does not start does not."""
+    try:
+        return denial_store(settings).load()
+    except EdgeError as error:
+        log.error("nobody is denied, because denials cannot be read: %s", error)
+        return Denials.none()
 
 
 def build_beside(settings: Settings, recognizer: Recognizer) -> Recognizer | None:
@@ -237,7 +252,7 @@ def build_pipeline(
     clock: Clock,
     live: bool = True,
     new_visit_id: Callable[[], str] = _visit_id,
-    keep_stranger: Callable[[KeptVisit], None] | None = None,
+    keep_visit: Callable[[KeptVisit], None] | None = None,
 ) -> Pipeline:
     """Return a fresh pipeline for one camera; not `live`: frames come faster than life."""
     return Pipeline(
@@ -249,5 +264,5 @@ def build_pipeline(
         new_visit_id=new_visit_id,
         clock=clock.monotonic,
         live=live,
-        keep_stranger=keep_stranger,
+        keep_visit=keep_visit,
     )

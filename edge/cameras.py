@@ -35,9 +35,9 @@ class Cameras:
         beats: Beats,
         metrics: Metrics,
         clock: Clock,
-        keep_stranger: Callable[[KeptVisit], None] | None = None,
+        keep_visit: Callable[[KeptVisit], None] | None = None,
     ) -> None:
-        self._keep_stranger = keep_stranger
+        self._keep_visit = keep_visit
         self._settings = settings
         self._frames = frames
         self._on_status = on_status
@@ -97,7 +97,7 @@ class Cameras:
             self._settings,
             metrics=self._metrics,
             clock=self._clock,
-            keep_stranger=self._keep_stranger,
+            keep_visit=self._keep_visit,
         )
 
     def _start_capture(self, name: str) -> None:

@@ -144,7 +144,7 @@ class Daemon:
             beats=self._beats,
             metrics=self.metrics,
             clock=self._clock,
-            keep_stranger=self._strangers.hand_over if self._settings.strangers.keep_hours else None,
+            keep_visit=self._strangers.hand_over if self._settings.strangers.keep_hours else None,
         )
         inference = InferenceThread(
             self._frames,
@@ -250,7 +250,7 @@ class Daemon:
         Raises:
             EdgeError: It cannot be built; nothing has changed.
         """
-        recognizer = build_recognizer(settings)
+        recognizer = build_recognizer(settings, denials=running.recognizer.denials)
         settings, waiting = kept(self._settings, settings)
         if waiting:
             log.warning("these settings take effect only after a restart", extra={"settings": waiting})

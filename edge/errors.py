@@ -43,6 +43,14 @@ class GalleryIntegrityError(GalleryError):
     """The bytes of a gallery are not what was written: torn, corrupt or forged."""
 
 
+class ErasureOwedError(GalleryError):
+    """The change is made and serves as `version`; who was removed is still in older versions on the disk."""
+
+    def __init__(self, message: str, version: int) -> None:
+        super().__init__(message)
+        self.version = version
+
+
 class ModelMismatchError(GalleryError):
     """Templates of another embedder: never mixed, never compared."""
 

@@ -7,8 +7,8 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from edge.errors import EdgeError
-from edge.gallery.denials import DenialStore
+from edge.errors import EdgeError, GalleryIntegrityError
+from edge.gallery.denials import Denials, DenialStore
 from edge.gallery.store import GalleryStore
 from edge.metrics import Metrics
 from edge.recognizer import Recognizer
@@ -87,20 +87,39 @@ class BesideFollower:
 
 
 class DenialFollower:
-    """Watches who was said not to be whom."""
+    """Watches who was said not to be whom. What is damaged is set aside, so that a door can start."""
 
-    def __init__(self, store: DenialStore) -> None:
+    def __init__(self, store: DenialStore, metrics: Metrics) -> None:
         self._store = store
-        self._seen = store.stamp()
+        self._metrics = metrics
+        self._read()
 
     def follow(self, recognizer: Recognizer) -> Recognizer | None:
         """Return `recognizer` with the denials of now, None where they have not changed or cannot be read."""
-        stamp = self._store.stamp()
-        if stamp == self._seen:
+        if self._store.stamp() == self._seen:
             return None
-        self._seen = stamp
+        found = self._read()
+        return None if found is None else replace(recognizer, denials=found)
+
+    def _read(self) -> Denials | None:
+        """Return the denials of now, None where they cannot be read, which is told."""
+        self._seen = self._store.stamp()
         try:
-            return replace(recognizer, denials=self._store.load())
+            return self._store.load()
+        except GalleryIntegrityError as error:
+            self._refuse(error)
         except EdgeError as error:
-            log.error("denials refused, the last good ones serve: %s", error)
+            self._refuse(error)
             return None
+        try:
+            aside = self._store.set_aside()
+            if aside is not None:
+                log.error("damaged denials are kept as %s", aside)
+        except EdgeError as error:
+            log.error("damaged denials cannot be set aside: %s", error)
+        self._seen = self._store.stamp()
+        return None
+
+    def _refuse(self, error: EdgeError) -> None:
+        self._metrics.count("denials.refused")
+        log.error("denials refused, the last good ones serve, after a start none: %s", error)

@@ -89,11 +89,12 @@ class GalleryKeeper:
 
     def _watch(self, settings: Settings) -> None:
         self._follower = GalleryFollower(gallery_store(settings), self._metrics)
-        self._denials = DenialFollower(denial_store(settings))
+        self._denials = DenialFollower(denial_store(settings), self._metrics)
 
     def _follow(self, recognizer: Recognizer) -> Recognizer | None:
         auto = self._settings.recognition.embedder == AUTO
-        found = self._follower.follow(recognizer, partial(build_recognizer, self._settings) if auto else None)
+        rebuild = partial(build_recognizer, self._settings, denials=recognizer.denials)
+        found = self._follower.follow(recognizer, rebuild if auto else None)
         if found is not None and recognizer.matcher.gallery.active - found.matcher.gallery.active:
             self._revoked_at = self._clock.now()
         found = self._denials.follow(found or recognizer) or found

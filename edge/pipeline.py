@@ -28,16 +28,12 @@ from edge.types import (
     Image,
     Latency,
     LivenessCheck,
-    Reason,
     Refusal,
     Track,
 )
 from edge.visit import Visit, VisitRule
 
 log = logging.getLogger(__name__)
-
-STRANGERS = (Reason.BELOW_THRESHOLD, Reason.AMBIGUOUS, Reason.GALLERY_EMPTY)
-"""Rejections of people whom nobody knows; who is known and may not pass is none."""
 
 NewId = Callable[[], str]
 
@@ -47,7 +43,7 @@ class Pipeline:
 
     `gate` is None where every frame is to be searched. `clock` gives monotonic seconds. With `live` it is
     the clock that stamped the frames; in replays faster than life the latency is the processing time alone.
-    `keep_stranger` gets the visits of strangers when they end, and must not block.
+    `keep_visit` gets strangers' visits and matches when they end, and must not block.
     """
 
     def __init__(
@@ -61,9 +57,9 @@ class Pipeline:
         new_visit_id: NewId,
         clock: Callable[[], float],
         live: bool = True,
-        keep_stranger: Callable[[KeptVisit], None] | None = None,
+        keep_visit: Callable[[KeptVisit], None] | None = None,
     ) -> None:
-        self._keep_stranger = keep_stranger
+        self._keep_visit = keep_visit
         self.camera = camera
         self._gate = gate
         self._metrics = metrics
@@ -220,11 +216,13 @@ class Pipeline:
         return events
 
     def _keep(self, visit: Visit, frame: Frame) -> None:
-        """Hand over a visit that has ended, if it was a stranger's."""
+        """Hand over a visit that has ended, if it is one to keep."""
         told, evidence = visit.decision, visit.evidence
-        if self._keep_stranger is None or told is None or evidence is None or told.reason not in STRANGERS:
+        if self._keep_visit is None or told is None or evidence is None:
             return
-        self._keep_stranger(KeptVisit(visit.visit_id, self.camera, frame.captured_at, evidence))
+        kept = KeptVisit.of(visit.visit_id, self.camera, frame.captured_at, evidence, told)
+        if kept is not None:
+            self._keep_visit(kept)
 
     def _ask_elsewhere(
         self,

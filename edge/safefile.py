@@ -3,12 +3,13 @@
 What they hold is their owner's business. Galleries are written by `gallery.versions`.
 """
 
+import errno
 import fcntl
 import os
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edge.errors import FileError
@@ -19,6 +20,9 @@ PRIVATE_DIRECTORY = 0o700
 LOCK_PAUSE_S = 0.05
 KEY_HEX_CHARS = 64
 """32 bytes, as a line of text: it survives a mail, a password manager and an editor."""
+
+SHRED_BYTES = 4096
+"""The head of a sealed file, where its nonce and its keys lie."""
 
 
 def write_whole(path: Path, data: bytes, mode: int = PRIVATE) -> None:
@@ -46,6 +50,8 @@ def write_whole(path: Path, data: bytes, mode: int = PRIVATE) -> None:
         finally:
             os.close(directory)
     except OSError as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
         raise FileError(f"{path}: cannot be written: {error.strerror}; what was there stays") from None
 
 
@@ -65,6 +71,50 @@ def read_bounded(path: Path, max_bytes: int) -> bytes | None:
     if len(data) > max_bytes:
         raise FileError(f"{path}: larger than {max_bytes} bytes; this is not the file that belongs here")
     return data
+
+
+def shred(path: Path) -> None:
+    """Overwrite the head of a sealed file, without which the rest is worth nothing, and delete it.
+
+    One that is gone is deleted.
+
+    Raises:
+        FileError: It cannot be overwritten or deleted.
+    """
+    try:
+        overwrite_head(open_to_shred(path))
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise FileError(f"{path}: cannot be deleted: {error.strerror}") from None
+
+
+def open_to_shred(path: Path) -> int | None:
+    """Return a descriptor of a file that is about to lose its name; None where there is no file.
+
+    Raises:
+        OSError: It cannot be opened for writing.
+    """
+    try:
+        return os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP, errno.EISDIR):
+            return None
+        raise
+
+
+def overwrite_head(descriptor: int | None) -> None:
+    """Overwrite the head of an open file, also on the disk, and close it.
+
+    Raises:
+        OSError: It cannot be overwritten; it is closed all the same.
+    """
+    if descriptor is None:
+        return
+    try:
+        os.pwrite(descriptor, bytes(min(SHRED_BYTES, os.fstat(descriptor).st_size)), 0)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_key(path: Path, key: bytes) -> None:
@@ -105,6 +155,19 @@ def check_private(path: Path) -> None:
         raise FileError(f"{path}: others may read this key (mode {mode:04o}); run chmod 600 on it")
 
 
+def make_private(path: Path, *suffixes: str) -> None:
+    """Let only its owner read a file, made empty if absent, and those beside it with these suffixes, if any.
+
+    What cannot be done is left: whoever opens the file says why.
+    """
+    with suppress(OSError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, PRIVATE))
+    for each in (path, *(path.with_name(path.name + suffix) for suffix in suffixes)):
+        with suppress(OSError):
+            if stat.S_IMODE(each.stat().st_mode) & 0o077:
+                each.chmod(PRIVATE)
+
+
 @contextmanager
 def sole_user(path: Path, timeout_s: float, monotonic: Callable[[], float]) -> Iterator[None]:
     """Hold the lock file `path` alone among processes; its directory is made if absent.
@@ -114,7 +177,11 @@ def sole_user(path: Path, timeout_s: float, monotonic: Callable[[], float]) -> I
     """
     try:
         path.parent.mkdir(PRIVATE_DIRECTORY, parents=True, exist_ok=True)
-        lock = path.open("ab")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        lock = os.fdopen(os.open(path, flags, PRIVATE), "wb")
+        if os.geteuid() == 0:  # let the service take what root made for it
+            owner = path.parent.stat()
+            os.fchown(lock.fileno(), owner.st_uid, owner.st_gid)
     except OSError as error:
         raise FileError(f"{path}: cannot be written: {error.strerror}") from None
     with lock:

@@ -59,13 +59,14 @@ class GallerySettings(Section):
 
 
 class StrangersSettings(Section):
-    """Visits of people whom nobody knows, kept for a while to enrol them later (`edge strangers`)."""
+    """Visits kept for a while: of people whom nobody knows, to enrol them, and matches, to deny them."""
 
     keep_hours: float = Field(
         0.0,
         ge=0,
         le=168,
-        description="How long a stranger's template is kept, encrypted; 0: not at all, 24 is usual.",
+        description="How long templates of visits are kept, encrypted, no pictures: strangers', and those of "
+        "matches with the subject's id (`edge strangers list --matched`); 0: not at all, 24 is usual.",
         json_schema_extra=STRICTER,
     )
 

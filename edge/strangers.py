@@ -1,4 +1,7 @@
-"""StrangerKeeper: keeps the visits of strangers that the pipelines hand over, off the inference thread."""
+"""StrangerKeeper: keeps the visits that the pipelines hand over for a while, off the inference thread.
+
+Those of strangers, to enrol them, and matches, to deny them.
+"""
 
 import logging
 import queue
@@ -51,4 +54,4 @@ class StrangerKeeper:
             self._metrics.count("strangers.failed")
             if str(error) != self._told:
                 self._told = str(error)
-                log.error("visits of strangers cannot be kept: %s", error)
+                log.error("visits cannot be kept: %s", error)

@@ -40,7 +40,7 @@ LAYERS = [
     {"recognizer", "twin"},
     {"shadow"},
     {"configuring", "probation", "stores", "lasting"},
-    {"pipeline", "enroll", "assembly", "delivery", "selection", "roster", "remoting"},
+    {"pipeline", "enroll", "assembly", "delivery", "selection", "roster", "remoting", "removal"},
     {"bulk", "reembed"},
     {
         "pushing",
@@ -167,6 +167,7 @@ def test_settings_stay_at_assembly_and_above():
         "lasting",
         "assembly",
         "remoting",
+        "removal",
         "delivery",
         "selection",
         "cameras",

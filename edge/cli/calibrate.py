@@ -12,26 +12,19 @@ from rich.table import Table
 
 from edge.assembly import choose_embedder, decision_rule, embedding_dim
 from edge.cli.embedding import embed_all
-from edge.cli.migrate import gallery_in_force, switch_gallery
+from edge.cli.galleries import gallery
 from edge.cli.operate import ConfigOption, load_settings
 from edge.cli.progress import progress
 from edge.cli.reports import JsonFileOption, PlotsOption, write_report
-from edge.cli.strangers import kept_visits
-from edge.clock import SystemClock
 from edge.config import Settings
-from edge.errors import ConfigError, EnrollmentError, MediaError, ModelError
+from edge.errors import MediaError, ModelError
 from edge.evaluate import calibration, tail
 from edge.evaluate.plots import plot_fmr
 from edge.evaluate.protocol import subjects
 from edge.face import manifest as manifests
-from edge.gallery.denials import Denials
 from edge.gallery.doctor import Diagnosis, examine, strangers_let_in
-from edge.gallery.gallery import Gallery
-from edge.remoting import upload_gallery
-from edge.stores import beside_store, crop_store, denial_store, gallery_store, visit_store
+from edge.stores import gallery_store
 from edge.types import FloatArray
-
-gallery = typer.Typer(help="The gallery as a whole.", no_args_is_help=True)
 
 CohortOption = Annotated[
     Path | None,
@@ -72,75 +65,6 @@ def calibrate(
         assert images is not None
         report = _table(images, name, source or images.name, write, plots, settings)
     write_report(report, json_file)
-
-
-@gallery.command()
-def upload(config_file: ConfigOption = None) -> None:
-    """Make the configured Qdrant collection hold exactly this gallery, rotated by the site's secret."""
-    settings = load_settings(config_file)
-    manifest = manifests.load(choose_embedder(settings).name, settings.models_path)
-    found = gallery_store(settings).load(manifest.model_id, embedding_dim(manifest))
-    upload_gallery(settings, found)
-    typer.echo(f"{settings.remote.collection}: {found.size} subject(s), {len(found.matrix)} template(s)")
-
-
-@gallery.command("switch")
-def switch(config_file: ConfigOption = None) -> None:
-    """Exchange this device's gallery and the one beside it: the next switch is the way back.
-
-    A running daemon follows at once, with model, gallery and threshold together; it needs embedder = "auto".
-    """
-    typer.echo(switch_gallery(load_settings(config_file)))
-
-
-@gallery.command()
-def deny(
-    subject: Annotated[str | None, typer.Argument(help="Opaque id of the subject.")] = None,
-    visit: Annotated[str, typer.Option(help="A kept visit that was not this subject's.")] = "",
-    remove: Annotated[bool, typer.Option(help="Forget what was denied of the subject.")] = False,
-    config_file: ConfigOption = None,
-) -> None:
-    """Say that the face of a visit is not this subject's; without arguments: of whom how many were denied."""
-    settings = load_settings(config_file)
-    store = denial_store(settings)
-    denials = store.load()
-    if subject is None:
-        for subject_id, rows in denials.rows.items():
-            typer.echo(f"{subject_id}: {len(rows)} face(s)")
-        return
-    if remove:
-        store.save(denials.of(denials.rows.keys() - {subject}))
-        typer.echo(f"nothing is denied of {subject} any more")
-        return
-    found, manifest = gallery_in_force(settings)
-    if found.subject(subject) is None:
-        raise EnrollmentError(f"no subject {subject!r} in the gallery; see `edge subjects list`")
-    kept = kept_visits(settings, visit, all_visits=False, model_id=manifest.model_id)
-    store.save(denials.plus(subject, kept[0].probe))
-    typer.echo(f"the face of {visit} is not taken for {subject} any more")
-
-
-@gallery.command()
-def purge(
-    confirm: Annotated[str, typer.Option(help="The device's name, so that it is meant.")],
-    config_file: ConfigOption = None,
-) -> None:
-    """Erase everybody who is enrolled here, from every kept version and from what lies beside."""
-    settings = load_settings(config_file)
-    if confirm != settings.device:
-        raise ConfigError(f"--confirm: this device is {settings.device!r}; nothing was erased")
-    number = 0
-    for store in (gallery_store(settings), beside_store(settings)):
-        model_id = store.enrolled_with()
-        if model_id is not None:
-            gone = store.load(model_id)
-            crop_store(settings).remove(each.subject_id for each in gone.subjects)
-            number = max(number, gone.size)
-            store.commit(Gallery.empty(model_id, store.current_version()))
-    visits = visit_store(settings)
-    visits.remove(each.visit_id for each in visits.load(SystemClock().now()))
-    denial_store(settings).save(Denials.none())
-    typer.echo(f"erased {number} subject(s)")
 
 
 @gallery.command()

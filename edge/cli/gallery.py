@@ -14,7 +14,7 @@ from edge.bulk import enroll_all, write_outcomes
 from edge.camera.sources import Camera
 from edge.cli.operate import ConfigOption, load_settings
 from edge.cli.progress import progress
-from edge.cli.strangers import kept_visits
+from edge.cli.strangers import strangers_visits
 from edge.cli.subjects import (
     ConsentOption,
     FromOption,
@@ -26,6 +26,7 @@ from edge.cli.subjects import (
     WindowOption,
     ZoneOption,
     details,
+    tell_of_fleet,
 )
 from edge.clock import SystemClock
 from edge.config import Settings
@@ -82,6 +83,7 @@ def enroll(
     """
     settings = load_settings(config_file)
     said = details(label, group, valid_from, valid_until, window, time_zone, consent, notes)
+    tell_of_fleet(settings)
     if folder or roster:
         if subject is not None or camera or visit or said != Details() or (folder and roster):
             raise typer.BadParameter("--folder or --csv stands alone; a CSV file may say more of each")
@@ -95,7 +97,7 @@ def enroll(
     visits: list[str] = []
     if visit:
         model_id = recognizer.embedder.model_id
-        kept = kept_visits(settings, visit, all_visits=all_visits, model_id=model_id)
+        kept = strangers_visits(settings, visit, all_visits=all_visits, model_id=model_id)
         probes, visits = [each.probe for each in kept], [each.visit_id for each in kept]
     elif photos:
         probes = [encode_photo(read_photo(photo), str(photo), recognizer) for photo in photos]
@@ -113,10 +115,12 @@ def enroll(
             max_prototypes=settings.gallery.prototypes,
             force=force,
         )
-        gallery = edit.commit(enrolment.gallery)
+        owed = edit.commit_owing(enrolment.gallery)
     visit_store(settings).remove(visits)
-    if settings.gallery.keep_crops:
-        _keep_crops(settings, recognizer, {subject: photos or []})
+    _keep_crops(settings, recognizer, {subject: photos or []})
+    if owed is not None:
+        raise owed
+    gallery = edit.gallery
     for warning in enrolment.warnings:
         typer.echo(f"warning: {warning}", err=True)
     best = max(template.quality.weight for template in enrolment.templates)
@@ -147,10 +151,9 @@ def _enroll_many(
             replace=replace,
             told=told,
         )
-    if settings.gallery.keep_crops:
-        enrolled = {each.subject_id for each in outcomes if each.status == "enrolled"}
-        photos = {each.subject.subject_id: each.photos for each in entries}
-        _keep_crops(settings, recognizer, {key: photos[key] for key in photos.keys() & enrolled})
+    enrolled = {each.subject_id for each in outcomes if each.status == "enrolled"}
+    used = {each.subject.subject_id: each.photos for each in entries if each.subject.subject_id in enrolled}
+    _keep_crops(settings, recognizer, used)
     if report:
         write_outcomes(outcomes, report)
     for each in outcomes:
@@ -162,15 +165,20 @@ def _enroll_many(
 
 
 def _keep_crops(settings: Settings, recognizer: Recognizer, photos: Mapping[str, Sequence[Path]]) -> None:
-    """Keep the faces of subjects' photos, those that were of use and others."""
+    """Keep the faces of the photos that subjects were just enrolled from, and none of those before.
+
+    All their photos, those that were of use and others; none where they are not to be kept.
+    """
     store = crop_store(settings)
     for subject_id, paths in photos.items():
         crops = []
-        for path in paths:
+        for path in paths if settings.gallery.keep_crops else ():
             with contextlib.suppress(EnrollmentError, MediaError):  # told when it was enrolled
                 crops.append(crop_photo(read_photo(path), str(path), recognizer))
         if crops:
             store.save(subject_id, crops)
+        else:
+            store.remove([subject_id])
 
 
 def identify(photo: Path, config_file: ConfigOption = None, as_json: JsonOption = False) -> None:

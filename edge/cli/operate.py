@@ -73,6 +73,7 @@ def check(config_file: ConfigOption = None) -> None:
         f"embedder   {recognizer.embedder.model_id}; {recognizer.embedder_choice}\n"
         f"gallery    version {gallery.version}, {gallery.size} subjects in {settings.gallery_path}\n"
         f"threshold  {threshold:.3f} for {gallery.size} subjects\n"
+        f"key        {_device_key(settings)}\n"
         f"liveness   {_liveness(settings, recognizer.liveness)}\n"
         f"broker     {settings.mqtt.host}:{settings.mqtt.port}, topics below "
         f"{Topics(settings.site, settings.device).root}/"
@@ -84,6 +85,17 @@ def check(config_file: ConfigOption = None) -> None:
         console.print(f"camera     {name}: {source}")
     if not settings.cameras:
         console.print("camera     none: add a table [cameras.front] with source or command")
+
+
+def _device_key(settings: Settings) -> str:
+    """Say whom the encryption of what lies on the disk protects from."""
+    path, configured = settings.device_key_path, settings.gallery.device_key
+    if configured is not None and path != configured:
+        return f"{configured}, a credential of systemd"
+    return (
+        f"{path}, a plain file: whoever copies the whole disk has key and gallery; set gallery.device_key to "
+        "a credential of systemd"
+    )
 
 
 def _liveness(settings: Settings, model: Liveness | None) -> str:

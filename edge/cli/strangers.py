@@ -1,4 +1,4 @@
-"""Commands about visits of people whom nobody knew: list, purge."""
+"""Commands about kept visits, of people whom nobody knew and of matches: list, purge."""
 
 import json
 from typing import Annotated, Any
@@ -21,38 +21,46 @@ app = typer.Typer(no_args_is_help=True)
 
 @app.callback()
 def strangers() -> None:
-    """Visits of people whom nobody knew, kept while `strangers.keep_hours` says so."""
+    """Visits of people whom nobody knew, and matches, kept while `strangers.keep_hours` says so."""
 
 
 @app.command("list")
 def list_strangers(
+    matched: Annotated[
+        bool, typer.Option("--matched", help="Visits that were a match instead, by subject.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     config_file: ConfigOption = None,
 ) -> None:
-    """List them by face, who came last first."""
+    """List strangers by face, or matches by subject; who came last first."""
     settings = load_settings(config_file)
-    found = known_strangers(settings)
+    found = _matches(settings) if matched else known_strangers(settings)
     if as_json:
-        typer.echo(json.dumps([_told(stranger) for stranger in found], indent=2))
+        typer.echo(json.dumps([_told(each) for each in found], indent=2))
         return
     if not found:
         kept = settings.strangers.keep_hours
         typer.echo("no visits are kept" + ("" if kept else "; strangers.keep_hours is 0"))
         return
-    table = Table("seen", "first at", "last at", "cameras", "best visit", "quality", "visits")
-    for stranger in found:
-        told = _told(stranger)
-        visits = [visit.visit_id for visit in stranger.visits]
+    whom = ("subject",) if matched else ()
+    table = Table(*whom, "seen", "first at", "last at", "cameras", "best visit", "quality", "visits")
+    for each in found:
+        visits = [visit.visit_id for visit in each.visits]
         table.add_row(
+            *(each.best.taken_for for _ in whom),
             f"{len(visits)} times" if len(visits) > 1 else "once",
-            *(f"{stranger.visits[i].at:%Y-%m-%d %H:%M} UTC" for i in (0, -1)),
-            ", ".join(told["cameras"]),
-            stranger.best.visit_id,
-            f"{stranger.best.probe.quality.weight:.2f}",
+            *(f"{each.visits[i].at:%Y-%m-%d %H:%M} UTC" for i in (0, -1)),
+            ", ".join(_told(each)["cameras"]),
+            each.best.visit_id,
+            f"{each.best.probe.quality.weight:.2f}",
             " ".join(visits[-3:]),
         )
     Console(markup=False, emoji=False).print(table)
-    typer.echo("enrol one with `edge enroll SUBJECT --visit ID`")
+    typer.echo(
+        "was one of them somebody else? `edge gallery deny SUBJECT --visit ID`"
+        if matched
+        else "enrol one with `edge enroll SUBJECT --visit ID`"
+    )
 
 
 @app.command()
@@ -66,35 +74,75 @@ def purge(
         raise ConfigError("name a --visit, or say --all")
     settings = load_settings(config_file)
     store = visit_store(settings)
-    wanted = [each.visit_id for each in store.load(SystemClock().now())] if everything else visit or []
-    typer.echo(f"deleted {store.remove(wanted)} visit(s)")
+    typer.echo(f"deleted {store.purge() if everything else store.remove(visit or [])} visit(s)")
 
 
 def known_strangers(settings: Settings) -> list[Stranger]:
-    """Return the kept visits by face, at the embedder's calibrated threshold."""
-    manifest = manifests.load(choose_embedder(settings).name, settings.models_path)
-    calibration = decision_rule(settings, manifest).calibration
-    threshold = calibration.threshold_at(SAME_FMR) if calibration else 1.0
-    return group(visit_store(settings).load(SystemClock().now()), threshold)
+    """Return the kept visits of strangers by face, at the embedder's calibrated threshold."""
+    return _by_face(settings, [each for each in _kept(settings) if not each.taken_for])
 
 
-def kept_visits(settings: Settings, visit_id: str, *, all_visits: bool, model_id: str) -> list[KeptVisit]:
-    """Return a kept visit, or all of the same stranger's, the best first.
+def strangers_visits(
+    settings: Settings, visit_id: str, *, all_visits: bool, model_id: str
+) -> list[KeptVisit]:
+    """Return a kept visit of a stranger, or all of the same stranger's, the best first.
+
+    Raises:
+        EnrollmentError: There is no such visit, it was a match, or it is of another embedder.
+    """
+    found = kept_visit(settings, visit_id, model_id)
+    if found.taken_for:
+        raise EnrollmentError(
+            f"visit {visit_id} was a match for {found.taken_for!r}; if that was somebody else, say `edge "
+            f"gallery deny {found.taken_for} --visit {visit_id}`, and enrol from a photo or a later visit"
+        )
+    if not all_visits:
+        return [found]
+    for stranger in known_strangers(settings):
+        if visit_id in {visit.visit_id for visit in stranger.visits}:
+            return sorted(stranger.visits, key=lambda each: -each.probe.quality.weight)
+    return [found]
+
+
+def kept_visit(settings: Settings, visit_id: str, model_id: str) -> KeptVisit:
+    """Return a kept visit, a stranger's or a match.
 
     Raises:
         EnrollmentError: There is no such visit, or it is of another embedder.
     """
-    for stranger in known_strangers(settings):
-        if visit_id in {visit.visit_id for visit in stranger.visits}:
-            chosen = [each for each in stranger.visits if all_visits or each.visit_id == visit_id]
-            if chosen[0].probe.model_id != model_id:
-                raise EnrollmentError(f"visit {visit_id}: seen by another embedder; use a photo")
-            return sorted(chosen, key=lambda each: -each.probe.quality.weight)
-    raise EnrollmentError(f"visit {visit_id[:40]!r} is not kept; see `edge strangers list`")
+    found = next((each for each in _kept(settings) if each.visit_id == visit_id), None)
+    if found is None:
+        raise EnrollmentError(
+            f"visit {visit_id[:40]!r} is not kept; see `edge strangers list`, also with --matched"
+        )
+    if found.probe.model_id != model_id:
+        raise EnrollmentError(f"visit {visit_id}: seen by another embedder; use a photo")
+    return found
+
+
+def _kept(settings: Settings) -> list[KeptVisit]:
+    return visit_store(settings).load(SystemClock().now())
+
+
+def _by_face(settings: Settings, visits: list[KeptVisit]) -> list[Stranger]:
+    manifest = manifests.load(choose_embedder(settings).name, settings.models_path)
+    calibration = decision_rule(settings, manifest).calibration
+    return group(visits, calibration.threshold_at(SAME_FMR) if calibration else 1.0)
+
+
+def _matches(settings: Settings) -> list[Stranger]:
+    """Return the kept matches by subject, who came last first."""
+    by_subject: dict[str, list[KeptVisit]] = {}
+    for visit in _kept(settings):
+        if visit.taken_for:
+            by_subject.setdefault(visit.taken_for, []).append(visit)
+    found = [Stranger(tuple(visits)) for visits in by_subject.values()]
+    return sorted(found, key=lambda each: each.visits[-1].at, reverse=True)
 
 
 def _told(stranger: Stranger) -> dict[str, Any]:
     return {
+        **({"subject": stranger.best.taken_for} if stranger.best.taken_for else {}),
         "seen": len(stranger.visits),
         "first_at": stranger.visits[0].at.isoformat(),
         "last_at": stranger.visits[-1].at.isoformat(),

@@ -4,21 +4,23 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-import cv2
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from edge import safefile
 from edge.access import SubjectState
 from edge.assembly import choose_embedder, embedding_dim
 from edge.cli.operate import ConfigOption, load_settings
+from edge.clock import SystemClock
 from edge.config import Settings
-from edge.errors import EnrollmentError
+from edge.errors import EdgeError, EnrollmentError, ErasureOwedError
 from edge.face import manifest as manifests
-from edge.gallery.crops import contact_sheet
+from edge.gallery.crops import encode_sheet
 from edge.gallery.gallery import Gallery
+from edge.removal import remove_subject
 from edge.roster import Details, describe
-from edge.stores import crop_store, denial_store, gallery_store
+from edge.stores import beside_store, crop_store, gallery_store
 from edge.types import Subject
 
 app = typer.Typer(help="The enrolled subjects of this device.", no_args_is_help=True)
@@ -86,8 +88,7 @@ def show(
             raise EnrollmentError(
                 f"no faces of {subject!r} are kept; see gallery.keep_crops, and enrol again"
             )
-        if not cv2.imwrite(str(sheet), contact_sheet(crops)):
-            raise EnrollmentError(f"{sheet}: cannot be written; name a .png or .jpg file")
+        safefile.write_whole(sheet, encode_sheet(crops, sheet))
     if as_json:
         typer.echo(json.dumps({**_told(known), "templates": gallery.counts[gallery.subjects.index(known)]}))
         return
@@ -119,31 +120,72 @@ def change(
     """Change what is known of a subject, not its face; a running daemon follows at once."""
     settings = load_settings(config_file)
     said = details(label, group, valid_from, valid_until, window, time_zone, consent, notes, state)
+    tell_of_fleet(settings)
     manifest = manifests.load(choose_embedder(settings).name, settings.models_path)
     with gallery_store(settings).edit(manifest.model_id, embedding_dim(manifest)) as edit:
         known = edit.gallery.subject(subject)
         if known is None:
             raise EnrollmentError(f"no subject {subject!r} in the gallery; see `edge subjects list`")
         changed = describe(subject, known, said, settings.access.time_zone)
-        gallery = edit.commit(edit.gallery.with_subject(changed, edit.gallery.templates_of(subject)))
-    typer.echo(f"{subject} may pass: {_when(changed)}; gallery version {gallery.version}")
+        owed = edit.commit_owing(edit.gallery.with_subject(changed, edit.gallery.templates_of(subject)))
+    _change_beside(settings, subject, said)
+    if owed is not None:
+        raise owed
+    typer.echo(f"{subject} may pass: {_when(changed)}; gallery version {edit.gallery.version}")
+
+
+def _change_beside(settings: Settings, subject: str, said: Details) -> None:
+    """Say the same of a subject in the gallery that this device may be switched to."""
+    store = beside_store(settings)
+    try:
+        model_id = store.enrolled_with()
+        if model_id is None:
+            return
+        with store.edit(model_id) as edit:
+            known = edit.gallery.subject(subject)
+            if known is not None:
+                changed = describe(subject, known, said, settings.access.time_zone)
+                edit.commit(edit.gallery.with_subject(changed, edit.gallery.templates_of(subject)))
+    except ErasureOwedError:
+        raise
+    except EdgeError as error:
+        raise EnrollmentError(
+            f"{subject!r} is changed in the gallery that serves, but not in the one beside it: {error}"
+        ) from None
 
 
 @app.command()
 def remove(subject: SubjectArgument, config_file: ConfigOption = None) -> None:
-    """Remove one subject; a running daemon follows at once."""
+    """Remove one subject and all that is kept of it; a running daemon follows at once."""
     settings = load_settings(config_file)
-    manifest = manifests.load(choose_embedder(settings).name, settings.models_path)
-    with gallery_store(settings).edit(manifest.model_id, embedding_dim(manifest)) as edit:
-        if edit.gallery.subject(subject) is None:
-            raise EnrollmentError(f"no subject {subject!r} in the gallery; see `edge subjects list`")
-        gallery = edit.commit(edit.gallery.without_subject(subject))
-    crop_store(settings).remove([subject])
-    store = denial_store(settings)
-    denials = store.load()
-    if subject in denials.rows:
-        store.save(denials.of(denials.rows.keys() - {subject}))
-    typer.echo(f"removed {subject}; gallery version {gallery.version} has {gallery.size} subject(s)")
+    tell_of_fleet(settings)
+    removal = remove_subject(settings, subject, SystemClock().now())
+    done = f"removed {subject}; " + " and ".join(
+        f"{place} version {gallery.version} has {gallery.size} subject(s)"
+        for place, gallery in zip(
+            ("gallery", "the one beside it") if not removal.beside else ("the gallery beside",),
+            removal.galleries,
+            strict=False,
+        )
+    )
+    for warning in removal.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    if not removal.galleries:
+        told = "; ".join(["see `edge subjects list`", *removal.problems])
+        raise EnrollmentError(f"no subject {subject!r} in the gallery; {told}")
+    if removal.problems:
+        raise EnrollmentError(f"{done}; but {'; '.join(removal.problems)}")
+    typer.echo(done)
+
+
+def tell_of_fleet(settings: Settings) -> None:
+    """Warn where what is changed at this door is the fleet's, which will undo it."""
+    if settings.sync.url is not None:
+        typer.echo(
+            "warning: this door's gallery comes from a fleet, and the next synchronisation brings back what "
+            "is published; use `edge fleet publish` or `edge fleet revoke`",
+            err=True,
+        )
 
 
 def details(

@@ -1,5 +1,6 @@
 """The command that a device fetches its gallery with: started by a timer, by the daemon, or by hand."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from edge.face.pushed import Fetch, install_pushed
 from edge.face.weights import installed_path
 from edge.gallery.selftest import self_test
 from edge.gallery.sync import Sync, SyncOutcome, SyncSource
+from edge.removal import forget_departed
 from edge.selection import AUTO
 from edge.stores import beside_store, gallery_store
 
@@ -41,6 +43,8 @@ def sync(
         return
     what = "installed" if outcome.status == "updated" else "serves already"
     typer.echo(f"gallery version {outcome.version} with {outcome.count} subject(s) {what}")
+    if outcome.error is not None:
+        typer.echo(f"error: {outcome.error}", err=True)
 
 
 def synchronise(settings: Settings) -> SyncOutcome:
@@ -71,7 +75,7 @@ def synchronise(settings: Settings) -> SyncOutcome:
         timeout_s=values.timeout_s,
     )
     auto = settings.recognition.embedder == AUTO
-    return Sync(
+    outcome = Sync(
         source,
         gallery_store(settings),
         settings.sync_path,
@@ -81,6 +85,8 @@ def synchronise(settings: Settings) -> SyncOutcome:
         adopt=partial(_adopt, settings) if auto else None,
         beside=beside_store(settings) if auto else None,
     ).synchronise()
+    problems = [*([outcome.error] if outcome.error else []), *forget_departed(settings, SystemClock().now())]
+    return replace(outcome, error="; ".join(problems) or None)
 
 
 def _embedders(settings: Settings) -> dict[str, int]:

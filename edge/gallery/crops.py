@@ -7,6 +7,7 @@ import base64
 import binascii
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import cv2
 import numpy as np
 
 from edge import safefile
-from edge.errors import GalleryError, GalleryIntegrityError
+from edge.errors import GalleryError, GalleryIntegrityError, MediaError
 from edge.gallery.keys import device_key
 from edge.gallery.seal import Binding, seal, unseal
 from edge.types import Image
@@ -22,8 +23,10 @@ from edge.types import Image
 MAX_CROPS = 12
 MAX_BYTES = 2 << 20
 NAME_CHARS = 32
+_NAME = re.compile(rf"[0-9a-f]{{{NAME_CHARS}}}\.sealed|\.[0-9a-f]{{{NAME_CHARS}}}\.sealed\.tmp")
 GAP_PX = 4
 COLUMNS = 6
+PICTURES = (".png", ".jpg", ".jpeg")
 
 
 class CropStore:
@@ -69,17 +72,40 @@ class CropStore:
         ]
 
     def remove(self, subject_ids: Iterable[str]) -> None:
-        """Delete the faces of subjects; the head of each file, without which it opens no more, first."""
+        """Delete the faces of subjects.
+
+        Raises:
+            FileError: Some cannot be deleted.
+        """
         for subject_id in subject_ids:
-            path = self._path(subject_id)
-            try:
-                with path.open("r+b") as file:
-                    file.write(bytes(64))
-                path.unlink()
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                raise GalleryError(f"{path}: cannot be deleted: {error.strerror}") from None
+            safefile.shred(self._path(subject_id))
+
+    def keep_only(self, subject_ids: Iterable[str]) -> None:
+        """Delete the faces of everybody else, and what a power cut left half written.
+
+        Raises:
+            GalleryError, FileError: Some cannot be deleted.
+        """
+        kept = {self._path(each).name for each in subject_ids}
+        for path in self._files():
+            if path.name not in kept:
+                safefile.shred(path)
+
+    def empty(self) -> bool:
+        """Return whether nobody's faces are kept.
+
+        Raises:
+            GalleryError: The directory cannot be read.
+        """
+        return not self._files()
+
+    def _files(self) -> list[Path]:
+        try:
+            return [path for path in self._directory.iterdir() if _NAME.fullmatch(path.name)]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise GalleryError(f"{self._directory}: cannot be read: {error.strerror}") from None
 
     def _path(self, subject_id: str) -> Path:
         return self._directory / f"{hashlib.sha256(subject_id.encode()).hexdigest()[:NAME_CHARS]}.sealed"
@@ -95,6 +121,17 @@ def contact_sheet(crops: Sequence[Image]) -> Image:
         y, x = (GAP_PX + cell * i for i in divmod(number, COLUMNS))
         sheet[y : y + crop.shape[0], x : x + crop.shape[1]] = crop
     return sheet
+
+
+def encode_sheet(crops: Sequence[Image], path: Path) -> bytes:
+    """Return the contact sheet as the picture that a file of this name holds.
+
+    Raises:
+        MediaError: The name is none of a picture.
+    """
+    if path.suffix.lower() not in PICTURES:
+        raise MediaError(f"{path}: not the name of a picture; end it in {', '.join(PICTURES)}")
+    return cv2.imencode(path.suffix.lower(), contact_sheet(crops))[1].tobytes()
 
 
 def _binding(subject_id: str) -> Binding:

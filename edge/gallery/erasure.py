@@ -9,10 +9,13 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from pathlib import Path
+from typing import IO
 
-from edge.errors import GalleryError, GalleryIntegrityError
+from edge import safefile
+from edge.errors import ErasureOwedError, FileError, GalleryError, GalleryIntegrityError
 from edge.gallery.gallery import Gallery
 from edge.gallery.vault import Vault
 from edge.gallery.versions import MODE, VersionFiles
@@ -22,6 +25,8 @@ log = logging.getLogger(__name__)
 OWED = "erasing"
 AUDIT = "erasures.jsonl"
 HASH_CHARS = 16
+MAX_MARK_BYTES = 64 << 20
+"""A million removals at once."""
 
 
 class Erasure:
@@ -32,49 +37,85 @@ class Erasure:
         self._vault = vault
         self._now = now
 
-    def owe(self, before: Gallery | None, after: Gallery) -> None:
+    @property
+    def owed(self) -> bool:
+        """Whether somebody may still be in a version that is kept."""
+        return self._mark.exists()
+
+    def owe(self, serving: int, before: Gallery | None, after: Gallery) -> None:
         """Note before a commit that somebody goes by it, or may: `before` is None where nobody can read it.
+
+        `serving` is the version that serves until then.
 
         Raises:
             GalleryError: It cannot be noted; the commit must not happen.
         """
-        if before is None or _ids(before) - _ids(after):
-            self._files.mark(OWED)
+        gone = set() if before is None else _ids(before) - _ids(after)
+        if before is not None and not gone and not self.owed:
+            return
+        # What was noted for a commit that never came into force is void.
+        noted = {name: version for name, version in self._noted().items() if version <= serving}
+        noted |= {_hash(each): after.version for each in gone}
+        try:
+            safefile.write_whole(self._mark, json.dumps({"removed": noted}).encode())
+        except FileError as error:
+            raise GalleryError(f"nobody is removed, because that cannot be noted: {error}") from None
 
     def settle(self, current: Gallery) -> None:
         """Do what is owed.
 
         Raises:
-            GalleryError: Something cannot be erased; it is still owed and done with the next change.
+            ErasureOwedError: Something cannot be erased; it is still owed, and tried again with every change.
         """
-        if not self._files.marked(OWED):
+        if not self.owed:
             return
         try:
             self._erase(current)
         except GalleryError as error:
-            raise GalleryError(
+            raise ErasureOwedError(
                 "the change is made, but who was removed is still in older versions: "
-                f"{error}; the next change erases it"
+                f"{error}; the next change or synchronisation tries again",
+                current.version,
             ) from None
 
+    @property
+    def _mark(self) -> Path:
+        return self._files.directory / OWED
+
+    def _noted(self) -> dict[str, int]:
+        """Return hashes of who was removed, each with the version that came into force without it."""
+        try:
+            said = json.loads(safefile.read_bounded(self._mark, MAX_MARK_BYTES) or b"{}")
+            return {str(name): int(version) for name, version in said.get("removed", {}).items()}
+        except (FileError, ValueError, TypeError, AttributeError):
+            return {}
+
     def _erase(self, current: Gallery) -> None:
-        enrolled, gone, versions = _ids(current), set(), []
+        enrolled, rewritten = _ids(current), []
+        removed = {name: at for name, at in self._noted().items() if at <= current.version}
+        hashes = set(removed)
+        self._files.shred_replaced()
         for version in self._files.versions():
             if version == current.version:
                 continue
-            left_over = self._left_over(version, enrolled)
+            left_over = self._left_over(version, enrolled, removed)
             if left_over:
-                gone |= left_over
-                versions.append(version)
+                hashes |= {_hash(each) for each in left_over}
+                rewritten.append(version)
         for version in self._files.set_aside_versions():
             self._files.remove(version)  # nobody can tell who is in what cannot be read
-        if gone:
-            self._note(current.version, versions, gone)
-            log.info("subjects erased", extra={"subjects": len(gone), "versions": len(versions)})
-        self._files.unmark(OWED)
+        self._files.settled()
+        if hashes:
+            self._note(current.version, rewritten, hashes)
+            log.info("subjects erased", extra={"subjects": len(hashes), "versions": len(rewritten)})
+        try:
+            self._mark.unlink(missing_ok=True)
+        except OSError as error:
+            raise GalleryError(f"{self._mark}: cannot be deleted: {error.strerror}") from None
+        self._files.settled()
 
-    def _left_over(self, version: int, enrolled: set[str]) -> set[str]:
-        """Write a version anew without those who are not enrolled; return who that was."""
+    def _left_over(self, version: int, enrolled: set[str], removed: Mapping[str, int]) -> set[str]:
+        """Write a version anew without those who are not enrolled, or are again; return who that was."""
         try:
             gallery = self._vault.read(version)
         except FileNotFoundError:
@@ -82,27 +123,41 @@ class Erasure:
         except GalleryIntegrityError:
             self._files.remove(version)
             return set()
-        left_over = _ids(gallery) - enrolled
+        left_over = {
+            each for each in _ids(gallery) if each not in enrolled or version < removed.get(_hash(each), 0)
+        }
         if left_over:
             self._vault.write(gallery.without_subjects(left_over))
         return left_over
 
-    def _note(self, current: int, versions: list[int], gone: set[str]) -> None:
+    def _note(self, current: int, versions: list[int], hashes: set[str]) -> None:
         line = {
             "at": self._now().isoformat(timespec="seconds"),
             "gallery_version": current,
             "rewritten": versions,
-            "subjects": sorted(hashlib.sha256(each.encode()).hexdigest()[:HASH_CHARS] for each in gone),
+            "subjects": sorted(hashes),
         }
         path = self._files.directory / AUDIT
         try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-            with os.fdopen(os.open(path, flags, MODE), "a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+            with os.fdopen(os.open(path, flags, MODE), "a+b") as file:
+                file.write((_ends_torn(file) + json.dumps(line) + "\n").encode())
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             raise GalleryError(f"{path}: the erasure cannot be noted: {error.strerror}") from None
+
+
+def _ends_torn(file: IO[bytes]) -> str:
+    """Return what ends a last line that a full disk or a power cut left unfinished."""
+    if not file.seek(0, os.SEEK_END):
+        return ""
+    file.seek(-1, os.SEEK_END)
+    return "" if file.read(1) == b"\n" else "\n"
+
+
+def _hash(subject_id: str) -> str:
+    return hashlib.sha256(subject_id.encode()).hexdigest()[:HASH_CHARS]
 
 
 def _ids(gallery: Gallery) -> set[str]:

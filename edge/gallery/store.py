@@ -8,14 +8,21 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from edge.clock import utc_now
-from edge.errors import ConfigError, GalleryError, GalleryIntegrityError, ModelMismatchError
+from edge.errors import (
+    ConfigError,
+    ErasureOwedError,
+    GalleryError,
+    GalleryIntegrityError,
+    ModelMismatchError,
+)
 from edge.gallery.erasure import Erasure
 from edge.gallery.gallery import Gallery
+from edge.gallery.serving import ServingVersion
 from edge.gallery.vault import Vault
 from edge.gallery.versions import VersionFiles
 
@@ -34,29 +41,37 @@ class Edit:
 
     def commit(self, gallery: Gallery) -> Gallery:
         """Make `gallery` the next version; see `GalleryStore.commit`."""
-        self.gallery = self._commit(gallery)
+        owed = self.commit_owing(gallery)
+        if owed is not None:
+            raise owed
         return self.gallery
 
+    def commit_owing(self, gallery: Gallery) -> ErasureOwedError | None:
+        """As `commit`, for whoever has more to do; return what is left to be erased."""
+        try:
+            self.gallery = self._commit(gallery)
+        except ErasureOwedError as owed:
+            self.gallery = replace(gallery, version=owed.version)
+            return owed
+        return None
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Found:
-    """The version that serves (None: nobody was ever enrolled) and what stood in its way."""
 
-    pointed: int | None
-    gallery: Gallery | None
-    unreadable: dict[int, str] = field(default_factory=dict)
+@dataclass(frozen=True, slots=True)
+class KeptVersion:
+    """A version on the disk, made `at` (UTC); size and model are None where it cannot be read."""
 
-    @property
-    def damaged(self) -> bool:
-        return self.gallery is not None and self.gallery.version != self.pointed
+    version: int
+    at: datetime | None
+    size: int | None
+    model_id: str | None
+    serves: bool
 
 
 class GalleryStore:
     """The versions of one gallery in a directory. Threads and processes may share it.
 
     `keep_versions` counts the current one. `key` is the file with the device's key, by default `device.key`
-    beside the directory, made at first use if `make_key`. `set_aside` counts the versions that this store
-    found unreadable.
+    beside the directory, made at first use if `make_key`.
 
     Raises:
         ConfigError: keep_versions is less than 1.
@@ -75,13 +90,18 @@ class GalleryStore:
     ) -> None:
         if keep_versions < 1:
             raise ConfigError(f"gallery.keep_versions: {keep_versions} must be 1 or more")
-        self.set_aside = 0
         self._files = VersionFiles(directory)
         self._vault = Vault(self._files, key or directory.parent / "device.key", make_key=make_key)
+        self._serving = ServingVersion(self._files, self._vault)
         self._erasure = Erasure(self._files, self._vault, now)
         self._keep_versions = keep_versions
         self._clock = clock
         self._lock_timeout_s = lock_timeout_s
+
+    @property
+    def set_aside(self) -> int:
+        """How many versions this store found unreadable and set aside."""
+        return self._serving.set_aside
 
     def current_version(self) -> int:
         """Return the version that the pointer names, 0 where there is none. Cheap enough to be polled.
@@ -101,7 +121,7 @@ class GalleryStore:
         Raises:
             GalleryError: There is a gallery, but no version of it can be read.
         """
-        gallery = self._find().gallery
+        gallery = self._serving.find().gallery
         return gallery.model_id if gallery is not None and gallery.size else None
 
     def load(self, model_id: str, dim: int | None = None) -> Gallery:
@@ -114,11 +134,11 @@ class GalleryStore:
             ModelMismatchError: The gallery was enrolled with another embedder than `model_id`.
             GalleryError: There is a gallery, but no version of it can be read.
         """
-        found = self._find()
+        found = self._serving.find()
         if found.damaged:
             try:
                 with self._files.locked(0, self._clock):
-                    found = self._mend()
+                    found = self._serving.mend()
             except GalleryError as error:
                 log.warning("the damaged gallery cannot be mended now: %s", error)
         return self._of_model(found.gallery, model_id, dim)
@@ -131,10 +151,25 @@ class GalleryStore:
         Raises:
             GalleryError: The current version is not the one that `gallery` was made from, or the disk is
                 full or read-only. The current version stays.
+            ErasureOwedError: It is current, but who was removed is still in older versions.
         """
         self._files.prepare()
         with self._files.locked(self._lock_timeout_s, self._clock):
             return self._commit(gallery)
+
+    def erase_owed(self) -> None:
+        """Erase whoever is still in older versions because it failed when they were removed.
+
+        Raises:
+            ErasureOwedError: It fails again.
+            GalleryError: The gallery cannot be read, or somebody else changes it.
+        """
+        if not self._erasure.owed:
+            return
+        with self._files.locked(self._lock_timeout_s, self._clock):
+            gallery = self._serving.find().gallery
+            if gallery is not None:
+                self._erasure.settle(gallery)
 
     @contextmanager
     def edit(self, model_id: str, dim: int | None = None) -> Iterator[Edit]:
@@ -145,30 +180,53 @@ class GalleryStore:
         """
         self._files.prepare()
         with self._files.locked(self._lock_timeout_s, self._clock):
-            yield Edit(self._of_model(self._mend().gallery, model_id, dim), self._commit)
+            yield Edit(self._of_model(self._serving.mend().gallery, model_id, dim), self._commit)
 
-    def roll_back(self) -> int:
-        """Make the version before the current one current again and return it.
-
-        The versions above stay until the next commit, which takes a number higher than all of them.
+    def history(self) -> list[KeptVersion]:
+        """Return the versions that are kept, rising, and which of them serves.
 
         Raises:
-            GalleryError: There is none that can be read.
+            GalleryError: The directory or the device's key cannot be read.
+        """
+        found = self._serving.find().gallery
+        kept = []
+        for version in self._files.versions():
+            at, serves = self._files.written_at(version), found is not None and found.version == version
+            try:
+                gallery = self._vault.read(version)
+                kept.append(KeptVersion(version, at, gallery.size, gallery.model_id, serves))
+            except FileNotFoundError:
+                continue
+            except GalleryIntegrityError:
+                kept.append(KeptVersion(version, at, None, None, serves))
+        return kept
+
+    def roll_back(self, version: int) -> Gallery:
+        """Make what a kept version holds the next version, and return it.
+
+        Who was removed since is not in it: who is removed is in no version. Who was enrolled since stays in
+        the versions above, which are the way forward again.
+
+        Raises:
+            GalleryError: There is no such version, or it serves already, or cannot be read.
+            ErasureOwedError: Somebody who was removed is still in kept versions; nothing has changed.
         """
         self._files.prepare()
         with self._files.locked(self._lock_timeout_s, self._clock):
-            current = self.current_version()
-            for version in reversed([version for version in self.versions() if version < current]):
-                try:
-                    self._vault.read(version)
-                except GalleryIntegrityError as error:
-                    self._set_aside(version, str(error))
-                else:
-                    self._files.point(version)
-                    return version
-            raise GalleryError(f"{self._files.directory}: no version before {current} is kept")
+            current = self._serving.mend().gallery
+            if current is None or version == current.version:
+                raise GalleryError(f"{self._files.directory}: version {version} is not one to go back to")
+            self._erasure.settle(current)
+            try:
+                gallery = self._vault.read(version)
+            except FileNotFoundError:
+                kept = ", ".join(map(str, self.versions()))
+                raise GalleryError(
+                    f"{self._files.directory}: version {version} is not kept; there are: {kept}"
+                ) from None
+            return self._commit(replace(gallery, version=current.version), removing=False)
 
-    def _commit(self, gallery: Gallery) -> Gallery:
+    def _commit(self, gallery: Gallery, *, removing: bool = True) -> Gallery:
         current = self.current_version()
         if gallery.version != current:
             raise GalleryError(
@@ -177,7 +235,8 @@ class GalleryStore:
             )
         version = 1 + max((current, *self.versions(), *self._files.set_aside_versions()))
         committed = replace(gallery, version=version)
-        self._erasure.owe(self._before(current), committed)
+        if removing:
+            self._erasure.owe(current, self._before(current), committed)
         self._vault.write(committed)
         try:
             self._files.point(version)
@@ -192,7 +251,7 @@ class GalleryStore:
     def _before(self, current: int) -> Gallery | None:
         """Return what serves until now; None where it cannot be read."""
         try:
-            return self._find().gallery or Gallery.empty("none")
+            return self._serving.find().gallery or Gallery.empty("none")
         except GalleryIntegrityError:
             return None
 
@@ -207,58 +266,6 @@ class GalleryStore:
                 self._files.remove(version)
         except GalleryError as error:
             log.warning("old gallery versions are still there: %s", error)
-
-    def _find(self) -> _Found:
-        """Find the version that serves, without changing anything.
-
-        That is the one which the pointer names; where it cannot be read the newest good one before it;
-        where the pointer is lost the newest good one.
-        """
-        while True:
-            pointed = self._files.pointed()
-            found = self._find_from(pointed)
-            if found.gallery is not None and found.gallery.version == pointed:
-                return found
-            if self._files.pointed() == pointed:
-                break  # else a commit went by, and perhaps pruned what was looked for
-        if found.gallery is None and (pointed or found.unreadable or self._files.set_aside_versions()):
-            reason = next(iter(found.unreadable.values()), "all versions were set aside")
-            raise GalleryIntegrityError(
-                f"{self._files.directory}: no version of the gallery can be read ({reason}); restore a "
-                "backup or move the directory away and enrol again"
-            )
-        return found
-
-    def _find_from(self, pointed: int | None) -> _Found:
-        unreadable: dict[int, str] = {}
-        for version in self._candidates(pointed):
-            try:
-                return _Found(pointed, self._vault.read(version), unreadable)
-            except FileNotFoundError:
-                unreadable[version] = "it is missing"
-            except GalleryIntegrityError as error:
-                unreadable[version] = str(error)
-        return _Found(pointed, None, unreadable)
-
-    def _candidates(self, pointed: int | None) -> Iterator[int]:
-        if pointed is not None:
-            yield pointed
-        yield from reversed([v for v in self._files.versions() if pointed is None or v < pointed])
-
-    def _mend(self) -> _Found:
-        """Find the version that serves and make the pointer say so. The lock is held."""
-        found = self._find()
-        if found.gallery is not None and found.damaged:
-            for version, reason in found.unreadable.items():
-                self._set_aside(version, reason)
-            self._files.point(found.gallery.version)
-            log.warning("the pointer was mended", extra={"gallery_version": found.gallery.version})
-        return found
-
-    def _set_aside(self, version: int, reason: str) -> None:
-        self._files.set_aside(version)
-        self.set_aside += 1
-        log.warning("gallery version %d was set aside: %s", version, reason)
 
     def _of_model(self, gallery: Gallery | None, model_id: str, dim: int | None) -> Gallery:
         if gallery is None or not gallery.size:

@@ -24,6 +24,7 @@ from edge.gallery.delta import apply_delta
 from edge.gallery.fetch import Fetcher
 from edge.gallery.floors import BUILT_AT, Floors, load_floors, save_floors
 from edge.gallery.gallery import MAX_MODEL_ID_CHARS, MAX_ROWS, Gallery
+from edge.gallery.install import install, settle
 from edge.gallery.layout import delta_path, full_path, model_path, next_path
 from edge.gallery.seal import HEADER, TAG_BYTES, Binding, unseal
 from edge.gallery.store import GalleryStore
@@ -60,7 +61,8 @@ class SyncSource:
 class SyncOutcome:
     """What a synchronisation came to; version, count and model are those of the published gallery installed.
 
-    updated: it was installed just now; current: it was there already; refused: see `error`.
+    updated: it was installed just now; current: it was there already; refused: see `error`, which may also
+    tell what is left to do after the others.
     """
 
     status: Literal["updated", "current", "refused"]
@@ -139,7 +141,8 @@ class Sync:
             if self.beside is None:
                 return outcome
             try:
-                return replace(outcome, beside=self._follow_beside(self.beside, published))
+                beside, owed = self._follow_beside(self.beside, published)
+                return replace(outcome, beside=beside, error=outcome.error or owed)
             except EdgeError as error:
                 log.warning("the gallery to switch to is refused: %s", error)
                 return replace(outcome, error=f"the gallery to switch to: {error}")
@@ -165,38 +168,39 @@ class Sync:
         floors.check_gallery(offer.version, info.hashes["sha256"])
         serving = self._serving(floors, offer.model_id)
         if serving is not None and serving.version == offer.version:
-            return SyncOutcome("current", offer.version, serving.size, serving.model_id)
+            return SyncOutcome("current", offer.version, serving.size, serving.model_id, settle(self.store))
         gallery = self._changed(published, offer, serving) or self._whole(published, offer, info)
         self.self_test(gallery)
         seen = {"seen_version": offer.version, "seen_sha256": info.hashes["sha256"]}
         floors = floors.model_copy(update=seen)
         save_floors(self._floors_path, floors)
-        committed = self.store.commit(replace(gallery, version=self.store.current_version()))
-        installed = {"installed_version": offer.version, "installed_as": committed.version}
+        installed_as, owed = install(self.store, gallery)
+        installed = {"installed_version": offer.version, "installed_as": installed_as}
         save_floors(self._floors_path, floors.model_copy(update=installed))
-        log.info(
-            "gallery installed", extra={"published": offer.version, "gallery_version": committed.version}
-        )
-        return SyncOutcome("updated", offer.version, gallery.size, gallery.model_id)
+        log.info("gallery installed", extra={"published": offer.version, "gallery_version": installed_as})
+        return SyncOutcome("updated", offer.version, gallery.size, gallery.model_id, owed)
 
-    def _follow_beside(self, store: GalleryStore, published: TrustedDirectory) -> bool:
-        """Keep what the scope may be switched to, and nobody where it may not; returns whether it may."""
+    def _follow_beside(self, store: GalleryStore, published: TrustedDirectory) -> tuple[bool, str | None]:
+        """Keep what the scope may be switched to, and nobody where it may not.
+
+        Returns:
+            Whether it may, and why somebody could not be erased.
+        """
         floors = load_floors(self._floors_path, self.source.scope)
         info = published.find(next_path(self.source.scope))
         if info is None:
             model_id = store.enrolled_with()
-            if model_id is not None:
-                store.commit(Gallery.empty(model_id, store.current_version()))
-            return False
+            return False, settle(store) if model_id is None else install(store, Gallery.empty(model_id))[1]
         offer = self._offer(info, "next", published)
         kept = (floors.beside_sha256, floors.beside_as)
-        if kept != (info.hashes["sha256"], store.current_version()):
-            gallery = self._whole(published, offer, info)
-            self.self_test(gallery)
-            committed = store.commit(replace(gallery, version=store.current_version()))
-            beside = {"beside_sha256": info.hashes["sha256"], "beside_as": committed.version}
-            save_floors(self._floors_path, floors.model_copy(update=beside))
-        return True
+        if kept == (info.hashes["sha256"], store.current_version()):
+            return True, settle(store)
+        gallery = self._whole(published, offer, info)
+        self.self_test(gallery)
+        installed_as, owed = install(store, gallery)
+        beside = {"beside_sha256": info.hashes["sha256"], "beside_as": installed_as}
+        save_floors(self._floors_path, floors.model_copy(update=beside))
+        return True, owed
 
     def _offer(self, info: TargetFile | None, kind: str, published: TrustedDirectory) -> _Offer:
         scope = self.source.scope

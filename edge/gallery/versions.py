@@ -2,6 +2,7 @@
 
     gallery-00000042.edge           one version, never changed once it has this name
     gallery-00000041.edge.corrupt   a version that could not be read, set aside
+    gallery-00000040.edge.replaced  what a version was before it was rewritten, until it is shredded
     current -> gallery-00000042.edge
     lock                            held by whoever changes anything here
 
@@ -17,23 +18,24 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
+from edge import safefile
 from edge.errors import GalleryError, GalleryIntegrityError
 from edge.gallery.bundle import MAX_BUNDLE_BYTES
 
 NAME = re.compile(r"gallery-(\d{8,18})\.edge")
 SET_ASIDE = re.compile(r"gallery-(\d{8,18})\.edge\.corrupt")
+REPLACED = re.compile(r"gallery-(\d{8,18})\.edge\.replaced")
 POINTER = "current"
 LOCK = "lock"
 LOCK_PAUSE_S = 0.02
 NEW_FILE = "new.tmp"
 NEW_POINTER = "current.tmp"
 MODE = 0o600
-SHRED_BYTES = 4096
-"""The head of a version, where its data key lies."""
-
 DIRECTORY_MODE = 0o700
+STAYS = "; what was there stays"
 
 
 class VersionFiles:
@@ -115,29 +117,63 @@ class VersionFiles:
         except OSError as error:
             raise GalleryIntegrityError(f"{path}: cannot be read: {error.strerror}") from None
 
+    def written_at(self, version: int) -> datetime | None:
+        """Return when a version was made, None where it is not there."""
+        try:
+            return datetime.fromtimestamp(self._path(version).lstat().st_mtime, UTC)
+        except (OSError, ValueError, OverflowError):
+            return None
+
     def write(self, version: int, data: bytes) -> None:
         """Write a version so that it is there whole and on the disk, or not at all.
 
-        One that it takes the place of is shredded; until then there is the old one.
+        One that it takes the place of is shredded, and lends its time; until then it keeps a name, by which
+        `shred_replaced` finds it after a power cut.
         """
-        new = self.directory / NEW_FILE
+        new, path = self.directory / NEW_FILE, self._path(version)
+        replaced = path.with_name(path.name + ".replaced")
+        self.shred_replaced()
         with self._renamed(f"write version {version}"):
-            new.unlink(missing_ok=True)
+            rewritten = path.exists()
+            written_ns = path.stat().st_mtime_ns if rewritten else None
             try:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
                 with os.fdopen(os.open(new, flags, MODE), "wb") as file:
                     file.write(data)
                     file.flush()
+                    if written_ns is not None:
+                        os.utime(file.fileno(), ns=(written_ns, written_ns))
                     os.fsync(file.fileno())
                 self._give_to_owner_of(self.directory, new)
-                path = self._path(version)
-                old = self._opened_to_shred(path)
+                if rewritten:
+                    os.link(path, replaced)
+                    self._sync_directory()
                 new.rename(path)
-                self._sync_directory()
-                self._shred(old)
             except OSError:
-                self._forget(new, self._path(version))
+                self._discard(new)
+                self._forget(replaced)
                 raise
+        with self._renamed(f"write version {version} for good", "" if rewritten else STAYS):
+            try:
+                self._sync_directory()
+            except OSError:
+                if not rewritten:
+                    self._discard(path)
+                raise
+        if rewritten:
+            self.shred_replaced()
+
+    def shred_replaced(self) -> None:
+        """Shred what rewritten versions were before, and what a power cut left of a write."""
+        with self._renamed("shred what was replaced", ""):
+            self._shred(self.directory / NEW_FILE)
+            for version in self._numbers(REPLACED):
+                path = self._path(version)
+                replaced = path.with_name(path.name + ".replaced")
+                if path.exists() and path.samefile(replaced):
+                    replaced.unlink()  # the power went before the new one took its place
+                else:
+                    self._shred(replaced)
 
     def point(self, version: int) -> None:
         """Make a version the current one; anybody who looks sees the old one or the new one."""
@@ -164,42 +200,21 @@ class VersionFiles:
         path = self._path(version)
         with self._renamed(f"remove version {version}"):
             for each in (path, path.with_name(path.name + ".corrupt")):
-                self._shred(self._opened_to_shred(each))
-                each.unlink(missing_ok=True)
+                self._shred(each)
 
-    def mark(self, name: str) -> None:
-        """Leave a mark that survives a power cut."""
-        with self._renamed(f"note that {name} is owed"):
-            os.close(os.open(self.directory / name, os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, MODE))
+    def settled(self) -> None:
+        """Let everything that was deleted here be gone for good.
+
+        Raises:
+            GalleryError: The disk failed.
+        """
+        with self._renamed("delete for good", ""):
             self._sync_directory()
 
-    def marked(self, name: str) -> bool:
-        """Return whether a mark is there."""
-        return (self.directory / name).exists()
-
-    def unmark(self, name: str) -> None:
-        """Take a mark away."""
-        with self._renamed(f"note that {name} is done"):
-            (self.directory / name).unlink(missing_ok=True)
-
-    def _opened_to_shred(self, path: Path) -> int | None:
-        """Return a file that is about to lose its name, None where there is none."""
-        try:
-            return os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ELOOP, errno.EISDIR):
-                return None
-            raise
-
-    def _shred(self, descriptor: int | None) -> None:
-        """Overwrite the head of a file, which holds the key that it is encrypted under, and close it."""
-        if descriptor is None:
-            return
-        try:
-            os.pwrite(descriptor, bytes(min(SHRED_BYTES, os.fstat(descriptor).st_size)), 0)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    def _shred(self, path: Path) -> None:
+        """Overwrite the head of a version, which holds the key that it is encrypted under, and delete it."""
+        safefile.overwrite_head(safefile.open_to_shred(path))
+        path.unlink(missing_ok=True)
 
     def _try_lock(self, descriptor: int) -> bool:
         try:
@@ -234,18 +249,23 @@ class VersionFiles:
             owner = model.stat()
             os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
-    def _forget(self, *paths: Path) -> None:
-        for path in paths:
-            with suppress(OSError):  # the reason for the failed write is told, not that of the clean-up
-                path.unlink(missing_ok=True)
+    def _discard(self, path: Path) -> None:
+        """Shred and delete what was not finished."""
+        with suppress(OSError):
+            self._shred(path)
+        self._forget(path)
+
+    def _forget(self, path: Path) -> None:
+        with suppress(OSError):  # the reason for the failed write is told, not that of the clean-up
+            path.unlink(missing_ok=True)
 
     @contextmanager
-    def _renamed(self, doing: str) -> Iterator[None]:
+    def _renamed(self, doing: str, after: str = STAYS) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             raise GalleryError(
-                f"{self.directory}: cannot {doing}: {error.strerror}{_advice(error)}; what was there stays"
+                f"{self.directory}: cannot {doing}: {error.strerror}{_advice(error)}{after}"
             ) from None
 
 

@@ -1,4 +1,4 @@
-"""Visits of strangers that are kept for a while, sealed under the device's key: to enrol or deny them later.
+"""Visits that are kept for a while, sealed under the device's key: strangers' to enrol, matches to deny.
 
 One file per visit, in a private directory, bounded in number and in time. Groups them by face; enrols nobody.
 """
@@ -16,15 +16,15 @@ from pathlib import Path
 import numpy as np
 
 from edge import safefile
-from edge.errors import GalleryError, GalleryIntegrityError
+from edge.errors import FileError, GalleryError, GalleryIntegrityError
 from edge.gallery.keys import device_key
 from edge.gallery.seal import Binding, seal, unseal
-from edge.types import FloatArray, Probe, Quality
+from edge.types import Decision, EventType, FloatArray, Probe, Quality, Reason
 
 log = logging.getLogger(__name__)
 
 MAX_VISITS = 2000
-"""About 1.5 MiB; the oldest go first."""
+"""Of strangers, and as many matches; about 1.5 MiB each. The oldest go first."""
 
 MAX_FILE_BYTES = 64 * 1024
 SAME_FMR = 1e-4
@@ -35,7 +35,15 @@ people in one group an enrolment that the collision check has to catch. At 1e-4 
 strangers falls together by chance; at 1e-3 five would.
 """
 
-_NAME = re.compile(r"(\d{13,15})-(v-[0-9a-f]{1,32})\.kept")
+STRANGERS = (Reason.BELOW_THRESHOLD, Reason.AMBIGUOUS, Reason.GALLERY_EMPTY)
+"""Rejections of people whom nobody knows; who is known and may not pass is none."""
+
+CLOCK_SLACK = timedelta(hours=1)
+"""So far in the future a visit may be stamped: clocks are set back. What is stamped later was stamped by a
+wrong clock; nobody knows how old it is, and it goes."""
+
+_NAME = re.compile(r"(-?\d{1,16})-(v-[0-9a-f]{1,32})\.(?:kept|matched)")
+_UNFINISHED = re.compile(r"\.(-?\d{1,16})-(v-[0-9a-f]{1,32})\.(?:kept|matched)\.tmp")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,6 +54,17 @@ class KeptVisit:
     camera: str
     at: datetime
     probe: Probe
+    taken_for: str = ""
+    """Id of the subject that the visit was a match for; empty for a stranger's visit."""
+
+    @classmethod
+    def of(
+        cls, visit_id: str, camera: str, at: datetime, evidence: Probe, decision: Decision
+    ) -> "KeptVisit | None":
+        """Return what is kept of a visit that was decided so; None: neither a stranger's nor a match."""
+        if decision.event_type == EventType.MATCH and decision.subject is not None:
+            return cls(visit_id, camera, at, evidence, decision.subject.subject_id)
+        return cls(visit_id, camera, at, evidence) if decision.reason in STRANGERS else None
 
 
 class VisitStore:
@@ -74,9 +93,10 @@ class VisitStore:
         data = seal(
             _plain(visit), device_key(self._key, make=self._make_key), _binding(visit.visit_id, at_ms)
         )
-        safefile.write_whole(self._directory / f"{at_ms}-{visit.visit_id}.kept", data)
-        for path, _, _ in self._files()[:-MAX_VISITS]:
-            _shred(path)
+        kind = ".matched" if visit.taken_for else ".kept"
+        safefile.write_whole(self._directory / f"{at_ms}-{visit.visit_id}{kind}", data)
+        alike = [path for path, _, _ in self._files() if path.suffix == kind]
+        _delete(alike[:-MAX_VISITS])
 
     def load(self, now: datetime) -> list[KeptVisit]:
         """Return the kept visits, oldest first; what has expired or cannot be read is deleted."""
@@ -90,33 +110,44 @@ class VisitStore:
                     found.append(_visit(unseal(data, key, _binding(visit_id, at_ms)), visit_id, at_ms))
             except GalleryIntegrityError as error:
                 log.warning("a kept visit cannot be read and is deleted: %s", error)
-                _shred(path)
+                safefile.shred(path)
         return found
 
     def remove(self, visit_ids: Iterable[str]) -> int:
         """Delete visits; returns how many there were."""
         wanted = set(visit_ids)
-        paths = [path for path, _, visit_id in self._files() if visit_id in wanted]
-        for path in paths:
-            _shred(path)
-        return len(paths)
+        return _delete(path for path, _, visit_id in self._files() if visit_id in wanted)
+
+    def purge(self) -> int:
+        """Delete all visits, also what cannot be read; returns how many there were."""
+        number = _delete(path for path, _, _ in self._files())
+        _delete(path for path, _, _ in self._files(_UNFINISHED))
+        return number
 
     def expire(self, now: datetime) -> None:
-        """Delete what is older than it may become; all of it where nothing is kept."""
-        oldest_ms = (now - self._keep).timestamp() * 1000
-        for path, at_ms, _ in self._files():
-            if not self._keep or at_ms < oldest_ms:
-                _shred(path)
+        """Delete what is older than it may become; all of it where nothing is kept.
 
-    def _files(self) -> list[tuple[Path, int, str]]:
+        Raises:
+            GalleryError, FileError: Something cannot be deleted; the rest is.
+        """
+        oldest_ms = (now - self._keep).timestamp() * 1000
+        newest_ms = (now + CLOCK_SLACK).timestamp() * 1000
+        _delete(
+            path
+            for path, at_ms, _ in self._files() + self._files(_UNFINISHED)
+            if not self._keep or not oldest_ms <= at_ms <= newest_ms
+        )
+
+    def _files(self, pattern: re.Pattern[str] = _NAME) -> list[tuple[Path, int, str]]:
         """Return path, time and visit of each file, oldest first."""
         try:
-            names = [(path, _NAME.fullmatch(path.name)) for path in self._directory.iterdir()]
+            names = [(path, pattern.fullmatch(path.name)) for path in self._directory.iterdir()]
         except FileNotFoundError:
             return []
         except OSError as error:
             raise GalleryError(f"{self._directory}: cannot be read: {error.strerror}") from None
-        return sorted((path, int(found[1]), found[2]) for path, found in names if found)
+        files = [(path, int(found[1]), found[2]) for path, found in names if found]
+        return sorted(files, key=lambda each: each[1:])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -168,6 +199,7 @@ def _plain(visit: KeptVisit) -> bytes:
     document = {
         "camera": visit.camera,
         "model_id": visit.probe.model_id,
+        "taken_for": visit.taken_for,
         "quality": [
             float(x) for x in (q.face_px, q.sharpness, q.yaw_deg, q.exposure, q.detector_score, q.weight)
         ],
@@ -185,16 +217,25 @@ def _visit(plain: bytes, visit_id: str, at_ms: int) -> KeptVisit:
         face_px, sharpness, yaw_deg, exposure, score, weight = map(float, said["quality"])
         quality = Quality(face_px, sharpness, yaw_deg, exposure, score, weight, None)
         probe = Probe(embedding, str(said["model_id"]), quality)
-        return KeptVisit(visit_id, str(said["camera"]), datetime.fromtimestamp(at_ms / 1000, UTC), probe)
+        at = datetime.fromtimestamp(at_ms / 1000, UTC)
+        return KeptVisit(visit_id, str(said["camera"]), at, probe, str(said.get("taken_for", "")))
     except (ValueError, KeyError, TypeError, binascii.Error):
         raise GalleryIntegrityError("a kept visit is not what was kept") from None
 
 
-def _shred(path: Path) -> None:
-    """Overwrite the head of a sealed file, without which the rest is worth nothing, and delete it."""
-    try:
-        with path.open("r+b") as file:
-            file.write(bytes(64))
-        path.unlink()
-    except OSError as error:
-        raise GalleryError(f"{path}: cannot be deleted: {error.strerror}") from None
+def _delete(paths: Iterable[Path]) -> int:
+    """Shred files, also those after one that cannot be; returns how many.
+
+    Raises:
+        FileError: What was wrong with the first that could not be deleted.
+    """
+    number, failed = 0, None
+    for path in paths:
+        try:
+            safefile.shred(path)
+            number += 1
+        except FileError as error:
+            failed = failed or error
+    if failed is not None:
+        raise failed
+    return number

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
+from edge import safefile
 from edge.errors import OutboxDamagedError, OutboxDiskError, OutboxError, OutboxFullError
 from edge.mqtt.rows import Changes, Counts, Row, Written
 
@@ -235,6 +236,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         raise OutboxError(f"{path}: {path.parent} is not a directory; create it or correct state_dir")
     if known and not file:
         raise OutboxError(f"{path}: is not a file; remove it")
+    safefile.make_private(path, "-wal", "-shm")  # those that SQLite makes later are like the first
     with _renamed(path):
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1.0)
     try:

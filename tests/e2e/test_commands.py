@@ -190,6 +190,19 @@ def test_check_explains_the_configuration_and_hides_secrets(make_device: MakeDev
     for words in ("42 subjects", "rtsp://10.0.0.5/live", "decision.target_fpir", "threshold"):
         assert words in done.stdout
     assert "hunter2" not in done.stdout
+    [key] = [line for line in done.stdout.splitlines() if line.startswith("key ")]
+    assert "device.key, a plain file: whoever copies the whole disk has key and gallery" in key
+
+
+def test_check_knows_a_key_that_is_a_credential_of_systemd(
+    make_device: MakeDevice, monkeypatch: pytest.MonkeyPatch
+):
+    device = make_device(free_port(), settings=('gallery.device_key = "gallery"',))
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(device.directory))
+    (device.state / "device.key").rename(device.directory / "gallery")
+    done = device.edge("check")
+    assert done.returncode == 0, done.stderr
+    assert "key        gallery, a credential of systemd\n" in done.stdout
 
 
 def test_models_are_listed_and_verified(device: Device):

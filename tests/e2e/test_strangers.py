@@ -10,6 +10,7 @@ import pytest
 from edge.mqtt.payloads import EventPayload
 from tests.broker import Mosquitto, Subscriber, subscriber, wait_until
 from tests.e2e.device import Device
+from tests.streams import free_port
 
 pytestmark = pytest.mark.e2e
 
@@ -26,8 +27,8 @@ def decided(heard: Subscriber, since: datetime) -> list[tuple[str, str | None]]:
     ]
 
 
-def strangers(device: Device) -> list[dict]:
-    return json.loads(device.edge("strangers", "list", "--json").stdout)
+def strangers(device: Device, *options: str) -> list[dict]:
+    return json.loads(device.edge("strangers", "list", "--json", *options).stdout)
 
 
 def test_a_past_visit_becomes_a_subject_without_a_photo(
@@ -59,7 +60,7 @@ def test_a_past_visit_becomes_a_subject_without_a_photo(
 def test_who_was_taken_for_somebody_is_not_again(
     mosquitto: Mosquitto, make_device: MakeDevice, media: Path, tmp_path: Path, still: Path
 ):
-    """First the threshold is so high that the visitor is a stranger, then so low that he passes."""
+    """The visitor passes as somebody else, by a threshold that lets anybody pass; the operator denies it."""
     folder = tmp_path / "clips"
     folder.mkdir()
     for name in ("carphone_pristine.mp4", "no_face.mp4"):
@@ -67,24 +68,57 @@ def test_who_was_taken_for_somebody_is_not_again(
     device = make_device(
         mosquitto.port,
         enrolled=False,
-        settings=(*KEEPING, "decision.threshold = 0.9"),
+        settings=(*KEEPING, "decision.threshold = -0.5", "decision.margin = 0.0"),
         cameras={"front": f'source = "{folder}"\nloop = true'},
     )
     assert device.edge("enroll", "p-man", str(still)).returncode == 0
     with subscriber(mosquitto.port) as heard:
         device.start()
-        wait_until(lambda: strangers(device), 60, "the stranger")
-        assert device.stop() == 0
-        [stranger, *_] = strangers(device)
-        device.settings = (*KEEPING, "decision.threshold = -0.5", "decision.margin = 0.0")
-        since = datetime.now(UTC)
-        device.start()
-        heard.wait(lambda: ("match", "p-man") in decided(heard, since), 30)
-        told = device.edge("gallery", "deny", "p-man", "--visit", stranger["best_visit"])
+        wait_until(lambda: strangers(device, "--matched"), 60, "the match")
+        [matched, *_] = strangers(device, "--matched")
+        assert matched["subject"] == "p-man"
+        assert strangers(device) == [], "who was a match is no stranger"
+        assert "p-man" in device.edge("strangers", "list", "--matched").stdout
+        refused = device.edge("enroll", "p-new", "--visit", matched["best_visit"])
+        assert refused.returncode == 1
+        assert f"edge gallery deny p-man --visit {matched['best_visit']}" in refused.stderr
+        told = device.edge("gallery", "deny", "p-man", "--visit", matched["best_visit"])
         assert told.returncode == 0, told.stderr
         denied_at = datetime.now(UTC)
         heard.wait(lambda: ("reject", "ambiguous") in decided(heard, denied_at), 60)
         assert device.edge("gallery", "deny").stdout == "p-man: 1 face(s)\n"
         assert device.edge("subjects", "remove", "p-man").returncode == 0
         assert device.edge("gallery", "deny").stdout == "", "who is removed takes its denials along"
+        assert strangers(device, "--matched") == [], "and the visits that were taken for it"
         assert device.stop() == 0
+        assert "p-man" not in device.log_path.read_text()
+
+
+def test_a_door_whose_denials_are_damaged_serves_and_says_so(mosquitto: Mosquitto, make_device: MakeDevice):
+    device = make_device(mosquitto.port)
+    denials = device.state / "denials.sealed"
+    denials.write_bytes(b"torn")
+    with subscriber(mosquitto.port) as heard:
+        device.start()
+        heard.wait(lambda: heard.on("/health"), 30)
+        health = json.loads(heard.on("/health")[-1])
+        assert health["counters"]["denials.refused"] == 1
+        assert device.said("denials refused")
+        assert (denials.exists(), denials.with_name("denials.sealed.damaged").read_bytes()) == (
+            False,
+            b"torn",
+        )
+        assert device.stop() == 0
+
+
+def test_faces_are_those_of_the_photos_that_somebody_is_enrolled_from(
+    make_device: MakeDevice, still: Path, media: Path
+):
+    clip = f'source = "{media / "single_face.mp4"}"'
+    device = make_device(
+        free_port(), enrolled=False, settings=("gallery.keep_crops = true",), cameras={"front": clip}
+    )
+    assert device.edge("enroll", "p-man", str(still)).returncode == 0
+    assert len(list((device.state / "crops").iterdir())) == 1
+    assert device.edge("enroll", "p-man", "--camera", "front").returncode == 0
+    assert list((device.state / "crops").iterdir()) == []

@@ -5,14 +5,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from edge.cli.app import app
+from edge.config import load
 from edge.face import manifest as manifests
 from edge.gallery.store import GalleryStore
+from edge.stores import crop_store, denial_store
 from edge.types import Subject
-from tests.gallery.samples import template, unit_rows
+from tests.gallery.samples import probe, template, unit_rows
 
 EMBEDDER = manifests.load("sface-int8")
 
@@ -80,6 +83,31 @@ def test_what_was_enrolled_at_the_office_arrives_at_the_door_and_a_revocation_to
     assert "1 revoked left out" in site.publish()
     site.run("fleet", "revoke", "bob", "--undo", "--fleet", str(site.fleet))
     assert "with 3 subject(s)" in site.publish()
+
+
+def test_who_is_revoked_leaves_neither_faces_nor_denials_at_the_door(site: Site):
+    site.publish("--group", "staff")
+    site.run("sync", "--config", str(site.door))
+    settings = load(site.door)
+    for name in ("alice", "bob"):
+        crop_store(settings).save(name, [np.zeros((112, 112, 3), np.uint8)])
+        denial_store(settings).change(lambda denials, name=name: denials.plus(name, probe(unit_rows(1)[0])))
+    site.run("sync", "--config", str(site.door))
+    assert len(crop_store(settings).load("bob")) == 1
+    site.run("fleet", "revoke", "bob", "--fleet", str(site.fleet))
+    assert json.loads(site.run("sync", "--json", "--config", str(site.door)))["error"] is None
+    assert (crop_store(settings).load("bob"), len(crop_store(settings).load("alice"))) == ([], 1)
+    assert denial_store(settings).load().counts() == {"alice": 1}
+
+
+def test_what_cannot_be_erased_after_a_synchronisation_is_told_and_the_gallery_serves(site: Site):
+    site.publish()
+    (site.directory / "door").mkdir()
+    (site.directory / "door" / "crops").write_text("not a directory")
+    told = json.loads(site.run("sync", "--json", "--config", str(site.door)))
+    assert (told["status"], site.known()) == ("updated", ["alice", "bob", "carol"])
+    assert "Not a directory" in told["error"]
+    assert "error: " in site.run("sync", "--config", str(site.door))
 
 
 def test_keys_scopes_and_their_status(site: Site):

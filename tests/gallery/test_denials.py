@@ -1,5 +1,9 @@
 """Who was said not to be whom: sealed, and heeded only where nobody could tell the two apart."""
 
+import base64
+import json
+import threading
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -7,13 +11,18 @@ import numpy as np
 import pytest
 
 from edge.errors import GalleryError, GalleryIntegrityError
+from edge.following import DenialFollower
 from edge.gallery import denials as module
 from edge.gallery.decision import DecisionRule
 from edge.gallery.denials import Denials, DenialStore
-from edge.types import Candidate, EventType, Match, Reason, Subject
+from edge.gallery.keys import device_key
+from edge.gallery.seal import seal
+from edge.metrics import Metrics
+from edge.types import Candidate, EventType, FloatArray, Match, Reason, Subject
 from tests.gallery.samples import MODEL, probe, unit_rows
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+OTHER = "other@12345678"
 RULE = DecisionRule(None, 0.5, 0.05, None)
 
 
@@ -47,32 +56,113 @@ def store(tmp_path: Path) -> DenialStore:
     return DenialStore(tmp_path / "denials.sealed", tmp_path / "device.key")
 
 
+def deny(store: DenialStore, subject_id: str, row: FloatArray, model_id: str = MODEL) -> None:
+    store.change(lambda denials: denials.plus(subject_id, probe(row, model_id)))
+
+
 def test_denials_come_back_and_are_sealed(store: DenialStore, tmp_path: Path):
     rows = unit_rows(3)
     assert store.stamp() == 0
-    denials = (
-        Denials.none().plus("p-1", probe(rows[0])).plus("p-1", probe(rows[1])).plus("p-2", probe(rows[2]))
-    )
-    store.save(denials)
+    for subject_id, row in zip(("p-1", "p-1", "p-2"), rows, strict=True):
+        deny(store, subject_id, row)
     found = store.load()
-    assert found.model_id == MODEL
-    assert {key: value.tobytes() for key, value in found.rows.items()} == {
+    assert {key: value.tobytes() for key, value in found.rows[MODEL].items()} == {
         "p-1": rows[:2].tobytes(),
         "p-2": rows[2:].tobytes(),
     }
     assert found.score("p-1", probe(rows[1])) == pytest.approx(1.0)
     assert found.score("p-3", probe(rows[1])) is None
-    assert found.score("p-1", probe(rows[1], "other@12345678")) is None
+    assert found.score("p-1", probe(rows[1], OTHER)) is None
     assert b"p-1" not in (tmp_path / "denials.sealed").read_bytes()
     assert store.stamp() != 0
-    store.save(found.of(["p-2"]))
-    assert list(store.load().rows) == ["p-2"]
+    store.change(lambda denials: denials.of(["p-2"]))
+    assert store.load().counts() == {"p-2": 1}
 
 
-def test_a_new_embedder_begins_anew():
-    denials = Denials.none().plus("p-1", probe(unit_rows(1)[0]))
-    again = denials.plus("p-2", probe(unit_rows(1, 64)[0], "other@12345678"))
-    assert list(again.rows) == ["p-2"]
+def test_another_embedder_and_the_way_back_lose_no_denial(store: DenialStore):
+    here, there = unit_rows(1)[0], unit_rows(1, 64)[0]
+    deny(store, "p-1", here)
+    deny(store, "p-2", there, OTHER)
+    deny(store, "p-1", there, OTHER)
+    found = store.load()
+    assert found.counts() == {"p-1": 2, "p-2": 1}
+    assert found.score("p-1", probe(here)) == pytest.approx(1.0)
+    assert found.score("p-1", probe(there, OTHER)) == pytest.approx(1.0)
+    assert found.score("p-2", probe(here)) is None
+    store.change(lambda denials: denials.of(["p-2"]))
+    assert store.load().counts() == {"p-2": 1}, "who is removed is removed from every embedder's"
+
+
+def test_denials_of_an_earlier_release_are_read(store: DenialStore, tmp_path: Path):
+    deny(store, "p-0", unit_rows(1)[0])
+    rows = unit_rows(2)
+    said = {"model_id": MODEL, "dim": 128, "rows": {"p-1": base64.b64encode(rows.tobytes()).decode()}}
+    key = device_key(tmp_path / "device.key", make=False)
+    (tmp_path / "denials.sealed").write_bytes(seal(json.dumps(said).encode(), key, module.BINDING))
+    assert store.load().counts() == {"p-1": 2}
+    nobody = {"model_id": "", "dim": 0, "rows": {}}
+    (tmp_path / "denials.sealed").write_bytes(seal(json.dumps(nobody).encode(), key, module.BINDING))
+    assert store.load().counts() == {}
+
+
+def test_who_denies_at_once_loses_nothing(tmp_path: Path):
+    rows = unit_rows(40)
+
+    def deny_some(first: int) -> None:
+        own = DenialStore(tmp_path / "denials.sealed", tmp_path / "device.key")
+        for number in range(first, first + 10):
+            deny(own, f"p-{number}", rows[number])
+
+    deny_some(0)
+    threads = [threading.Thread(target=deny_some, args=(first,)) for first in (10, 20, 30)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(DenialStore(tmp_path / "denials.sealed", tmp_path / "device.key").load().counts()) == 40
+
+
+def test_what_is_damaged_is_set_aside_under_another_name_and_goes_with_a_purge(
+    store: DenialStore, tmp_path: Path
+):
+    deny(store, "p-1", unit_rows(1)[0])
+    assert store.set_aside() is None
+    for name in ("denials.sealed.damaged", "denials.sealed.damaged-1"):
+        (tmp_path / "denials.sealed").write_bytes(name.encode())
+        assert store.set_aside() == tmp_path / name
+        assert (tmp_path / name).read_bytes() == name.encode()
+    assert store.load().counts() == {}
+    deny(store, "p-1", unit_rows(1)[0])
+    store.purge()
+    assert [path.name for path in tmp_path.iterdir() if "sealed" in path.name] == []
+
+
+@pytest.mark.parametrize("harm", [b"torn", b"x" * (module.MAX_BYTES + 1)], ids=["damaged", "too large"])
+def test_a_running_door_keeps_the_last_good_denials_and_one_that_starts_serves(
+    store: DenialStore, tmp_path: Path, caplog: pytest.LogCaptureFixture, harm: bytes
+):
+    deny(store, "p-1", unit_rows(1)[0])
+    metrics, running = Metrics(), Door(store.load())
+    follower = DenialFollower(store, metrics)
+    (tmp_path / "denials.sealed").write_bytes(harm)
+    for _ in range(3):
+        assert follower.follow(running) is None  # type: ignore[arg-type]
+    assert metrics.counts() == {"denials.refused": 1}
+    assert "denials refused" in caplog.text
+    assert (tmp_path / "denials.sealed.damaged").exists() == (harm == b"torn")
+    DenialFollower(store, metrics)
+    (tmp_path / "denials.sealed").unlink(missing_ok=True)
+    deny(store, "p-2", unit_rows(1)[0])
+    found = follower.follow(running)  # type: ignore[arg-type]
+    assert found is not None
+    assert found.denials.counts() == {"p-2": 1}
+
+
+@dataclass(frozen=True)
+class Door:
+    """In the place of a recognizer."""
+
+    denials: Denials
 
 
 def test_there_is_an_end_to_denials(monkeypatch: pytest.MonkeyPatch):
@@ -84,7 +174,7 @@ def test_there_is_an_end_to_denials(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("harm", ["flip", "truncate", "plain", "other key"])
 def test_what_was_altered_is_not_taken_for_none(store: DenialStore, tmp_path: Path, harm: str):
-    store.save(Denials.none().plus("p-1", probe(unit_rows(1)[0])))
+    deny(store, "p-1", unit_rows(1)[0])
     path = tmp_path / "denials.sealed"
     data = path.read_bytes()
     if harm == "flip":
@@ -95,12 +185,14 @@ def test_what_was_altered_is_not_taken_for_none(store: DenialStore, tmp_path: Pa
         path.write_bytes(b'{"rows":{}}')
     else:
         (tmp_path / "device.key").unlink()
-        DenialStore(tmp_path / "other", tmp_path / "device.key").save(Denials.none())
+        deny(DenialStore(tmp_path / "other", tmp_path / "device.key"), "p-1", unit_rows(1)[0])
     with pytest.raises(GalleryIntegrityError, match="damaged"):
         store.load()
+    with pytest.raises(GalleryIntegrityError, match="damaged"):
+        deny(store, "p-2", unit_rows(1)[0])
 
 
 def test_rows_that_are_no_unit_rows_are_refused(store: DenialStore):
-    store.save(Denials(MODEL, {"p-1": np.ones((1, 4), np.float32)}))
+    store.change(lambda _: Denials({MODEL: {"p-1": np.ones((1, 4), np.float32)}}))
     with pytest.raises(GalleryIntegrityError):
         store.load()

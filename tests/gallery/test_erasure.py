@@ -1,16 +1,21 @@
 """Who is removed is in no version that is kept, whatever comes between; and the audit can prove it."""
 
+import errno
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from edge.errors import GalleryError
+from edge.errors import ErasureOwedError, GalleryError
 from edge.gallery.store import GalleryStore
 from edge.gallery.vault import Vault
-from tests.gallery.samples import AT, MODEL, enrol
+from edge.types import Subject
+from tests.disk import small_disk
+from tests.gallery.samples import AT, MODEL, enrol, ids, names, template, unit_rows
 
 
 @pytest.fixture
@@ -23,14 +28,8 @@ def remove(store: GalleryStore, *subject_ids: str) -> None:
 
 
 def kept(store: GalleryStore) -> list[list[str]]:
-    """Return who is in each version that can be rolled back to, newest first."""
-    found = []
-    while True:
-        found.append([subject.subject_id for subject in store.load(MODEL).subjects])
-        try:
-            store.roll_back()
-        except GalleryError:
-            return found
+    """Return who is in each version that is kept, newest first."""
+    return [ids(store._vault.read(version)) for version in reversed(store.versions())]
 
 
 def audit(tmp_path: Path) -> list[dict[str, object]]:
@@ -118,3 +117,100 @@ def test_a_gallery_that_could_not_be_read_before_owes_an_erasure(store: GalleryS
     (tmp_path / "gallery" / "gallery-00000001.edge").write_bytes(b"torn")
     store.commit(version.without_subjects({"a"}))
     assert store.versions() == [2]
+
+
+@pytest.mark.parametrize("step", ["fsync", "link", "rename"])
+def test_a_rewrite_that_fails_leaves_the_version_and_is_done_later(
+    store: GalleryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+):
+    enrol(store, "a", "b")
+    old = tmp_path / "gallery" / "gallery-00000002.edge"
+    with old.open("rb") as still_open:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, step, failing_on_rewrites(getattr(os, step), step))
+            with pytest.raises(ErasureOwedError, match=r"cannot write version 2: No space left .* stays;"):
+                remove(store, "b")
+        assert ids(store.load(MODEL)) == ["a"]
+        assert store.versions() == [1, 2, 3], "what was there stays"
+        assert names(tmp_path / "gallery") == [
+            "current",
+            "erasing",
+            *(f"gallery-0000000{i}.edge" for i in (1, 2, 3)),
+            "lock",
+        ]
+        assert audit(tmp_path) == [], "nothing is erased, so nothing is told"
+        store.erase_owed()
+        assert still_open.read(4096).strip(b"\0") == b""
+    assert [(line["rewritten"], line["subjects"]) for line in audit(tmp_path)] == [([2], [hashed("b")])]
+    assert all("b" not in found for found in kept(store))
+    store.erase_owed()
+    assert len(audit(tmp_path)) == 1
+
+
+def test_on_a_full_disk_what_was_there_stays_and_a_retry_erases(tmp_path: Path):
+    with small_disk(tmp_path / "disk", size="512k") as disk:
+        if not disk.mounted:
+            pytest.skip("mounting a small disk needs root")
+        store = GalleryStore(disk.directory / "gallery", keep_versions=5, now=lambda: AT)
+        enrol(store, "a", "b")
+        many = [(Subject(f"n-{i}", ""), [template(row)]) for i, row in enumerate(unit_rows(200))]
+        store.commit(store.load(MODEL).with_subjects(many))
+        (disk.directory / "filler").write_bytes(bytes(180_000))  # room for the new version, not for the rest
+        before = store.versions()
+        with pytest.raises(ErasureOwedError, match=r"cannot write version 3: No space left"):
+            store.commit(store.load(MODEL).without_subjects({"n-7"}))
+        assert store.versions() == [*before, 4]
+        with pytest.raises(ErasureOwedError):
+            store.erase_owed()
+        disk.free()
+        store.erase_owed()
+        assert all("n-7" not in found for found in kept(store))
+
+
+def test_an_audit_that_a_full_disk_tore_goes_on_in_a_line_of_its_own(store: GalleryStore, tmp_path: Path):
+    enrol(store, "a", "b")
+    (tmp_path / "gallery" / "erasures.jsonl").write_text('{"at": "2026-0')
+    remove(store, "b")
+    torn, whole = (tmp_path / "gallery" / "erasures.jsonl").read_text().splitlines()
+    assert (torn, json.loads(whole)["subjects"]) == ('{"at": "2026-0', [hashed("b")])
+
+
+def test_who_was_removed_and_enrolled_again_is_erased_from_before(
+    store: GalleryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    enrol(store, "a", "b")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "link", failing_on_rewrites(os.link, "link"))
+        with pytest.raises(ErasureOwedError):
+            remove(store, "b")
+    enrol(store, "b")
+    assert kept(store) == [["a", "b"], ["a"], ["a"], ["a"]]
+    assert [line["subjects"] for line in audit(tmp_path)] == [[hashed("b")]]
+
+
+def test_a_removal_that_could_not_be_made_erases_nobody(
+    store: GalleryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    enrol(store, "a", "b")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "symlink", failing_on_rewrites(os.symlink, "symlink", number=1))
+        with pytest.raises(GalleryError, match="make version 3 the current one"):
+            remove(store, "b")
+    enrol(store, "c")
+    assert kept(store) == [["a", "b", "c"], ["a", "b"], ["a"]]
+    assert audit(tmp_path) == []
+
+
+def failing_on_rewrites(real: Callable[..., Any], step: str, number: int = 2) -> Callable[..., Any]:
+    """Return a step of the disk that finds it full from the rewrite of a version on."""
+    calls = 0
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        where = str(Path(f"/proc/self/fd/{args[0]}").readlink() if step == "fsync" else args[0])
+        calls += step in ("link", "symlink") or where.endswith("new.tmp")
+        if calls >= (1 if step == "link" else number):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(*args, **kwargs)
+
+    return call

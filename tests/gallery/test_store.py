@@ -9,7 +9,17 @@ from edge.errors import ConfigError, GalleryError, ModelMismatchError
 from edge.gallery.gallery import Gallery
 from edge.gallery.store import GalleryStore
 from edge.types import Subject
-from tests.gallery.samples import MODEL, assert_equal, enrol, gallery_of, ids, names, template, unit_rows
+from tests.gallery.samples import (
+    MODEL,
+    assert_equal,
+    damage,
+    enrol,
+    gallery_of,
+    ids,
+    names,
+    template,
+    unit_rows,
+)
 
 
 @pytest.fixture
@@ -80,22 +90,53 @@ def test_a_store_that_keeps_nothing_is_refused(directory: Path):
         GalleryStore(directory, keep_versions=0)
 
 
-def test_rolling_back_goes_one_version_at_a_time_and_numbers_never_return(store: GalleryStore):
+def test_rolling_back_makes_a_new_version_of_an_old_one_and_there_is_a_way_forward(store: GalleryStore):
     enrol(store, "a", "b", "c")
-    assert store.roll_back() == 2
-    assert (store.current_version(), ids(store.load(MODEL))) == (2, ["a", "b"])
-    assert store.roll_back() == 1
-    with pytest.raises(GalleryError, match="no version before 1"):
-        store.roll_back()
-    assert ids(enrol(store, "d")) == ["a", "d"]
+    assert (store.roll_back(2).version, ids(store.load(MODEL))) == (4, ["a", "b"])
+    assert store.versions() == [2, 3, 4]
+    assert ids(store.roll_back(3)) == ["a", "b", "c"], "who was enrolled since is not removed by going back"
+    assert ids(enrol(store, "d")) == ["a", "b", "c", "d"]
+    assert store.current_version() == 6
+    assert not (store._files.directory / "erasures.jsonl").exists()
+
+
+def test_who_was_removed_does_not_come_back(store: GalleryStore):
+    enrol(store, "a", "b", "c")
+    store.commit(store.load(MODEL).without_subject("b"))
+    assert ids(store.roll_back(3)) == ["a", "c"]
+    assert ids(store.roll_back(5 - 1)) == ["a", "c"]
+
+
+@pytest.mark.parametrize(
+    ("version", "says"),
+    [(3, "not one to go back to"), (1, "version 1 is not kept; there are: 2, 3, 4"), (9, "not kept")],
+)
+def test_a_version_that_is_not_kept_or_serves_is_nothing_to_go_back_to(
+    store: GalleryStore, version: int, says: str
+):
+    enrol(store, "a", "b", "c", "d")
+    with pytest.raises(GalleryError, match=says):
+        store.roll_back(4 if version == 3 else version)
     assert store.current_version() == 4
-    assert store.versions() == [1, 4]
-    assert store.roll_back() == 1
 
 
 def test_rolling_back_needs_a_gallery(store: GalleryStore):
-    with pytest.raises(GalleryError, match="no version before 0"):
-        store.roll_back()
+    with pytest.raises(GalleryError, match="version 1 is not one to go back to"):
+        store.roll_back(1)
+
+
+def test_the_history_tells_what_each_version_holds_and_which_serves(store: GalleryStore, directory: Path):
+    enrol(store, "a", "b", "c")
+    made = [each.at for each in store.history()]
+    store.commit(store.load(MODEL).without_subject("a"))
+    damage(directory / "gallery-00000003.edge")
+    told = store.history()
+    assert [(each.version, each.size, each.model_id, each.serves) for each in told] == [
+        (2, 1, MODEL, False),
+        (3, None, None, False),
+        (4, 2, MODEL, True),
+    ]
+    assert told[0].at == made[1], "an erasure does not make a version younger"
 
 
 def test_a_gallery_of_another_model_is_refused_and_stays(store: GalleryStore):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.errors import GalleryError
+from edge.errors import GalleryError, GalleryIntegrityError
 from edge.gallery.bundle import encode
 from edge.gallery.keys import device_key
 from edge.gallery.store import GalleryStore
@@ -63,11 +63,11 @@ def test_several_damaged_versions_are_passed_over(store: GalleryStore, directory
     assert store.set_aside == 2
 
 
-def test_what_was_rolled_back_from_never_serves_in_place_of_a_damaged_version(
+def test_what_never_came_into_force_never_serves_in_place_of_a_damaged_version(
     store: GalleryStore, directory: Path
 ):
     enrol(store, "a", "b", "c")
-    store.roll_back()
+    store._files.point(2)
     damage(directory / "gallery-00000002.edge")
     assert ids(store.load(MODEL)) == ["a"]
 
@@ -115,8 +115,9 @@ def test_a_lost_pointer_is_mended_from_the_newest_good_version(
     assert store.set_aside == 0
 
 
-def test_rolling_back_skips_a_version_that_cannot_be_read(store: GalleryStore, directory: Path):
+def test_a_version_that_cannot_be_read_is_not_gone_back_to(store: GalleryStore, directory: Path):
     enrol(store, "a", "b", "c")
     damage(directory / "gallery-00000002.edge")
-    assert store.roll_back() == 1
-    assert store.set_aside == 1
+    with pytest.raises(GalleryIntegrityError):
+        store.roll_back(2)
+    assert ids(store.load(MODEL)) == ["a", "b", "c"]

@@ -1,5 +1,7 @@
 """A device and the server it does not trust: what is installed is new, whole and this door's."""
 
+import errno
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -104,7 +106,7 @@ def test_a_rolled_back_or_damaged_store_is_put_right(front, fleet):
     front.sync()
     fleet.revoke("bob")
     front.sync()
-    front.store.roll_back()
+    front.store.roll_back(1)
     assert "bob" not in front.known(), "who is revoked is in no version that is kept"
     assert front.sync().status == "updated"
     assert "bob" not in front.known()
@@ -180,8 +182,8 @@ def test_with_a_new_embedder_its_gallery_replaces_the_old_one(front, fleet):
     front.embedders = {"new@12345678": 64}
     assert front.sync().model_id == "new@12345678"
     assert front.store.enrolled_with() == "new@12345678"
-    front.store.roll_back()
-    assert front.store.enrolled_with() == MODEL
+    front.store.roll_back(1)
+    assert front.known() == ["alice"]
 
 
 def test_a_gallery_that_fails_its_self_test_is_not_installed(front, fleet):
@@ -212,3 +214,24 @@ def test_an_empty_gallery_is_installed_only_because_it_says_so(front, fleet):
 def test_no_secret_is_shown(front):
     assert front.source.sealing_key.hex() not in repr(front.source)
     assert repr(front.source.sealing_key) not in repr(front.source)
+
+
+def test_an_erasure_that_fails_is_told_by_the_gallery_that_serves_and_tried_again(
+    front, fleet, monkeypatch: pytest.MonkeyPatch
+):
+    front.sync()
+    fleet.revoke("bob")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "link", full_disk)
+        for told in ("updated", "current"):
+            outcome = front.sync()
+            assert (outcome.status, outcome.version, outcome.count) == (told, 2, 31)
+            assert "who was removed is still in older versions" in outcome.error
+            assert "bob" not in front.known()
+    assert (front.sync().error, front.store.versions()) == (None, [1, 2])
+    assert "bob" not in {each.subject_id for each in front.store._vault.read(1).subjects}
+    assert (front.directory / "gallery" / "erasures.jsonl").read_text().count("\n") == 1
+
+
+def full_disk(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -1,5 +1,7 @@
+import os
 import resource
 import sqlite3
+import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -339,3 +341,22 @@ def test_an_outbox_of_an_earlier_version_is_taken_over(path: Path) -> None:
         plan = database.execute("EXPLAIN QUERY PLAN DELETE FROM event WHERE event_id = 'x'").fetchone()[3]
     database.close()
     assert "event_by_id" in plan
+
+
+@pytest.mark.parametrize("before", [None, 0o644, 0o600])
+def test_only_its_owner_may_read_what_waits(path: Path, before: int | None) -> None:
+    umask = os.umask(0)
+    try:
+        if before is not None:
+            first = open_outbox(path)
+            first.write(puts(make_row(1)))
+            for each in path.parent.iterdir():
+                each.chmod(before)
+            first.close()
+        outbox = open_outbox(path)
+        outbox.write(puts(make_row(2)))
+        modes = {each.name: stat.S_IMODE(each.stat().st_mode) for each in path.parent.iterdir()}
+    finally:
+        os.umask(umask)
+    assert modes == dict.fromkeys(("outbox.sqlite", "outbox.sqlite-wal", "outbox.sqlite-shm"), 0o600)
+    outbox.close()

@@ -1,0 +1,143 @@
+"""Commands about the gallery as a whole: versions, roll-back, switch, deny, purge, upload."""
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from edge.assembly import choose_embedder, embedding_dim
+from edge.cli.migrate import gallery_in_force, switch_gallery
+from edge.cli.operate import ConfigOption, load_settings
+from edge.cli.strangers import kept_visit
+from edge.cli.subjects import JsonOption, tell_of_fleet
+from edge.errors import ConfigError, EnrollmentError, GalleryError
+from edge.face import manifest as manifests
+from edge.remoting import upload_gallery
+from edge.removal import purge as purge_everything
+from edge.selection import choose
+from edge.stores import denial_store, gallery_store
+
+gallery = typer.Typer(help="The gallery as a whole.", no_args_is_help=True)
+
+
+@gallery.command()
+def versions(config_file: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """List the versions that are kept, and which serves; `edge gallery roll-back` goes back to one."""
+    kept = gallery_store(load_settings(config_file)).history()
+    if as_json:
+        rows = [asdict(each) | {"at": each.at.isoformat() if each.at else None} for each in kept]
+        typer.echo(json.dumps({"versions": [{"subjects": row.pop("size"), **row} for row in rows]}))
+        return
+    if not kept:
+        typer.echo("nobody was ever enrolled here")
+        return
+    table = Table("version", "made at", "subjects", "embedder", "")
+    for each in kept:
+        table.add_row(
+            str(each.version),
+            f"{each.at:%Y-%m-%d %H:%M} UTC" if each.at else "",
+            "unreadable" if each.size is None else str(each.size),
+            each.model_id or "",
+            "serves" if each.serves else "",
+        )
+    Console().print(table)
+
+
+@gallery.command("roll-back")
+def roll_back(
+    version: Annotated[int, typer.Argument(min=1, help="A kept version; see `edge gallery versions`.")],
+    config_file: ConfigOption = None,
+) -> None:
+    """Make what an earlier version holds the next version; a running daemon follows at once.
+
+    Who was removed since stays removed. States, validity and windows are those of then.
+    """
+    settings = load_settings(config_file)
+    if settings.sync.url is not None:
+        raise ConfigError(
+            "sync.url: this door's gallery comes from a fleet, which would undo it; publish the earlier "
+            "gallery with `edge fleet publish`"
+        )
+    store = gallery_store(settings)
+    target = next((each for each in store.history() if each.version == version), None)
+    if target is not None and target.size:
+        chosen = settings.recognition.embedder
+        name = choose(chosen, target.model_id, settings.models_path, threads=1).name
+        if manifests.load(name, settings.models_path).model_id != target.model_id:
+            raise GalleryError(
+                f"version {version} was enrolled with {target.model_id!r}, recognition.embedder is "
+                f'{chosen!r}; set it to "auto"'
+            )
+    done = store.roll_back(version)
+    typer.echo(
+        f"gallery version {done.version} with {done.size} subject(s) is what version {version} was, without "
+        "who was removed since; states and windows are those of then"
+    )
+
+
+@gallery.command()
+def upload(config_file: ConfigOption = None) -> None:
+    """Make the configured Qdrant collection hold exactly this gallery, rotated by the site's secret."""
+    settings = load_settings(config_file)
+    manifest = manifests.load(choose_embedder(settings).name, settings.models_path)
+    found = gallery_store(settings).load(manifest.model_id, embedding_dim(manifest))
+    upload_gallery(settings, found)
+    typer.echo(f"{settings.remote.collection}: {found.size} subject(s), {len(found.matrix)} template(s)")
+
+
+@gallery.command("switch")
+def switch(config_file: ConfigOption = None) -> None:
+    """Exchange this device's gallery and the one beside it: the next switch is the way back.
+
+    A running daemon follows at once, with model, gallery and threshold together; it needs embedder = "auto".
+    """
+    typer.echo(switch_gallery(load_settings(config_file)))
+
+
+@gallery.command()
+def deny(
+    subject: Annotated[str | None, typer.Argument(help="Opaque id of the subject.")] = None,
+    visit: Annotated[
+        str,
+        typer.Option(help="A kept visit that was not this subject's; see `edge strangers list --matched`."),
+    ] = "",
+    remove: Annotated[bool, typer.Option(help="Forget what was denied of the subject.")] = False,
+    config_file: ConfigOption = None,
+) -> None:
+    """Say that the face of a visit is not this subject's; without arguments: of whom how many were denied."""
+    settings = load_settings(config_file)
+    store = denial_store(settings)
+    if subject is None:
+        for subject_id, count in store.load().counts().items():
+            typer.echo(f"{subject_id}: {count} face(s)")
+        return
+    if remove:
+        store.change(lambda denials: denials.of(denials.counts().keys() - {subject}))
+        typer.echo(f"nothing is denied of {subject} any more")
+        return
+    found, manifest = gallery_in_force(settings)
+    if found.subject(subject) is None:
+        raise EnrollmentError(f"no subject {subject!r} in the gallery; see `edge subjects list`")
+    kept = kept_visit(settings, visit, manifest.model_id)
+    store.change(lambda denials: denials.plus(subject, kept.probe))
+    typer.echo(f"the face of {visit} is not taken for {subject} any more")
+
+
+@gallery.command()
+def purge(
+    confirm: Annotated[str, typer.Option(help="The device's name, so that it is meant.")],
+    config_file: ConfigOption = None,
+) -> None:
+    """Erase everybody who is enrolled here, and all that is kept of anybody: faces, denials, visits."""
+    settings = load_settings(config_file)
+    if confirm != settings.device:
+        raise ConfigError(f"--confirm: this device is {settings.device!r}; nothing was erased")
+    tell_of_fleet(settings)
+    removal = purge_everything(settings)
+    done = f"erased {removal.size} subject(s)"
+    if removal.problems:
+        raise GalleryError(f"{done}; but {'; '.join(removal.problems)}")
+    typer.echo(done)
