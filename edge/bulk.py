@@ -48,6 +48,8 @@ def enroll_all(
 ) -> list[Outcome]:
     """Enrol every entry that can be; a subject of the gallery is left alone unless `replace`.
 
+    One that is enrolled with another face is refused all the same: that is done one by one.
+
     `recognizer` is one `for_enrolment`; `told` hears what is done, of how much.
 
     Raises:

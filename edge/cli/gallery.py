@@ -56,7 +56,14 @@ def enroll(
     report: Annotated[
         Path | None, typer.Option(help="With many: write what became of each to this CSV file.")
     ] = None,
-    replace: Annotated[bool, typer.Option(help="With many: enrol those again who are enrolled.")] = False,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace",
+            help="Enrol a subject although it is enrolled with another face. With many: enrol those again "
+            "who are enrolled; another face is refused all the same.",
+        ),
+    ] = False,
     visit: Annotated[
         str, typer.Option(help="Enrol a past visit of a stranger instead (`edge strangers`).")
     ] = "",
@@ -112,6 +119,7 @@ def enroll(
             at=SystemClock().now(),
             max_prototypes=settings.gallery.prototypes,
             force=force,
+            replace=replace,
         )
         gallery = edit.commit(enrolment.gallery)
     visit_store(settings).remove(visits)

@@ -96,6 +96,23 @@ def test_enrolling_a_subject_again_keeps_what_is_known_of_it(device: Device, sti
     ]
 
 
+def test_another_face_under_a_known_id_is_refused_alone_and_among_many(
+    device: Device, still: Path, media: Path, tmp_path: Path
+):
+    other, roster, report = media / "orl-s01-01.pgm", tmp_path / "staff.csv", tmp_path / "report.csv"
+    assert device.edge("enroll", "p-1", str(still)).returncode == 0
+    refuses(device.edge("enroll", "p-1", str(other)), 1, "p-1", "another face (score", "--replace")
+    roster.write_text(f"subject,photo\np-1,{other}\np-2,{other}\n")
+    done = device.edge("enroll", "--csv", str(roster), "--replace", "--report", str(report))
+    assert (done.returncode, done.stdout) == (1, "1 refused, 1 enrolled\n"), done.stderr
+    assert "p-1,,refused,\"subject 'p-1' is enrolled with another face" in report.read_text()
+    assert device.edge("subjects", "remove", "p-2").returncode == 0
+    assert json.loads(device.edge("identify", str(still), "--json").stdout)["subject"] == "p-1"
+    done = device.edge("enroll", "p-1", str(other), "--replace")
+    assert (done.returncode, "warning: subject 'p-1'" in done.stderr) == (0, True), done.stderr
+    assert json.loads(device.edge("identify", str(other), "--json").stdout)["subject"] == "p-1"
+
+
 def test_many_are_enrolled_from_a_folder_and_the_second_run_goes_on(
     device: Device, still: Path, media: Path, tmp_path: Path
 ):
