@@ -16,6 +16,7 @@ from edge.config import Settings
 from edge.configuring import ConfigDesk, effective
 from edge.daemon import Daemon
 from edge.face.liveness import Liveness
+from edge.gallery.matcher import int8_problem
 from edge.memory import return_freed_memory
 from edge.metrics import Metrics
 from edge.mqtt import asyncapi
@@ -68,10 +69,13 @@ def check(config_file: ConfigOption = None) -> None:
     recognizer = build_recognizer(settings)
     gallery = gallery_store(settings).load(recognizer.embedder.model_id)
     threshold = recognizer.rule.threshold_for(float(gallery.comparisons.sum()))
+    problem = int8_problem()
+    search = "int8 where the gallery is large" if problem is None else f"float32, slower: {problem}"
     console.print(
         f"models     {recognizer.stamp.embedder} verified in {settings.models_path}\n"
         f"embedder   {recognizer.embedder.model_id}; {recognizer.embedder_choice}\n"
         f"gallery    version {gallery.version}, {gallery.size} subjects in {settings.gallery_path}\n"
+        f"search     {search}\n"
         f"threshold  {threshold:.3f} for {gallery.size} subjects\n"
         f"liveness   {_liveness(settings, recognizer.liveness)}\n"
         f"broker     {settings.mqtt.host}:{settings.mqtt.port}, topics below "
