@@ -4,13 +4,14 @@ import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from edge.assembly import PHOTO_SIDE_PX, build_camera, build_recognizer
-from edge.bulk import enroll_all, write_outcomes
+from edge.bulk import check_report, enroll_all, tell_refusals, write_outcomes
 from edge.camera.sources import Camera
 from edge.cli.operate import ConfigOption, load_settings
 from edge.cli.progress import progress
@@ -142,6 +143,8 @@ def _enroll_many(
     force: bool,
     replace: bool,
 ) -> None:
+    if report:
+        check_report(report)
     entries = from_folder(folder) if folder else from_csv(roster or Path(), settings.access.time_zone)
     recognizer = build_recognizer(settings, side_px=PHOTO_SIDE_PX).for_enrolment()
     with progress("enrol") as told:
@@ -159,11 +162,9 @@ def _enroll_many(
         enrolled = {each.subject_id for each in outcomes if each.status == "enrolled"}
         photos = {each.subject.subject_id: each.photos for each in entries}
         _keep_crops(settings, recognizer, {key: photos[key] for key in photos.keys() & enrolled})
+    tell_refusals(outcomes, partial(typer.echo, err=True))
     if report:
         write_outcomes(outcomes, report)
-    for each in outcomes:
-        if each.status in ("refused", "warning"):
-            typer.echo(f"{each.subject_id}: {each.status}: {each.reason}", err=True)
     counts = Counter(each.status for each in outcomes if not each.photo)
     typer.echo(", ".join(f"{count} {status}" for status, count in counts.items()))
     raise typer.Exit(1 if any(each.status == "refused" for each in outcomes) else 0)

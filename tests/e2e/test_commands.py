@@ -134,6 +134,40 @@ def test_many_are_enrolled_from_a_folder_and_the_second_run_goes_on(
     assert sorted(row["id"] for row in listed) == ["p-man", "p-orl-1"]
 
 
+def test_a_row_with_an_impossible_or_hostile_name_is_refused_alone(
+    device: Device, still: Path, tmp_path: Path
+):
+    roster, report = tmp_path / "staff.csv", tmp_path / "report.csv"
+    names = ("p-nul,a\0b.jpg", '"p\n2",b.jpg', "p\x1b[2J,c.jpg", "=1+1,\x1b[31m.jpg", f"p-man,{still}")
+    roster.write_text("subject,photo\n" + "\n".join(names) + "\n")
+    done = device.edge("enroll", "--csv", str(roster), "--report", str(report))
+    assert (done.returncode, done.stdout) == (1, "4 refused, 1 enrolled\n"), done.stderr
+    assert "no file can have this name" in done.stderr
+    for text in (done.stderr, report.read_text()):
+        assert "\x1b" not in text
+        assert "p\\n2" in text
+        assert "\\x1b[31m" in text
+    assert "\n'=1+1,,refused" in report.read_text()
+
+
+def test_a_report_that_cannot_be_written_is_said_before_the_work(device: Device, still: Path, tmp_path: Path):
+    (tmp_path / "staff.csv").write_text(f"subject,photo\np-man,{still}\n")
+    where = str(tmp_path / "none" / "report.csv")
+    refuses(
+        device.edge("enroll", "--csv", str(tmp_path / "staff.csv"), "--report", where), 1, where, "written"
+    )
+    assert not (device.state / "gallery" / "current").exists()
+
+
+def test_an_error_that_names_a_hostile_file_is_one_line(device: Device):
+    refuses(device.edge("enroll", "p-1", "a\n\x1b[2J.jpg"), 1, "a\\n\\x1b[2J.jpg")
+
+
+def test_a_label_that_looks_like_mark_up_is_listed(device: Device, still: Path):
+    assert device.edge("enroll", "p-1", str(still), "--label", "[/red]").returncode == 0
+    assert "[/red]" in device.edge("subjects", "list").stdout
+
+
 def test_many_are_enrolled_from_a_csv_file_with_what_it_says_of_them(
     device: Device, still: Path, tmp_path: Path
 ):
