@@ -17,6 +17,7 @@ from edge.cli.operate import ConfigOption, load_settings
 from edge.cli.progress import progress
 from edge.cli.reports import JsonFileOption, PlotsOption, write_report
 from edge.cli.strangers import kept_visits
+from edge.cli.tables import Listing
 from edge.clock import SystemClock
 from edge.config import Settings
 from edge.errors import ConfigError, EnrollmentError, MediaError, ModelError
@@ -251,14 +252,14 @@ def _tell(diagnosis: Diagnosis, report: dict[str, Any], settings: Settings) -> N
         + (f" (target {settings.decision.target_fpir:g})" if settings.decision.threshold is None else "")
     )
     if diagnosis.duplicates or diagnosis.look_alikes:
-        table = Table("subject", "subject", "score", "")
+        table = Listing("subject", "other subject", "score", "", copied=("subject", "other subject"))
         for pair in diagnosis.duplicates:
             table.add_row(
                 pair.first, pair.second, f"{pair.score:.3f}", "one person twice, or twins: both match"
             )
         for pair in diagnosis.look_alikes:
             table.add_row(pair.first, pair.second, f"{pair.score:.3f}", "")
-        Console().print(table)
+        table.print()
     for complaint in diagnosis.poor:
         typer.echo(f"{complaint.subject_id}: {complaint.problem}")
     if found := report.get("cohort"):

@@ -4,11 +4,10 @@ import json
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from edge.assembly import choose_embedder, decision_rule
 from edge.cli.operate import ConfigOption, load_settings
+from edge.cli.tables import Listing
 from edge.clock import SystemClock
 from edge.config import Settings
 from edge.errors import ConfigError, EnrollmentError
@@ -39,7 +38,8 @@ def list_strangers(
         kept = settings.strangers.keep_hours
         typer.echo("no visits are kept" + ("" if kept else "; strangers.keep_hours is 0"))
         return
-    table = Table("seen", "first at", "last at", "cameras", "best visit", "quality", "visits")
+    columns = ("seen", "first at", "last at", "cameras", "best visit", "quality", "visits")
+    table = Listing(*columns, copied=("best visit", "visits"))
     for stranger in found:
         told = _told(stranger)
         visits = [visit.visit_id for visit in stranger.visits]
@@ -49,9 +49,9 @@ def list_strangers(
             ", ".join(told["cameras"]),
             stranger.best.visit_id,
             f"{stranger.best.probe.quality.weight:.2f}",
-            " ".join(visits[-3:]),
+            "\n".join(visits[-3:]),
         )
-    Console().print(table)
+    table.print()
     typer.echo("enrol one with `edge enroll SUBJECT --visit ID`")
 
 
