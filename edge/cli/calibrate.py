@@ -154,7 +154,7 @@ def doctor(
     """Examine the gallery in hand: threshold, expected FPIR, look-alikes, duplicates, poor templates."""
     settings = load_settings(config_file)
     name = choose_embedder(settings).name
-    manifest = manifests.load(name)
+    manifest = manifests.load(name, settings.models_path)
     current = gallery_store(settings).load(manifest.model_id, embedding_dim(manifest))
     diagnosis = examine(current, decision_rule(settings, manifest), pairs=pairs)
     report: dict[str, Any] = {"schema": "edge.gallery.doctor/1", "gallery_version": current.version}
@@ -163,7 +163,7 @@ def doctor(
         strangers = _first_faces(cohort, name, settings)
         share, taken = strangers_let_in(current, strangers, diagnosis.threshold)
         report["cohort"] = {"strangers": len(strangers), "fpir": round(share, 5), "taken_for": taken}
-        if manifest.calibration is not None:
+        if manifest.calibration is not None and len(strangers) >= tail.MIN_COHORT:
             table = manifest.calibration
             shift = tail.site_shift(strangers, table.thresholds, table.fmr)
             report["cohort"]["site_shift"] = round(shift, 4)
@@ -184,7 +184,7 @@ def _first_faces(images: Path, name: str, settings: Settings) -> FloatArray:
 
 
 def _shift(cohort: Path, name: str, settings: Settings) -> dict[str, Any]:
-    table = manifests.load(name).calibration
+    table = manifests.load(name, settings.models_path).calibration
     if table is None:
         raise ModelError(f"{name}: not calibrated, so a site cannot differ from it; give --images first")
     rows = _first_faces(cohort, name, settings)
@@ -236,7 +236,7 @@ def _table(
     if plots is not None:
         plot_fmr(tail.impostor_scores(first), table, plots / "fmr.png")
     if write:
-        calibration.write_table(table, manifests.load(name).directory / "manifest.toml")
+        calibration.write_table(table, manifests.load(name, settings.models_path).directory / "manifest.toml")
         typer.echo(f"{name}: calibration written")
     figures = {"table": asdict(table), "halves": halves, "several_photos": several}
     return {"schema": "edge.calibrate/1", "model": name, **figures}
@@ -268,3 +268,5 @@ def _tell(diagnosis: Diagnosis, report: dict[str, Any], settings: Settings) -> N
             typer.echo(f"  {subject_id}: {count}")
         if "site_shift" in found:
             typer.echo(f"  decision.site_shift measured here: {found['site_shift']:+.4f}")
+        elif found["strangers"] < tail.MIN_COHORT:
+            typer.echo(f"  decision.site_shift is measured from photos of {tail.MIN_COHORT} people or more")
