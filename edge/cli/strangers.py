@@ -38,7 +38,7 @@ def list_strangers(
         kept = settings.strangers.keep_hours
         typer.echo("no visits are kept" + ("" if kept else "; strangers.keep_hours is 0"))
         return
-    columns = ("seen", "first at", "last at", "cameras", "best visit", "quality", "visits")
+    columns = ("seen", "first at", "last at", "camera", "best visit", "visits")  # 80 wide
     table = Listing(*columns, copied=("best visit", "visits"))
     for stranger in found:
         told = _told(stranger)
@@ -48,7 +48,6 @@ def list_strangers(
             *(f"{stranger.visits[i].at:%Y-%m-%d %H:%M} UTC" for i in (0, -1)),
             ", ".join(told["cameras"]),
             stranger.best.visit_id,
-            f"{stranger.best.probe.quality.weight:.2f}",
             "\n".join(visits[-3:]),
         )
     table.print()
@@ -100,5 +99,6 @@ def _told(stranger: Stranger) -> dict[str, Any]:
         "last_at": stranger.visits[-1].at.isoformat(),
         "cameras": sorted({visit.camera for visit in stranger.visits}),
         "best_visit": stranger.best.visit_id,
+        "quality": round(stranger.best.probe.quality.weight, 2),
         "visits": [visit.visit_id for visit in stranger.visits],
     }
