@@ -19,7 +19,7 @@ class Listing:
         self._table = Table(title=None if title is None else Text(printable(title)))
         self._copied = copied
         for column in columns:
-            self._table.add_column(Text(column), overflow="fold")
+            self._table.add_column(Text(column), overflow="fold", no_wrap=column in copied)
 
     def add_row(self, *cells: str) -> None:
         """Add a row; a cell may have several lines."""
