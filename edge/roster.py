@@ -104,7 +104,7 @@ def from_folder(folder: Path) -> list[Entry]:
             if not path.name.startswith(".") and (path.is_dir() or path.suffix.lower() in SUFFIXES)
         ]
     except OSError as error:
-        raise MediaError(f"{folder}: cannot be read: {error.strerror}") from None
+        raise MediaError(f"{error.filename}: cannot be read: {error.strerror}") from None
     entries = [entry for entry in entries if entry.photos]
     if not entries:
         raise MediaError(f"{folder}: neither photos ({', '.join(sorted(SUFFIXES))}) nor folders of them")

@@ -1,5 +1,6 @@
 """Lists of who is to be enrolled, as operators write them: folders, CSV files, dates and windows."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from edge.access import Access, SubjectState, Window
 from edge.errors import EnrollmentError, MediaError
+from edge.evaluate.protocol import subjects
 from edge.roster import MAX_PHOTOS_EACH, Details, describe, from_csv, from_folder
 from edge.types import Subject
 
@@ -98,6 +100,21 @@ def test_a_folder_without_photos_is_an_error(tmp_path: Path, name: str):
     (tmp_path / "empty").mkdir()
     with pytest.raises(MediaError, match=r"neither photos|cannot be read"):
         from_folder(tmp_path / name)
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    photo(tmp_path / "p-1" / "a.jpg")
+    read = Path.iterdir
+
+    def iterdir(self: Path) -> Iterator[Path]:
+        if self.name == "p-1":
+            raise PermissionError(13, "Permission denied", str(self))
+        return read(self)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    for look in (from_folder, subjects):
+        with pytest.raises(MediaError, match=r"p-1: cannot be read: Permission denied"):
+            look(tmp_path)
 
 
 def test_photos_of_one_subject_beyond_the_bound_are_not_left_out_in_silence(tmp_path: Path):

@@ -72,7 +72,7 @@ def enroll(
         bool, typer.Option(help="With --visit: use all visits of the same stranger.")
     ] = False,
     camera: Annotated[str, typer.Option(help="Enrol whoever walks up to this camera instead.")] = "",
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for a walk-up.")] = 30.0,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for a walk-up.")] = 30.0,
     force: Annotated[bool, typer.Option(help="Enrol although another subject looks the same.")] = False,
     label: LabelOption = None,
     group: GroupOption = None,
@@ -99,6 +99,9 @@ def enroll(
         raise typer.BadParameter(
             "give a subject and one or more photos, or --camera NAME, --visit ID, --folder or --csv"
         )
+    if report:
+        raise typer.BadParameter("--report is for --folder and --csv")
+    source = _camera(camera, settings) if camera else None
     recognizer = build_recognizer(settings, side_px=PHOTO_SIDE_PX if photos else None).for_enrolment()
     visits: list[str] = []
     if visit:
@@ -108,8 +111,9 @@ def enroll(
     elif photos:
         probes = [encode_photo(read_photo(photo), str(photo), recognizer) for photo in photos]
     else:
+        assert source is not None
         typer.echo(f"stand alone before camera {camera!r} and look at it ...", err=True)
-        probes = walk_up(_frames(_camera(camera, settings)), recognizer, timeout_s=timeout)
+        probes = walk_up(_frames(source), recognizer, timeout_s=timeout)
     with gallery_store(settings).edit(recognizer.embedder.model_id, recognizer.embedder.dim) as edit:
         enrolment = enroll_probes(
             describe(subject, edit.gallery.subject(subject), said, settings.access.time_zone),

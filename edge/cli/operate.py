@@ -14,6 +14,7 @@ from edge.cli.tables import Listing
 from edge.config import Settings
 from edge.configuring import ConfigDesk, effective
 from edge.daemon import Daemon
+from edge.errors import ConfigError
 from edge.face.liveness import Liveness
 from edge.gallery.matcher import int8_problem
 from edge.memory import return_freed_memory
@@ -111,8 +112,11 @@ def schema(
     if out is None:
         typer.echo(json.dumps(schemas if form == "json" else schemas["asyncapi"], indent=2))
         return
-    out.mkdir(parents=True, exist_ok=True)
-    for name, each in schemas.items():
-        suffix = ".schema.json" if form == "json" else ".json"
-        (out / f"{name}{suffix}").write_text(json.dumps(each, indent=2) + "\n")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, each in schemas.items():
+            suffix = ".schema.json" if form == "json" else ".json"
+            (out / f"{name}{suffix}").write_text(json.dumps(each, indent=2) + "\n")
+    except OSError as error:
+        raise ConfigError(f"--out: {error.filename}: cannot be written: {error.strerror}") from None
     typer.echo(f"{len(schemas)} schemas written to {out}")

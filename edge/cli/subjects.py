@@ -87,7 +87,11 @@ def show(
             raise EnrollmentError(
                 f"no faces of {subject!r} are kept; see gallery.keep_crops, and enrol again"
             )
-        if not cv2.imwrite(str(sheet), contact_sheet(crops)):
+        try:
+            written = cv2.imwrite(str(sheet), contact_sheet(crops))
+        except cv2.error:  # a name that says no kind of picture
+            written = False
+        if not written:
             raise EnrollmentError(f"{sheet}: cannot be written; name a .png or .jpg file")
     if as_json:
         typer.echo(json.dumps({**_told(known), "templates": gallery.counts[gallery.subjects.index(known)]}))

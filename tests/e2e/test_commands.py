@@ -159,6 +159,20 @@ def test_a_report_that_cannot_be_written_is_said_before_the_work(device: Device,
     assert not (device.state / "gallery" / "current").exists()
 
 
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        pytest.param(("schema", "--out", "{bad}/text.jpg"), "cannot be written", id="schemas"),
+        pytest.param(("demo", "--out", "{bad}/none/x.json"), "--out: ", id="the demo's result"),
+        pytest.param(
+            ("calibrate", "--cohort", "{bad}", "--plots", "{bad}/text.jpg"), "is a file", id="plots"
+        ),
+    ],
+)
+def test_a_place_that_nothing_can_be_written_to_is_refused_at_once(bad: Path, command, says: str):
+    refuses(edge(*(part.format(bad=bad) for part in command)), 78, str(bad), says)
+
+
 def test_an_error_that_names_a_hostile_file_is_one_line(device: Device):
     refuses(device.edge("enroll", "p-1", "a\n\x1b[2J.jpg"), 1, "a\\n\\x1b[2J.jpg")
 
