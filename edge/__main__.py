@@ -1,6 +1,7 @@
 """Entry point of `edge` and `python -m edge`: one clear line for every error, and the exit codes."""
 
 import sys
+from io import TextIOWrapper
 
 from edge.config import limit_decoders
 from edge.errors import ConfigError, EdgeError, ModelError
@@ -13,6 +14,9 @@ EX_CONFIG = 78
 
 def main() -> None:
     """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a label that the terminal has no letters for
     limit_decoders()  # before OpenCV is imported, which reads its limits once
     from edge.cli.app import app
 

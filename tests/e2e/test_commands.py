@@ -416,6 +416,11 @@ def test_a_contact_sheet_is_written_where_faces_are_kept(
     device.settings = ("gallery.keep_crops = true",)
     assert device.edge("enroll", "p-man", str(still)).returncode == 0
     assert device.edge("subjects", "show", "p-man", "--sheet", str(sheet)).returncode == 0
+    refuses(
+        device.edge("subjects", "show", "p-man", "--sheet", str(tmp_path / "sheet.xyz")),
+        1,
+        "sheet.xyz: cannot be written; name a .png or .jpg file",
+    )
     picture = cv2.imread(str(sheet))
     assert picture.shape == (120, 120, 3)
     assert picture.std() > 20, "a face, not a blank"
