@@ -1,9 +1,11 @@
 """Entry point of `edge` and `python -m edge`: one clear line for every error, and the exit codes."""
 
 import sys
+from io import TextIOWrapper
 
 from edge.config import limit_decoders
 from edge.errors import ConfigError, EdgeError, ModelError
+from edge.printable import printable
 
 EX_FAILURE = 1
 EX_CONFIG = 78
@@ -12,16 +14,19 @@ EX_CONFIG = 78
 
 def main() -> None:
     """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a label that the terminal has no letters for
     limit_decoders()  # before OpenCV is imported, which reads its limits once
     from edge.cli.app import app
 
     try:
         app()
     except (ConfigError, ModelError) as error:
-        print(f"edge: {error}", file=sys.stderr)
+        print(f"edge: {printable(str(error))}", file=sys.stderr)
         sys.exit(EX_CONFIG)
     except EdgeError as error:
-        print(f"edge: {error}", file=sys.stderr)
+        print(f"edge: {printable(str(error))}", file=sys.stderr)
         sys.exit(EX_FAILURE)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone, `edge replay ... | head`

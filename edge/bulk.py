@@ -15,6 +15,7 @@ from edge.errors import EnrollmentError, GalleryError, MediaError
 from edge.gallery.gallery import Gallery
 from edge.gallery.store import GalleryStore
 from edge.photo import read_photo
+from edge.printable import cell, printable
 from edge.recognizer import Recognizer
 from edge.roster import Entry
 from edge.types import Probe
@@ -47,6 +48,8 @@ def enroll_all(
     told: Callable[[str, float, float], None],
 ) -> list[Outcome]:
     """Enrol every entry that can be; a subject of the gallery is left alone unless `replace`.
+
+    One that is enrolled with another face is refused all the same: that is done one by one.
 
     `recognizer` is one `for_enrolment`; `told` hears what is done, of how much.
 
@@ -82,6 +85,18 @@ def enroll_all(
     return outcomes
 
 
+def check_report(path: Path) -> None:
+    """Refuse, before minutes of work, a place that nothing can be written to. An empty file stays there.
+
+    Raises:
+        MediaError: It cannot be written.
+    """
+    try:
+        path.open("a").close()
+    except (OSError, ValueError) as error:
+        raise _not_written(path, error) from None
+
+
 def write_outcomes(outcomes: Iterable[Outcome], path: Path) -> None:
     """Write what became of everybody as a CSV file.
 
@@ -92,9 +107,17 @@ def write_outcomes(outcomes: Iterable[Outcome], path: Path) -> None:
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(("subject", "photo", "status", "reason"))
-            writer.writerows((each.subject_id, each.photo, each.status, each.reason) for each in outcomes)
-    except OSError as error:
-        raise MediaError(f"{path}: cannot be written: {error.strerror}") from None
+            for each in outcomes:
+                writer.writerow(map(cell, (each.subject_id, each.photo, each.status, each.reason)))
+    except (OSError, ValueError) as error:
+        raise _not_written(path, error) from None
+
+
+def tell_refusals(outcomes: Iterable[Outcome], told: Callable[[str], None]) -> None:
+    """Tell, a line each, who was refused and why, and what the others are to know."""
+    for each in outcomes:
+        if each.status in ("refused", "warning"):
+            told(printable(f"{each.subject_id}: {each.status}: {each.reason}"))
 
 
 def encode_entry(entry: Entry, recognizer: Recognizer) -> tuple[list[Probe], list[Outcome]]:
@@ -136,6 +159,11 @@ def _enroll(
     except (EnrollmentError, GalleryError) as error:
         return gallery, [Outcome(subject_id, "", "refused", str(error))]
     return done.gallery, [Outcome(subject_id, "", "enrolled"), *_warnings(subject_id, done.warnings)]
+
+
+def _not_written(path: Path, error: OSError | ValueError) -> MediaError:
+    why = error.strerror if isinstance(error, OSError) else error
+    return MediaError(f"{path}: the report cannot be written: {why}")
 
 
 def _warnings(subject_id: str, warnings: Iterable[str]) -> Iterator[Outcome]:

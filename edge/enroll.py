@@ -9,7 +9,7 @@ from datetime import datetime
 
 import numpy as np
 
-from edge.errors import CollisionError, LowQualityError, ManyFacesError, NoFaceError
+from edge.errors import CollisionError, LowQualityError, ManyFacesError, NoFaceError, OtherFaceError
 from edge.gallery.gallery import Gallery
 from edge.gallery.matcher import DenseMatcher
 from edge.gallery.prototypes import photos_of, prototypes
@@ -104,14 +104,23 @@ def enroll(
     at: datetime,
     max_prototypes: int,
     force: bool = False,
+    replace: bool = False,
 ) -> Enrolment:
-    """Put a subject, seen in one or more probes, into `gallery`; one enrolled before is replaced.
+    """Put a subject, seen in one or more probes, into `gallery`; one enrolled before gets new templates.
 
     Raises:
+        OtherFaceError: The subject is enrolled with another face; `replace` turns this into a warning.
         CollisionError: A probe matches another subject already, or the probes show different faces;
             `force` turns this into a warning.
     """
     warnings: list[str] = []
+    if (problem := _other_face(subject, probes, recognizer, gallery)) is not None:
+        if not replace:
+            raise OtherFaceError(
+                f"{problem}; nothing was enrolled; "
+                f"if this is right: `edge enroll {subject.subject_id} ... --replace`"
+            )
+        warnings.append(problem)
     for problem, serious in (*_disagreements(probes), *_collisions(subject, probes, recognizer, gallery)):
         if serious and not force:
             raise CollisionError(f"{problem}; nothing was enrolled, use --force if this is right")
@@ -185,6 +194,23 @@ def _disagreements(probes: Sequence[Probe]) -> list[tuple[str, bool]]:
                 (f"photo {number} seems to show somebody else than the others (score {score:.2f})", True)
             )
     return problems
+
+
+def _other_face(
+    subject: Subject, probes: Sequence[Probe], recognizer: Recognizer, gallery: Gallery
+) -> str | None:
+    """Say that no probe is like the subject's templates in `gallery`, as 1:1 verification has it."""
+    before = gallery.templates_of(subject.subject_id)
+    if not before:
+        return None
+    score = max(float(probe.embedding @ template.embedding) for probe in probes for template in before)
+    threshold = recognizer.rule.threshold_for(1)
+    if score >= threshold:
+        return None
+    return (
+        f"subject {subject.subject_id!r} is enrolled with another face (score {score:.2f}, "
+        f"threshold {threshold:.2f})"
+    )
 
 
 def _collisions(

@@ -159,3 +159,7 @@ class LowQualityError(EnrollmentError):
 
 class CollisionError(EnrollmentError):
     """The face is already enrolled as another subject."""
+
+
+class OtherFaceError(EnrollmentError):
+    """The subject is enrolled already, with a face that is not like this one."""

@@ -35,6 +35,8 @@ def read_photo(path: Path) -> Image:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise MediaError(f"{path}: cannot read the photo: {error.strerror}") from None
+    except ValueError:  # a NUL in its name
+        raise MediaError(f"{path}: cannot read the photo: no file can have this name") from None
     return decode_photo(data, str(path))
 
 

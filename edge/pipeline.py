@@ -12,7 +12,7 @@ import numpy as np
 
 from edge.camera.motion import MotionGate
 from edge.errors import ModelError
-from edge.gallery.elsewhere import Elsewhere, Opinion, Question
+from edge.gallery.elsewhere import Elsewhere, Here, Opinion, Question
 from edge.gallery.visits import KeptVisit
 from edge.metrics import Metrics
 from edge.presence import Presence
@@ -240,8 +240,7 @@ class Pipeline:
         opinion = elsewhere.answer(
             question,
             local,
-            recognizer.rule,
-            recognizer.admission,
+            Here(recognizer.matcher.gallery, recognizer.admission, recognizer.rule, recognizer.denials),
             frame.captured_at,
             patient=not self._live or at_s - visit.seen_s >= visit.rule.cooldown_s,  # it ends now
         )

@@ -1,6 +1,7 @@
 """Put the remote gallery together as the settings say: client, secret rotation, and who asks it when."""
 
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 from edge import safefile
@@ -8,10 +9,22 @@ from edge.clock import Clock
 from edge.config import Settings, credential_path
 from edge.errors import ConfigError, FileError, RemoteGalleryError
 from edge.gallery.elsewhere import Elsewhere
+from edge.gallery.erased import Erased
 from edge.gallery.gallery import Gallery
 from edge.gallery.rotation import Rotation
+from edge.gallery.vouched import Voucher
+from edge.stores import beside_path
 
 MAX_API_KEY_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """The configured server's client, and what a site's secret makes of what is exchanged with it."""
+
+    client: Any
+    rotation: Rotation
+    voucher: Voucher
 
 
 def build_elsewhere(settings: Settings, gallery: Gallery, dim: int, clock: Clock) -> Elsewhere | None:
@@ -25,21 +38,33 @@ def build_elsewhere(settings: Settings, gallery: Gallery, dim: int, clock: Clock
     values = settings.remote
     if values.policy == "off":
         return None
-    client, rotation = connect_remote(settings, dim)
+    remote = connect_remote(settings, dim)
     from edge.gallery.remote import QdrantMatcher
 
     timeout_s = values.timeout_ms / 1e3
     matcher = QdrantMatcher(
-        client, values.collection, gallery, rotation, groups=settings.access.groups, timeout_s=timeout_s
+        remote.client,
+        values.collection,
+        gallery,
+        remote.rotation,
+        remote.voucher,
+        groups=settings.access.groups,
+        timeout_s=timeout_s,
     )
     stack = ExitStack()
-    stack.callback(client.close)
+    stack.callback(remote.client.close)
     stack.callback(matcher.close)
-    return Elsewhere(matcher, timeout_s=timeout_s, clock=clock.monotonic, on_close=stack.close)
+    return Elsewhere(
+        matcher,
+        Erased((settings.gallery_path, beside_path(settings))),
+        timeout_s=timeout_s,
+        clock=clock.monotonic,
+        on_close=stack.close,
+    )
 
 
-def connect_remote(settings: Settings, dim: int) -> tuple[Any, Rotation]:
-    """Return the configured server's client, and the site's rotation of embeddings of length `dim`.
+def connect_remote(settings: Settings, dim: int) -> Remote:
+    """Return the configured server, for embeddings of length `dim`.
 
     Raises:
         ConfigError: As `build_elsewhere`.
@@ -59,7 +84,8 @@ def connect_remote(settings: Settings, dim: int) -> tuple[Any, Rotation]:
             if not data:
                 raise FileError(f"{values.api_key_file}: holds no API key")
             api_key = data.decode(errors="replace").strip()
-        return connect(values.url, api_key=api_key), Rotation(secret, dim)
+        client = connect(values.url, api_key=api_key)
+        return Remote(client, Rotation(secret, dim), Voucher(secret, values.collection))
     except (FileError, RemoteGalleryError) as error:
         raise ConfigError(f"remote: {error}") from None
 
@@ -70,10 +96,10 @@ def upload_gallery(settings: Settings, gallery: Gallery) -> None:
     Raises:
         ConfigError, RemoteGalleryError: It cannot be reached, or refuses it.
     """
-    client, rotation = connect_remote(settings, gallery.dim)
+    remote = connect_remote(settings, gallery.dim)
     from edge.gallery.remote import upload
 
     try:
-        upload(client, settings.remote.collection, gallery, rotation)
+        upload(remote.client, settings.remote.collection, gallery, remote.rotation, remote.voucher)
     finally:
-        client.close()
+        remote.client.close()

@@ -7,6 +7,7 @@ import csv
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
+from io import StringIO
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -103,7 +104,7 @@ def from_folder(folder: Path) -> list[Entry]:
             if not path.name.startswith(".") and (path.is_dir() or path.suffix.lower() in SUFFIXES)
         ]
     except OSError as error:
-        raise MediaError(f"{folder}: cannot be read: {error.strerror}") from None
+        raise MediaError(f"{error.filename}: cannot be read: {error.strerror}") from None
     entries = [entry for entry in entries if entry.photos]
     if not entries:
         raise MediaError(f"{folder}: neither photos ({', '.join(sorted(SUFFIXES))}) nor folders of them")
@@ -153,9 +154,10 @@ def _rows(path: Path) -> Iterable[tuple[int, dict[str, str]]]:
             data = file.read(MAX_ROSTER_BYTES + 1)
         if len(data) > MAX_ROSTER_BYTES:
             raise MediaError(f"{path}: larger than {MAX_ROSTER_BYTES >> 20} MiB; split it")
-        lines = data.decode("utf-8-sig").splitlines()  # spreadsheets write a byte order mark
-        dialect = csv.Sniffer().sniff(lines[0], ",;\t") if lines and "," not in lines[0] else csv.excel
-        reader = csv.DictReader(lines, dialect=dialect, strict=True)
+        text = data.decode("utf-8-sig")  # spreadsheets write a byte order mark
+        first = next(StringIO(text), "")
+        delimiter = max(",;\t", key=first.count)  # a comma where there is none of them
+        reader = csv.DictReader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
         names = [name.strip().lower() for name in reader.fieldnames or ()]
         unknown = sorted(set(names) - set(COLUMNS))
         if unknown or not {"subject", "photo"} <= set(names):
@@ -198,7 +200,11 @@ def _photos_in(path: Path) -> tuple[Path, ...]:
     if not path.is_dir():
         return (path,)
     photos = sorted(photo for photo in path.iterdir() if photo.suffix.lower() in SUFFIXES)
-    return tuple(photos[:MAX_PHOTOS_EACH])
+    if len(photos) > MAX_PHOTOS_EACH:
+        raise MediaError(
+            f"{path}: {len(photos)} photos of one subject, at most {MAX_PHOTOS_EACH} are possible"
+        )
+    return tuple(photos)
 
 
 def _subject(subject_id: str) -> Subject:

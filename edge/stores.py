@@ -17,7 +17,12 @@ def gallery_store(settings: Settings) -> GalleryStore:
 
 def beside_store(settings: Settings) -> GalleryStore:
     """Return the store of the gallery that this device may be switched to, of another embedder."""
-    return _store(settings, settings.state_dir / "gallery-next")
+    return _store(settings, beside_path(settings))
+
+
+def beside_path(settings: Settings) -> Path:
+    """Return where the gallery lies that this device may be switched to."""
+    return settings.state_dir / "gallery-next"
 
 
 def visit_store(settings: Settings) -> VisitStore:

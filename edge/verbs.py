@@ -99,6 +99,7 @@ def _enroll(args: EnrollArgs) -> Errand:
     said = [f"--group={group}" for group in args.groups]
     said += [] if args.label is None else [f"--label={args.label}"]
     said += ["--force"] if args.force else []
+    said += ["--replace"] if args.replace else []
     if args.visit is not None:
         return Errand(("enroll", *said, f"--visit={args.visit}", "--", args.subject))
     return Errand(("enroll", *said, "--", args.subject, PHOTO), args.photo)

@@ -30,6 +30,7 @@ LAYERS = [
         "redact",
         "worker",
         "safefile",
+        "printable",
         "strictjson",
         "children",
         "access",

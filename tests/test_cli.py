@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -47,6 +48,19 @@ def test_an_unknown_command_is_refused():
     done = CliRunner().invoke(app, ["nosuch"])
     assert done.exit_code == 2
     assert "No such command" in done.output
+
+
+def test_what_a_terminal_has_no_letters_for_is_told_as_an_escape(tmp_path: Path):
+    patch = tmp_path / "patch.toml"
+    patch.write_text('decision.margin = "Zoë [/red]"\n')
+    done = subprocess.run(
+        [sys.executable, "-m", "edge", "config", "diff", str(patch)],
+        capture_output=True,
+        text=True,
+        env={"PYTHONIOENCODING": "ascii", "HOME": str(tmp_path)},
+    )
+    assert "Zo\\xeb [/red]" in done.stdout, done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_daemon_does_not_load_the_tools_that_measure():

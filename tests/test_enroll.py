@@ -14,7 +14,7 @@ from edge.clock import SystemClock
 from edge.config import load
 from edge.demo.media import orl_photo
 from edge.enroll import encode_photo, enroll, find_face, walk_up
-from edge.errors import CollisionError, LowQualityError, ManyFacesError, NoFaceError
+from edge.errors import CollisionError, LowQualityError, ManyFacesError, NoFaceError, OtherFaceError
 from edge.gallery.gallery import Gallery
 from edge.photo import read_photo
 from edge.recognizer import Recognizer
@@ -80,6 +80,29 @@ def test_enrolling_again_replaces(recognizer: Recognizer, media: Path):
     for number in (1, 2):
         gallery = enrolled(gallery, "orl-1", [orl(media, 1, number, recognizer)], recognizer)
     assert (gallery.size, len(gallery.templates_of("orl-1"))) == (1, 1)
+
+
+def test_another_persons_face_does_not_silently_take_a_subjects_place(recognizer: Recognizer, media: Path):
+    gallery = enrolled(
+        empty(recognizer), "orl-3", [orl(media, 3, number, recognizer) for number in (1, 2)], recognizer
+    )
+    other = [orl(media, 7, 1, recognizer)]
+    with pytest.raises(OtherFaceError, match=r"'orl-3' .*another face \(score -?0\.\d\d.*--replace"):
+        enrolled(gallery, "orl-3", other, recognizer, force=True)
+    meant = enroll(
+        Subject("orl-3", "orl-3"),
+        other,
+        recognizer,
+        gallery,
+        source="photo",
+        at=AT,
+        max_prototypes=3,
+        replace=True,
+    )
+    assert len(meant.warnings) == 1
+    door = recognizer.with_gallery(meant.gallery)
+    assert door.identify(other[0], AT).event_type == EventType.MATCH
+    assert door.identify(orl(media, 3, 1, recognizer), AT).event_type == EventType.REJECT
 
 
 def test_no_face_is_said_with_the_size_of_the_photo(recognizer: Recognizer, media: Path):

@@ -54,7 +54,7 @@ def known(media: Path) -> Recognizer:
 
 def asking(known: Recognizer, remote: Remote, timeout_s: float = 0.25) -> Recognizer:
     """Return a recognizer that knows nobody and asks `remote`."""
-    elsewhere = Elsewhere(remote, timeout_s=timeout_s, clock=monotonic, on_close=remote.close)
+    elsewhere = Elsewhere(remote, (), timeout_s=timeout_s, clock=monotonic, on_close=remote.close)
     nobody = known.with_gallery(Gallery.empty(known.embedder.model_id))
     return replace(nobody, elsewhere=elsewhere)
 
@@ -139,7 +139,7 @@ def test_an_engine_that_fails_leaves_the_local_decision(known: Recognizer, media
 
 def test_who_is_known_here_is_not_asked_about(known: Recognizer, media: Path):
     remote = Remote(known.matcher.gallery)
-    elsewhere = Elsewhere(remote, timeout_s=1, clock=monotonic, on_close=remote.close)
+    elsewhere = Elsewhere(remote, (), timeout_s=1, clock=monotonic, on_close=remote.close)
     events = run(replace(known, elsewhere=elsewhere), media / "single_face.mp4", live=False)
     assert told(events)[0] == (EventType.MATCH, None, "p-man", "not_asked")
     assert remote.asked == []

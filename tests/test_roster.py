@@ -1,5 +1,6 @@
 """Lists of who is to be enrolled, as operators write them: folders, CSV files, dates and windows."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pytest
 
 from edge.access import Access, SubjectState, Window
 from edge.errors import EnrollmentError, MediaError
-from edge.roster import Details, describe, from_csv, from_folder
+from edge.evaluate.protocol import subjects
+from edge.roster import MAX_PHOTOS_EACH, Details, describe, from_csv, from_folder
 from edge.types import Subject
 
 KNOWN = Subject(
@@ -100,6 +102,28 @@ def test_a_folder_without_photos_is_an_error(tmp_path: Path, name: str):
         from_folder(tmp_path / name)
 
 
+def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    photo(tmp_path / "p-1" / "a.jpg")
+    read = Path.iterdir
+
+    def iterdir(self: Path) -> Iterator[Path]:
+        if self.name == "p-1":
+            raise PermissionError(13, "Permission denied", str(self))
+        return read(self)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    for look in (from_folder, subjects):
+        with pytest.raises(MediaError, match=r"p-1: cannot be read: Permission denied"):
+            look(tmp_path)
+
+
+def test_photos_of_one_subject_beyond_the_bound_are_not_left_out_in_silence(tmp_path: Path):
+    for number in range(MAX_PHOTOS_EACH + 1):
+        photo(tmp_path / "p-1" / f"{number}.jpg")
+    with pytest.raises(MediaError, match=rf"p-1: {MAX_PHOTOS_EACH + 1} photos of one subject, at most"):
+        from_folder(tmp_path)
+
+
 def roster(tmp_path: Path, text: str | bytes) -> Path:
     path = tmp_path / "staff.csv"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -129,6 +153,7 @@ def test_dates_of_a_csv_file_are_days_at_the_door(tmp_path: Path):
     ("text", "why"),
     [
         pytest.param("", "the first line must name columns", id="empty"),
+        pytest.param("subject\np-1\n", "subject and photo are needed", id="one column"),
         pytest.param("subject,photo\n", "no rows", id="no rows"),
         pytest.param("name,photo\na,b\n", "name is not known", id="unknown column"),
         pytest.param("subject,label\na,b\n", "subject and photo are needed", id="no photo column"),

@@ -35,8 +35,8 @@ def measure_embedders(settings: Settings, media: Path, rounds: int, progress: Pr
     embedders: dict[str, Embedder] = {}
     sizes: dict[str, int] = {}
     refused: dict[str, str] = {}
-    for name in manifests.names():
-        if manifests.load(name).kind == "embedder":
+    for name in manifests.names(settings.models_path):
+        if manifests.load(name, settings.models_path).kind == "embedder":
             try:
                 manifest, session = load_session(name, "embedder", settings)
             except ModelError as error:

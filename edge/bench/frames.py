@@ -70,7 +70,7 @@ def load_frames(media: Path, size: tuple[int, int], metrics: Metrics) -> list[Im
 def recognizer_of(embedder: str, settings: Settings, media: Path) -> Recognizer:
     """Return a recognizer with that embedder which knows the demo's 42 subjects."""
     recognition = settings.recognition.model_copy(update={"embedder": embedder})
-    manifest = manifests.load(embedder)
+    manifest = manifests.load(embedder, settings.models_path)
     recognizer = build_recognizer(
         settings.model_copy(update={"recognition": recognition}),
         Gallery.empty(manifest.model_id),

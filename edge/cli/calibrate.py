@@ -7,8 +7,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from edge.assembly import choose_embedder, decision_rule, embedding_dim
 from edge.cli.embedding import embed_all
@@ -16,6 +14,7 @@ from edge.cli.galleries import gallery
 from edge.cli.operate import ConfigOption, load_settings
 from edge.cli.progress import progress
 from edge.cli.reports import JsonFileOption, PlotsOption, write_report
+from edge.cli.tables import Listing
 from edge.config import Settings
 from edge.errors import MediaError, ModelError
 from edge.evaluate import calibration, tail
@@ -77,7 +76,7 @@ def doctor(
     """Examine the gallery in hand: threshold, expected FPIR, look-alikes, duplicates, poor templates."""
     settings = load_settings(config_file)
     name = choose_embedder(settings).name
-    manifest = manifests.load(name)
+    manifest = manifests.load(name, settings.models_path)
     current = gallery_store(settings).load(manifest.model_id, embedding_dim(manifest))
     diagnosis = examine(current, decision_rule(settings, manifest), pairs=pairs)
     report: dict[str, Any] = {"schema": "edge.gallery.doctor/1", "gallery_version": current.version}
@@ -86,7 +85,7 @@ def doctor(
         strangers = _first_faces(cohort, name, settings)
         share, taken = strangers_let_in(current, strangers, diagnosis.threshold)
         report["cohort"] = {"strangers": len(strangers), "fpir": round(share, 5), "taken_for": taken}
-        if manifest.calibration is not None:
+        if manifest.calibration is not None and len(strangers) >= tail.MIN_COHORT:
             table = manifest.calibration
             shift = tail.site_shift(strangers, table.thresholds, table.fmr)
             report["cohort"]["site_shift"] = round(shift, 4)
@@ -107,7 +106,7 @@ def _first_faces(images: Path, name: str, settings: Settings) -> FloatArray:
 
 
 def _shift(cohort: Path, name: str, settings: Settings) -> dict[str, Any]:
-    table = manifests.load(name).calibration
+    table = manifests.load(name, settings.models_path).calibration
     if table is None:
         raise ModelError(f"{name}: not calibrated, so a site cannot differ from it; give --images first")
     rows = _first_faces(cohort, name, settings)
@@ -144,7 +143,7 @@ def _table(
         if sum(len(rows) >= photos for rows in examples) >= LEAST_EXAMPLES
     }
     typer.echo(calibration.as_toml(table))
-    shown = Table(
+    shown = Listing(
         "promised", "obtained on the other half / promised", "10th-90th percentile", "within factor 2"
     )
     for kind in ("fmr", "fpir"):
@@ -152,14 +151,14 @@ def _table(
             spread = f"{ratio['p10']:.2f}-{ratio['p90']:.2f}"
             cells = (f"{ratio['median']:.2f}", spread, f"{ratio['within_factor_2']:.0%} of splits")
             shown.add_row(f"{kind.upper()} {promise}", *cells)
-    Console(markup=False, emoji=False).print(shown)
+    shown.print()
     for photos_each, ratios in several.items():
         told = ", ".join(f"{ratio} times at {rate}" for rate, ratio in ratios.items())
         typer.echo(f"a mean of {photos_each} photos is passed by impostors {told}")
     if plots is not None:
         plot_fmr(tail.impostor_scores(first), table, plots / "fmr.png")
     if write:
-        calibration.write_table(table, manifests.load(name).directory / "manifest.toml")
+        calibration.write_table(table, manifests.load(name, settings.models_path).directory / "manifest.toml")
         typer.echo(f"{name}: calibration written")
     figures = {"table": asdict(table), "halves": halves, "several_photos": several}
     return {"schema": "edge.calibrate/1", "model": name, **figures}
@@ -175,14 +174,14 @@ def _tell(diagnosis: Diagnosis, report: dict[str, Any], settings: Settings) -> N
         + (f" (target {settings.decision.target_fpir:g})" if settings.decision.threshold is None else "")
     )
     if diagnosis.duplicates or diagnosis.look_alikes:
-        table = Table("subject", "subject", "score", "")
+        table = Listing("subject", "other subject", "score", "", copied=("subject", "other subject"))
         for pair in diagnosis.duplicates:
             table.add_row(
                 pair.first, pair.second, f"{pair.score:.3f}", "one person twice, or twins: both match"
             )
         for pair in diagnosis.look_alikes:
             table.add_row(pair.first, pair.second, f"{pair.score:.3f}", "")
-        Console(markup=False, emoji=False).print(table)
+        table.print()
     for complaint in diagnosis.poor:
         typer.echo(f"{complaint.subject_id}: {complaint.problem}")
     if found := report.get("cohort"):
@@ -191,3 +190,5 @@ def _tell(diagnosis: Diagnosis, report: dict[str, Any], settings: Settings) -> N
             typer.echo(f"  {subject_id}: {count}")
         if "site_shift" in found:
             typer.echo(f"  decision.site_shift measured here: {found['site_shift']:+.4f}")
+        elif found["strangers"] < tail.MIN_COHORT:
+            typer.echo(f"  decision.site_shift is measured from photos of {tail.MIN_COHORT} people or more")

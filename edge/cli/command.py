@@ -20,6 +20,7 @@ from edge.mqtt.commanding import PAYLOAD_TYPE
 from edge.mqtt.listener import Listener
 from edge.mqtt.payloads_command import VERBS, ResponsePayload
 from edge.mqtt.topics import Topics
+from edge.printable import printable
 
 LIFETIME = timedelta(minutes=5)
 
@@ -119,4 +120,4 @@ def told(response: ResponsePayload) -> str:
     if response.error is not None:
         raise CommandError(response.error)
     message = response.data.get("message")
-    return message if isinstance(message, str) else json.dumps(response.data, indent=2)
+    return printable(message) if isinstance(message, str) else json.dumps(response.data, indent=2)

@@ -7,11 +7,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
-from rich.table import Table
 
 from edge.cli.operate import ConfigOption, load_settings
 from edge.cli.progress import progress
+from edge.cli.tables import Listing
 from edge.clock import SystemClock
 from edge.config import Settings
 from edge.delivery import build_broker
@@ -100,11 +99,13 @@ def push(
                 break
     concerned = view.concerned(desired.layer, name)
     states = {each: came_to(device, desired.layer, desired.version) for each, device in concerned.items()}
-    table = Table("device", "came to", "why", title=f"{desired.layer} version {desired.version}")
+    table = Listing(
+        "device", "came to", "why", copied=("device",), title=f"{desired.layer} version {desired.version}"
+    )
     for each, state in sorted(states.items()):
         report = concerned[each].report
         table.add_row(each, state, (report.error or "") if report and state in SETTLED else "")
-    Console(markup=False, emoji=False).print(table)
+    table.print()
     raise typer.Exit(0 if states and set(states.values()) <= {"applied", "offline"} else 1)
 
 
@@ -122,12 +123,11 @@ def status(
     if as_json:
         typer.echo(json.dumps({"layers": view.layers, "devices": rows}, indent=2))
         return
-    table = Table(
-        "device", "online", "desired", "last push", "in force", "effective", "why", title=settings.site
-    )
+    columns = ("device", "online", "desired", "last push", "in force", "effective", "why")
+    table = Listing(*columns, copied=("device",), title=settings.site)
     for each, row in rows.items():
         table.add_row(each, *(str(value) if value is not None else "-" for value in row.values()))
-    Console(markup=False, emoji=False).print(table)
+    table.print()
     for layer, version in view.layers.items():
         typer.echo(f"{layer}: version {version} is published")
 
@@ -138,11 +138,11 @@ def diff(patch: PatchArgument, config_file: ConfigOption = None) -> None:
     settings = load_settings(config_file)
     changes = read_patch(patch)
     known, refused = marks(), refusals(changes, settings)
-    table = Table("setting", "now", "pushed", "takes effect")
+    table = Listing("setting", "now", "pushed", "takes effect", copied=("setting",))
     for key, value in keys_of(changes).items():
         now = "-" if key in refused else str(value_of(settings, key))
         table.add_row(key, now, str(value), refused.get(key) or known[key])
-    Console(markup=False, emoji=False).print(table)
+    table.print()
     raise typer.Exit(1 if refused else 0)
 
 

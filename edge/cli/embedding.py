@@ -28,7 +28,7 @@ def recognizer_with(embedder: str, settings: Settings) -> Recognizer:
     values: dict[str, object] = {
         "recognition": settings.recognition.model_copy(update={"embedder": embedder})
     }
-    if manifests.load(embedder).calibration is None:
+    if manifests.load(embedder, settings.models_path).calibration is None:
         values["decision"] = settings.decision.model_copy(update={"threshold": 1.0})
     return build_recognizer(settings.model_copy(update=values), Gallery.empty(embedder))
 

@@ -78,7 +78,7 @@ def _views(
     name: str, groups: list[dict[str, tuple[Path, ...]]], settings: Settings
 ) -> tuple[str, PhotoViews]:
     """Return the embedder's model id and the views of every photo."""
-    manifest = manifests.load(name)
+    manifest = manifests.load(name, settings.models_path)
     if manifest.alignment is None or manifest.output.dim is None:
         raise ModelError(f"{name}: not an embedder; choose one of `edge models list`")
     template = np.array(manifest.alignment.points, np.float32)

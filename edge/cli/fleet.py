@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from edge import safefile
 from edge.cli.migrate import beside_gallery, gallery_in_force, reembed_gallery
 from edge.cli.operate import ConfigOption, load_settings
+from edge.cli.tables import Listing
 from edge.clock import SystemClock
 from edge.errors import ConfigError
 from edge.face import manifest as manifests
@@ -232,16 +231,16 @@ def status(
         }
         typer.echo(json.dumps(document, indent=2))
         return
-    console = Console(markup=False, emoji=False)
-    table = Table("scope", "version", "subjects", "embedder", title=f"fleet {opened.tenant}")
+    columns = ("scope", "version", "subjects", "embedder")
+    table = Listing(*columns, copied=("scope", "embedder"), title=f"fleet {opened.tenant}")
     for each in scopes:
         table.add_row(each.scope, str(each.version), str(each.count), each.model_id or "-")
-    console.print(table)
-    table = Table("role", "version", "keys", "must agree", "expires")
+    table.print()
+    table = Listing("role", "version", "keys", "must agree", "expires", copied=("role",))
     for role in roles:
         expires = f"{role.expires:%Y-%m-%d %H:%M} UTC"
         table.add_row(role.role, str(role.version), str(role.keys), str(role.threshold), expires)
-    console.print(table)
+    table.print()
 
 
 @contextmanager

@@ -5,8 +5,6 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from edge.assembly import choose_embedder, embedding_dim
 from edge.cli.migrate import gallery_in_force, switch_gallery
@@ -34,7 +32,7 @@ def versions(config_file: ConfigOption = None, as_json: JsonOption = False) -> N
     if not kept:
         typer.echo("nobody was ever enrolled here")
         return
-    table = Table("version", "made at", "subjects", "embedder", "")
+    table = Listing("version", "made at", "subjects", "embedder", "", copied=("version", "embedder"))
     for each in kept:
         table.add_row(
             str(each.version),
@@ -43,7 +41,7 @@ def versions(config_file: ConfigOption = None, as_json: JsonOption = False) -> N
             each.model_id or "",
             "serves" if each.serves else "",
         )
-    Console().print(table)
+    table.print()
 
 
 @gallery.command("roll-back")

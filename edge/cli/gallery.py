@@ -4,13 +4,14 @@ import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from edge.assembly import PHOTO_SIDE_PX, build_camera, build_recognizer
-from edge.bulk import enroll_all, write_outcomes
+from edge.bulk import check_report, enroll_all, tell_refusals, write_outcomes
 from edge.camera.sources import Camera
 from edge.cli.operate import ConfigOption, load_settings
 from edge.cli.progress import progress
@@ -57,7 +58,14 @@ def enroll(
     report: Annotated[
         Path | None, typer.Option(help="With many: write what became of each to this CSV file.")
     ] = None,
-    replace: Annotated[bool, typer.Option(help="With many: enrol those again who are enrolled.")] = False,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace",
+            help="Enrol a subject although it is enrolled with another face. With many: enrol those again "
+            "who are enrolled; another face is refused all the same.",
+        ),
+    ] = False,
     visit: Annotated[
         str, typer.Option(help="Enrol a past visit of a stranger instead (`edge strangers`).")
     ] = "",
@@ -65,7 +73,7 @@ def enroll(
         bool, typer.Option(help="With --visit: use all visits of the same stranger.")
     ] = False,
     camera: Annotated[str, typer.Option(help="Enrol whoever walks up to this camera instead.")] = "",
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for a walk-up.")] = 30.0,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for a walk-up.")] = 30.0,
     force: Annotated[bool, typer.Option(help="Enrol although another subject looks the same.")] = False,
     label: LabelOption = None,
     group: GroupOption = None,
@@ -93,6 +101,9 @@ def enroll(
         raise typer.BadParameter(
             "give a subject and one or more photos, or --camera NAME, --visit ID, --folder or --csv"
         )
+    if report:
+        raise typer.BadParameter("--report is for --folder and --csv")
+    source = _camera(camera, settings) if camera else None
     recognizer = build_recognizer(settings, side_px=PHOTO_SIDE_PX if photos else None).for_enrolment()
     visits: list[str] = []
     if visit:
@@ -102,8 +113,9 @@ def enroll(
     elif photos:
         probes = [encode_photo(read_photo(photo), str(photo), recognizer) for photo in photos]
     else:
+        assert source is not None
         typer.echo(f"stand alone before camera {camera!r} and look at it ...", err=True)
-        probes = walk_up(_frames(_camera(camera, settings)), recognizer, timeout_s=timeout)
+        probes = walk_up(_frames(source), recognizer, timeout_s=timeout)
     with gallery_store(settings).edit(recognizer.embedder.model_id, recognizer.embedder.dim) as edit:
         enrolment = enroll_probes(
             describe(subject, edit.gallery.subject(subject), said, settings.access.time_zone),
@@ -114,6 +126,7 @@ def enroll(
             at=SystemClock().now(),
             max_prototypes=settings.gallery.prototypes,
             force=force,
+            replace=replace,
         )
         owed = edit.commit_owing(enrolment.gallery)
     visit_store(settings).remove(visits)
@@ -138,6 +151,8 @@ def _enroll_many(
     force: bool,
     replace: bool,
 ) -> None:
+    if report:
+        check_report(report)
     entries = from_folder(folder) if folder else from_csv(roster or Path(), settings.access.time_zone)
     recognizer = build_recognizer(settings, side_px=PHOTO_SIDE_PX).for_enrolment()
     with progress("enrol") as told:
@@ -154,11 +169,9 @@ def _enroll_many(
     enrolled = {each.subject_id for each in outcomes if each.status == "enrolled"}
     used = {each.subject.subject_id: each.photos for each in entries if each.subject.subject_id in enrolled}
     _keep_crops(settings, recognizer, used)
+    tell_refusals(outcomes, partial(typer.echo, err=True))
     if report:
         write_outcomes(outcomes, report)
-    for each in outcomes:
-        if each.status in ("refused", "warning"):
-            typer.echo(f"{each.subject_id}: {each.status}: {each.reason}", err=True)
     counts = Counter(each.status for each in outcomes if not each.photo)
     typer.echo(", ".join(f"{count} {status}" for status, count in counts.items()))
     raise typer.Exit(1 if any(each.status == "refused" for each in outcomes) else 0)

@@ -2,12 +2,13 @@
 
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import typer
 
 from edge.assembly import choose_embedder, embedding_dim
-from edge.bulk import write_outcomes
+from edge.bulk import check_report, tell_refusals, write_outcomes
 from edge.cli.progress import progress
 from edge.clock import SystemClock
 from edge.config import Settings
@@ -27,6 +28,8 @@ def reembed_gallery(settings: Settings, photos: Path, model: str, processes: int
     Raises:
         EdgeError: The photos, the model or a store cannot be used.
     """
+    if report:
+        check_report(report)
     recognition = settings.recognition.model_copy(update={"embedder": model})
     current = gallery_in_force(settings)[0]
     with progress("reembed") as told:
@@ -39,11 +42,9 @@ def reembed_gallery(settings: Settings, photos: Path, model: str, processes: int
             at=SystemClock().now,
             told=told,
         )
+    tell_refusals(outcomes, partial(typer.echo, err=True))
     if report:
         write_outcomes(outcomes, report)
-    for each in outcomes:
-        if each.status == "refused":
-            typer.echo(f"{each.subject_id}: refused: {each.reason}", err=True)
     counts = Counter(each.status for each in outcomes if not each.photo)
     typer.echo(", ".join(f"{count} {status}" for status, count in counts.items()) or "nobody is enrolled")
     return 1 if counts["refused"] else 0

@@ -4,12 +4,11 @@ import json
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from edge.bench.embedders import REFERENCE, measure_embedders
 from edge.cli.operate import ConfigOption, load_settings
 from edge.cli.progress import progress
+from edge.cli.tables import Listing
 from edge.demo.media import fetch_media, media_dir
 from edge.errors import ModelError
 from edge.face import manifest as manifests
@@ -43,7 +42,7 @@ def fetch(
 def list_models(config_file: ConfigOption = None) -> None:
     """List the known models and whether they are installed."""
     settings = load_settings(config_file)
-    table = Table("name", "kind", "MB", "licence", "installed", "description")
+    table = Listing("name", "kind", "MB", "licence", "installed", "description", copied=("name",))
     for name in manifests.names(settings.models_path):
         manifest = manifests.load(name, settings.models_path)
         installed = "yes" if installed_path(manifest, settings.models_path).is_file() else "no"
@@ -51,7 +50,7 @@ def list_models(config_file: ConfigOption = None) -> None:
         size = f"{manifest.bytes / 1e6:.1f}"
         mark = f"{name} *" if in_use else name
         table.add_row(mark, manifest.kind, size, manifest.licence, installed, manifest.description)
-    Console(markup=False, emoji=False).print(table)
+    table.print()
     typer.echo("* in use by this configuration")
 
 
@@ -90,10 +89,10 @@ def bench(
     if as_json:
         typer.echo(json.dumps(report, indent=2))
         return
-    table = Table("model", "ms p50", "ms p95", "MB", f"cosine to {REFERENCE}")
+    table = Listing("model", "ms p50", "ms p95", "MB", f"cosine to {REFERENCE}")
     for name, figures in report["models"].items():
         cells = (f"{figures['ms_p50']:.2f}", f"{figures['ms_p95']:.2f}", f"{figures['bytes'] / 1e6:.1f}")
         table.add_row(name, *cells, f"{figures['cosine_to_fp32']:.4f}")
-    Console(markup=False, emoji=False).print(table)
+    table.print()
     for reason in report["refused"].values():
         typer.echo(f"not timed: {reason}", err=True)

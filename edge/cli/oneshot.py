@@ -32,7 +32,7 @@ def oneshot(
     """Compare one-shot enrolment with a retrained softmax head: accuracy, cost, and one more subject."""
     settings = load_settings(config_file)
     name = model or choose_embedder(settings).name
-    table = manifests.load(name).calibration
+    table = manifests.load(name, settings.models_path).calibration
     if table is None:
         raise ModelError(f"{name}: not calibrated; see `edge calibrate`")
     if spare >= logits:

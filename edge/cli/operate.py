@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from edge import __version__, config, logs
 from edge.assembly import build_recognizer
+from edge.cli.tables import Listing
 from edge.config import Settings
 from edge.configuring import ConfigDesk, effective
 from edge.daemon import Daemon
 from edge.errors import FileError
 from edge.face.liveness import Liveness
+from edge.gallery.matcher import int8_problem
 from edge.memory import return_freed_memory
 from edge.metrics import Metrics
 from edge.mqtt import asyncapi
@@ -60,18 +60,21 @@ def run(config_file: ConfigOption = None) -> None:
 def check(config_file: ConfigOption = None) -> None:
     """Explain a configuration: every value in force, and what the daemon would do. Changes nothing."""
     settings = load_settings(config_file)
-    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
-    table = Table("setting", "value", "meaning", title=str(config_file or "defaults"))
+    columns = ("setting", "value", "meaning")
+    table = Listing(*columns, copied=("setting",), title=str(config_file or "defaults"))
     for key, value, meaning in config.explain(settings):
         table.add_row(key, value, meaning)
-    console.print(table)
+    table.print()
     recognizer = build_recognizer(settings)
     gallery = gallery_store(settings).load(recognizer.embedder.model_id)
     threshold = recognizer.rule.threshold_for(float(gallery.comparisons.sum()))
-    console.print(
+    problem = int8_problem()
+    search = "int8 where the gallery is large" if problem is None else f"float32, slower: {problem}"
+    typer.echo(
         f"models     {recognizer.stamp.embedder} verified in {settings.models_path}\n"
         f"embedder   {recognizer.embedder.model_id}; {recognizer.embedder_choice}\n"
         f"gallery    version {gallery.version}, {gallery.size} subjects in {settings.gallery_path}\n"
+        f"search     {search}\n"
         f"threshold  {threshold:.3f} for {gallery.size} subjects\n"
         f"key        {_device_key(settings)}\n"
         f"liveness   {_liveness(settings, recognizer.liveness)}\n"
@@ -82,9 +85,9 @@ def check(config_file: ConfigOption = None) -> None:
         source = (
             without_credentials(camera.source) if camera.source else scrub(" ".join(camera.command or ()))
         )
-        console.print(f"camera     {name}: {source}")
+        typer.echo(f"camera     {name}: {source}")
     if not settings.cameras:
-        console.print("camera     none: add a table [cameras.front] with source or command")
+        typer.echo("camera     none: add a table [cameras.front] with source or command")
 
 
 def _device_key(settings: Settings) -> str:

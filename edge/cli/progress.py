@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as ProgressBar
 
 from edge.download import Progress
+from edge.printable import printable
 
 PLAIN_STEP = 0.25
 """Share of the work between two plain lines."""
@@ -16,7 +18,7 @@ PLAIN_STEP = 0.25
 @contextmanager
 def progress(title: str) -> Iterator[Progress]:
     """Show the progress of one piece of work on standard error."""
-    console = Console(stderr=True, markup=False, emoji=False)
+    console, title = Console(stderr=True, markup=False, emoji=False), printable(title)
     if console.is_terminal:
         columns = (
             TextColumn("{task.description}", markup=False),
@@ -37,6 +39,6 @@ def progress(title: str) -> Iterator[Progress]:
         share = done / total if total else 0.0
         if what not in told or share - told[what] >= PLAIN_STEP:
             told[what] = share
-            console.print(f"{title}: {what} {share:.0%}" if total else f"{title}: {what}", highlight=False)
+            typer.echo(f"{title}: {what} {share:.0%}" if total else f"{title}: {what}", err=True)
 
     yield write

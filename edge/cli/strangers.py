@@ -4,11 +4,10 @@ import json
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from edge.assembly import choose_embedder, decision_rule
 from edge.cli.operate import ConfigOption, load_settings
+from edge.cli.tables import Listing
 from edge.clock import SystemClock
 from edge.config import Settings
 from edge.errors import ConfigError, EnrollmentError
@@ -43,7 +42,8 @@ def list_strangers(
         typer.echo("no visits are kept" + ("" if kept else "; strangers.keep_hours is 0"))
         return
     whom = ("subject",) if matched else ()
-    table = Table(*whom, "seen", "first at", "last at", "cameras", "best visit", "quality", "visits")
+    columns = (*whom, "seen", "first at", "last at", "camera", "best visit", "visits")  # 80 wide
+    table = Listing(*columns, copied=(*whom, "best visit", "visits"))
     for each in found:
         visits = [visit.visit_id for visit in each.visits]
         table.add_row(
@@ -52,10 +52,9 @@ def list_strangers(
             *(f"{each.visits[i].at:%Y-%m-%d %H:%M} UTC" for i in (0, -1)),
             ", ".join(_told(each)["cameras"]),
             each.best.visit_id,
-            f"{each.best.probe.quality.weight:.2f}",
-            " ".join(visits[-3:]),
+            "\n".join(visits[-3:]),
         )
-    Console(markup=False, emoji=False).print(table)
+    table.print()
     typer.echo(
         "was one of them somebody else? `edge gallery deny SUBJECT --visit ID`"
         if matched
@@ -148,5 +147,6 @@ def _told(stranger: Stranger) -> dict[str, Any]:
         "last_at": stranger.visits[-1].at.isoformat(),
         "cameras": sorted({visit.camera for visit in stranger.visits}),
         "best_visit": stranger.best.visit_id,
+        "quality": round(stranger.best.probe.quality.weight, 2),
         "visits": [visit.visit_id for visit in stranger.visits],
     }

@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from edge import safefile
 from edge.access import SubjectState
 from edge.assembly import choose_embedder, embedding_dim
 from edge.cli.operate import ConfigOption, load_settings
+from edge.cli.tables import Listing
 from edge.clock import SystemClock
 from edge.config import Settings
 from edge.errors import EdgeError, EnrollmentError, ErasureOwedError
@@ -55,14 +54,16 @@ def list_subjects(config_file: ConfigOption = None, as_json: JsonOption = False)
         ]
         typer.echo(json.dumps({"version": gallery.version, "model_id": gallery.model_id, "subjects": rows}))
         return
-    table = Table(
-        "id", "label", "groups", "may pass", "templates", title=f"gallery version {gallery.version}"
+    table = Listing(
+        *("id", "label", "groups", "may pass", "templates"),
+        copied=("id",),
+        title=f"gallery version {gallery.version}",
     )
     for subject, count in zip(gallery.subjects, gallery.counts, strict=True):
         table.add_row(
             subject.subject_id, subject.label, ", ".join(subject.groups), _when(subject), str(count)
         )
-    Console(markup=False, emoji=False).print(table)
+    table.print()
 
 
 @app.command()

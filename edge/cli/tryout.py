@@ -1,6 +1,5 @@
 """Commands to try the product out: replay, demo."""
 
-import json
 from itertools import count
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +12,7 @@ from edge.assembly import PHOTO_SIDE_PX, build_pipeline, build_recognizer, with_
 from edge.camera.replay import ReplayCamera
 from edge.cli.operate import ConfigOption, load_settings
 from edge.cli.progress import progress
+from edge.cli.reports import OutOption, write_report
 from edge.clock import SystemClock
 from edge.config import Settings
 from edge.demo.media import fetch_media, media_dir
@@ -44,7 +44,7 @@ def replay(
     ] = False,
     annotate: Annotated[Path | None, typer.Option(help="Write a video with what was seen (.mp4).")] = None,
     fps: Annotated[
-        float | None, typer.Option(help="Speed of a folder of images, or instead of a clip's.")
+        float | None, typer.Option(min=0.01, help="Speed of a folder of images, or instead of a clip's.")
     ] = None,
     config_file: ConfigOption = None,
 ) -> None:
@@ -87,7 +87,7 @@ def demo(
     fetch_only: Annotated[
         bool, typer.Option("--fetch-only", help="Only fetch the clips and photos.")
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="Also write the result as JSON to this file.")] = None,
+    out: OutOption = None,
 ) -> None:
     """Run the daemon on real clips and show its decisions. Exits 1 if they are not the expected ones."""
     settings = load_settings(None)
@@ -99,8 +99,7 @@ def demo(
         typer.echo(f"clips: verified, {media_dir(settings)}")
         return
     result = run_demo(settings, broker=broker or None, console=Console(highlight=False), progress=progress)
-    if out is not None:
-        out.write_text(json.dumps(result.as_json(), indent=2) + "\n")
+    write_report(result.as_json(), out, "--out")
     raise typer.Exit(0 if result.as_expected else 1)
 
 

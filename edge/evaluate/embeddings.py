@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from edge.download import Progress
-from edge.errors import MediaError
+from edge.errors import FileError, MediaError
 from edge.evaluate.photos import centre, each_photo, nearest_face
 from edge.photo import decode_photo
 from edge.recognizer import Recognizer
@@ -32,7 +32,10 @@ class EmbeddingCache:
         self._rows: dict[bytes, FloatArray | None] = {}
         self._lock = threading.Lock()
         if path.exists():
-            data = path.read_bytes()
+            try:
+                data = path.read_bytes()
+            except OSError as error:
+                raise FileError(f"{path}: cannot be read: {error.strerror}") from None
             whole = len(data) // self._record.itemsize * self._record.itemsize
             for entry in np.frombuffer(data[:whole], self._record):
                 key = bytes(entry["key"]).ljust(KEY_BYTES, b"\0")
@@ -49,6 +52,7 @@ class EmbeddingCache:
 
         Raises:
             MediaError: It cannot be read.
+            FileError: What was made of it cannot be written.
         """
         try:
             data = path.read_bytes()
@@ -60,19 +64,26 @@ class EmbeddingCache:
         return self[key]
 
     def put(self, key: bytes, row: FloatArray | None) -> None:
-        """Remember an embedding, or that there is no face."""
+        """Remember an embedding, or that there is no face.
+
+        Raises:
+            FileError: It cannot be written.
+        """
         record = np.zeros(1, self._record)
         record["key"], record["found"] = key, row is not None
         if row is not None:
             record["row"] = row
         with self._lock:
             self._rows[key] = row
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             try:
-                os.write(descriptor, record.tobytes())
-            finally:
-                os.close(descriptor)
+                self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+                try:
+                    os.write(descriptor, record.tobytes())
+                finally:
+                    os.close(descriptor)
+            except OSError as error:
+                raise FileError(f"{self._path}: cannot be written: {error.strerror}") from None
 
 
 def embed_photos(

@@ -110,6 +110,13 @@ def new_figure(size: tuple[float, float] = (7, 5)) -> Any:
 
 
 def save(figure: Any, path: Path) -> None:
-    """Write a figure as PNG; makes the directory."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    """Write a figure as PNG; makes the directory.
+
+    Raises:
+        ConfigError: It cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=120)
+    except OSError as error:
+        raise ConfigError(f"--plots: {path} cannot be written: {error.strerror}") from None

@@ -48,17 +48,20 @@ def subjects(images: Path) -> dict[str, tuple[Path, ...]]:
     """Return the photos of every subject below `images`, sorted.
 
     Raises:
-        MediaError: There are none.
+        MediaError: There are none, or they cannot be read.
     """
     if not images.is_dir():
         raise MediaError(
             f"{images}: no such directory; give a folder with one sub-folder of photos per subject"
         )
-    found = {
-        folder.name: tuple(sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES))
-        for folder in sorted(images.iterdir())
-        if folder.is_dir()
-    }
+    try:
+        found = {
+            folder.name: tuple(sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES))
+            for folder in sorted(images.iterdir())
+            if folder.is_dir()
+        }
+    except OSError as error:
+        raise MediaError(f"{error.filename}: cannot be read: {error.strerror}") from None
     found = {name: photos for name, photos in found.items() if photos}
     if not found:
         raise MediaError(f"{images}: no photos; expected one sub-folder of photos per subject")

@@ -121,6 +121,22 @@ class QuantizedMatcher:
         return self._starts.searchsorted(rows, side="right") - 1
 
 
+def check_kernel() -> None:
+    """Do a product that is known.
+
+    Raises:
+        ValueError: Its result is wrong.
+        Exception: Whatever simsimd raises where it does not run.
+    """
+    codes = np.arange(-64, 64, dtype=np.int8)
+    found = _products(codes, np.stack([codes, codes[::-1]]), np.array([1, 2], np.float32))
+    right = [
+        np.dot(codes.astype(int), row.astype(int)) * scale for row, scale in ((codes, 1), (codes[::-1], 2))
+    ]
+    if found.tolist() != right:
+        raise ValueError(f"a product is {found.tolist()} instead of {right}")
+
+
 def _products(probe: NDArray[np.int8], codes: NDArray[np.int8], scales: FloatArray) -> FloatArray:
     """Return the products of a probe's codes (D,) with rows (n, D), each times the row's scale (n,)."""
     # Without `out`: given one, simsimd 6.5.16 returns None without owning it, and CPython 3.11 dies of that

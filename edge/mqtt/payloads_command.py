@@ -25,7 +25,10 @@ class NoArgs(Args):
 
 
 class EnrollArgs(Args):
-    """`enroll`: a subject, from a photo (JPEG or PNG in base64) or from a past visit."""
+    """`enroll`: a subject, from a photo (JPEG or PNG in base64) or from a past visit.
+
+    `force`: although another subject looks the same; `replace`: although it is enrolled with another face.
+    """
 
     subject: SubjectId
     photo: Photo | None = None
@@ -35,6 +38,7 @@ class EnrollArgs(Args):
         list[Annotated[str, StringConstraints(min_length=1, max_length=32)]], Field(max_length=16)
     ] = []
     force: bool = False
+    replace: bool = False
 
 
 class SubjectArgs(Args):

@@ -1,13 +1,17 @@
 """edge calibrate and edge gallery doctor as an operator types them, on the ORL photos."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import pytest
 
+from edge.config import load
 from edge.demo.media import orl_photo
+from edge.face import manifest as manifests
+from edge.face.weights import installed_path
 from edge.photo import read_photo
 from tests.e2e.device import Device
 from tests.streams import free_port
@@ -61,6 +65,36 @@ def test_the_doctor_finds_one_person_under_two_ids_and_counts_strangers(
     told = device.edge("gallery", "doctor").stdout
     assert "6 subjects" in told
     assert "one person twice" in told
+
+
+def test_a_cohort_of_a_few_people_does_not_hide_the_diagnosis(device: Device, cohort: Path, media: Path):
+    for folder in sorted(cohort.iterdir())[5:]:
+        shutil.rmtree(folder)
+    assert device.edge("enroll", "p-1", str(orl_photo(media, 1, 1))).returncode == 0
+    done = device.edge("gallery", "doctor", "--cohort", str(cohort))
+    assert done.returncode == 0, done.stderr
+    assert "1 subjects" in done.stdout
+    assert "0.00% of 5 strangers would be let in" in done.stdout
+    assert "site_shift is measured from photos of 20 people or more" in done.stdout
+
+
+def test_a_model_that_the_fleet_has_pushed_is_known_to_the_doctor(
+    device: Device, cohort: Path, media: Path, tmp_path: Path
+):
+    shipped = manifests.load("sface-int8")
+    device.models_dir = tmp_path / "models"
+    shutil.copytree(shipped.directory, device.models_dir / "pushed")
+    manifest = device.models_dir / "pushed" / "manifest.toml"
+    manifest.write_text(manifest.read_text().replace('name = "sface-int8"', 'name = "pushed"'))
+    for name, copy in (("yunet", "yunet"), ("sface-int8", "pushed")):
+        weights = installed_path(manifests.load(name), load().models_path)
+        shutil.copy(weights, installed_path(manifests.load(copy, device.models_dir), device.models_dir))
+    device.settings = ('recognition.embedder = "pushed"',)
+    assert device.edge("enroll", "p-1", str(orl_photo(media, 1, 1))).returncode == 0
+    done = device.edge("gallery", "doctor", "--cohort", str(cohort))
+    assert (done.returncode, "of 30 strangers" in done.stdout) == (0, True), done.stderr
+    done = device.edge("calibrate", "--cohort", str(cohort))
+    assert (done.returncode, "calibration of pushed" in done.stdout) == (0, True), done.stderr
 
 
 def test_an_embedder_s_table_needs_many_subjects(device: Device, cohort: Path):

@@ -96,6 +96,23 @@ def test_enrolling_a_subject_again_keeps_what_is_known_of_it(device: Device, sti
     ]
 
 
+def test_another_face_under_a_known_id_is_refused_alone_and_among_many(
+    device: Device, still: Path, media: Path, tmp_path: Path
+):
+    other, roster, report = media / "orl-s01-01.pgm", tmp_path / "staff.csv", tmp_path / "report.csv"
+    assert device.edge("enroll", "p-1", str(still)).returncode == 0
+    refuses(device.edge("enroll", "p-1", str(other)), 1, "p-1", "another face (score", "--replace")
+    roster.write_text(f"subject,photo\np-1,{other}\np-2,{other}\n")
+    done = device.edge("enroll", "--csv", str(roster), "--replace", "--report", str(report))
+    assert (done.returncode, done.stdout) == (1, "1 refused, 1 enrolled\n"), done.stderr
+    assert "p-1,,refused,\"subject 'p-1' is enrolled with another face" in report.read_text()
+    assert device.edge("subjects", "remove", "p-2").returncode == 0
+    assert json.loads(device.edge("identify", str(still), "--json").stdout)["subject"] == "p-1"
+    done = device.edge("enroll", "p-1", str(other), "--replace")
+    assert (done.returncode, "warning: subject 'p-1'" in done.stderr) == (0, True), done.stderr
+    assert json.loads(device.edge("identify", str(other), "--json").stdout)["subject"] == "p-1"
+
+
 def test_many_are_enrolled_from_a_folder_and_the_second_run_goes_on(
     device: Device, still: Path, media: Path, tmp_path: Path
 ):
@@ -115,6 +132,54 @@ def test_many_are_enrolled_from_a_folder_and_the_second_run_goes_on(
     assert (done.returncode, done.stdout) == (0, "1 enrolled, 1 already enrolled\n"), done.stderr
     listed = json.loads(device.edge("subjects", "list", "--json").stdout)["subjects"]
     assert sorted(row["id"] for row in listed) == ["p-man", "p-orl-1"]
+
+
+def test_a_row_with_an_impossible_or_hostile_name_is_refused_alone(
+    device: Device, still: Path, tmp_path: Path
+):
+    roster, report = tmp_path / "staff.csv", tmp_path / "report.csv"
+    names = ("p-nul,a\0b.jpg", '"p\n2",b.jpg', "p\x1b[2J,c.jpg", "=1+1,\x1b[31m.jpg", f"p-man,{still}")
+    roster.write_text("subject,photo\n" + "\n".join(names) + "\n")
+    done = device.edge("enroll", "--csv", str(roster), "--report", str(report))
+    assert (done.returncode, done.stdout) == (1, "4 refused, 1 enrolled\n"), done.stderr
+    assert "no file can have this name" in done.stderr
+    for text in (done.stderr, report.read_text()):
+        assert "\x1b" not in text
+        assert "p\\n2" in text
+        assert "\\x1b[31m" in text
+    assert "\n'=1+1,,refused" in report.read_text()
+
+
+def test_a_report_that_cannot_be_written_is_said_before_the_work(device: Device, still: Path, tmp_path: Path):
+    (tmp_path / "staff.csv").write_text(f"subject,photo\np-man,{still}\n")
+    where = str(tmp_path / "none" / "report.csv")
+    refuses(
+        device.edge("enroll", "--csv", str(tmp_path / "staff.csv"), "--report", where), 1, where, "written"
+    )
+    assert not (device.state / "gallery" / "current").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        pytest.param(("schema", "--out", "{bad}/text.jpg"), "cannot be written", id="schemas"),
+        pytest.param(("demo", "--out", "{bad}/none/x.json"), "--out: ", id="the demo's result"),
+        pytest.param(
+            ("calibrate", "--cohort", "{bad}", "--plots", "{bad}/text.jpg"), "is a file", id="plots"
+        ),
+    ],
+)
+def test_a_place_that_nothing_can_be_written_to_is_refused_at_once(bad: Path, command, says: str):
+    refuses(edge(*(part.format(bad=bad) for part in command)), 78, str(bad), says)
+
+
+def test_an_error_that_names_a_hostile_file_is_one_line(device: Device):
+    refuses(device.edge("enroll", "p-1", "a\n\x1b[2J.jpg"), 1, "a\\n\\x1b[2J.jpg")
+
+
+def test_a_label_that_looks_like_mark_up_is_listed(device: Device, still: Path):
+    assert device.edge("enroll", "p-1", str(still), "--label", "[/red]").returncode == 0
+    assert "[/red]" in device.edge("subjects", "list").stdout
 
 
 def test_many_are_enrolled_from_a_csv_file_with_what_it_says_of_them(
@@ -364,6 +429,11 @@ def test_a_contact_sheet_is_written_where_faces_are_kept(
     device.settings = ("gallery.keep_crops = true",)
     assert device.edge("enroll", "p-man", str(still)).returncode == 0
     assert device.edge("subjects", "show", "p-man", "--sheet", str(sheet)).returncode == 0
+    refuses(
+        device.edge("subjects", "show", "p-man", "--sheet", str(tmp_path / "sheet.xyz")),
+        1,
+        "sheet.xyz: cannot be written; name a .png or .jpg file",
+    )
     picture = cv2.imread(str(sheet))
     assert picture.shape == (120, 120, 3)
     assert picture.std() > 20, "a face, not a blank"

@@ -246,6 +246,11 @@ def test_the_operators_command_line_signs_sends_and_prints(
     )
     assert done.returncode == 1
     assert "p-man" in done.stderr, "he is enrolled already, under another id"
+    other = ("enroll", "--arg", "subject=p-orl-02", "--photo", str(still), "--key", str(key))
+    done = edge(*command, *other, config=office)
+    assert (done.returncode, "'p-orl-02' is enrolled with another face" in done.stderr) == (1, True)
+    done = edge(*command, *other, "--arg", "replace=true", config=office)
+    assert (done.returncode, "'p-man' has nearly the same face" in done.stderr) == (1, True), done.stderr
     done = edge(*command, "revoke", "--arg", "subject=p-man", "--wait", "2", config=office)
     assert done.returncode == 1
     assert "not signed" in done.stderr

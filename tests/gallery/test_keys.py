@@ -40,3 +40,9 @@ def test_a_key_that_cannot_be_used_is_kept_and_named(tmp_path, text: str, mode: 
     with pytest.raises(FileError, match=why):
         device_key(path, make=True)
     assert path.read_text() == text
+
+
+def test_a_directory_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(FileError, match=r"state: cannot be made: Not a directory"):
+        device_key(tmp_path / "file" / "state" / "device.key", make=True)

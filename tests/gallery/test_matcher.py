@@ -1,6 +1,9 @@
 """What every matcher promises, and which one is chosen."""
 
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -214,3 +217,35 @@ def test_the_size_of_a_gallery_chooses_its_matcher():
     assert isinstance(again, QuantizedMatcher)
     assert again.rows.memory is chosen.rows.memory
     assert isinstance(make_matcher(smaller, chosen), DenseMatcher)
+
+
+BROKEN = {
+    "absent": "raise ImportError('No module named simsimd')",
+    "of another processor": "raise OSError('wrong ELF class')",
+    "of another version": "",
+    "wrong": "def cdist(a, b, **options):\n    import numpy\n    return numpy.zeros((len(a), len(b)), 'f4')",
+}
+
+
+@pytest.mark.parametrize("module", [pytest.param(code, id=name) for name, code in BROKEN.items()])
+def test_without_its_kernel_a_large_gallery_is_searched_in_float32_and_that_is_said_once(
+    module: str, tmp_path: Path
+):
+    (tmp_path / "simsimd.py").write_text(module)
+    code = (
+        "import logging, sys\n"
+        "logging.basicConfig(stream=sys.stdout)\n"
+        "from edge.gallery.matcher import DENSE_VALUES, make_matcher\n"
+        "from tests.gallery.samples import gallery_of, probe\n"
+        "gallery = gallery_of([1] * (DENSE_VALUES // 1024 + 1), 1024)\n"
+        "matcher = make_matcher(gallery, make_matcher(gallery))\n"
+        "assert matcher.match(probe(gallery.matrix[7])).best.subject is gallery.subjects[7]\n"
+        "print(type(matcher).__name__)"
+    )
+    run = [sys.executable, "-c", code]
+    done = subprocess.run(
+        run, capture_output=True, text=True, check=True, env={"PYTHONPATH": f"{tmp_path}:{Path.cwd()}"}
+    )
+    warning, chosen = done.stdout.splitlines()
+    assert "simsimd is of no use" in warning
+    assert chosen == "DenseMatcher"

@@ -1,48 +1,63 @@
 """The remote gallery: in qdrant-client's local mode, and beside servers that are silent, gone or lying."""
 
+import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from time import monotonic
 
 import numpy as np
 import pytest
 
-from edge.access import Access
-from edge.errors import ModelMismatchError, RemoteGalleryError, RemoteTimeoutError
+from edge.access import Access, SubjectState
+from edge.errors import ModelMismatchError, RemoteTimeoutError
 from edge.gallery.admission import Admission
 from edge.gallery.decision import Calibration, DecisionRule
-from edge.gallery.elsewhere import Elsewhere, Opinion
+from edge.gallery.denials import Denials
+from edge.gallery.elsewhere import Elsewhere, Here, Opinion
+from edge.gallery.erased import Erased
 from edge.gallery.gallery import SEVERAL_PHOTOS, Gallery
 from edge.gallery.matcher import DenseMatcher
 from edge.gallery.rotation import Rotation
-from edge.types import Decision, EventType, Probe, Reason, Subject
+from edge.gallery.store import GalleryStore
+from edge.gallery.vouched import Voucher, row_text
+from edge.types import Decision, EventType, Probe, Reason, Score, Subject
 from tests.gallery.samples import AT, MODEL, gallery_of, probe, template, unit_rows
 
 pytest.importorskip("qdrant_client", reason="needs the extra scale")
 
 from qdrant_client import QdrantClient, models
 
-from edge.gallery.remote import QdrantMatcher, connect, upload
+from edge.gallery.remote import CONTENTS, QdrantMatcher, connect, upload
 
 RULE = DecisionRule(None, 0.5, 0.05, None)
 REJECT = Decision(EventType.REJECT, Reason.BELOW_THRESHOLD, None, None)
 
 
-ROTATION = Rotation(b"site", 128)
+ROTATION, VOUCHER = Rotation(b"site", 128), Voucher(b"site", "faces")
+NOBODY = Gallery.empty(MODEL)
 
 
 def second_opinion(
-    local: Decision, face: Probe, remote: QdrantMatcher, rule: DecisionRule, timeout_s: float = 5
+    local: Decision,
+    face: Probe,
+    remote: QdrantMatcher,
+    rule: DecisionRule,
+    timeout_s: float = 5,
+    *,
+    here: Gallery = NOBODY,
+    erased: Container[str] = (),
+    denials: Denials | None = None,
 ) -> Opinion:
-    elsewhere = Elsewhere(remote, timeout_s=timeout_s, clock=monotonic, on_close=remote.close)
+    elsewhere = Elsewhere(remote, erased, timeout_s=timeout_s, clock=monotonic, on_close=remote.close)
     question = elsewhere.ask(local, face)
     if isinstance(question, Opinion):
         return question
-    everybody = Admission(Gallery.empty(MODEL))
-    opinion = elsewhere.answer(question, local, rule, everybody, AT, patient=True)
+    known = Here(here, Admission(here), rule, denials or Denials.none())
+    opinion = elsewhere.answer(question, local, known, AT, patient=True)
     assert opinion is not None
     return opinion
 
@@ -56,7 +71,7 @@ def client() -> Iterator[QdrantClient]:
 
 @contextmanager
 def remote_of(client: QdrantClient, gallery: Gallery, **options) -> Iterator[QdrantMatcher]:
-    remote = QdrantMatcher(client, "faces", gallery, ROTATION, **options)
+    remote = QdrantMatcher(client, "faces", gallery, ROTATION, VOUCHER, **options)
     try:
         yield remote
     finally:
@@ -98,7 +113,7 @@ def server(answer: bytes | None) -> Iterator[tuple[str, list[socket.socket]]]:
 
 def test_the_remote_answer_is_that_of_the_same_gallery_here(client: QdrantClient):
     gallery = gallery_of([1, 5, 2] * 40)
-    upload(client, "faces", gallery, ROTATION)
+    upload(client, "faces", gallery, ROTATION, VOUCHER)
     dense = DenseMatcher(gallery)
     with remote_of(client, gallery, timeout_s=5) as remote:
         for face in (*gallery.matrix[:20], *unit_rows(20, seed=4)):
@@ -113,7 +128,7 @@ def test_the_remote_answer_is_that_of_the_same_gallery_here(client: QdrantClient
 
 
 def test_an_upload_replaces_what_was_there(client: QdrantClient):
-    upload(client, "faces", gallery_of([1, 1, 1]), ROTATION)
+    upload(client, "faces", gallery_of([1, 1, 1]), ROTATION, VOUCHER)
     upload(
         client,
         "faces",
@@ -121,6 +136,7 @@ def test_an_upload_replaces_what_was_there(client: QdrantClient):
         .without_subject("p-0")
         .with_subject(Subject("new", ""), [template(unit_rows(1, seed=8)[0])]),
         ROTATION,
+        VOUCHER,
     )
     with remote_of(client, gallery_of([1]), timeout_s=5) as remote:
         match = remote.match(probe(unit_rows(1)[0]))
@@ -136,7 +152,7 @@ def test_only_subjects_of_the_doors_groups_and_of_the_embedder_are_found(client:
             (Subject("b", "", ("staff",)), [template(rows[1])]),
         ]
     )
-    upload(client, "faces", gallery, ROTATION)
+    upload(client, "faces", gallery, ROTATION, VOUCHER)
     with remote_of(client, gallery, groups=("staff",), timeout_s=5) as remote:
         match = remote.match(probe(rows[0]))
         assert match.best is not None
@@ -154,7 +170,7 @@ def test_a_probe_that_is_not_a_unit_vector_is_not_sent_and_matches_nobody(client
 
 def test_a_stranger_here_may_be_known_there(client: QdrantClient):
     far = gallery_of([1] * 50, seed=3)
-    upload(client, "faces", far, ROTATION)
+    upload(client, "faces", far, ROTATION, VOUCHER)
     face = probe(far.matrix[7])
     with remote_of(client, far, timeout_s=5) as remote:
         local = RULE.decide(DenseMatcher(gallery_of([1] * 5)).match(face))
@@ -170,16 +186,16 @@ def test_a_stranger_here_may_be_known_there(client: QdrantClient):
 
 def test_what_lies_there_is_rotated_by_the_site_s_secret(client: QdrantClient):
     gallery = gallery_of([1] * 3)
-    upload(client, "faces", gallery, ROTATION)
-    stored = [point.vector for point in client.scroll("faces", with_vectors=True)[0]]
-    assert len(stored) == 3
+    upload(client, "faces", gallery, ROTATION, VOUCHER)
+    stored = [point.vector for point in points(client)]
+    assert len(stored) == 3 + 1, "and one that says so"
     assert max(float(gallery.matrix[0] @ np.asarray(row, np.float32)) for row in stored) < 0.5
 
 
 def test_who_may_not_pass_is_not_let_in_from_there_either(client: QdrantClient):
     far = gallery_of([1, 1])
     expired = replace(far.subjects[0], access=Access(not_after=AT))
-    upload(client, "faces", replace(far, subjects=(expired, far.subjects[1])), ROTATION)
+    upload(client, "faces", replace(far, subjects=(expired, far.subjects[1])), ROTATION, VOUCHER)
     with remote_of(client, far, timeout_s=5) as remote:
         opinion = second_opinion(REJECT, probe(far.matrix[0]), remote, RULE)
     assert (opinion.decision.event_type, opinion.decision.reason) == (EventType.REJECT, Reason.EXPIRED)
@@ -187,7 +203,7 @@ def test_who_may_not_pass_is_not_let_in_from_there_either(client: QdrantClient):
 
 
 def test_the_threshold_follows_what_was_searched_there(client: QdrantClient):
-    upload(client, "faces", gallery_of([1] * 200), ROTATION)
+    upload(client, "faces", gallery_of([1] * 200), ROTATION, VOUCHER)
     rule = DecisionRule(0.01, None, 0.0, Calibration((0.2, 0.4, 0.6), (1e-1, 1e-3, 1e-5)))
     with remote_of(client, gallery_of([1]), timeout_s=5) as remote:
         opinion = second_opinion(REJECT, probe(gallery_of([1] * 200).matrix[9]), remote, rule)
@@ -254,44 +270,164 @@ def test_a_server_that_is_gone_leaves_the_local_decision():
     assert (opinion.decision, opinion.outcome) == (REJECT, "failed")
 
 
+def points(client: QdrantClient) -> list[models.PointStruct]:
+    found = client.scroll("faces", limit=1000, with_vectors=True)[0]
+    return [models.PointStruct(id=each.id, vector=each.vector, payload=each.payload) for each in found]
+
+
+def of_subject(client: QdrantClient, number: int) -> models.PointStruct:
+    return next(each for each in points(client) if f'"p-{number}"' in each.payload["said"])
+
+
+def forge_subject(client: QdrantClient) -> None:
+    point = of_subject(client, 0)
+    point.payload["said"] = point.payload["said"].replace("p-0", "p-9")
+    client.upsert("faces", [point])
+
+
+def lend_a_row(client: QdrantClient) -> None:
+    """The attacker's own face under a subject that is there: he knows the rotated row of his probe."""
+    point = of_subject(client, 0)
+    said = json.loads(point.payload["said"])
+    said["row"] = row_text(ROTATION.apply(unit_rows(1, seed=99)[0]))
+    point.payload["said"], point.vector = json.dumps(said), ROTATION.apply(unit_rows(1, seed=99)[0]).tolist()
+    client.upsert("faces", [point])
+
+
+def unsigned(client: QdrantClient) -> None:
+    payload = {"subject": {"id": "a", "label": "", "groups": []}, "model_id": MODEL}
+    client.upsert("faces", [models.PointStruct(id=1, vector=unit_rows(1)[0].tolist(), payload=payload)])
+
+
+def forge_the_number(client: QdrantClient) -> None:
+    [contents] = [each for each in points(client) if "model_id" not in each.payload]
+    contents.payload["said"] = contents.payload["said"].replace('"templates":3', '"templates":0')
+    client.upsert("faces", [contents])
+
+
+def no_contents(client: QdrantClient) -> None:
+    client.delete("faces", [CONTENTS])
+
+
+def mix_two_uploads(client: QdrantClient) -> None:
+    old = of_subject(client, 1)
+    upload(client, "faces", gallery_of([1] * 3), ROTATION, VOUCHER)
+    client.upsert("faces", [old])
+
+
+def contents_as_a_template(client: QdrantClient) -> None:
+    [contents] = [each for each in points(client) if "model_id" not in each.payload]
+    payload = contents.payload | {"model_id": MODEL}
+    client.upsert("faces", [models.PointStruct(id=1, vector=contents.vector, payload=payload)])
+
+
+def another_site(client: QdrantClient) -> None:
+    upload(client, "faces", gallery_of([1] * 3), ROTATION, Voucher(b"other", "faces"))
+
+
+def another_collection(client: QdrantClient) -> None:
+    upload(client, "faces", gallery_of([1] * 3), ROTATION, Voucher(b"site", "visitors"))
+
+
 @pytest.mark.parametrize(
-    "payload",
+    "attack",
     [
-        pytest.param({}, id="nothing"),
-        pytest.param({"subject": 7}, id="a number"),
-        pytest.param({"subject": {"id": 7, "label": "", "groups": []}}, id="a number for an id"),
-        pytest.param({"subject": {"id": "a\nb", "label": "", "groups": []}}, id="a newline"),
-        pytest.param({"subject": {"id": "../x", "label": "", "groups": []}}, id="a path"),
-        pytest.param({"subject": {"id": "a", "label": "", "groups": "staff"}}, id="groups that are no list"),
-        pytest.param(
-            {"subject": {"id": "a", "label": "", "groups": [], "access": {"windows": ["always"]}}},
-            id="a window that is none",
-        ),
+        forge_subject,
+        lend_a_row,
+        unsigned,
+        forge_the_number,
+        no_contents,
+        mix_two_uploads,
+        contents_as_a_template,
+        another_site,
+        another_collection,
     ],
 )
-def test_a_point_that_is_no_template_is_refused(client: QdrantClient, payload: dict):
-    vectors = models.VectorParams(size=128, distance=models.Distance.COSINE)
-    client.create_collection("faces", vectors_config=vectors)
-    point = models.PointStruct(id=1, vector=unit_rows(1)[0].tolist(), payload={**payload, "model_id": MODEL})
-    client.upsert("faces", [point])
-    with (
-        remote_of(client, gallery_of([1]), timeout_s=5) as remote,
-        pytest.raises(RemoteGalleryError, match="remote gallery holds"),
-    ):
-        remote.match(probe(unit_rows(1)[0]))
+def test_whoever_owns_the_server_cannot_make_it_say_what_the_site_did_not(
+    client: QdrantClient, attack: Callable[[QdrantClient], None], caplog: pytest.LogCaptureFixture
+):
+    upload(client, "faces", gallery_of([1] * 3), ROTATION, VOUCHER)
+    attack(client)
+    with remote_of(client, gallery_of([1]), timeout_s=5) as remote:
+        for face in (gallery_of([1] * 3).matrix[0], unit_rows(1, seed=99)[0]):
+            opinion = second_opinion(REJECT, probe(face), remote, RULE)
+            assert (opinion.decision, opinion.outcome) == (REJECT, "failed")
+    assert "upload it again" in caplog.text or "another entry" in caplog.text
 
 
-def test_a_score_that_is_no_cosine_is_refused(client: QdrantClient):
-    client.create_collection(
-        "faces", vectors_config=models.VectorParams(size=128, distance=models.Distance.DOT)
-    )
-    payload = {"subject": {"id": "a", "label": "", "groups": []}, "model_id": MODEL}
-    client.upsert(
-        "faces",
-        [models.PointStruct(id=1, vector=(ROTATION.apply(unit_rows(1)[0]) * 50).tolist(), payload=payload)],
-    )
-    with (
-        remote_of(client, gallery_of([1]), timeout_s=5) as remote,
-        pytest.raises(RemoteGalleryError, match="no cosine"),
-    ):
-        remote.match(probe(unit_rows(1)[0]))
+def test_the_score_is_that_of_the_signed_row_whatever_the_server_did_to_its_vectors(client: QdrantClient):
+    gallery, face = gallery_of([1] * 3), unit_rows(1, seed=99)[0]
+    upload(client, "faces", gallery, ROTATION, VOUCHER)
+    point = of_subject(client, 0)
+    client.update_vectors("faces", [models.PointVectors(id=point.id, vector=ROTATION.apply(face).tolist())])
+    with remote_of(client, gallery, timeout_s=5) as remote:
+        best = remote.match(probe(face)).best
+        assert best is not None
+        assert best.score == pytest.approx(
+            float(DenseMatcher(gallery).match(probe(face)).best.score), abs=1e-5
+        )
+        assert second_opinion(REJECT, probe(face), remote, RULE).decision is REJECT
+
+
+def test_who_was_removed_here_does_not_come_back_from_there(client: QdrantClient, tmp_path: Path):
+    store = GalleryStore(tmp_path / "gallery", keep_versions=5)
+    everybody = store.commit(gallery_of([1, 1, 1]))
+    upload(client, "faces", everybody, ROTATION, VOUCHER)
+    erased, face = Erased([tmp_path / "gallery"]), probe(everybody.matrix[0])
+    with remote_of(client, everybody, timeout_s=5) as remote:
+        before = second_opinion(REJECT, face, remote, RULE, erased=erased)
+        assert before.decision.subject == everybody.subjects[0], "only there"
+        left = store.commit(everybody.without_subject("p-0"))
+        after = second_opinion(REJECT, face, remote, RULE, here=left, erased=erased)
+        assert (after.decision, after.outcome) == (REJECT, "answered")
+        stays = second_opinion(REJECT, probe(everybody.matrix[1]), remote, RULE, erased=erased)
+        assert stays.decision.subject == everybody.subjects[1]
+
+
+def test_where_it_cannot_be_read_who_was_removed_nobody_comes_from_there(
+    client: QdrantClient, tmp_path: Path
+):
+    upload(client, "faces", gallery_of([1]), ROTATION, VOUCHER)
+    (tmp_path / "erasures.jsonl").mkdir()
+    with remote_of(client, gallery_of([1]), timeout_s=5) as remote:
+        opinion = second_opinion(
+            REJECT, probe(gallery_of([1]).matrix[0]), remote, RULE, erased=Erased([tmp_path])
+        )
+    assert (opinion.decision, opinion.outcome) == (REJECT, "failed")
+
+
+@pytest.mark.parametrize("access", [Access(SubjectState.SUSPENDED), Access(not_after=AT), Access()])
+def test_who_is_enrolled_here_is_judged_here_alone(client: QdrantClient, access: Access):
+    far = gallery_of([1, 1])
+    upload(client, "faces", far, ROTATION, VOUCHER)
+    subject = replace(far.subjects[0], access=access)
+    here = NOBODY.with_subject(subject, [template(unit_rows(1, seed=5)[0])])
+    with remote_of(client, far, timeout_s=5) as remote:
+        local = RULE.decide(DenseMatcher(here).match(probe(far.matrix[0])))
+        opinion = second_opinion(local, probe(far.matrix[0]), remote, RULE, here=here)
+    assert (opinion.decision, opinion.outcome) == (local, "answered")
+
+
+def test_who_is_nearly_as_alike_to_somebody_here_is_ambiguous(client: QdrantClient):
+    far = gallery_of([1])
+    upload(client, "faces", far, ROTATION, VOUCHER)
+    with remote_of(client, far, timeout_s=5) as remote:
+        for best, second, says in (
+            (0.97, 0.1, Reason.AMBIGUOUS),
+            (0.1, 0.97, Reason.AMBIGUOUS),
+            (0.9, 0.9, None),
+        ):
+            local = replace(REJECT, score=Score(best, second, 0.99, 0.05, None, 2))
+            decision = second_opinion(local, probe(far.matrix[0]), remote, RULE).decision
+            assert decision.reason == says
+            if says:
+                assert (decision.subject, decision.score and decision.score.second) == (None, 0.97)
+
+
+def test_who_was_denied_to_be_a_subject_is_not_taken_for_it_there(client: QdrantClient):
+    far = gallery_of([1])
+    upload(client, "faces", far, ROTATION, VOUCHER)
+    face = probe(far.matrix[0])
+    with remote_of(client, far, timeout_s=5) as remote:
+        opinion = second_opinion(REJECT, face, remote, RULE, denials=Denials.none().plus("p-0", face))
+    assert opinion.decision.reason == Reason.AMBIGUOUS
