@@ -11,6 +11,7 @@ from edge.cli.migrate import gallery_in_force, switch_gallery
 from edge.cli.operate import ConfigOption, load_settings
 from edge.cli.strangers import kept_visit
 from edge.cli.subjects import JsonOption, tell_of_fleet
+from edge.cli.tables import Listing
 from edge.errors import ConfigError, EnrollmentError, GalleryError
 from edge.face import manifest as manifests
 from edge.remoting import upload_gallery
