@@ -515,3 +515,23 @@ def test_a_door_starts_on_a_full_disk_after_a_push_was_tried(door: Door, monkeyp
     FullDisk(monkeypatch)
     again = door.restarted()
     assert (again.report.status, again.trying) == ("rolled_back", False)
+
+
+def test_a_memory_that_cannot_be_read_refuses_pushes_and_keeps_no_door_shut(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+):
+    taken(door, push(5, STRICT))
+    door.desk.keep()
+
+    def fail(path: Path, max_bytes: int) -> bytes | None:
+        raise FileError(f"{path}: cannot be read: Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("edge.safefile.read_bounded", fail)
+        again = door.restarted()
+        assert again.take("device", push(6)) is None
+        assert "not known" in (again.report.error or "")
+    assert again.take("device", push(4)) is None, "old pushes are not let in"
+    assert "came before" in (again.report.error or "")
+    assert again.versions == {"device": 5}
+    assert again.take("device", push(6)) is not None
