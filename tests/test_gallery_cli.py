@@ -124,6 +124,13 @@ def test_where_the_gallery_is_the_fleets_it_is_done_and_the_operator_is_warned(
     assert "bob active" not in door.states()[0]
 
 
+def test_who_enrols_where_the_gallery_is_the_fleets_is_warned(door: Door, tmp_path: Path):
+    door.write(FLEET)
+    done = door.run("enroll", "p-new", str(tmp_path / "none.png"))
+    assert "the next synchronisation brings back" in done.output
+    assert done.exit_code != 0, "no model is installed here"
+
+
 def test_versions_are_listed_and_there_is_a_way_back_and_forward(door: Door):
     door.run("subjects", "remove", "alice")
     listed = json.loads(door.run("gallery", "versions", "--json").stdout)["versions"]

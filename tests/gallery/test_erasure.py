@@ -147,6 +147,33 @@ def test_a_rewrite_that_fails_leaves_the_version_and_is_done_later(
     assert len(audit(tmp_path)) == 1
 
 
+def test_a_disk_that_fails_between_rewrite_and_shredding_does_not_lose_what_is_to_be_shredded(
+    store: GalleryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    enrol(store, "a", "b")
+    version = tmp_path / "gallery" / "gallery-00000002.edge"
+    replaced, real = version.with_name(f"{version.name}.replaced"), os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if replaced.exists() and not replaced.samefile(version):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(descriptor)
+
+    with version.open("rb") as still_open:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", fsync)
+            with pytest.raises(
+                ErasureOwedError, match="cannot write version 2 for good: Input/output error"
+            ) as e:
+                remove(store, "b")
+        assert "stays" not in str(e.value)
+        assert replaced.exists()
+        store.erase_owed()
+        assert still_open.read(4096).strip(b"\0") == b""
+    assert not replaced.exists()
+    assert [line["subjects"] for line in audit(tmp_path)] == [[hashed("b")]]
+
+
 def test_on_a_full_disk_what_was_there_stays_and_a_retry_erases(tmp_path: Path):
     with small_disk(tmp_path / "disk", size="512k") as disk:
         if not disk.mounted:
