@@ -31,6 +31,9 @@ LOOK_AGAIN_S = 1.0
 CLOSER = 1.15
 """A rejected face is looked at again once it is this much larger than in its best shot so far."""
 
+UNSEEN_S = 0.8
+"""A face that nobody looked at for this long may be another one now: slow cameras, many cameras."""
+
 OTHER_FACE = 0.20
 """Cosine to the visit's mean below which a shot shows somebody else; two in a row split the visit."""
 
@@ -87,7 +90,8 @@ class Visit:
     def follow(self, track: Track) -> None:
         """Note where the face is in this frame."""
         if track.detection is not None:
-            self.suspect = self.suspect or (self.missed and self.decision is not None)
+            unseen = self.missed or track.seen_s - self.seen_s > UNSEEN_S
+            self.suspect = self.suspect or (unseen and self.decision is not None)
             self.seen += 1
         self.missed = track.detection is None
         self.box, self.seen_s, self.on_track = track.box, track.seen_s, not track.ended
