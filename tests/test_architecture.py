@@ -37,7 +37,7 @@ LAYERS = [
     },
     {"config", "face", "gallery", "camera", "mqtt", "tracker", "presence", "visit", "annotate"},
     {"recognizer", "twin"},
-    {"shadow"},
+    {"shadow", "inquiries"},
     {"configuring", "probation", "stores"},
     {"pipeline", "enroll", "assembly", "delivery", "selection", "roster", "remoting"},
     {"bulk", "reembed"},

@@ -1,5 +1,6 @@
 """The pipeline on real clips with real models, as fast as it goes: decisions, and what they cost."""
 
+import logging
 from itertools import count
 from pathlib import Path
 
@@ -113,6 +114,35 @@ def test_a_silent_camera_lets_people_leave(settings: Settings, recognizer: Recog
     told = pipeline.tick(frame.monotonic_s + 10, recognizer)
     assert [event.event_type for event in told] == [EventType.LEFT]
     assert told[0].latency is None
+
+
+def test_a_visit_that_cannot_be_told_takes_no_decision_about_another_back(
+    settings: Settings, recognizer: Recognizer, media: Path, caplog: pytest.LogCaptureFixture
+):
+    camera = ReplayCamera("front", media / "single_face.mp4", clock=SystemClock(), realtime=False)
+    camera.open()
+    man = camera.read().image
+    camera.close()
+    caplog.set_level(logging.ERROR)
+    pipeline = build_pipeline("front", settings, metrics=Metrics(), clock=SystemClock(), live=False)
+    numbers, failing = count(), [1, 2]
+
+    def new_event_id() -> str:
+        if (number := next(numbers)) in failing:
+            raise OSError("no randomness")
+        return f"e-{number}"
+
+    pipeline._new_event_id = new_event_id
+    told, at = [], SystemClock().now()
+    for number in range(30):
+        frame = Frame("front", np.hstack([man, man]), at, number / 15, number)
+        try:
+            told += pipeline.process(frame, recognizer)
+        except OSError:
+            told.append("failed")
+    assert [each if isinstance(each, str) else each.event_id for each in told] == ["e-0", "failed", "e-3"]
+    assert told[0].visit != told[2].visit
+    assert caplog.text.count("a visit could not be told") == 1
 
 
 def test_the_annotated_video_shows_every_frame(
