@@ -130,7 +130,7 @@ class Pipeline:
     def _follow(self, frame: Frame, recognizer: Recognizer) -> list[Track]:
         with self._metrics.timed("gate"):
             still = self._gate is not None and not self._gate.passes(frame)
-        if still and not self._presence.undecided:
+        if still and not self._presence.due(frame.monotonic_s):
             return self._tracker.hold(frame.monotonic_s)
         with self._metrics.timed("detect") as watch:
             detections = recognizer.detect(frame.image)
@@ -144,18 +144,18 @@ class Pipeline:
         with self._metrics.timed("align"):
             face = recognizer.align(frame.image, track.detection)
         if face.quality.refused is not None:
-            visit.refuse(face.quality, frame.monotonic_s)
+            visit.refuse(face.quality, track.detection, frame.monotonic_s)
             self._metrics.count(f"shots.refused.{face.quality.refused}")
             return
         liveness = self._liveness(frame, track.detection, recognizer)
         if liveness is None and visit.rule.live_from is not None:
-            visit.refuse(replace(face.quality, refused=Refusal.LIVENESS), frame.monotonic_s)
+            visit.refuse(replace(face.quality, refused=Refusal.LIVENESS), track.detection, frame.monotonic_s)
             self._metrics.count(f"shots.refused.{Refusal.LIVENESS}")
             return
         with self._metrics.timed("embed") as watch:
             probe = recognizer.embed(face, liveness)
         self._embed_ms += watch.spent_ms
-        self._shadow.look(frame, visit, track.detection, recognizer)
+        self._shadow.look(frame, visit, face, recognizer)
         visit = self._presence.add(visit, probe, frame.monotonic_s)
         self._identify(visit, frame, recognizer)
 

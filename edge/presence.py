@@ -35,10 +35,9 @@ class Presence:
         """The visits that have not ended, those that have just gone out of sight included."""
         return self._visits
 
-    @property
-    def undecided(self) -> bool:
-        """Whether somebody in sight still waits for a decision."""
-        return any(visit.on_track and visit.decision is None for visit in self._visits)
+    def due(self, at_s: float) -> bool:
+        """Return whether somebody in sight is undecided and should be looked at now."""
+        return any(visit.due(at_s) for visit in self._visits)
 
     def follow(self, tracks: list[Track]) -> list[tuple[Visit, Track]]:
         """Carry the tracks of a frame into their visits; a new track begins one."""

@@ -12,7 +12,7 @@ from zlib import crc32
 from edge.errors import EdgeError
 from edge.metrics import Metrics
 from edge.recognizer import Recognizer
-from edge.types import Decision, Detection, EventType, Frame, ModelStamp, Probe
+from edge.types import AlignedFace, Decision, EventType, Frame, ModelStamp, Probe
 from edge.visit import Visit, fused
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class Shadow:
         self._shots: dict[str, list[Probe]] = {}
         self._unable: ModelStamp | None = None  # what failed, until another model or gallery comes
 
-    def look(self, frame: Frame, visit: Visit, detection: Detection, recognizer: Recognizer) -> None:
+    def look(self, frame: Frame, visit: Visit, face: AlignedFace, recognizer: Recognizer) -> None:
         """Embed a shot of a visit that is tried, as long as it is undecided."""
         beside = self._tried(recognizer)
         if beside is None or visit.decision is not None:
@@ -41,7 +41,7 @@ class Shadow:
             return
         try:
             with self._metrics.timed("shadow"):
-                probe = beside.embed(beside.align(frame.image, detection))
+                probe = beside.embed(beside.realign(frame.image, face))
         except EdgeError as error:
             self._give_up(beside, error)
             return

@@ -162,7 +162,7 @@ def test_a_stranger_is_rejected_when_the_track_ends(door: Door):
 def test_a_visit_without_a_usable_shot_is_no_decision_and_says_why(door: Door):
     door.frame(0.0, track(1, 0.0))
     for _ in range(3):
-        door.visits[1].refuse(quality(refused=Refusal.SIZE, px=20), 0.0)
+        door.visits[1].refuse(quality(refused=Refusal.SIZE, px=20), track(1, 0.0).detection, 0.0)
     door.frame(10.0, track(1, 10.0))
     assert door.told == []
     door.presence.leave()
