@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from edge.assembly import choose_embedder, decision_rule, embedding_dim
+from edge.assembly import admission, choose_embedder, decision_rule, embedding_dim
 from edge.cli.embedding import embed_all
 from edge.cli.migrate import gallery_in_force, switch_gallery
 from edge.cli.operate import ConfigOption, load_settings
@@ -155,12 +155,13 @@ def doctor(
     name = choose_embedder(settings).name
     manifest = manifests.load(name)
     current = gallery_store(settings).load(manifest.model_id, embedding_dim(manifest))
-    diagnosis = examine(current, decision_rule(settings, manifest), pairs=pairs)
+    allowed = admission(settings, current).allowed(SystemClock().now())
+    diagnosis = examine(current, decision_rule(settings, manifest), allowed, pairs=pairs)
     report: dict[str, Any] = {"schema": "edge.gallery.doctor/1", "gallery_version": current.version}
     report |= asdict(diagnosis)
     if cohort is not None:
         strangers = _first_faces(cohort, name, settings)
-        share, taken = strangers_let_in(current, strangers, diagnosis.threshold)
+        share, taken = strangers_let_in(current, strangers, diagnosis.threshold, allowed)
         report["cohort"] = {"strangers": len(strangers), "fpir": round(share, 5), "taken_for": taken}
         if manifest.calibration is not None:
             table = manifest.calibration
@@ -245,7 +246,8 @@ def _tell(diagnosis: Diagnosis, report: dict[str, Any], settings: Settings) -> N
     expected = diagnosis.expected_fpir
     typer.echo(
         f"gallery version {report['gallery_version']}: {diagnosis.subjects} subjects, "
-        f"{diagnosis.templates} templates, worth {diagnosis.comparisons:.0f} comparisons\n"
+        f"{diagnosis.templates} templates; {diagnosis.admitted} may pass here now, worth "
+        f"{diagnosis.comparisons:.0f} comparisons\n"
         f"threshold {diagnosis.threshold:.3f}, expected FPIR "
         + ("unknown (embedder not calibrated)" if expected is None else f"{expected:.2g}")
         + (f" (target {settings.decision.target_fpir:g})" if settings.decision.threshold is None else "")

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from edge import __version__, config, logs
 from edge.assembly import build_recognizer
+from edge.clock import SystemClock
 from edge.config import Settings
 from edge.configuring import ConfigDesk, effective
 from edge.daemon import Daemon
@@ -67,12 +68,13 @@ def check(config_file: ConfigOption = None) -> None:
     console.print(table)
     recognizer = build_recognizer(settings)
     gallery = gallery_store(settings).load(recognizer.embedder.model_id)
-    threshold = recognizer.rule.threshold_for(float(gallery.comparisons.sum()))
+    admitted, comparisons = recognizer.admission.of(gallery).scope(SystemClock().now())
+    threshold = recognizer.rule.threshold_for(comparisons)
     console.print(
         f"models     {recognizer.stamp.embedder} verified in {settings.models_path}\n"
         f"embedder   {recognizer.embedder.model_id}; {recognizer.embedder_choice}\n"
         f"gallery    version {gallery.version}, {gallery.size} subjects in {settings.gallery_path}\n"
-        f"threshold  {threshold:.3f} for {gallery.size} subjects\n"
+        f"threshold  {threshold:.3f} for {admitted} subjects who may pass here now\n"
         f"liveness   {_liveness(settings, recognizer.liveness)}\n"
         f"broker     {settings.mqtt.host}:{settings.mqtt.port}, topics below "
         f"{Topics(settings.site, settings.device).root}/"
