@@ -28,7 +28,6 @@ from edge.types import (
     Image,
     Latency,
     LivenessCheck,
-    Reason,
     Refusal,
     Track,
 )
@@ -36,8 +35,8 @@ from edge.visit import Visit, VisitRule
 
 log = logging.getLogger(__name__)
 
-STRANGERS = (Reason.BELOW_THRESHOLD, Reason.AMBIGUOUS, Reason.GALLERY_EMPTY)
-"""Rejections of people whom nobody knows; who is known and may not pass is none."""
+STEP_BACK_S = 1.0
+"""Frames that lie this far before the last one belong to another run of the camera: a clip begun anew."""
 
 NewId = Callable[[], str]
 
@@ -81,7 +80,14 @@ class Pipeline:
         self._inquiries = Inquiries(metrics, live=live)
 
     def process(self, frame: Frame, recognizer: Recognizer) -> list[FaceEvent]:
-        """Take a frame, in the order of `monotonic_s`, and return what became certain by it, in order."""
+        """Take a frame, in the order of `monotonic_s`, and return what became certain by it, in order.
+
+        Where time steps back, everybody leaves first.
+        """
+        if self._last_frame is not None and frame.monotonic_s < self._last_frame.monotonic_s - STEP_BACK_S:
+            left = self.flush(recognizer)
+            self._last_frame = None
+            return left + self.process(frame, recognizer)
         started_s = self._clock()
         captured_s = min(started_s, frame.monotonic_s) if self._live else started_s
         self._detect_ms = self._embed_ms = self._match_ms = 0.0
@@ -243,10 +249,8 @@ class Pipeline:
 
     def _keep(self, visit: Visit, frame: Frame) -> None:
         """Hand over a visit that has ended, if it was a stranger's."""
-        told, evidence = visit.decision, visit.evidence
-        if self._keep_stranger is None or told is None or evidence is None or told.reason not in STRANGERS:
-            return
-        self._keep_stranger(KeptVisit(visit.visit_id, self.camera, frame.captured_at, evidence))
+        if self._keep_stranger is not None and visit.unknown and (evidence := visit.evidence) is not None:
+            self._keep_stranger(KeptVisit(visit.visit_id, self.camera, frame.captured_at, evidence))
 
     def _latency(self, captured_s: float) -> Latency:
         total_ms = (self._clock() - captured_s) * 1e3

@@ -50,6 +50,10 @@ OTHER_FACE = 0.20
 """Cosine to the visit's mean below which a shot shows somebody else; two in a row split the visit."""
 
 
+STRANGERS = (Reason.BELOW_THRESHOLD, Reason.AMBIGUOUS, Reason.GALLERY_EMPTY)
+"""Rejections of people whom nobody knows; who is known and may not pass is none."""
+
+
 def fused(shots: Sequence[Probe]) -> FloatArray:
     """Return the quality-weighted mean of the embeddings of one or more shots, float32 (D,), unit norm."""
     total = sum(shot.quality.weight * shot.embedding for shot in shots)
@@ -224,6 +228,11 @@ class Visit:
         """Whether a match may still replace what was published: upward, once, and never a spoof."""
         final = (EventType.MATCH, EventType.SPOOF)
         return self.decision is not None and self.decision.event_type not in final and not self.revised
+
+    @property
+    def unknown(self) -> bool:
+        """Whether the visit was rejected because nobody knows the face."""
+        return self.decision is not None and self.decision.reason in STRANGERS
 
     def verdict(self, at_s: float) -> Decision | None:
         """Return what to publish now, or None while there is nothing new to say."""
