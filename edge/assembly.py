@@ -79,12 +79,7 @@ def build_recognizer(
         ),
         embedder=Embedder(embedder, manifest),
         matcher=make_matcher(gallery),
-        admission=Admission(
-            gallery,
-            settings.access.groups,
-            settings.access.time_zone,
-            open_when_stale=settings.sync.stale == "open",
-        ),
+        admission=admission(settings, gallery),
         rule=decision_rule(settings, manifest),
         stamp=ModelStamp(manifest.name, manifest.sha256, gallery.version),
         liveness=build_liveness(settings),
@@ -189,6 +184,16 @@ def decision_rule(settings: Settings, manifest: Manifest) -> DecisionRule:
         margin=settings.decision.margin,
         calibration=Calibration(table.thresholds, table.fmr) if table else None,
         site_shift=settings.decision.site_shift,
+    )
+
+
+def admission(settings: Settings, gallery: Gallery) -> Admission:
+    """Return who of a gallery may pass this door, and when."""
+    return Admission(
+        gallery,
+        settings.access.groups,
+        settings.access.time_zone,
+        open_when_stale=settings.sync.stale == "open",
     )
 
 

@@ -25,6 +25,10 @@ BEAT_LIMIT_S = 10.0
 IDLE_S = 0.25
 """How long to wait for a frame before looking after visits at silent cameras."""
 
+SILENT_S = 2.0
+"""A camera without a frame for this long shows nobody any more. Twice the pause of a camera at 1 frame/s: to
+say earlier that nobody is there would end the tracks between two frames of a slow camera."""
+
 
 class InferenceThread(WorkerThread):
     """Runs until `stop`. `publish` gets every event at once and must not block."""
@@ -83,9 +87,13 @@ class InferenceThread(WorkerThread):
                 events = pipeline.process(frame, recognizer)
                 self._hand_on(events)
             self._metrics.count(f"frames.{frame.camera}")
+        self._look_after_silent(now_s, recognizer, pipelines)
+
+    def _look_after_silent(self, now_s: float, recognizer: Recognizer, pipelines: Pipelines) -> None:
+        """Let time pass at cameras that give no frames; one whose frame waits for its turn is not silent."""
         for camera, (frame_s, taken_s) in self._taken.items():
             silent_s = now_s - taken_s
-            if silent_s > IDLE_S and (pipeline := pipelines.get(camera)):
+            if silent_s > SILENT_S and (pipeline := pipelines.get(camera)) and not self._frames.holds(camera):
                 self._hand_on(pipeline.tick(frame_s + silent_s, recognizer))
 
     def _retire(self, old: Pipelines, new: Pipelines, recognizer: Recognizer) -> None:

@@ -12,8 +12,8 @@ import numpy as np
 
 from edge.camera.motion import MotionGate
 from edge.errors import ModelError
-from edge.gallery.elsewhere import Elsewhere, Here, Opinion, Question
 from edge.gallery.visits import KeptVisit
+from edge.inquiries import Inquiries
 from edge.metrics import Metrics
 from edge.presence import Presence
 from edge.recognizer import Recognizer
@@ -34,6 +34,9 @@ from edge.types import (
 from edge.visit import Visit, VisitRule
 
 log = logging.getLogger(__name__)
+
+STEP_BACK_S = 1.0
+"""Frames that lie this far before the last one belong to another run of the camera: a clip begun anew."""
 
 NewId = Callable[[], str]
 
@@ -73,11 +76,18 @@ class Pipeline:
         self._detect_ms = self._embed_ms = self._match_ms = 0.0
         self._tracks: list[Track] = []
         self._unable: str | None = None  # the liveness model whose failure was told
-        self._shadow = Shadow(metrics)
-        self._questions: dict[str, Question] = {}  # about visits that are to be rejected
+        self._shadow = Shadow(camera, metrics)
+        self._inquiries = Inquiries(metrics, live=live)
 
     def process(self, frame: Frame, recognizer: Recognizer) -> list[FaceEvent]:
-        """Take a frame, in the order of `monotonic_s`, and return what became certain by it, in order."""
+        """Take a frame, in the order of `monotonic_s`, and return what became certain by it, in order.
+
+        Where time steps back, everybody leaves first.
+        """
+        if self._last_frame is not None and frame.monotonic_s < self._last_frame.monotonic_s - STEP_BACK_S:
+            left = self.flush(recognizer)
+            self._last_frame = None
+            return left + self.process(frame, recognizer)
         started_s = self._clock()
         captured_s = min(started_s, frame.monotonic_s) if self._live else started_s
         self._detect_ms = self._embed_ms = self._match_ms = 0.0
@@ -126,7 +136,7 @@ class Pipeline:
     def _follow(self, frame: Frame, recognizer: Recognizer) -> list[Track]:
         with self._metrics.timed("gate"):
             still = self._gate is not None and not self._gate.passes(frame)
-        if still and not self._presence.undecided:
+        if still and not self._presence.due(frame.monotonic_s):
             return self._tracker.hold(frame.monotonic_s)
         with self._metrics.timed("detect") as watch:
             detections = recognizer.detect(frame.image)
@@ -140,18 +150,18 @@ class Pipeline:
         with self._metrics.timed("align"):
             face = recognizer.align(frame.image, track.detection)
         if face.quality.refused is not None:
-            visit.refuse(face.quality, frame.monotonic_s)
+            visit.refuse(face.quality, track.detection, frame.monotonic_s)
             self._metrics.count(f"shots.refused.{face.quality.refused}")
             return
         liveness = self._liveness(frame, track.detection, recognizer)
         if liveness is None and visit.rule.live_from is not None:
-            visit.refuse(replace(face.quality, refused=Refusal.LIVENESS), frame.monotonic_s)
+            visit.refuse(replace(face.quality, refused=Refusal.LIVENESS), track.detection, frame.monotonic_s)
             self._metrics.count(f"shots.refused.{Refusal.LIVENESS}")
             return
         with self._metrics.timed("embed") as watch:
             probe = recognizer.embed(face, liveness)
         self._embed_ms += watch.spent_ms
-        self._shadow.look(frame, visit, track.detection, recognizer)
+        self._shadow.look(frame, visit, face, recognizer)
         visit = self._presence.add(visit, probe, frame.monotonic_s)
         self._identify(visit, frame, recognizer)
 
@@ -193,27 +203,49 @@ class Pipeline:
     def _conclude(
         self, frame: Frame, recognizer: Recognizer, captured_s: float | None, at_s: float | None = None
     ) -> list[FaceEvent]:
-        events = []
+        """Return what is to be told of the visits, in order.
+
+        A visit that cannot be told neither takes back what was decided about the others nor holds it up.
+        """
+        events: list[FaceEvent] = []
+        failed: Exception | None = None
         at_s = frame.monotonic_s if at_s is None else at_s
         for visit, decision in self._presence.conclude(at_s):
-            remote = None
-            if decision is not None and recognizer.elsewhere is not None:
-                opinion = self._ask_elsewhere(recognizer.elsewhere, visit, decision, frame, recognizer, at_s)
-                if opinion is None:
-                    continue
-                decision, remote = opinion.decision, opinion.outcome
-            latency = None
-            if captured_s is not None and decision is not None:
-                latency = self._latency(captured_s)
-            event = replace(self._event(frame, visit, decision, recognizer, latency), remote=remote)
-            if decision is not None:
-                self._shadow.compare(visit, decision, frame.captured_at, recognizer)
-                visit.publish(decision, event)
-            self._metrics.count(f"events.{event.event_type}")
-            if decision is None:
-                self._keep(visit, frame)
-            events.append(event)
+            try:
+                events += self._tell(frame, visit, decision, recognizer, captured_s, at_s)
+            except Exception as error:
+                failed = failed or error
+        self._inquiries.keep(self._presence.visits)
+        if failed is not None and not events:
+            raise failed
+        if failed is not None:
+            log.error("a visit could not be told", exc_info=failed, extra={"camera": self.camera})
         return events
+
+    def _tell(
+        self,
+        frame: Frame,
+        visit: Visit,
+        local: Decision | None,
+        recognizer: Recognizer,
+        captured_s: float | None,
+        at_s: float,
+    ) -> list[FaceEvent]:
+        """Return the event of a decision, or of the end of a visit; none while the visit waits."""
+        if local is None:
+            self._keep(visit, frame)
+            told = self._event(frame, visit, None, recognizer, None)
+        else:
+            outcome = self._inquiries.settle(visit, local, frame.captured_at, at_s, recognizer)
+            if outcome is None:
+                return []
+            latency = None if captured_s is None else self._latency(captured_s)
+            told = self._event(frame, visit, outcome.decision, recognizer, latency)
+            told = replace(told, remote=outcome.remote)
+            self._shadow.compare(visit, outcome.decision, frame.captured_at, recognizer)
+            visit.publish(outcome.decision, told)
+        self._metrics.count(f"events.{told.event_type}")
+        return [told]
 
     def _keep(self, visit: Visit, frame: Frame) -> None:
         """Hand over a visit that has ended, if it is one to keep."""
@@ -223,34 +255,6 @@ class Pipeline:
         kept = KeptVisit.of(visit.visit_id, self.camera, frame.captured_at, evidence, told)
         if kept is not None:
             self._keep_visit(kept)
-
-    def _ask_elsewhere(
-        self,
-        elsewhere: Elsewhere,
-        visit: Visit,
-        local: Decision,
-        frame: Frame,
-        recognizer: Recognizer,
-        at_s: float,
-    ) -> Opinion | None:
-        """Return the decision once another gallery was asked; None: the visit waits for its answer."""
-        question = self._questions.pop(visit.visit_id, None) or elsewhere.ask(local, visit.evidence)
-        if isinstance(question, Opinion):
-            return question
-        opinion = elsewhere.answer(
-            question,
-            local,
-            Here(recognizer.matcher.gallery, recognizer.admission, recognizer.rule, recognizer.denials),
-            frame.captured_at,
-            patient=not self._live or at_s - visit.seen_s >= visit.rule.cooldown_s,  # it ends now
-        )
-        if opinion is None:
-            self._questions[visit.visit_id] = question
-            return None
-        self._metrics.count(f"remote.{opinion.outcome}")
-        if opinion.decision.event_type != EventType.MATCH:
-            return opinion
-        return replace(opinion, decision=visit.if_alive(opinion.decision, at_s) or local)
 
     def _latency(self, captured_s: float) -> Latency:
         total_ms = (self._clock() - captured_s) * 1e3

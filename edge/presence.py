@@ -35,10 +35,9 @@ class Presence:
         """The visits that have not ended, those that have just gone out of sight included."""
         return self._visits
 
-    @property
-    def undecided(self) -> bool:
-        """Whether somebody in sight still waits for a decision."""
-        return any(visit.on_track and visit.decision is None for visit in self._visits)
+    def due(self, at_s: float) -> bool:
+        """Return whether somebody in sight is undecided and should be looked at now."""
+        return any(visit.due(at_s) for visit in self._visits)
 
     def follow(self, tracks: list[Track]) -> list[tuple[Visit, Track]]:
         """Carry the tracks of a frame into their visits; a new track begins one."""
@@ -94,12 +93,17 @@ class Presence:
             visit.seen_s = -np.inf
 
     def _continues(self, visit: Visit, decision: Decision) -> bool:
-        """Whether the subject was matched here a moment ago, so that this is still the same visit."""
+        """Whether the subject was matched here a moment ago, so that this is still the same visit.
+
+        A rejection of the same subject (outside its hours) was another answer: the match has to be told.
+        """
         if decision.event_type != EventType.MATCH or decision.subject is None:
             return False
         for other in self._visits:
-            known = other.decision.subject if other.decision else None
-            if other is not visit and not other.on_track and known == decision.subject:
+            told = other.decision
+            if other is visit or other.on_track or told is None:
+                continue
+            if told.event_type == EventType.MATCH and told.subject == decision.subject:
                 self._visits.remove(visit)
                 other.absorb(visit)
                 return True

@@ -18,7 +18,18 @@ from edge.gallery.elsewhere import Elsewhere
 from edge.gallery.gallery import Gallery
 from edge.gallery.matcher import make_matcher
 from edge.gallery.search import Matcher
-from edge.types import AlignedFace, Barred, Decision, Detection, Image, Match, ModelStamp, Probe, Quality
+from edge.types import (
+    AlignedFace,
+    Barred,
+    Decision,
+    Detection,
+    Image,
+    Match,
+    ModelStamp,
+    Probe,
+    Quality,
+    Refusal,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,11 +60,20 @@ class Recognizer:
         return self.detector.detect(image)
 
     def align(self, image: Image, detection: Detection) -> AlignedFace:
-        """Align one face and measure it; its quality says whether and why the shot is refused."""
-        detection = self.detector.refine(image, detection)
-        crop = self.embedder.align(image, detection.landmarks)
+        """Align one face and measure it; its quality says whether and why the shot is refused.
+
+        Landmarks are found again only for a face that is not too small or too doubtful anyway.
+        """
         refused = self.gate.refuse(detection, image.shape)
-        return AlignedFace(crop, self.gate.measure(crop, detection, refused))
+        if refused not in (Refusal.SIZE, Refusal.SCORE):
+            detection = self.detector.refine(image, detection)
+            refused = self.gate.refuse(detection, image.shape)
+        crop = self.embedder.align(image, detection.landmarks)
+        return AlignedFace(crop, self.gate.measure(crop, detection, refused), detection)
+
+    def realign(self, image: Image, face: AlignedFace) -> AlignedFace:
+        """Cut a face that another recognizer found and measured out of the same image for this embedder."""
+        return replace(face, image=self.embedder.align(image, face.found.landmarks))
 
     def embed(self, face: AlignedFace, liveness: float | None = None) -> Probe:
         """Embed an aligned face; `liveness` is what `liveness_of` said of the shot it comes from."""

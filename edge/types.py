@@ -101,10 +101,11 @@ class Quality:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AlignedFace:
-    """A face warped onto the embedder's template: BGR uint8 (112, 112, 3), with its quality."""
+    """A face warped onto the embedder's template: BGR uint8 (112, 112, 3), its quality, and where it was."""
 
     image: Image
     quality: Quality
+    found: Detection
 
 
 @dataclass(frozen=True, slots=True, eq=False)

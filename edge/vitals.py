@@ -19,8 +19,9 @@ from edge.recognizer import Recognizer
 def info(
     settings: Settings, recognizer: Recognizer, clock: Clock, config_version: int | None = None
 ) -> InfoPayload:
-    """Return what runs here: models, gallery, threshold in force."""
-    size = recognizer.matcher.gallery.size
+    """Return what runs here: models, gallery, threshold in force now for those who may pass."""
+    now = clock.now()
+    _, comparisons = recognizer.admission.scope(now)
     rule = recognizer.rule
     liveness = recognizer.liveness
     return InfoPayload(
@@ -28,7 +29,7 @@ def info(
         device=settings.device,
         version=__version__,
         boot_id=boot_id(),
-        at=to_millisecond(clock.now()),
+        at=to_millisecond(now),
         cameras=tuple(settings.cameras),
         models={
             "detector": ModelInfo(id=recognizer.detector.model_id, sha256=recognizer.detector.sha256),
@@ -38,9 +39,9 @@ def info(
         embedder_choice=recognizer.embedder_choice,
         execution_provider=recognizer.embedder.provider,
         gallery_version=recognizer.stamp.gallery_version,
-        gallery_size=size,
+        gallery_size=recognizer.matcher.gallery.size,
         config_version=config_version,
-        threshold=round(rule.threshold_for(float(recognizer.matcher.gallery.comparisons.sum())), 4),
+        threshold=round(rule.threshold_for(comparisons), 4),
         target_fpir=rule.target_fpir,
         liveness=settings.liveness.policy,
         live_from=visit_rule(settings).live_from,

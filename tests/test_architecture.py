@@ -39,7 +39,7 @@ LAYERS = [
     },
     {"config", "face", "gallery", "camera", "mqtt", "tracker", "presence", "visit", "annotate"},
     {"recognizer", "twin"},
-    {"shadow"},
+    {"shadow", "inquiries"},
     {"configuring", "probation", "stores", "lasting"},
     {"pipeline", "enroll", "assembly", "delivery", "selection", "roster", "remoting", "removal"},
     {"bulk", "reembed"},

@@ -1,5 +1,6 @@
 """The pipeline on real clips with real models, as fast as it goes: decisions, and what they cost."""
 
+import logging
 from itertools import count
 from pathlib import Path
 
@@ -113,6 +114,69 @@ def test_a_silent_camera_lets_people_leave(settings: Settings, recognizer: Recog
     told = pipeline.tick(frame.monotonic_s + 10, recognizer)
     assert [event.event_type for event in told] == [EventType.LEFT]
     assert told[0].latency is None
+
+
+@pytest.mark.parametrize("step_s", [-5, -3600, 3600])
+def test_a_step_of_the_frames_clock_ends_the_visits_before_it(
+    settings: Settings, recognizer: Recognizer, media: Path, step_s: float
+):
+    camera = ReplayCamera("front", media / "single_face.mp4", clock=SystemClock(), realtime=False)
+    camera.open()
+    man = camera.read().image
+    camera.close()
+    pipeline = build_pipeline("front", settings, metrics=Metrics(), clock=SystemClock(), live=False)
+    told, at = [], SystemClock().now()
+    for number in range(150):
+        at_s = 10_000 + number / 15 + (step_s if number >= 50 else 0)
+        image = np.full_like(man, 90) if 50 <= number < 60 else man
+        told += pipeline.process(Frame("front", image, at, at_s, number), recognizer)
+    assert [event.event_type for event in told] == ["match", "left", "match"]
+    assert told[0].visit == told[1].visit != told[2].visit
+
+
+def test_a_visit_goes_on_when_the_camera_changes_its_resolution(
+    settings: Settings, recognizer: Recognizer, media: Path
+):
+    camera = ReplayCamera("front", media / "single_face.mp4", clock=SystemClock(), realtime=False)
+    camera.open()
+    man = camera.read().image
+    camera.close()
+    pipeline = build_pipeline("front", settings, metrics=Metrics(), clock=SystemClock(), live=False)
+    told, at = [], SystemClock().now()
+    for number in range(150):
+        image = man if number < 50 else man[::2, ::2] if number < 100 else man.repeat(2, 0).repeat(2, 1)
+        told += pipeline.process(Frame("front", image, at, number / 15, number), recognizer)
+    assert [event.event_type for event in told] == ["match"]
+    assert all(0 <= side <= 1 for event in told for side in event.box)
+
+
+def test_a_visit_that_cannot_be_told_takes_no_decision_about_another_back(
+    settings: Settings, recognizer: Recognizer, media: Path, caplog: pytest.LogCaptureFixture
+):
+    camera = ReplayCamera("front", media / "single_face.mp4", clock=SystemClock(), realtime=False)
+    camera.open()
+    man = camera.read().image
+    camera.close()
+    caplog.set_level(logging.ERROR)
+    pipeline = build_pipeline("front", settings, metrics=Metrics(), clock=SystemClock(), live=False)
+    numbers, failing = count(), [1, 2]
+
+    def new_event_id() -> str:
+        if (number := next(numbers)) in failing:
+            raise OSError("no randomness")
+        return f"e-{number}"
+
+    pipeline._new_event_id = new_event_id
+    told, at = [], SystemClock().now()
+    for number in range(30):
+        frame = Frame("front", np.hstack([man, man]), at, number / 15, number)
+        try:
+            told += pipeline.process(frame, recognizer)
+        except OSError:
+            told.append("failed")
+    assert [each if isinstance(each, str) else each.event_id for each in told] == ["e-0", "failed", "e-3"]
+    assert told[0].visit != told[2].visit
+    assert caplog.text.count("a visit could not be told") == 1
 
 
 def test_the_annotated_video_shows_every_frame(

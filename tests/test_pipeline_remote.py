@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
+import numpy as np
 import pytest
 
 from edge.access import Access, SubjectState
@@ -18,9 +19,11 @@ from edge.errors import RemoteGalleryError
 from edge.gallery.elsewhere import Elsewhere
 from edge.gallery.gallery import Gallery
 from edge.gallery.matcher import DenseMatcher
+from edge.inquiries import Inquiries
 from edge.metrics import Metrics
 from edge.recognizer import Recognizer
-from edge.types import EventType, FaceEvent, Match, Probe
+from edge.types import Decision, EventType, FaceEvent, Match, Probe, Quality, Reason
+from edge.visit import Visit, VisitRule
 
 
 class Remote:
@@ -143,3 +146,21 @@ def test_who_is_known_here_is_not_asked_about(known: Recognizer, media: Path):
     events = run(replace(known, elsewhere=elsewhere), media / "single_face.mp4", live=False)
     assert told(events)[0] == (EventType.MATCH, None, "p-man", "not_asked")
     assert remote.asked == []
+
+
+def test_a_question_about_a_visit_that_is_gone_is_forgotten(known: Recognizer):
+    remote = Remote(known.matcher.gallery)
+    remote.at_once = False
+    recognizer = asking(known, remote, 60)
+    visit = Visit("v-1", 1, VisitRule(2, 6, 3.0, 3.0), 0.0, np.zeros(4, np.float32))
+    row = np.eye(1, known.embedder.dim, dtype=np.float32)[0]
+    visit.add(Probe(row, known.embedder.model_id, Quality(80, 0.8, 0.0, 1.0, 0.9, 0.5)), 0.0)
+    local = Decision(EventType.REJECT, Reason.BELOW_THRESHOLD, None, None)
+    inquiries, at = Inquiries(Metrics(), live=True), SystemClock().now()
+    for _ in range(3):
+        assert inquiries.settle(visit, local, at, 0.1, recognizer) is None
+        inquiries.keep([visit])
+    assert len(remote.asked) == 1
+    inquiries.keep([])
+    assert inquiries.settle(visit, local, at, 0.1, recognizer) is None
+    assert len(remote.asked) == 2

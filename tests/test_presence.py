@@ -1,5 +1,6 @@
 """Visits: when a decision falls, when it is revised, when two tracks are one visit and one track is two."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
 
@@ -161,7 +162,7 @@ def test_a_stranger_is_rejected_when_the_track_ends(door: Door):
 def test_a_visit_without_a_usable_shot_is_no_decision_and_says_why(door: Door):
     door.frame(0.0, track(1, 0.0))
     for _ in range(3):
-        door.visits[1].refuse(quality(refused=Refusal.SIZE, px=20), 0.0)
+        door.visits[1].refuse(quality(refused=Refusal.SIZE, px=20), track(1, 0.0).detection, 0.0)
     door.frame(10.0, track(1, 10.0))
     assert door.told == []
     door.presence.leave()
@@ -228,6 +229,18 @@ def test_a_broken_track_is_stitched_to_its_visit(door: Door):
     door.frame(8.0, track(2, 8.0))
     assert door.visits[2].visit_id == "v1"
     assert door.told == [("v1", "match", "p_alice")]
+
+
+def test_a_match_after_a_rejection_of_the_same_subject_is_told(door: Door):
+    too_early = replace(decision(EventType.REJECT, ALICE), reason=Reason.OUTSIDE_WINDOW)
+    door.frame(0.0, track(1, 0.0))
+    for i in range(RULE.max_shots):
+        door.shot(1, i * SHOT_GAP_S, probe(0, seed=i), too_early)
+    door.frame(1.5, track(1, 0.6, ended=True))
+    door.frame(2.0, track(2, 2.0))
+    for i in range(2):  # so unlike the first shots that the faces alone do not make one visit of the two
+        door.shot(2, 2.0 + i * 0.2, probe(9, seed=i), MATCH_ALICE)
+    assert door.told == [("v1", "reject", "p_alice"), ("v2", "match", "p_alice")]
 
 
 def test_a_stranger_on_a_broken_track_is_not_rejected_twice(door: Door):

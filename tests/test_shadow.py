@@ -1,5 +1,7 @@
 """The embedder to switch to, tried on a share of the visits: it is counted, and it decides nothing."""
 
+import logging
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +12,12 @@ from edge.camera.replay import ReplayCamera
 from edge.clock import SystemClock
 from edge.config import Settings, load
 from edge.demo.device import enrolled
+from edge.errors import ModelError
+from edge.face.embedder import Embedder
 from edge.gallery.gallery import Gallery
 from edge.metrics import Metrics
 from edge.recognizer import Recognizer
-from edge.types import EventType, FaceEvent
+from edge.types import EventType, FaceEvent, FloatArray, Image
 
 
 def settings_of(embedder: str) -> Settings:
@@ -84,3 +88,52 @@ def test_one_that_takes_him_for_somebody_else_differs(old: Recognizer, new: Reco
 def test_a_share_of_none_tries_nobody(old: Recognizer, new: Recognizer, media: Path):
     _, counts = run(replace(old, beside=new, shadow_share=0.0), media / "single_face.mp4")
     assert counts == {}
+
+
+class BrokenEmbedder:
+    """Aligns as another one does, and then answers with nothing that could be used."""
+
+    def __init__(self, whole: Embedder) -> None:
+        self.model_id, self.align = whole.model_id, whole.align
+
+    def embed(self, face: Image) -> FloatArray:
+        raise ModelError("broken: the embedder answered with norm nan")
+
+
+def broken_embedder(new: Recognizer) -> Recognizer:
+    return replace(new, embedder=BrokenEmbedder(new.embedder))
+
+
+def foreign_gallery(new: Recognizer) -> Recognizer:
+    return replace(new, matcher=new.with_gallery(Gallery.empty("another@1")).matcher)
+
+
+@pytest.mark.parametrize("spoiled", [broken_embedder, foreign_gallery])
+def test_one_that_fails_is_given_up_and_the_man_passes_all_the_same(
+    old: Recognizer,
+    new: Recognizer,
+    media: Path,
+    spoiled: Callable[[Recognizer], Recognizer],
+    caplog: pytest.LogCaptureFixture,
+):
+    caplog.set_level(logging.ERROR)
+    beside = replace(old, beside=spoiled(new), shadow_share=1.0)
+    events, counts = run(beside, media / "single_face.mp4")
+    assert [(event.event_type, event.shots.used) for event in events] == [("match", 2), ("left", 2)]
+    assert counts == {"shadow.failed": 1}
+    assert caplog.text.count("given up") == 1
+
+
+def test_after_one_that_failed_another_is_tried(old: Recognizer, new: Recognizer, media: Path):
+    metrics = Metrics()
+    pipeline = build_pipeline("front", load(), metrics=metrics, clock=SystemClock(), live=False)
+    newer = replace(new, stamp=replace(new.stamp, gallery_version=new.stamp.gallery_version + 1))
+    for beside in (broken_embedder(new), new, newer):
+        camera = ReplayCamera("front", media / "single_face.mp4", clock=SystemClock(), realtime=False)
+        camera.open()
+        while (frame := camera.read()) is not None:
+            pipeline.process(frame, replace(old, beside=beside, shadow_share=1.0))
+        camera.close()
+        pipeline.flush(old)
+    counts = metrics.counts()
+    assert (counts["shadow.failed"], counts["shadow.agreed"]) == (1, 1), "the same one is not tried again"

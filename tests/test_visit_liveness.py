@@ -78,7 +78,7 @@ def test_a_spoof_is_final_however_alive_the_face_becomes(door: Door):
     show(door, *[0.2] * STRICT.max_shots)
     visit = door.visits[1]
     for i in range(50):
-        at_s = 2.0 + i * 1.5
+        at_s = 0.7 + i * 0.5
         near = track(1, at_s, px=100.0 + 10 * i)
         door.frame(at_s, near)
         assert not visit.wants_shot(near, at_s), "no further try"
@@ -147,7 +147,7 @@ def test_the_liveness_of_a_visit_weighs_its_shots_as_their_embeddings(door: Door
 
 def test_a_shot_whose_liveness_failed_is_refused_and_not_tried_in_every_frame(door: Door):
     visit = door.visits[1]
-    visit.refuse(quality(refused=Refusal.LIVENESS), 0.0)
+    visit.refuse(quality(refused=Refusal.LIVENESS), track(1, 0.0).detection, 0.0)
     assert not visit.wants_shot(track(1, 0.05), 0.05)
     assert visit.wants_shot(track(1, SHOT_GAP_S), SHOT_GAP_S)
     assert visit.counts.refused == {Refusal.LIVENESS: 1}

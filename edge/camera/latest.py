@@ -49,6 +49,11 @@ class LatestFrames:
             self._changed.notify_all()
             return frame
 
+    def holds(self, camera: str) -> bool:
+        """Return whether a frame of `camera` waits to be taken."""
+        with self._changed:
+            return camera in self._frames
+
     @property
     def replaced(self) -> dict[str, int]:
         """Frames replaced before anybody took them, by camera."""

@@ -32,7 +32,7 @@ class MotionGate:
         moved = (
             reference is None
             or reference.shape != small.shape
-            or frame.monotonic_s - self._passed_s >= REFRESH_S
+            or not 0 <= frame.monotonic_s - self._passed_s < REFRESH_S
             or _changed(reference, small) >= MOVED_SHARE
         )
         if moved:

@@ -14,6 +14,7 @@ from typing import IO
 import cv2
 import numpy as np
 
+from edge.camera.buffers import FrameBuffers
 from edge.camera.mjpeg import MAX_JPEG_BYTES, JpegSplitter
 from edge.camera.sources import as_bgr
 from edge.clock import Clock
@@ -61,6 +62,7 @@ class PipeCamera:
         self._interrupted = threading.Event()
         self._splitter = JpegSplitter()
         self._first: Frame | None = None
+        self._buffers = FrameBuffers()
         self._number = 0
         self.description = f"program {command[0]}"
         """Not its arguments: they may hold anything."""
@@ -130,7 +132,10 @@ class PipeCamera:
         return frame
 
     def _raw(self, size: tuple[int, int], until_s: float) -> Image:
-        image = np.empty((*size, 3), np.uint8)
+        image = self._buffers.free()
+        if image is None:
+            image = np.empty((*size, 3), np.uint8)
+            self._buffers.keep(image)
         bytes_ = image.data.cast("B")
         filled = 0
         while filled < len(bytes_):

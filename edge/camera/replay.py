@@ -12,6 +12,7 @@ from pathlib import Path
 
 import cv2
 
+from edge.camera.buffers import FrameBuffers
 from edge.camera.sources import open_capture, read_capture
 from edge.clock import Clock
 from edge.errors import CameraError, MediaError
@@ -59,6 +60,7 @@ class ReplayCamera:
         self._number = 0
         self._step_s = 0.0
         self._interrupted = threading.Event()
+        self._buffers = FrameBuffers()
         self.paced = realtime
         self.description = str(path)
 
@@ -156,7 +158,7 @@ class ReplayCamera:
             fps = self._fps or capture.get(cv2.CAP_PROP_FPS) or FOLDER_FPS
             self._step_s = 1 / fps
             number, last_s = 0, -1.0
-            while (image := read_capture(capture)) is not None:
+            while (image := read_capture(capture, self._buffers)) is not None:
                 stamp_s = capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
                 # Some containers give no presentation times, or one for all frames.
                 last_s = stamp_s if stamp_s > last_s and not self._fps else max(number / fps, last_s + 1e-6)

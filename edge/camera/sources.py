@@ -15,6 +15,7 @@ from urllib.parse import SplitResult, urlsplit
 import cv2
 import numpy as np
 
+from edge.camera.buffers import FrameBuffers
 from edge.clock import Clock
 from edge.errors import CameraError
 from edge.redact import without_credentials
@@ -73,13 +74,21 @@ def open_capture(source: str, backend: int, options: Mapping[int, int]) -> cv2.V
         raise CameraError(f"{without_credentials(source)}: cannot be opened (OpenCV {error.code})") from None
 
 
-def read_capture(capture: cv2.VideoCapture) -> Image | None:
-    """Return the next frame as BGR, or None when there is none: ended, timed out, unplugged, undecodable."""
+def read_capture(capture: cv2.VideoCapture, buffers: FrameBuffers) -> Image | None:
+    """Return the next frame as BGR, in one of `buffers` where it fits.
+
+    None when there is none: ended, timed out, unplugged, undecodable.
+    """
     try:
-        got, image = capture.read()
+        got, image = capture.read(buffers.free())
     except cv2.error:
         return None
-    return as_bgr(image) if got and image is not None and image.size else None
+    if not got or image is None or not image.size:
+        return None
+    picture = as_bgr(image)
+    if picture is image:
+        buffers.keep(picture)
+    return picture
 
 
 class OpenCVCamera:
@@ -118,6 +127,7 @@ class OpenCVCamera:
         }
         self._capture: cv2.VideoCapture | None = None
         self._number = 0
+        self._buffers = FrameBuffers()
         self.description = without_credentials(source)
         self._url = None if re.fullmatch(r"/dev/[\w./:-]+", source, re.ASCII) else _parse(source)
 
@@ -173,7 +183,7 @@ class OpenCVCamera:
         if self._capture is None:
             raise CameraError(f"{self.description}: not open")
         started_s = self._clock.monotonic()
-        image = read_capture(self._capture)
+        image = read_capture(self._capture, self._buffers)
         now_s = self._clock.monotonic()
         if image is None:
             raise CameraError(

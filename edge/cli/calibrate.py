@@ -8,13 +8,14 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from edge.assembly import choose_embedder, decision_rule, embedding_dim
+from edge.assembly import admission, choose_embedder, decision_rule, embedding_dim
 from edge.cli.embedding import embed_all
 from edge.cli.galleries import gallery
 from edge.cli.operate import ConfigOption, load_settings
 from edge.cli.progress import progress
 from edge.cli.reports import JsonFileOption, PlotsOption, write_report
 from edge.cli.tables import Listing
+from edge.clock import SystemClock
 from edge.config import Settings
 from edge.errors import MediaError, ModelError
 from edge.evaluate import calibration, tail
@@ -78,12 +79,13 @@ def doctor(
     name = choose_embedder(settings).name
     manifest = manifests.load(name, settings.models_path)
     current = gallery_store(settings).load(manifest.model_id, embedding_dim(manifest))
-    diagnosis = examine(current, decision_rule(settings, manifest), pairs=pairs)
+    allowed = admission(settings, current).allowed(SystemClock().now())
+    diagnosis = examine(current, decision_rule(settings, manifest), allowed, pairs=pairs)
     report: dict[str, Any] = {"schema": "edge.gallery.doctor/1", "gallery_version": current.version}
     report |= asdict(diagnosis)
     if cohort is not None:
         strangers = _first_faces(cohort, name, settings)
-        share, taken = strangers_let_in(current, strangers, diagnosis.threshold)
+        share, taken = strangers_let_in(current, strangers, diagnosis.threshold, allowed)
         report["cohort"] = {"strangers": len(strangers), "fpir": round(share, 5), "taken_for": taken}
         if manifest.calibration is not None and len(strangers) >= tail.MIN_COHORT:
             table = manifest.calibration
@@ -168,7 +170,8 @@ def _tell(diagnosis: Diagnosis, report: dict[str, Any], settings: Settings) -> N
     expected = diagnosis.expected_fpir
     typer.echo(
         f"gallery version {report['gallery_version']}: {diagnosis.subjects} subjects, "
-        f"{diagnosis.templates} templates, worth {diagnosis.comparisons:.0f} comparisons\n"
+        f"{diagnosis.templates} templates; {diagnosis.admitted} may pass here now, worth "
+        f"{diagnosis.comparisons:.0f} comparisons\n"
         f"threshold {diagnosis.threshold:.3f}, expected FPIR "
         + ("unknown (embedder not calibrated)" if expected is None else f"{expected:.2g}")
         + (f" (target {settings.decision.target_fpir:g})" if settings.decision.threshold is None else "")

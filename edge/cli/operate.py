@@ -15,6 +15,7 @@ import typer
 from edge import __version__, config, logs
 from edge.assembly import build_recognizer
 from edge.cli.tables import Listing
+from edge.clock import SystemClock
 from edge.config import Settings
 from edge.configuring import ConfigDesk, effective
 from edge.daemon import Daemon
@@ -76,7 +77,8 @@ def check(config_file: ConfigOption = None) -> None:
     table.print()
     recognizer = build_recognizer(settings)
     gallery = gallery_store(settings).load(recognizer.embedder.model_id)
-    threshold = recognizer.rule.threshold_for(float(gallery.comparisons.sum()))
+    admitted, comparisons = recognizer.admission.of(gallery).scope(SystemClock().now())
+    threshold = recognizer.rule.threshold_for(comparisons)
     problem = int8_problem()
     search = "int8 where the gallery is large" if problem is None else f"float32, slower: {problem}"
     typer.echo(
@@ -84,7 +86,7 @@ def check(config_file: ConfigOption = None) -> None:
         f"embedder   {recognizer.embedder.model_id}; {recognizer.embedder_choice}\n"
         f"gallery    version {gallery.version}, {gallery.size} subjects in {settings.gallery_path}\n"
         f"search     {search}\n"
-        f"threshold  {threshold:.3f} for {gallery.size} subjects\n"
+        f"threshold  {threshold:.3f} for {admitted} subjects who may pass here now\n"
         f"key        {_device_key(settings)}\n"
         f"liveness   {_liveness(settings, recognizer.liveness)}\n"
         f"broker     {settings.mqtt.host}:{settings.mqtt.port}, topics below "

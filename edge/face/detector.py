@@ -46,6 +46,8 @@ class Canvas:
     """
 
     image: Image
+    inner: tuple[int, int] = (0, 0)
+    """The (height, width) that the last frame took; beyond it all is black."""
     planes: list[Image] = field(init=False)
     blob: FloatArray = field(init=False)
 
@@ -53,6 +55,13 @@ class Canvas:
         height, width = self.image.shape[:2]
         self.planes = [np.empty((height, width), np.uint8) for _ in range(3)]
         self.blob = np.empty((1, 3, height, width), np.float32)
+
+    def inside(self, height: int, width: int) -> Image:
+        """Return the part that a frame of this size is to fill, the rest black."""
+        if (height, width) != self.inner:
+            self.image[height:], self.image[:, width:] = 0, 0
+            self.inner = (height, width)
+        return self.image[:height, :width]
 
     def fill_blob(self) -> FloatArray:
         """Return the image as float32 (1, 3, H, W), valid until the next call."""
@@ -65,8 +74,8 @@ class Canvas:
 class Detector:
     """YuNet over a session; frames are reduced so that the longer side is at most `max_side_px`.
 
-    Frames are never enlarged. The input buffers are kept per frame size, so that a camera that keeps its
-    resolution causes no allocation.
+    Frames are never enlarged. The input buffers are kept per size, so that a camera that keeps its resolution
+    causes no allocation.
     """
 
     def __init__(self, session: Session, manifest: Manifest, *, max_side_px: int, min_score: float) -> None:
@@ -86,7 +95,8 @@ class Detector:
         self.sha256 = manifest.sha256
         self._max_side_px = max_side_px
         self._min_score = min_score
-        self._canvases: dict[tuple[int, int], Canvas] = {}
+        self._canvas: Canvas | None = None
+        self._near: Detector | None = None
 
     def at(self, max_side_px: int) -> "Detector":
         """Return a detector on the same session that reduces images less or more."""
@@ -117,7 +127,9 @@ class Detector:
         reach = float(max(face.box[2:] - face.box[:2]))
         x1, y1 = np.maximum(0, middle - reach).astype(int)
         x2, y2 = np.ceil(middle + reach).astype(int)
-        found = self.at(REFINE_SIDE_PX).detect(np.ascontiguousarray(image[y1:y2, x1:x2]))
+        if self._near is None:
+            self._near = self.at(REFINE_SIDE_PX)
+        found = self._near.detect(image[y1:y2, x1:x2])
         shift = np.array([x1, y1], np.float32)
         best = next((f for f in found if _distance(_middle(f.box) + shift, middle) < reach / 4), None)
         if best is None:
@@ -129,13 +141,11 @@ class Detector:
         height, width = image.shape[:2]
         scale = min(1.0, self._max_side_px / max(height, width))
         inner_w, inner_h = max(1, round(width * scale)), max(1, round(height * scale))
-        inner = (inner_h, inner_w)  # not the canvas's size: the margin would keep what another frame left
-        canvas = self._canvases.get(inner)
-        if canvas is None:
-            self._canvases.clear()
-            canvas = Canvas(np.zeros((_round_up(inner_h), _round_up(inner_w), 3), np.uint8))
-            self._canvases[inner] = canvas
-        inside = canvas.image[:inner_h, :inner_w]
+        outer = (_round_up(inner_h), _round_up(inner_w))
+        canvas = self._canvas
+        if canvas is None or canvas.image.shape[:2] != outer:
+            canvas = self._canvas = Canvas(np.zeros((*outer, 3), np.uint8))
+        inside = canvas.inside(inner_h, inner_w)
         cv2.resize(image, (inner_w, inner_h), dst=inside, interpolation=cv2.INTER_LINEAR)
         return canvas, scale
 

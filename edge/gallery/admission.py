@@ -11,7 +11,7 @@ import numpy as np
 
 from edge.access import Access, SubjectState, Window, zone
 from edge.gallery.gallery import Gallery
-from edge.gallery.search import Mask
+from edge.gallery.search import Mask, Scope
 from edge.types import Reason, Subject
 
 
@@ -34,6 +34,7 @@ class Admission:
         self._not_after = gallery.not_after
         self._groups = frozenset(groups)
         self._time_zone = time_zone
+        self._scope = Scope(gallery)
         subjects = gallery.subjects
         self._here = np.array([self._is_here(subject) for subject in subjects], bool)
         self._from = _seconds((subject.access.not_before for subject in subjects), -np.inf)
@@ -65,6 +66,10 @@ class Admission:
         is_open = np.array([self._open(windows, name, at) for windows, name in self._schedules], bool)
         found: Mask = self._here & (self._from <= now_s) & (now_s < self._until) & is_open[self._schedule]
         return None if found.all() else found
+
+    def scope(self, at: datetime) -> tuple[int, float]:
+        """Return how many may pass at a moment (aware), and the comparisons that the threshold follows."""
+        return self._scope.measure(self.allowed(at))
 
     def objection(self, subject: Subject, at: datetime) -> Reason | None:
         """Return why a subject may not pass at a moment, None if it may."""

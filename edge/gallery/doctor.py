@@ -9,6 +9,7 @@ import numpy as np
 
 from edge.gallery.decision import DecisionRule
 from edge.gallery.gallery import Gallery
+from edge.gallery.search import Mask, Scope
 from edge.types import FloatArray
 
 BLOCK_SCORES = 16_000_000
@@ -45,12 +46,14 @@ class Complaint:
 class Diagnosis:
     """What is to be said about a gallery.
 
-    `threshold` is the one in force, `expected_fpir` the share of strangers it lets pass (None without a
-    calibration). `duplicates` are subjects that would be taken for each other, `look_alikes` come close.
+    `threshold` is the one in force for the `admitted` subjects, who may pass and are worth `comparisons`;
+    `expected_fpir` is the share of strangers it lets pass (None without a calibration). `duplicates` are
+    subjects that would be taken for each other, `look_alikes` come close.
     """
 
     subjects: int
     templates: int
+    admitted: int
     comparisons: float
     threshold: float
     expected_fpir: float | None
@@ -59,14 +62,20 @@ class Diagnosis:
     poor: tuple[Complaint, ...]
 
 
-def examine(gallery: Gallery, rule: DecisionRule, *, pairs: int = 10) -> Diagnosis:
-    """Return the diagnosis of a gallery, with up to `pairs` closest pairs of different subjects."""
-    comparisons = float(gallery.comparisons.sum())
+def examine(
+    gallery: Gallery, rule: DecisionRule, allowed: Mask | None = None, *, pairs: int = 10
+) -> Diagnosis:
+    """Return the diagnosis of a gallery, with up to `pairs` closest pairs of different subjects.
+
+    `allowed`, bool (size,), is who may pass (`Admission.allowed`), None: everybody.
+    """
+    admitted, comparisons = Scope(gallery).measure(allowed)
     threshold = rule.threshold_for(comparisons)
     closest = _closest(gallery, pairs)
     return Diagnosis(
         subjects=gallery.size,
         templates=len(gallery.matrix),
+        admitted=admitted,
         comparisons=comparisons,
         threshold=threshold,
         expected_fpir=rule.expected_fpir(comparisons),
@@ -77,15 +86,17 @@ def examine(gallery: Gallery, rule: DecisionRule, *, pairs: int = 10) -> Diagnos
 
 
 def strangers_let_in(
-    gallery: Gallery, strangers: FloatArray, threshold: float
+    gallery: Gallery, strangers: FloatArray, threshold: float, allowed: Mask | None = None
 ) -> tuple[float, dict[str, int]]:
-    """Return the share of strangers (m, D) that pass, and how many each subject is taken for.
+    """Return the share of strangers (m, D) that pass as one of those `allowed`, and how many as whom.
 
     Unlike the expectation it sees this gallery's own look-alikes; the margin rule is left out.
     """
     if not gallery.size or not len(strangers):
         return 0.0, {}
     scores = np.maximum.reduceat(strangers @ gallery.matrix.T, gallery.starts, axis=1)
+    if allowed is not None:
+        scores[:, ~allowed] = -np.inf
     best = scores.argmax(axis=1)
     passed = scores[np.arange(len(strangers)), best] >= threshold
     taken: dict[str, int] = {}

@@ -31,6 +31,15 @@ def test_the_threshold_and_what_it_promises():
     assert examine(gallery_of([1]), DecisionRule(None, 0.4, 0.05, None)).expected_fpir is None
 
 
+def test_only_those_who_may_pass_count():
+    allowed = np.arange(10) < 3
+    diagnosis = examine(gallery_of([1] * 10), RULE, allowed)
+    assert (diagnosis.subjects, diagnosis.admitted, diagnosis.comparisons) == (10, 3, 3)
+    assert diagnosis.threshold == pytest.approx(RULE.threshold_for(3))
+    gallery = gallery_of([1] * 10)
+    assert strangers_let_in(gallery, gallery.matrix, 0.9, allowed)[0] == pytest.approx(0.3)
+
+
 def test_templates_of_several_photos_count_for_more():
     rows = unit_rows(2)
     subject = [replace(template(rows[0]), photos=3), template(rows[1])]
