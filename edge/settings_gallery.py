@@ -81,8 +81,8 @@ class RemoteSettings(Section):
     collection: str = Field("edge", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Collection to search.")
     secret: Path | None = Field(
         None,
-        description="File with the site's secret, which rotates templates and probes before they leave the "
-        "device; a name without a directory is a credential of systemd.",
+        description="File with the site's secret, which signs what is uploaded and rotates templates and "
+        "probes before they leave the device; a name without a directory is a credential of systemd.",
     )
     api_key_file: Path | None = Field(None, description="File with the server's API key.")
     timeout_ms: int = Field(
