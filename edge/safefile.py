@@ -16,6 +16,10 @@ from edge.errors import FileError
 PRIVATE = 0o600
 PUBLIC = 0o644
 PRIVATE_DIRECTORY = 0o700
+PUBLIC_DIRECTORY = 0o755
+PASSABLE_DIRECTORY = 0o711
+"""Others may walk through it to what is public below it, and see nothing of it."""
+
 LOCK_PAUSE_S = 0.05
 KEY_HEX_CHARS = 64
 """32 bytes, as a line of text: it survives a mail, a password manager and an editor."""

@@ -68,9 +68,7 @@ def init(
         "timestamp": RolePlan(1, 1, online_days),
     }
     ring = _ring(fleet, keys, passphrase_file)
-    made = init_fleet(fleet, ring, tenant, SystemClock(), plans)
-    for name in scope or ():
-        made.add_scope(name)
+    made = init_fleet(fleet, ring, tenant, SystemClock(), plans, scope or ())
     root = f"{made.published}/metadata/{made.repository.root().signed.version}.root.json"
     typer.echo(
         f"fleet {tenant} with {len(made.scopes())} scope(s): publish {made.published} with any web server\n"

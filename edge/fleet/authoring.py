@@ -10,7 +10,7 @@ signatures are made is `repository`'s business; photos and embedders are not kno
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,26 +36,39 @@ from edge.gallery.layout import (
 
 
 def init_fleet(
-    directory: Path, keys: KeyRing, tenant: str, clock: Clock, plans: Mapping[str, RolePlan] | None = None
+    directory: Path,
+    keys: KeyRing,
+    tenant: str,
+    clock: Clock,
+    plans: Mapping[str, RolePlan] | None = None,
+    scopes: Sequence[str] = (),
 ) -> "Fleet":
-    """Make a fleet without scopes: its keys, and a repository that is valid and empty.
+    """Make a fleet: its keys, and a repository that is valid and without galleries.
 
-    `plans` replaces single roles of `PLANS`.
+    `plans` replaces single roles of `PLANS`. What is made new lets others through to what is published.
 
     Raises:
-        FleetError: There is a fleet already, the plan is impossible, or the directory cannot be written.
+        FleetError: There is a fleet already, the plan is impossible, a scope is badly named or named twice,
+            or the directory cannot be written.
     """
     config = new_config(tenant, plans or {})
+    for number, scope in enumerate(scopes):
+        if check_scope(scope, "the scope") in scopes[:number]:
+            raise FleetError(f"scope {scope!r} is named twice; name it once")
     if (directory / FILE_NAME).exists():
         raise FleetError(f"{directory}: there is a fleet already; choose another directory")
     try:
-        directory.mkdir(safefile.PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+        if not directory.exists():
+            directory.mkdir(parents=True)
+            directory.chmod(safefile.PASSABLE_DIRECTORY)
     except OSError as error:
         raise FleetError(f"{directory}: cannot be made: {error.strerror}") from None
     fleet = Fleet(directory, keys, clock, config)
     fleet.repository.create({role: config.plan(role) for role in TOP})
     fleet.repository.delegate(MODELS, [model_path("*", "*")], config.plan(MODELS))
     fleet.change(config)
+    for scope in scopes:
+        fleet.add_scope(scope)
     return fleet
 
 
@@ -174,7 +187,7 @@ class Fleet:
             FleetError: No such scope, keys are missing, or not to be written.
         """
         self._check_known(scope)
-        self.repository.publish(scope_role(scope), {}, [next_path(scope)])
+        self.repository.publish(scope_role(scope), {}, [next_path(scope)], forget=True)
 
     def revoke(self, subject_id: str) -> list[Published]:
         """Take a subject out of every scope, for good: later galleries are published without it as well.

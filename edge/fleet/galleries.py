@@ -44,18 +44,20 @@ class ScopeGalleries:
     def publish(self, scope: str, galleries: Mapping[str, OfModel]) -> Published:
         """Publish galleries by their paths, each as the version after the one there, all at once.
 
-        Beside the scope's own goes the difference to its version before, where that is worth it. Returns what
-        is to be told of the first.
+        Beside the scope's own goes the difference to its version before, where that is worth it. Where
+        somebody was taken out, nothing older stays. Returns what is to be told of the first.
 
         Raises:
             FleetError: Keys are missing, or it cannot be written.
         """
         targets: dict[str, tuple[bytes, dict[str, Any]]] = {}
         told = []
+        forget = False
         for path, (gallery, model) in galleries.items():
             found = self.read(scope, path)
             before = None if found is None else found[0]
             new = replace(gallery, version=before.version + 1 if before else 1)
+            forget |= before is not None and not ids_of(before) <= ids_of(new)
             full = self._sealed(scope, new, encode(new))
             said = {"scope": scope, "version": new.version, "model_id": new.model_id, "count": new.size}
             said |= {"model": model} if model else {}
@@ -74,7 +76,7 @@ class ScopeGalleries:
         if full_path(scope) in targets:
             there = self._repository.role(scope_role(scope)).signed.targets.keys()
             gone = there - targets.keys() - {next_path(scope)}
-        self._repository.publish(scope_role(scope), targets, gone)
+        self._repository.publish(scope_role(scope), targets, gone, forget=forget)
         return told[0]
 
     def _difference(self, scope: str, before: Gallery, new: Gallery) -> bytes | None:
@@ -84,3 +86,8 @@ class ScopeGalleries:
     def _sealed(self, scope: str, gallery: Gallery, plain: bytes) -> bytes:
         binding = Binding(self._tenant, scope, gallery.model_id, gallery.version)
         return seal(plain, self._keys.sealing(scope), binding)
+
+
+def ids_of(gallery: Gallery) -> set[str]:
+    """Return who is in a gallery."""
+    return {subject.subject_id for subject in gallery.subjects}

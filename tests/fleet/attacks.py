@@ -83,6 +83,14 @@ class Forger(Repository):
                 metadata.sign(signer, append=True)
 
 
+def counted(repository: Repository, role: str, version: int) -> None:
+    """Let somebody who has a role's keys raise its version."""
+    metadata = repository._said.load(role)
+    metadata.signed.version = version
+    with repository._said.change():
+        repository._draft(role, metadata)
+
+
 def rollback(scene: Scene) -> None:
     scene.go_back()
 
@@ -119,9 +127,8 @@ def mix_and_match(scene: Scene) -> None:
 def old_snapshot_under_a_new_timestamp(scene: Scene) -> None:
     scene.publish()
     metadata = scene.fleet.published / "metadata"
-    newest = max(metadata.glob("*.snapshot.json"), key=lambda path: int(path.name.split(".")[0]))
-    oldest = (metadata / "1.snapshot.json").read_bytes()
-    scene.server.mischief[newest.name] = sending(oldest)
+    versions = sorted(metadata.glob("*.snapshot.json"), key=lambda path: int(path.name.split(".")[0]))
+    scene.server.mischief[versions[-1].name] = sending(versions[0].read_bytes())
 
 
 def swapped_target(scene: Scene) -> None:

@@ -1,6 +1,7 @@
 """The operator's side: what is published, with which keys, and what happens when they change."""
 
 import json
+import os
 import stat
 from datetime import timedelta
 from pathlib import Path
@@ -45,6 +46,28 @@ def test_nothing_published_is_a_key_or_can_be_read_without_one(fleet: Fleet):
     assert all(b"PRIVATE" not in path.read_bytes() and b"alice" not in path.read_bytes() for path in files)
     assert all(is_sealed(path.read_bytes()) for path in files if path.suffix == ".edge")
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o644 for path in files)
+
+
+def test_another_user_may_read_what_is_published_and_nothing_else(tmp_path: Path):
+    os.umask(before := os.umask(0o077))
+    os.umask(0o077)
+    try:
+        fleet = make_fleet(tmp_path / "fleet", "front")
+        fleet.publish_gallery("front", people("alice"))
+    finally:
+        os.umask(before)
+    modes = {
+        path: stat.S_IMODE(path.stat().st_mode) for path in (fleet.directory, *fleet.directory.iterdir())
+    }
+    assert {path.name: mode for path, mode in modes.items() if path.is_dir()} == {
+        "fleet": 0o711,
+        "published": 0o755,
+        "keys": 0o700,
+    }
+    assert modes[fleet.directory / "fleet.json"] == 0o600
+    below = list(fleet.published.rglob("*"))
+    assert {stat.S_IMODE(path.stat().st_mode) for path in below if path.is_dir()} == {0o755}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in below if path.is_file()} == {0o644}
 
 
 def test_private_keys_are_their_owners_alone(fleet: Fleet):
@@ -174,12 +197,6 @@ def test_the_status_needs_no_key_and_says_when_signatures_end(fleet: Fleet, tmp_
     assert (days["timestamp"], days["root"], days["scope-front"]) == (6, 729, 364)
 
 
-def test_old_galleries_do_not_stay_on_the_server(fleet: Fleet):
-    for count in range(1, 6):
-        fleet.publish_gallery("front", people(*(f"p-{i}" for i in range(count))))
-    assert len(list(fleet.published.rglob("*.full.edge"))) == 2
-
-
 def test_a_difference_goes_beside_a_large_gallery_only(fleet: Fleet):
     many = people(*(f"p-{i}" for i in range(40)))
     assert fleet.publish_gallery("front", many).delta_bytes is None
@@ -220,6 +237,12 @@ def test_a_difference_that_would_not_come_out_right_is_not_made(fleet: Fleet):
             lambda f: make_fleet(f.directory, "front"), "there is a fleet already", id="fleet over a fleet"
         ),
         pytest.param(
+            lambda f: init_at(f, "front", "Bad Scope"),
+            "cannot be in a path",
+            id="a new fleet's scope is no slug",
+        ),
+        pytest.param(lambda f: init_at(f, "front", "front"), "named twice", id="a new fleet's scope twice"),
+        pytest.param(
             lambda f: make_fleet(f.directory / "x", plans={"root": RolePlan(1, 2, 30)}),
             "cannot sign with 2 of 1 keys",
             id="threshold above keys",
@@ -237,6 +260,15 @@ def test_a_mistake_is_one_line_and_changes_nothing(fleet: Fleet, mistake, says: 
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
     assert {path: path.read_bytes() for path in fleet.published.rglob("*") if path.is_file()} == before
+
+
+def init_at(fleet: Fleet, *scopes: str) -> None:
+    """Make a fleet, which must fail and leave nothing."""
+    directory = fleet.directory / "new"
+    try:
+        init_fleet(directory, KeyRing(directory / "keys"), TENANT, ShiftedClock(), scopes=scopes)
+    finally:
+        assert not directory.exists()
 
 
 def open_elsewhere(fleet: Fleet) -> Fleet:

@@ -24,6 +24,7 @@ from tests.fleet.attacks import (
     clock_ahead,
     clock_behind,
     count_differs,
+    counted,
     deep_json,
     endless_target,
     floors_damaged,
@@ -222,12 +223,8 @@ def test_one_of_two_keys_publishes_nothing(tmp_path: Path):
 
 def test_what_a_thief_counted_up_ends_with_the_operators_next_root(scene: Scene):
     thief = scene.forger("online/*")
-    timestamp = thief._load("timestamp")
-    timestamp.signed.version = 1_000_000
-    thief._write("timestamp", timestamp)
+    counted(thief, "timestamp", 1_000_000)
     assert scene.door.sync().status == "current"
     scene.fleet.rotate_key("timestamp")
-    metadata = scene.fleet.repository._load("timestamp")
-    metadata.signed.version = 50
-    scene.fleet.repository._write("timestamp", metadata)
+    counted(scene.fleet.repository, "timestamp", 50)
     assert scene.door.sync().status == "current"
