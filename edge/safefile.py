@@ -71,9 +71,9 @@ def read_bounded(path: Path, max_bytes: int) -> bytes | None:
     return data
 
 
-def write_key(path: Path, key: bytes) -> None:
-    """Write a key of 32 bytes as one line of hexadecimal digits, readable by its owner alone."""
-    write_whole(path, key.hex().encode() + b"\n")
+def write_key(path: Path, *keys: bytes) -> None:
+    """Write keys of 32 bytes as lines of hexadecimal digits, readable by their owner alone."""
+    write_whole(path, b"".join(key.hex().encode() + b"\n" for key in keys))
 
 
 def read_key(path: Path) -> bytes:
@@ -82,17 +82,27 @@ def read_key(path: Path) -> bytes:
     Raises:
         FileError: It is not there, no key, or everybody may read it.
     """
-    data = read_bounded(path, 2 * KEY_HEX_CHARS)
+    return read_keys(path, 1)[0]
+
+
+def read_keys(path: Path, at_most: int) -> tuple[bytes, ...]:
+    """Return the keys of 32 bytes in a file, one a line; at least one.
+
+    Raises:
+        FileError: It is not there, holds something else, or everybody may read it.
+    """
+    data = read_bounded(path, at_most * 2 * KEY_HEX_CHARS)
     if data is None:
         raise FileError(f"{path}: there is no key; copy it from the operator's keys/sealing directory")
     check_private(path)
     try:
-        key = bytes.fromhex(data.decode("ascii").strip())
+        keys = tuple(bytes.fromhex(line) for line in data.decode("ascii").split())
     except ValueError:
-        key = b""
-    if len(key) * 2 != KEY_HEX_CHARS:
-        raise FileError(f"{path}: this is not a key of {KEY_HEX_CHARS} hexadecimal digits")
-    return key
+        keys = ()
+    if not 1 <= len(keys) <= at_most or {len(key) * 2 for key in keys} != {KEY_HEX_CHARS}:
+        lines = "" if at_most == 1 else f", or up to {at_most} of them, one a line"
+        raise FileError(f"{path}: this is not a key of {KEY_HEX_CHARS} hexadecimal digits{lines}")
+    return keys
 
 
 def check_private(path: Path) -> None:
