@@ -46,6 +46,7 @@ LAYERS = [
         "strangers",
         "commands",
         "rollout",
+        "arrival",
         "cameras",
         "fleet",
         "consumer",
