@@ -106,8 +106,9 @@ class Statements:
         delegated = (targets.delegations.roles or {}) if targets.delegations else {}
         kept = {_metadata_file("root", number) for number in self._shelf.numbers("root")}
         kept.add(_metadata_file("timestamp", 0))
+        snapshot = cast(Snapshot, self.load("snapshot").signed)
         for role in ("snapshot", "targets", *delegated):
-            newest = self.load(role).signed.version
+            newest = snapshot.version if role == "snapshot" else snapshot.meta[f"{role}.json"].version
             numbers = [number for number in self._shelf.numbers(role) if number <= newest][-KEPT_METADATA:]
             kept |= {_metadata_file(role, number) for number in numbers}
             if role != "snapshot":
