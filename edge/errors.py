@@ -59,12 +59,20 @@ class SyncError(GalleryError):
     """The place that galleries are published at gave no answer that can be used."""
 
 
+class HeldBackError(SyncError):
+    """What is offered has run out: it was not renewed, or somebody holds updates back."""
+
+
 class SignatureError(SyncError):
     """What is offered is not what the fleet's keys have signed."""
 
 
 class RollbackError(SyncError):
     """What is offered, or the clock that it is judged by, is older than what was seen before."""
+
+
+class ClockError(RollbackError):
+    """The clock is behind a time that was trusted before."""
 
 
 class FileError(EdgeError):

@@ -3,15 +3,17 @@
 Synchronises on request, follows what is current on the disk, tries what lies beside. Swaps nothing itself.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import Any
 
 from edge.assembly import build_beside, build_recognizer
 from edge.clock import Clock
 from edge.config import Settings
 from edge.following import BesideFollower, DenialFollower, GalleryFollower
+from edge.gallery.floors import FILE_NAME, beside_version, published_version
+from edge.gallery.outcome import OutcomeFollower, SyncOutcome, load_outcome
 from edge.metrics import Metrics
 from edge.mqtt.payloads_sync import GalleryReportedPayload
 from edge.recognizer import Recognizer
@@ -19,13 +21,12 @@ from edge.selection import AUTO
 from edge.stores import beside_store, denial_store, gallery_store
 from edge.syncing import SyncRunner, beside_report, gallery_report
 
-INSTALLED: Mapping[str, Any] = {"status": "updated"}
-"""What came of a synchronisation that somebody else made, or of an enrolment at the door."""
+NONE_YET = SyncOutcome("current", 0, 0, None)
+"""What is told before the first synchronisation."""
 
-ALONE: Mapping[str, Any] = {
-    "status": "refused",
-    "error": "sync.url is not set; this door has a gallery of its own",
-}
+ALONE = SyncOutcome(
+    "refused", 0, 0, None, "sync.url is not set; this door has a gallery of its own", reason="config"
+)
 """What comes of a request to synchronise where there is no fleet."""
 
 
@@ -38,7 +39,9 @@ class GalleryKeeper:
         self._metrics = metrics
         self._clock = clock
         self._syncing = SyncRunner(sync_command, metrics=metrics, clock=clock)
-        self._outcome: Mapping[str, Any] = {"status": "current"}
+        self._left = OutcomeFollower(settings.sync_path)
+        self._outcome = load_outcome(settings.sync_path) or NONE_YET
+        self._syncing.know(self._outcome)
         self._declined = False
         self._revoked_at: datetime | None = None
         self._settings = settings
@@ -56,7 +59,7 @@ class GalleryKeeper:
     def request(self, at_least: int) -> None:
         """Synchronise now, unless the fleet's gallery is known to be `at_least` this version."""
         if self._settings.sync.url is None:
-            self._declined = self._outcome is not ALONE
+            self._declined = True
         else:
             self._syncing.request(at_least)
 
@@ -65,27 +68,46 @@ class GalleryKeeper:
 
         What cannot be used is told in the log, and the last good gallery stays.
         """
-        outcome = ALONE if self._declined else self._syncing.poll()
+        ended = [ALONE if self._declined else None, self._syncing.poll(), self._left.follow()]
         self._declined = False
+        outcomes = [each for each in ended if each is not None and each != self._outcome]
         found = self._follow(recognizer)
-        if outcome is not None or found is not None:
-            self._outcome = outcome or INSTALLED
-        return found, outcome is not None or found is not None
+        for outcome in outcomes:
+            self._take(outcome)
+        if found is not None and not outcomes and self._outcome.status == "current":
+            # Somebody enrolled at the door. A refusal stands until a synchronisation succeeds.
+            self._outcome = replace(self._outcome, status="updated")
+        return found, bool(outcomes) or found is not None
 
     def report(self, recognizer: Recognizer) -> GalleryReportedPayload:
         """Return what is published about the gallery that serves."""
-        beside = recognizer.beside
+        settings, beside, gallery = self._settings, recognizer.beside, recognizer.matcher.gallery
+        path, scope = settings.sync_path / FILE_NAME, settings.sync.scope or settings.device
+        told = None
+        if beside is not None:
+            of_fleet = beside_version(path, scope, beside.matcher.gallery.version)
+            told = beside_report(beside, self._metrics.counts(), of_fleet)
         return gallery_report(
             self._outcome,
-            recognizer.matcher.gallery,
+            gallery,
             self._clock.now(),
+            scope=scope if settings.sync.url else None,
+            published=published_version(path, scope, gallery.version),
             revoked_applied_at=self._revoked_at,
-            beside=None if beside is None else beside_report(beside, self._metrics.counts()),
+            beside=told,
         )
 
     def stop(self) -> None:
         """End a synchronisation that still runs."""
         self._syncing.stop()
+
+    def _take(self, outcome: SyncOutcome) -> None:
+        if outcome == self._outcome:
+            return  # the child said what it has left
+        self._outcome = outcome
+        self._syncing.know(outcome)
+        if outcome.status == "refused":
+            self._metrics.count(f"sync.refused.{outcome.reason or 'gallery'}")
 
     def _watch(self, settings: Settings) -> None:
         self._follower = GalleryFollower(gallery_store(settings), self._metrics)

@@ -17,6 +17,10 @@ from edge.errors import FileError
 PRIVATE = 0o600
 PUBLIC = 0o644
 PRIVATE_DIRECTORY = 0o700
+PUBLIC_DIRECTORY = 0o755
+PASSABLE_DIRECTORY = 0o711
+"""Others may walk through it to what is public below it, and see nothing of it."""
+
 LOCK_PAUSE_S = 0.05
 KEY_HEX_CHARS = 64
 """32 bytes, as a line of text: it survives a mail, a password manager and an editor."""
@@ -117,9 +121,9 @@ def overwrite_head(descriptor: int | None) -> None:
         os.close(descriptor)
 
 
-def write_key(path: Path, key: bytes) -> None:
-    """Write a key of 32 bytes as one line of hexadecimal digits, readable by its owner alone."""
-    write_whole(path, key.hex().encode() + b"\n")
+def write_key(path: Path, *keys: bytes) -> None:
+    """Write keys of 32 bytes as lines of hexadecimal digits, readable by their owner alone."""
+    write_whole(path, b"".join(key.hex().encode() + b"\n" for key in keys))
 
 
 def read_key(path: Path) -> bytes:
@@ -128,17 +132,27 @@ def read_key(path: Path) -> bytes:
     Raises:
         FileError: It is not there, no key, or everybody may read it.
     """
-    data = read_bounded(path, 2 * KEY_HEX_CHARS)
+    return read_keys(path, 1)[0]
+
+
+def read_keys(path: Path, at_most: int) -> tuple[bytes, ...]:
+    """Return the keys of 32 bytes in a file, one a line; at least one.
+
+    Raises:
+        FileError: It is not there, holds something else, or everybody may read it.
+    """
+    data = read_bounded(path, at_most * 2 * KEY_HEX_CHARS)
     if data is None:
         raise FileError(f"{path}: there is no key; copy it from the operator's keys/sealing directory")
     check_private(path)
     try:
-        key = bytes.fromhex(data.decode("ascii").strip())
+        keys = tuple(bytes.fromhex(line) for line in data.decode("ascii").split())
     except ValueError:
-        key = b""
-    if len(key) * 2 != KEY_HEX_CHARS:
-        raise FileError(f"{path}: this is not a key of {KEY_HEX_CHARS} hexadecimal digits")
-    return key
+        keys = ()
+    if not 1 <= len(keys) <= at_most or {len(key) * 2 for key in keys} != {KEY_HEX_CHARS}:
+        lines = "" if at_most == 1 else f", or up to {at_most} of them, one a line"
+        raise FileError(f"{path}: this is not a key of {KEY_HEX_CHARS} hexadecimal digits{lines}")
+    return keys
 
 
 def check_private(path: Path) -> None:

@@ -118,8 +118,8 @@ class SyncSettings(Section):
     )
     sealing_key: Path | None = Field(
         None,
-        description="File with the key that opens this scope's galleries; a name without a directory is a "
-        "credential of systemd.",
+        description="File with the key that opens this scope's galleries, or with the new one and the old, "
+        "one a line, while it changes; a name without a directory is a credential of systemd.",
     )
     stale: Literal["closed", "open"] = Field(
         "closed",

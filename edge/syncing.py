@@ -1,20 +1,20 @@
 """Run `edge sync` as a child of the daemon: what it needs (TUF, HTTP) stays out of the door's process.
 
-One child at a time; asked while one runs, another follows. Installs nothing: the child does, and the daemon
-sees the new version on the disk.
+One child at a time and not too many; asked while one runs, another follows. Installs nothing: the child does,
+and the daemon sees the new version on the disk.
 """
 
-import json
 import logging
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
 from edge.clock import Clock
 from edge.gallery.gallery import Gallery
+from edge.gallery.outcome import MAX_ERROR_CHARS, SyncOutcome, read_outcome
 from edge.metrics import Metrics
+from edge.mqtt.bucket import TokenBucket
 from edge.mqtt.codec import to_millisecond
 from edge.mqtt.payloads_sync import BesidePayload, GalleryReportedPayload
 from edge.recognizer import Recognizer
@@ -27,6 +27,9 @@ TIMEOUT_S = 120.0
 
 MAX_OUTPUT_BYTES = 64 * 1024
 
+STARTS_PER_S = 0.1
+STARTS_AT_ONCE = 4
+"""Whoever may publish `gallery/desired` must not keep a small board busy with children."""
 
 SYNC_COMMAND = (sys.executable, "-m", "edge", "sync", "--json")
 """The child as started without a settings file."""
@@ -41,17 +44,56 @@ class SyncRunner:
         self._clock = clock
         self._child: subprocess.Popen[bytes] | None = None
         self._started_s = 0.0
-        self._again = False
+        self._wanted = False
         self._published = 0
         self._failure: str | None = None
+        self._bucket = TokenBucket(STARTS_PER_S, STARTS_AT_ONCE, clock.monotonic)
 
     def request(self, at_least: int = 0) -> None:
-        """Synchronise now, or after the child that is at it; not if the last one found `at_least` already."""
+        """Synchronise now, or after the child that is at it; not if the last one found `at_least` already.
+
+        Where more ask than are started, the last one is started later.
+        """
         if at_least and self._published >= at_least:
             return
-        if self._child is not None:
-            self._again = True
+        self._wanted = True
+        self._start()
+
+    def know(self, outcome: SyncOutcome) -> None:
+        """Take what a synchronisation came to that somebody else has started."""
+        if outcome.status != "refused":
+            self._published = outcome.version
+
+    def poll(self) -> SyncOutcome | None:
+        """Return what a child that has ended printed; None while none has. Never waits."""
+        child = self._child
+        if child is None:
+            self._start()
+            why, self._failure = self._failure, None
+            return None if why is None else self._failed(why)
+        if child.poll() is None:
+            if self._clock.monotonic() - self._started_s > TIMEOUT_S:
+                log.error("edge sync takes more than %.0f s and is stopped", TIMEOUT_S)
+                child.kill()
+            return None
+        self._child = None
+        assert child.stdout is not None
+        with child.stdout as stdout:
+            output = stdout.read(MAX_OUTPUT_BYTES)
+        self._start()
+        outcome = read_outcome(output)
+        if outcome is None:
+            self._metrics.count("sync.failed")
+            log.error("edge sync ended with %d and said nothing that can be read", child.returncode)
+            return self._failed(f"edge sync ended with {child.returncode}")
+        self.know(outcome)
+        return outcome
+
+    def _start(self) -> None:
+        """Start a child if one is wanted, none is at it, and they are not too many."""
+        if not self._wanted or self._child is not None or not self._bucket.take():
             return
+        self._wanted = False
         self._metrics.count("sync.started")
         self._started_s = self._clock.monotonic()
         try:
@@ -63,35 +105,8 @@ class SyncRunner:
             self._failure = f"edge sync cannot be started: {error.strerror}; ask again later"
             log.error("%s", self._failure)
 
-    def poll(self) -> dict[str, Any] | None:
-        """Return what a child that has ended printed; None while none has. Never waits."""
-        child = self._child
-        if child is None:
-            why, self._failure = self._failure, None
-            return None if why is None else {"status": "refused", "error": why}
-        if child.poll() is None:
-            if self._clock.monotonic() - self._started_s > TIMEOUT_S:
-                log.error("edge sync takes more than %.0f s and is stopped", TIMEOUT_S)
-                child.kill()
-            return None
-        self._child = None
-        assert child.stdout is not None
-        with child.stdout as stdout:
-            output = stdout.read(MAX_OUTPUT_BYTES)
-        if self._again:
-            self._again = False
-            self.request()
-        try:
-            outcome = json.loads(output)
-            if not isinstance(outcome, dict):
-                raise TypeError
-        except (ValueError, TypeError, RecursionError):
-            self._metrics.count("sync.failed")
-            log.error("edge sync ended with %d and said nothing that can be read", child.returncode)
-            return {"status": "refused", "error": f"edge sync ended with {child.returncode}"}
-        if outcome.get("status") in ("updated", "current") and isinstance(outcome.get("version"), int):
-            self._published = outcome["version"]
-        return outcome
+    def _failed(self, why: str) -> SyncOutcome:
+        return SyncOutcome("refused", 0, 0, None, why, reason="failed", at=self._clock.now())
 
     def stop(self) -> None:
         """End a child that still runs; what it had installed is installed whole."""
@@ -104,31 +119,39 @@ class SyncRunner:
 
 
 def gallery_report(
-    outcome: Mapping[str, Any],
+    outcome: SyncOutcome,
     gallery: Gallery,
     at: datetime,
     *,
+    scope: str | None = None,
+    published: int | None = None,
     revoked_applied_at: datetime | None = None,
     beside: BesidePayload | None = None,
 ) -> GalleryReportedPayload:
     """Return what is published about a synchronisation, with the gallery that serves after it."""
-    status = outcome.get("status")
     return GalleryReportedPayload(
         at=to_millisecond(at),
-        status=status if status in ("updated", "current") else "refused",
+        scope=scope,
+        status=outcome.status,
+        published=published,
         version=gallery.version,
         count=gallery.size,
         model_id=gallery.model_id,
         not_after=None if gallery.not_after is None else to_millisecond(gallery.not_after),
         revoked_applied_at=None if revoked_applied_at is None else to_millisecond(revoked_applied_at),
         beside=beside,
-        error=str(outcome["error"])[:500] if outcome.get("error") else None,
+        synchronised_at=None if outcome.at is None else to_millisecond(outcome.at),
+        reason=outcome.reason,
+        error=outcome.error[:MAX_ERROR_CHARS] if outcome.error else None,
     )
 
 
-def beside_report(beside: Recognizer, counters: Mapping[str, int]) -> BesidePayload:
+def beside_report(
+    beside: Recognizer, counters: Mapping[str, int], published: int | None = None
+) -> BesidePayload:
     """Return what is published about the recognizer that is tried beside the one in force."""
     return BesidePayload(
+        published=published,
         version=beside.matcher.gallery.version,
         count=beside.matcher.gallery.size,
         model_id=beside.embedder.model_id,

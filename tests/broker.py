@@ -97,6 +97,7 @@ class Seen:
     payload: bytes
     retain: bool
     qos: int
+    at_s: float = field(default_factory=time.time, compare=False)
 
 
 class Subscriber:

@@ -48,6 +48,7 @@ LAYERS = [
         "strangers",
         "commands",
         "rollout",
+        "arrival",
         "cameras",
         "fleet",
         "consumer",
@@ -101,7 +102,13 @@ LIBRARIES = {
     "simsimd": {"gallery/quantized.py"},
     "qdrant_client": {"gallery/remote.py"},
     "securesystemslib": {"envelope.py", "fleet/keyring.py", "fleet/repository.py"},
-    "tuf": {"fleet/repository.py", "gallery/fetch.py", "gallery/sync.py", "gallery/trust.py"},
+    "tuf": {
+        "fleet/repository.py",
+        "fleet/statements.py",
+        "gallery/fetch.py",
+        "gallery/sync.py",
+        "gallery/trust.py",
+    },
     "signal": {"signals.py", "camera/pipe.py"},
 }
 """Foreign libraries and the only files that may import them. `camera/pipe` only sends a signal."""

@@ -1,24 +1,15 @@
-"""Commands of whoever runs a fleet of doors: init, scope, publish, revoke, renew, rotate-key, status."""
+"""Commands of whoever runs a fleet of doors: init, scope, renew, rotate-key. Others add theirs to `app`."""
 
-import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from edge import safefile
-from edge.cli.migrate import beside_gallery, gallery_in_force, reembed_gallery
-from edge.cli.operate import ConfigOption, load_settings
-from edge.cli.tables import Listing
 from edge.clock import SystemClock
 from edge.errors import ConfigError
-from edge.face import manifest as manifests
-from edge.face.weights import load_verified
 from edge.fleet.authoring import Fleet, init_fleet, open_fleet
 from edge.fleet.config import PLANS
 from edge.fleet.keyring import KeyRing
@@ -40,6 +31,7 @@ PassphraseOption = Annotated[
     Path | None, typer.Option("--passphrase-file", help="Its first line encrypts the signing keys.")
 ]
 HERE = Path("fleet")
+SEALING = "sealing-"
 
 
 @app.command()
@@ -66,10 +58,8 @@ def init(
         "snapshot": RolePlan(1, 1, online_days),
         "timestamp": RolePlan(1, 1, online_days),
     }
-    ring = _ring(fleet, keys, passphrase_file)
-    made = init_fleet(fleet, ring, tenant, SystemClock(), plans)
-    for name in scope or ():
-        made.add_scope(name)
+    ring = key_ring(fleet, keys, passphrase_file)
+    made = init_fleet(fleet, ring, tenant, SystemClock(), plans, scope or ())
     root = f"{made.published}/metadata/{made.repository.root().signed.version}.root.json"
     typer.echo(
         f"fleet {tenant} with {len(made.scopes())} scope(s): publish {made.published} with any web server\n"
@@ -86,110 +76,9 @@ def add_scope(
     passphrase_file: PassphraseOption = None,
 ) -> None:
     """Add a scope; its devices need its sealing key."""
-    with _opened(fleet, keys, passphrase_file) as opened:
+    with opened_fleet(fleet, keys, passphrase_file) as opened:
         opened.add_scope(name)
     typer.echo(f"scope {name}: publish its gallery with `edge fleet publish {name}`")
-
-
-@app.command()
-def publish(
-    scope: Annotated[str | None, typer.Argument(help="Scope to publish this device's gallery for.")] = None,
-    group: Annotated[
-        list[str] | None, typer.Option(help="Only subjects of this group; several times.")
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="Publish this installed model as well.")] = None,
-    valid_days: Annotated[
-        float | None, typer.Option(min=0, help="Days after which doors trust it no more; forever when unset.")
-    ] = None,
-    beside: Annotated[
-        bool, typer.Option(help="Publish what `edge fleet reembed` made, to be tried and switched to.")
-    ] = False,
-    allow_empty: Annotated[bool, typer.Option(help="Lock everybody out.")] = False,
-    fleet: FleetOption = HERE,
-    keys: KeysOption = None,
-    passphrase_file: PassphraseOption = None,
-    config_file: ConfigOption = None,
-) -> None:
-    """Publish the gallery that was enrolled here (`edge enroll`) for a scope, or a model, or both."""
-    if scope is None and model is None:
-        raise typer.BadParameter("name a scope, or a --model, or both")
-    settings = load_settings(config_file)
-    with _opened(fleet, keys, passphrase_file) as opened:
-        if model is not None:
-            manifest = manifests.load(model, settings.models_path)
-            files = {path.name: path.read_bytes() for path in manifest.directory.iterdir() if path.is_file()}
-            opened.publish_model(
-                model, {**files, manifest.file: load_verified(manifest, settings.models_path)}
-            )
-            typer.echo(f"model {model}: published with {len(files)} file(s) and its weights")
-        if scope is not None:
-            gallery, manifest = beside_gallery(settings) if beside else gallery_in_force(settings)
-            if group:
-                wanted = set(group)
-                gallery = gallery.without_subjects(
-                    {each.subject_id for each in gallery.subjects if wanted.isdisjoint(each.groups)}
-                )
-            if valid_days is not None:
-                gallery = replace(gallery, not_after=SystemClock().now() + timedelta(days=valid_days))
-            _tell(
-                opened.publish_gallery(
-                    scope, gallery, model=manifest.name, beside=beside, allow_empty=allow_empty
-                )
-            )
-
-
-@app.command()
-def switch(
-    scope: Annotated[str, typer.Argument(help="Scope whose gallery and the one beside it change places.")],
-    drop: Annotated[
-        bool, typer.Option(help="Instead, withdraw the one beside: there is no way back then.")
-    ] = False,
-    fleet: FleetOption = HERE,
-    keys: KeysOption = None,
-    passphrase_file: PassphraseOption = None,
-) -> None:
-    """Move the doors of a scope to the gallery beside theirs, model and threshold with it; again: back."""
-    with _opened(fleet, keys, passphrase_file) as opened:
-        if drop:
-            opened.drop_beside(scope)
-            typer.echo(f"scope {scope}: nothing lies beside its gallery any more")
-            return
-        _tell(opened.switch(scope))
-
-
-@app.command()
-def reembed(
-    photos: Annotated[Path, typer.Option(help="Each subject a photo, or a folder of them, of its id.")],
-    model: Annotated[str, typer.Option(help="The embedder to move to; see `edge models list`.")],
-    processes: Annotated[int, typer.Option(min=1, help="Processes that embed.")] = os.cpu_count() or 1,
-    report: Annotated[Path | None, typer.Option(help="Write what became of each to this CSV file.")] = None,
-    config_file: ConfigOption = None,
-) -> None:
-    """Embed everybody who is enrolled here anew, beside the gallery in force, which stays as it is.
-
-    Run it again to go on where it stopped. Exits 1 if somebody could not be embedded: find better photos and
-    run it again, or enrol these by hand after the switch.
-    """
-    raise typer.Exit(reembed_gallery(load_settings(config_file), photos, model, processes, report))
-
-
-@app.command()
-def revoke(
-    subject: Annotated[str, typer.Argument(help="Opaque id of the subject.")],
-    undo: Annotated[bool, typer.Option(help="Let the subject be published again.")] = False,
-    fleet: FleetOption = HERE,
-    keys: KeysOption = None,
-    passphrase_file: PassphraseOption = None,
-) -> None:
-    """Take a subject out of every scope, and keep it out of what is published later."""
-    with _opened(fleet, keys, passphrase_file) as opened:
-        if undo:
-            opened.reinstate(subject)
-            typer.echo(f"{subject} may be published again; publish the scopes it belongs to")
-            return
-        for published in opened.revoke(subject):
-            _tell(published)
-    typer.echo(f"{subject} is revoked")
 
 
 @app.command()
@@ -197,61 +86,66 @@ def renew(
     fleet: FleetOption = HERE, keys: KeysOption = None, passphrase_file: PassphraseOption = None
 ) -> None:
     """Sign again what would expire; needs the online keys only. To be run every day."""
-    with _opened(fleet, keys, passphrase_file) as opened:
+    with opened_fleet(fleet, keys, passphrase_file) as opened:
         typer.echo(f"renewed: {', '.join(opened.repository.renew())}")
 
 
 @app.command("rotate-key")
 def rotate_key(
-    role: Annotated[str, typer.Argument(help="root, targets, snapshot, timestamp, models or scope-NAME.")],
+    role: Annotated[
+        str,
+        typer.Argument(
+            help="root, targets, snapshot, timestamp, models, scope-NAME (it signs), sealing-NAME (it seals)."
+        ),
+    ],
+    prepare: Annotated[
+        bool, typer.Option(help="sealing-NAME: only make the new key, so that doors have it before its use.")
+    ] = False,
     fleet: FleetOption = HERE,
     keys: KeysOption = None,
     passphrase_file: PassphraseOption = None,
 ) -> None:
-    """Replace the oldest key of a role by a new one; devices follow by themselves."""
-    with _opened(fleet, keys, passphrase_file) as opened:
-        opened.rotate_key(role)
-    typer.echo(f"{role}: its oldest key is trusted no more; destroy it")
+    """Replace the oldest key of a role by a new one; devices follow by themselves.
 
-
-@app.command()
-def status(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    fleet: FleetOption = HERE,
-) -> None:
-    """Show the scopes, the versions published for them, and when signatures expire. Needs no key."""
-    opened = open_fleet(fleet, KeyRing(fleet / "keys"), SystemClock())
-    scopes, roles = opened.status(), opened.roles()
-    if as_json:
-        document = {
-            "tenant": opened.tenant,
-            "revoked": len(opened.revoked),
-            "scopes": [asdict(each) for each in scopes],
-            "roles": [{**asdict(each), "expires": each.expires.isoformat()} for each in roles],
-        }
-        typer.echo(json.dumps(document, indent=2))
+    Only a sealing key has to be brought to the doors of its scope: until then they keep what they have.
+    """
+    scope = role.removeprefix(SEALING) if role.startswith(SEALING) else None
+    if prepare and scope is None:
+        raise ConfigError(f"--prepare: {role} has no key that doors need; it is for {SEALING}NAME")
+    with opened_fleet(fleet, keys, passphrase_file) as opened:
+        if scope is None:
+            typer.echo(f"{role}: its oldest key is trusted no more; destroy {opened.rotate_key(role)}")
+            return
+        published = opened.rotate_sealing(scope, prepare=prepare)
+        path = opened.sealing_path(scope)
+    if prepare:
+        typer.echo(
+            f"scope {scope}: bring {path} to its doors; with it they open what is sealed with either key. "
+            f"Then put the new one in use: edge fleet rotate-key {role}"
+        )
         return
-    columns = ("scope", "version", "subjects", "embedder")
-    table = Listing(*columns, copied=("scope", "embedder"), title=f"fleet {opened.tenant}")
-    for each in scopes:
-        table.add_row(each.scope, str(each.version), str(each.count), each.model_id or "-")
-    table.print()
-    table = Listing("role", "version", "keys", "must agree", "expires", copied=("role",))
-    for role in roles:
-        expires = f"{role.expires:%Y-%m-%d %H:%M} UTC"
-        table.add_row(role.role, str(role.version), str(role.keys), str(role.threshold), expires)
-    table.print()
+    if published is not None:
+        tell(published)
+    typer.echo(
+        f"scope {scope}: sealed with a new key; bring {path} to its doors. One that has not got it refuses "
+        "what is published and keeps its last gallery"
+    )
 
 
 @contextmanager
-def _opened(fleet: Path, keys: Path | None, passphrase_file: Path | None) -> Iterator[Fleet]:
+def opened_fleet(fleet: Path, keys: Path | None, passphrase_file: Path | None) -> Iterator[Fleet]:
     """Open the fleet for a change that nobody else makes at the same time."""
-    opened = open_fleet(fleet, _ring(fleet, keys, passphrase_file), SystemClock())
+    opened = open_fleet(fleet, key_ring(fleet, keys, passphrase_file), SystemClock())
     with safefile.sole_user(opened.lock_path, LOCK_TIMEOUT_S, SystemClock().monotonic):
-        yield open_fleet(fleet, _ring(fleet, keys, passphrase_file), SystemClock())
+        yield open_fleet(fleet, key_ring(fleet, keys, passphrase_file), SystemClock())
 
 
-def _ring(fleet: Path, keys: Path | None, passphrase_file: Path | None) -> KeyRing:
+def key_ring(fleet: Path, keys: Path | None, passphrase_file: Path | None) -> KeyRing:
+    """Return the keys of a fleet.
+
+    Raises:
+        ConfigError: The file has no passphrase.
+    """
     passphrase = None
     if passphrase_file is not None:
         data = safefile.read_bounded(passphrase_file, MAX_PASSPHRASE_BYTES) or b""
@@ -261,10 +155,12 @@ def _ring(fleet: Path, keys: Path | None, passphrase_file: Path | None) -> KeyRi
     return KeyRing(keys or fleet / "keys", passphrase)
 
 
-def _tell(published: Published) -> None:
+def tell(published: Published) -> None:
+    """Print what was published for a scope."""
     change = f", difference {published.delta_bytes} bytes" if published.delta_bytes else ""
+    groups = f" of {', '.join(published.groups)}" if published.groups else ""
     left_out = f"; {published.excluded} revoked left out" if published.excluded else ""
     typer.echo(
-        f"scope {published.scope}: version {published.version} with {published.count} subject(s), "
+        f"scope {published.scope}: version {published.version} with {published.count} subject(s){groups}, "
         f"{published.bytes} bytes{change}{left_out}"
     )

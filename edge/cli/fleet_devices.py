@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from edge.cli import fleet_publish, fleet_status
 from edge.cli.command import read_args, send_command, told
 from edge.cli.fleet import HERE, FleetOption, KeysOption, app
 from edge.cli.operate import ConfigOption, load_settings
@@ -15,7 +16,7 @@ from edge.fleet.pushes import make_signing_key
 from edge.mqtt.payloads_command import VERBS
 from edge.mqtt.topics import Topics
 
-__all__ = ("app",)
+__all__ = ("app", "fleet_publish", "fleet_status")
 
 
 @app.command("enroll-device")

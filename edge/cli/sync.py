@@ -1,5 +1,6 @@
 """The command that a device fetches its gallery with: started by a timer, by the daemon, or by hand."""
 
+import logging
 from dataclasses import replace
 from functools import partial
 from typing import Annotated
@@ -15,11 +16,15 @@ from edge.errors import ConfigError, EdgeError, FileError
 from edge.face import manifest as manifests
 from edge.face.pushed import Fetch, install_pushed
 from edge.face.weights import installed_path
+from edge.gallery.outcome import SyncOutcome, refusal, save_outcome
+from edge.gallery.seal import MAX_KEYS
 from edge.gallery.selftest import self_test
-from edge.gallery.sync import Sync, SyncOutcome, SyncSource
+from edge.gallery.sync import Sync, SyncSource
 from edge.removal import forget_departed
 from edge.selection import AUTO
 from edge.stores import beside_store, gallery_store
+
+log = logging.getLogger(__name__)
 
 MAX_ROOT_BYTES = 256 * 1024
 
@@ -32,12 +37,22 @@ def sync(
 
     Exits 0 when the published gallery serves, 1 when it is refused or cannot be had: the last one serves on.
     """
+    now = SystemClock().now
     try:
-        outcome = synchronise(load_settings(config_file))
+        settings = load_settings(config_file)
     except EdgeError as error:
         if as_json:
-            typer.echo(SyncOutcome("refused", 0, 0, None, str(error)).to_json())
+            typer.echo(refusal(error, now()).to_json())
         raise
+    try:
+        outcome = replace(synchronise(settings), at=now())
+    except EdgeError as error:
+        outcome = refusal(error, now())
+        _leave(settings, outcome)
+        if as_json:
+            typer.echo(outcome.to_json())
+        raise
+    _leave(settings, outcome)
     if as_json:
         typer.echo(outcome.to_json())
         return
@@ -45,6 +60,17 @@ def sync(
     typer.echo(f"gallery version {outcome.version} with {outcome.count} subject(s) {what}")
     if outcome.error is not None:
         typer.echo(f"error: {outcome.error}", err=True)
+
+
+def _leave(settings: Settings, outcome: SyncOutcome) -> None:
+    """Let a running daemon know what came of it, whoever started this."""
+    if settings.sync.url is None:
+        return
+    try:
+        settings.sync_path.mkdir(safefile.PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+        save_outcome(settings.sync_path, outcome)
+    except (FileError, OSError) as error:
+        log.warning("what came of this cannot be left for the daemon: %s", error)
 
 
 def synchronise(settings: Settings) -> SyncOutcome:
@@ -63,7 +89,7 @@ def synchronise(settings: Settings) -> SyncOutcome:
             raise FileError(
                 f"{values.trusted_root}: it is not there; copy the fleet's newest root.json to it"
             )
-        key = safefile.read_key(credential_path(values.sealing_key))
+        keys = safefile.read_keys(credential_path(values.sealing_key), MAX_KEYS)
     except FileError as error:
         raise ConfigError(f"sync: {error}") from None
     source = SyncSource(
@@ -71,7 +97,7 @@ def synchronise(settings: Settings) -> SyncOutcome:
         values.tenant or settings.site,
         values.scope or settings.device,
         root,
-        key,
+        keys,
         timeout_s=values.timeout_s,
     )
     auto = settings.recognition.embedder == AUTO

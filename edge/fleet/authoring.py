@@ -10,7 +10,7 @@ signatures are made is `repository`'s business; photos and embedders are not kno
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,12 @@ from edge import safefile
 from edge.clock import Clock
 from edge.errors import FleetError
 from edge.fleet.config import FILE_NAME, FleetConfig, load_config, new_config, save_config
-from edge.fleet.galleries import ScopeGalleries
+from edge.fleet.galleries import ScopeGalleries, check_nobody_missing, in_groups
 from edge.fleet.keyring import KeyRing
+from edge.fleet.overview import role_statuses, scope_status
 from edge.fleet.reports import Published, RoleStatus, ScopeStatus
 from edge.fleet.repository import TOP, Repository, RolePlan
+from edge.fleet.revocation import Found
 from edge.gallery.gallery import Gallery
 from edge.gallery.layout import (
     MODELS,
@@ -36,40 +38,49 @@ from edge.gallery.layout import (
 
 
 def init_fleet(
-    directory: Path, keys: KeyRing, tenant: str, clock: Clock, plans: Mapping[str, RolePlan] | None = None
+    directory: Path,
+    keys: KeyRing,
+    tenant: str,
+    clock: Clock,
+    plans: Mapping[str, RolePlan] | None = None,
+    scopes: Sequence[str] = (),
 ) -> "Fleet":
-    """Make a fleet without scopes: its keys, and a repository that is valid and empty.
+    """Make a fleet: its keys, and a repository that is valid and without galleries.
 
     `plans` replaces single roles of `PLANS`.
 
     Raises:
-        FleetError: There is a fleet already, the plan is impossible, or the directory cannot be written.
+        FleetError: There is a fleet already, the plan is impossible, a scope is badly named or named twice,
+            or the directory cannot be written.
     """
     config = new_config(tenant, plans or {})
+    for number, scope in enumerate(scopes):
+        if check_scope(scope, "the scope") in scopes[:number]:
+            raise FleetError(f"scope {scope!r} is named twice; name it once")
     if (directory / FILE_NAME).exists():
         raise FleetError(f"{directory}: there is a fleet already; choose another directory")
     try:
-        directory.mkdir(safefile.PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+        if not directory.exists():
+            directory.mkdir(parents=True)
+            directory.chmod(safefile.PASSABLE_DIRECTORY)
     except OSError as error:
         raise FleetError(f"{directory}: cannot be made: {error.strerror}") from None
     fleet = Fleet(directory, keys, clock, config)
     fleet.repository.create({role: config.plan(role) for role in TOP})
     fleet.repository.delegate(MODELS, [model_path("*", "*")], config.plan(MODELS))
     fleet.change(config)
+    for scope in scopes:
+        fleet.add_scope(scope)
     return fleet
 
 
 def open_fleet(directory: Path, keys: KeyRing, clock: Clock) -> "Fleet":
-    """Return the fleet in a directory.
-
-    Raises:
-        FleetError: There is none, or its fleet.json is damaged.
-    """
+    """Return the fleet in a directory. Raises FleetError where there is none, or it is damaged."""
     return Fleet(directory, keys, clock, load_config(directory))
 
 
 class Fleet:
-    """One operator's scopes. One process at a time: hold `lock_path` (`safefile.sole_user`) for a change."""
+    """One operator's scopes. One process at a time: hold `lock_path` for a change."""
 
     def __init__(self, directory: Path, keys: KeyRing, clock: Clock, config: FleetConfig) -> None:
         self.directory = directory
@@ -130,33 +141,47 @@ class Fleet:
         gallery: Gallery,
         *,
         model: str | None = None,
+        groups: Sequence[str] | None = None,
         beside: bool = False,
         allow_empty: bool = False,
+        allow_missing: bool = False,
     ) -> Published:
         """Publish a gallery for a scope, without those who were revoked, as the next version.
 
-        Past the gallery's `not_after` its doors follow their `sync.stale`. `model` names the published model
-        that doors need for it. Beside it goes the difference to the version before, where there is one and it
-        is worth it. With `beside` it becomes what the scope may be switched to, and nothing else changes.
+        Only those of `groups` are published (empty: everybody), and remembered for when it is unset. `model`
+        names the published model that doors need for it. With it goes the difference to the version before,
+        where that is worth it. `beside`: it becomes what the scope may be switched to.
 
         Raises:
-            FleetError: No such scope, nobody is left in it, keys are missing, or not to be written.
+            FleetError: No such scope, somebody would be locked out, keys are missing, or not to be written.
         """
         self._check_known(scope)
-        allowed = gallery.without_subjects(set(self.revoked))
+        wanted = self.groups(scope) if groups is None else tuple(groups)
+        chosen = in_groups(gallery, wanted)
+        allowed = chosen.without_subjects(set(self.revoked))
         if not allowed.size and not allow_empty:
             raise FleetError(
-                f"scope {scope!r}: the gallery is empty and would lock everybody out; say so if it is meant"
+                f"scope {scope!r}: the gallery is empty and would lock everybody out; if that is meant, say "
+                "--allow-empty"
             )
         path = next_path(scope) if beside else full_path(scope)
+        if beside and not allow_missing:
+            current = self._galleries.read(scope, full_path(scope))
+            check_nobody_missing(scope, current, allowed)
         published = self._galleries.publish(scope, {path: (allowed, model)})
-        return replace(published, excluded=gallery.size - allowed.size)
+        if wanted != self.groups(scope):
+            self.change(self._config.with_groups(scope, wanted))
+        return replace(published, excluded=chosen.size - allowed.size, groups=wanted)
 
-    def switch(self, scope: str) -> Published:
+    def groups(self, scope: str) -> tuple[str, ...]:
+        """Return the groups that are published for a scope; none: everybody is."""
+        return self._config.groups.get(scope, ())
+
+    def switch(self, scope: str, *, allow_missing: bool = False) -> Published:
         """Exchange the gallery of a scope and the one beside it: the next switch is the way back.
 
         Raises:
-            FleetError: There is none beside it, no such scope, keys are missing, or not to be written.
+            FleetError: There is none beside it, it lacks somebody, keys are missing, or not to be written.
         """
         self._check_known(scope)
         current = self._galleries.read(scope, full_path(scope))
@@ -165,6 +190,8 @@ class Fleet:
             raise FleetError(
                 f"scope {scope!r}: nothing lies beside its gallery; see `edge fleet publish --beside`"
             )
+        if not allow_missing:
+            check_nobody_missing(scope, current, beside[0])
         return self._galleries.publish(scope, {full_path(scope): beside, next_path(scope): current})
 
     def drop_beside(self, scope: str) -> None:
@@ -174,28 +201,24 @@ class Fleet:
             FleetError: No such scope, keys are missing, or not to be written.
         """
         self._check_known(scope)
-        self.repository.publish(scope_role(scope), {}, [next_path(scope)])
+        self.repository.publish(scope_role(scope), {}, [next_path(scope)], forget=True)
 
-    def revoke(self, subject_id: str) -> list[Published]:
+    def revoke(
+        self, subject_id: str, told: Callable[[Published], None] = lambda published: None
+    ) -> list[Published]:
         """Take a subject out of every scope, for good: later galleries are published without it as well.
 
+        Goes through wherever it can. `told` hears of each scope at once.
+
         Raises:
-            FleetError: It is in no scope, keys are missing, or not to be written.
+            FleetError: It is in no scope; or it is revoked, and scopes that cannot be published are named.
         """
-        holding: dict[str, dict[str, tuple[Gallery, str | None]]] = {}
-        for scope in self.scopes():
-            for path in (full_path(scope), next_path(scope)):
-                found = self._galleries.read(scope, path)
-                if found is not None and found[0].subject(subject_id) is not None:
-                    without = found[0].without_subject(subject_id)
-                    holding.setdefault(scope, {})[path] = (without, found[1])
-        if not holding and subject_id not in self.revoked:
+        found = Found.of(subject_id, self.scopes(), self._galleries)
+        if not found.holding and not found.failed and subject_id not in self.revoked:
             raise FleetError(f"subject {subject_id!r} is in no published gallery")
-        self.change(self._config.with_revoked({*self.revoked, subject_id}))
-        # A door may be left without anybody: revoking must not fail for the last one.
-        return [
-            replace(self._galleries.publish(scope, found), excluded=1) for scope, found in holding.items()
-        ]
+        if subject_id not in self.revoked:
+            self.change(self._config.with_revoked({*self.revoked, subject_id}))
+        return found.take_out(self._galleries, told)
 
     def reinstate(self, subject_id: str) -> None:
         """Let a revoked subject be published again; publishes nothing.
@@ -219,36 +242,46 @@ class Fleet:
         }
         self.repository.publish(MODELS, targets, ())
 
-    def rotate_key(self, role: str) -> None:
-        """Replace the oldest key of a role; a scope's role is named `scope-<scope>`.
+    def rotate_key(self, role: str) -> Path:
+        """Replace the oldest key of a role, a scope's is `scope-<scope>`; returns the old key's file.
 
         Raises:
             FleetError: No such role, the keys that must agree are missing, or not to be written.
         """
         if role not in (*TOP, *self.repository.delegated()):
             raise FleetError(f"there is no role {role!r}; see `edge fleet status`")
-        self.repository.rotate(role)
+        return self._keys.signing_path(role, self.repository.rotate(role))
+
+    def rotate_sealing(self, scope: str, *, prepare: bool = False) -> Published | None:
+        """Replace the key that seals the galleries of a scope, and publish them sealed with the new one.
+
+        With `prepare` the new key is made and nothing else: doors that have both keys open both. Returns None
+        where nothing is published.
+
+        Raises:
+            FleetError: No such scope, keys are missing, or not to be written.
+        """
+        self._check_known(scope)
+        key = self._keys.prepare_sealing(scope)[-1]
+        if prepare:
+            return None
+        found = {path: self._galleries.read(scope, path) for path in (full_path(scope), next_path(scope))}
+        galleries = {path: each for path, each in found.items() if each is not None}
+        published = self._galleries.publish(scope, galleries, key=key) if galleries else None
+        self._keys.follow_sealing(scope)
+        return published
+
+    def sealing_path(self, scope: str) -> Path:
+        """Return the file with the sealing key of a scope."""
+        return self._keys.sealing_path(scope)
 
     def roles(self) -> list[RoleStatus]:
         """Return how all roles stand."""
-        root, delegated = self.repository.root().signed, self.repository.delegated()
-        rules = {**{role: root.roles[role] for role in TOP}, **delegated}
-        return [
-            RoleStatus(role, signed.version, signed.expires, len(rule.keyids), rule.threshold)
-            for role, rule in rules.items()
-            for signed in (self.repository.signed(role),)
-        ]
+        return role_statuses(self.repository)
 
     def status(self) -> list[ScopeStatus]:
         """Return what is published for each scope; needs no key."""
-        found = []
-        for scope in self.scopes():
-            info = self.repository.role(scope_role(scope)).signed.targets.get(full_path(scope))
-            said = info.custom if info else {}
-            found.append(
-                ScopeStatus(scope, said.get("version", 0), said.get("count", 0), said.get("model_id"))
-            )
-        return found
+        return [scope_status(self.repository, scope, self.groups(scope)) for scope in self.scopes()]
 
     def change(self, config: FleetConfig) -> None:
         """Write fleet.json and follow it."""

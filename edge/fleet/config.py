@@ -1,4 +1,4 @@
-"""What an operator decided about a fleet (`fleet.json`): whose it is, how roles sign, who was revoked.
+"""What an operator decided about a fleet (`fleet.json`): how roles sign, who is published where.
 
 Signs and publishes nothing (`authoring`).
 """
@@ -49,6 +49,8 @@ class FleetConfig(BaseModel):
     tenant: str
     plans: dict[str, _Plan]
     revoked: tuple[str, ...] = ()
+    groups: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """By scope, whose subjects are published for it; a scope that is not here gets everybody."""
 
     def plan(self, role: str) -> RolePlan:
         """Return how a role signs; all scopes do alike."""
@@ -58,6 +60,11 @@ class FleetConfig(BaseModel):
     def with_revoked(self, subject_ids: set[str]) -> "FleetConfig":
         """Return the same with exactly these subjects revoked."""
         return self.model_copy(update={"revoked": tuple(sorted(subject_ids))})
+
+    def with_groups(self, scope: str, groups: tuple[str, ...]) -> "FleetConfig":
+        """Return the same with these groups for a scope; none: everybody."""
+        others = {name: each for name, each in self.groups.items() if name != scope}
+        return self.model_copy(update={"groups": {**others, scope: groups} if groups else others})
 
 
 def new_config(tenant: str, plans: Mapping[str, RolePlan]) -> FleetConfig:

@@ -3,10 +3,11 @@
 Says nothing about who may be in them; that is `authoring`'s business.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
+from edge.errors import FleetError
 from edge.fleet.keyring import KeyRing
 from edge.fleet.reports import Published
 from edge.fleet.repository import Repository
@@ -14,7 +15,10 @@ from edge.gallery.bundle import decode, encode
 from edge.gallery.delta import encode_delta
 from edge.gallery.gallery import Gallery
 from edge.gallery.layout import delta_path, full_path, next_path, scope_role
-from edge.gallery.seal import Binding, seal, unseal
+from edge.gallery.seal import Binding, seal, unseal_any
+
+SHOWN = 5
+"""Of the ids that a message names."""
 
 OfModel = tuple[Gallery, str | None]
 """A gallery, and the name of the published model that doors need for it."""
@@ -39,29 +43,34 @@ class ScopeGalleries:
             return None
         data, said = found
         binding = Binding(self._tenant, scope, said["model_id"], said["version"])
-        return decode(unseal(data, self._keys.sealing(scope), binding)), said.get("model")
+        return decode(unseal_any(data, self._keys.sealing(scope), binding)), said.get("model")
 
-    def publish(self, scope: str, galleries: Mapping[str, OfModel]) -> Published:
+    def publish(self, scope: str, galleries: Mapping[str, OfModel], *, key: bytes | None = None) -> Published:
         """Publish galleries by their paths, each as the version after the one there, all at once.
 
-        Beside the scope's own goes the difference to its version before, where that is worth it. Returns what
-        is to be told of the first.
+        Beside the scope's own goes the difference to its version before, where that is worth it. `key` seals
+        them; the scope's when unset. Where it is another, or somebody was taken out, nothing older stays.
+        Returns what is to be told of the first.
 
         Raises:
             FleetError: Keys are missing, or it cannot be written.
         """
         targets: dict[str, tuple[bytes, dict[str, Any]]] = {}
         told = []
+        forget, key = key is not None, key or self._keys.sealing(scope)[0]
         for path, (gallery, model) in galleries.items():
             found = self.read(scope, path)
             before = None if found is None else found[0]
             new = replace(gallery, version=before.version + 1 if before else 1)
-            full = self._sealed(scope, new, encode(new))
+            forget |= before is not None and not ids_of(before) <= ids_of(new)
+            full = self._sealed(scope, new, encode(new), key)
             said = {"scope": scope, "version": new.version, "model_id": new.model_id, "count": new.size}
             said |= {"model": model} if model else {}
+            said |= {} if new.size else {"empty": True}
+            said |= {"not_after": new.not_after.isoformat()} if new.not_after else {}
             kind = "full" if path == full_path(scope) else "next"
             targets[path] = (full, {**said, "kind": kind, "base": None})
-            change = self._difference(scope, before, new) if before and kind == "full" else None
+            change = self._difference(scope, before, new, key) if before and kind == "full" else None
             if before is not None and change is not None and len(change) < len(full) / 2:
                 said |= {"kind": "delta", "base": before.version}
                 targets[delta_path(scope, before.version)] = (change, said)
@@ -74,13 +83,42 @@ class ScopeGalleries:
         if full_path(scope) in targets:
             there = self._repository.role(scope_role(scope)).signed.targets.keys()
             gone = there - targets.keys() - {next_path(scope)}
-        self._repository.publish(scope_role(scope), targets, gone)
+        self._repository.publish(scope_role(scope), targets, gone, forget=forget)
         return told[0]
 
-    def _difference(self, scope: str, before: Gallery, new: Gallery) -> bytes | None:
+    def _difference(self, scope: str, before: Gallery, new: Gallery, key: bytes) -> bytes | None:
         change = encode_delta(before, new)
-        return None if change is None else self._sealed(scope, new, change)
+        return None if change is None else self._sealed(scope, new, change, key)
 
-    def _sealed(self, scope: str, gallery: Gallery, plain: bytes) -> bytes:
+    def _sealed(self, scope: str, gallery: Gallery, plain: bytes, key: bytes) -> bytes:
         binding = Binding(self._tenant, scope, gallery.model_id, gallery.version)
-        return seal(plain, self._keys.sealing(scope), binding)
+        return seal(plain, key, binding)
+
+
+def in_groups(gallery: Gallery, groups: Collection[str]) -> Gallery:
+    """Return a gallery of those who are in one of the groups; without groups of everybody."""
+    if not groups:
+        return gallery
+    return gallery.without_subjects(
+        {each.subject_id for each in gallery.subjects if set(groups).isdisjoint(each.groups)}
+    )
+
+
+def ids_of(gallery: Gallery) -> set[str]:
+    """Return who is in a gallery."""
+    return {subject.subject_id for subject in gallery.subjects}
+
+
+def check_nobody_missing(scope: str, current: OfModel | None, beside: Gallery) -> None:
+    """Accept a gallery to switch to that has everybody of the current one.
+
+    Raises:
+        FleetError: Somebody would be locked out by the switch.
+    """
+    missing = sorted(ids_of(current[0]) - ids_of(beside)) if current else []
+    if current and missing:
+        few = ", ".join(missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")
+        raise FleetError(
+            f"scope {scope!r}: a switch would lock out {len(missing)} of {current[0].size} subject(s), "
+            f"the gallery beside lacks {few}; see `edge fleet reembed`, or say --allow-missing"
+        )

@@ -22,7 +22,7 @@ from securesystemslib.signer import CryptoSigner, Key, Signer  # type: ignore[at
 
 from edge import safefile
 from edge.errors import FleetError
-from edge.gallery.seal import new_key
+from edge.gallery.seal import MAX_KEYS, new_key
 
 ONLINE_ROLES = ("snapshot", "timestamp")
 KEY_ID_CHARS = 16
@@ -47,7 +47,7 @@ class KeyRing:
         private = Ed25519PrivateKey.generate()
         public = CryptoSigner(private).public_key
         encryption = BestAvailableEncryption(self._passphrase) if self._passphrase else NoEncryption()
-        path = self._folder(role) / f"{role}-{public.keyid[:KEY_ID_CHARS]}.pem"
+        path = self.signing_path(role, public.keyid)
         _prepare(path.parent)
         safefile.write_whole(path, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption))
         return public
@@ -58,7 +58,7 @@ class KeyRing:
         Raises:
             FleetError: It is here and cannot be used: damaged, readable by others, or another passphrase.
         """
-        path = self._folder(role) / f"{role}-{key.keyid[:KEY_ID_CHARS]}.pem"
+        path = self.signing_path(role, key.keyid)
         pem = safefile.read_bounded(path, MAX_PEM_BYTES)
         if pem is None:
             return None
@@ -75,24 +75,47 @@ class KeyRing:
 
     def create_sealing(self, scope: str) -> None:
         """Make the sealing key of a scope. One that is there is kept: its devices have it."""
-        path = self._sealing(scope)
+        path = self.sealing_path(scope)
         _prepare(path.parent)
         if not path.exists():
             safefile.write_key(path, new_key())
 
-    def sealing(self, scope: str) -> bytes:
-        """Return the sealing key of a scope.
+    def sealing(self, scope: str) -> tuple[bytes, ...]:
+        """Return the sealing keys of a scope: what galleries are sealed with, then one that is to follow it.
 
         Raises:
-            FleetError: It is not there or cannot be used.
+            FileError: There is none or it cannot be used.
         """
-        return safefile.read_key(self._sealing(scope))
+        return safefile.read_keys(self.sealing_path(scope), MAX_KEYS)
 
-    def _folder(self, role: str) -> Path:
-        return self.directory / ("online" if role in ONLINE_ROLES else "offline")
+    def prepare_sealing(self, scope: str) -> tuple[bytes, ...]:
+        """Make the sealing key that is to follow a scope's, unless that is made already; return both.
 
-    def _sealing(self, scope: str) -> Path:
+        Raises:
+            FileError: There is none to follow, or it cannot be written.
+        """
+        keys = self.sealing(scope)
+        if len(keys) < MAX_KEYS:
+            keys = (*keys, new_key())
+            safefile.write_key(self.sealing_path(scope), *keys)
+        return keys
+
+    def follow_sealing(self, scope: str) -> None:
+        """Forget the sealing key that was in use; the one that was to follow it is it now.
+
+        Raises:
+            FileError: It cannot be written.
+        """
+        safefile.write_key(self.sealing_path(scope), self.sealing(scope)[-1])
+
+    def sealing_path(self, scope: str) -> Path:
+        """Return the file with the sealing keys of a scope: what its doors need, too."""
         return self.directory / "sealing" / f"{scope}.key"
+
+    def signing_path(self, role: str, key_id: str) -> Path:
+        """Return the file of a signing key."""
+        folder = "online" if role in ONLINE_ROLES else "offline"
+        return self.directory / folder / f"{role}-{key_id[:KEY_ID_CHARS]}.pem"
 
 
 def _prepare(directory: Path) -> None:

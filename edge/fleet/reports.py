@@ -14,6 +14,8 @@ class Published:
     excluded: int
     bytes: int
     delta_bytes: int | None
+    groups: tuple[str, ...] = ()
+    """Whose subjects were published; none: everybody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +27,27 @@ class RoleStatus:
     expires: datetime
     keys: int
     threshold: int
+    key_ids: tuple[str, ...]
+    """As in the names of the key files; the oldest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class BesideStatus:
+    """The gallery that a scope may be switched to."""
+
+    version: int
+    count: int
+    model_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class ScopeStatus:
-    """The gallery of a scope; version 0: none was published yet."""
+    """The gallery of a scope; version 0: none was published yet. `not_after` is ISO 8601."""
 
     scope: str
     version: int
     count: int
     model_id: str | None
+    groups: tuple[str, ...]
+    not_after: str | None
+    beside: BesideStatus | None

@@ -12,6 +12,8 @@ Source: RFC 8439. Chosen over AES-GCM because a Raspberry Pi 4 has no AES instru
 """
 
 import os
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from struct import Struct
 
@@ -24,6 +26,9 @@ MAGIC = b"EDGESEAL"
 FORMAT = 1
 HEADER = Struct("<8sI12s")
 KEY_BYTES = 32
+MAX_KEYS = 2
+"""Of one scope at a time: the new one and the one before, while doors change."""
+
 NONCE_BYTES = 12
 TAG_BYTES = 16
 
@@ -69,14 +74,37 @@ def unseal(data: bytes, key: bytes, binding: Binding) -> bytes:
         GalleryIntegrityError: Truncated, altered, of another key or bound to something else.
         GalleryError: Of a format that only a newer version of this software reads.
     """
+    plain = _opened(data, (key,), binding)
+    if plain is None:
+        raise GalleryIntegrityError(
+            "sealed gallery: it does not open: altered, of another door, model or version, or another key"
+        )
+    return plain
+
+
+def unseal_any(data: bytes, keys: Sequence[bytes], binding: Binding) -> bytes:
+    """Return what `seal` was given with one of these keys.
+
+    Raises:
+        GalleryIntegrityError: Truncated, altered, bound to something else, or none of the keys is the one.
+        GalleryError: Of a format that only a newer version of this software reads.
+    """
+    plain = _opened(data, keys, binding)
+    if plain is None:
+        raise GalleryIntegrityError(
+            f"sealed gallery: it does not open with {'the key' if len(keys) == 1 else 'any of the keys'} "
+            "here: of another door, model or version, or another key; if the scope has a new one, bring it"
+        )
+    return plain
+
+
+def _opened(data: bytes, keys: Sequence[bytes], binding: Binding) -> bytes | None:
     if len(data) < HEADER.size + TAG_BYTES or not is_sealed(data):
         raise GalleryIntegrityError("sealed gallery: this is not one, or it is truncated")
     _, number, nonce = HEADER.unpack_from(data)
     if number != FORMAT:
         raise GalleryError(f"sealed gallery: format {number} is unknown, only {FORMAT} is read; update edge")
-    try:
-        return ChaCha20Poly1305(key).decrypt(nonce, memoryview(data)[HEADER.size :], binding.associated())
-    except InvalidTag:
-        raise GalleryIntegrityError(
-            "sealed gallery: it does not open: altered, of another door, model or version, or another key"
-        ) from None
+    for key in keys:
+        with suppress(InvalidTag):
+            return ChaCha20Poly1305(key).decrypt(nonce, memoryview(data)[HEADER.size :], binding.associated())
+    return None

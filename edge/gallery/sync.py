@@ -5,28 +5,27 @@ galleries after a lost cache, a wrong clock, a target that is missing (never rea
 more"). A gallery must open with this door's key, be of this door's embedder, and pass a self-test.
 """
 
-import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tuf.api.metadata import TargetFile  # type: ignore[attr-defined]
 
 from edge import safefile
 from edge.clock import Clock
 from edge.errors import EdgeError, GalleryError, ModelMismatchError, SignatureError
-from edge.gallery.bundle import MAX_BUNDLE_BYTES, decode
+from edge.gallery.bundle import decode
 from edge.gallery.delta import apply_delta
 from edge.gallery.fetch import Fetcher
-from edge.gallery.floors import BUILT_AT, Floors, load_floors, save_floors
-from edge.gallery.gallery import MAX_MODEL_ID_CHARS, MAX_ROWS, Gallery
+from edge.gallery.floors import BUILT_AT, FILE_NAME, Floors, load_floors, save_floors
+from edge.gallery.gallery import Gallery
 from edge.gallery.install import install, settle
-from edge.gallery.layout import delta_path, full_path, model_path, next_path
-from edge.gallery.seal import HEADER, TAG_BYTES, Binding, unseal
+from edge.gallery.layout import delta_path, full_path, model_path, next_path, scope_role
+from edge.gallery.offer import Kind, Offer, read_offer
+from edge.gallery.outcome import SyncOutcome, reason_of, refusal
+from edge.gallery.seal import Binding, unseal_any
 from edge.gallery.store import GalleryStore
 from edge.gallery.trust import TrustedDirectory
 
@@ -41,56 +40,21 @@ TRUSTED_EVERY = timedelta(hours=1)
 MAX_MODEL_BYTES = 512 << 20
 """As in manifests: no model that a door camera can run is larger."""
 
-MAX_TARGET_BYTES = MAX_BUNDLE_BYTES + HEADER.size + TAG_BYTES
-
 
 @dataclass(frozen=True, slots=True)
 class SyncSource:
-    """Where galleries come from (`url`: http, https or file, or a directory), and what is trusted."""
+    """Where galleries come from (`url`: http, https or file, or a directory), and what is trusted.
+
+    Any of the `sealing_keys` may open a gallery: while the scope's key changes, a door has the new and old.
+    """
 
     url: str
     tenant: str
     scope: str
     trusted_root: bytes
-    sealing_key: bytes = field(repr=False)
+    sealing_keys: tuple[bytes, ...] = field(repr=False)
     timeout_s: float = TIMEOUT_S
     gap_s: float = GAP_S
-
-
-@dataclass(frozen=True, slots=True)
-class SyncOutcome:
-    """What a synchronisation came to; version, count and model are those of the published gallery installed.
-
-    updated: it was installed just now; current: it was there already; refused: see `error`, which may also
-    tell what is left to do after the others.
-    """
-
-    status: Literal["updated", "current", "refused"]
-    version: int
-    count: int
-    model_id: str | None
-    error: str | None = None
-
-    beside: bool = False
-    """Whether a gallery to switch to lies beside it."""
-
-    def to_json(self) -> str:
-        """Return one line of JSON."""
-        return json.dumps(asdict(self))
-
-
-class _Offer(BaseModel):
-    """What the signed metadata say of a target."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
-
-    scope: str
-    version: int = Field(ge=1, lt=2**63)
-    model_id: str = Field(min_length=1, max_length=MAX_MODEL_ID_CHARS)
-    count: int = Field(ge=0, le=MAX_ROWS)
-    kind: Literal["full", "delta", "next"]
-    base: int | None
-    model: str | None = Field(None, pattern="^[a-z0-9][a-z0-9-]{0,31}$")
 
 
 Adopt = Callable[[str, Callable[[str], bytes]], tuple[str, int]]
@@ -121,7 +85,7 @@ class Sync:
         try:
             return self.synchronise()
         except EdgeError as error:
-            return SyncOutcome("refused", 0, 0, None, str(error))
+            return refusal(error)
 
     def synchronise(self) -> SyncOutcome:
         """Install the gallery that is published for this scope, unless it is in force already.
@@ -145,20 +109,22 @@ class Sync:
                 return replace(outcome, beside=beside, error=outcome.error or owed)
             except EdgeError as error:
                 log.warning("the gallery to switch to is refused: %s", error)
-                return replace(outcome, error=f"the gallery to switch to: {error}")
+                return replace(outcome, error=f"the gallery to switch to: {error}", reason=reason_of(error))
 
     @property
     def _floors_path(self) -> Path:
-        return self.directory / "floors.json"
+        return self.directory / FILE_NAME
 
     def _trust(self, floors: Floors, published: TrustedDirectory) -> Floors:
         """Hold what was verified against what was seen before, and remember it. Also asks our own clock."""
         now = self.clock.now()
-        versions = published.versions(now)
-        floors.check_metadata(versions)
+        versions, keys = published.versions(now), published.keys(scope_role(self.source.scope))
+        floors.check_metadata(versions, keys)
         trusted_at = max(now, floors.trusted_at or now)
-        if versions != floors.metadata or trusted_at - (floors.trusted_at or self.built_at) > TRUSTED_EVERY:
-            floors = floors.model_copy(update={"metadata": versions, "trusted_at": trusted_at})
+        aged = trusted_at - (floors.trusted_at or self.built_at) > TRUSTED_EVERY
+        known = floors.with_keys(keys, scope_role(self.source.scope))
+        if aged or versions != floors.metadata or known != floors:
+            floors = known.model_copy(update={"metadata": versions, "trusted_at": trusted_at})
             save_floors(self._floors_path, floors)
         return floors
 
@@ -198,26 +164,21 @@ class Sync:
         gallery = self._whole(published, offer, info)
         self.self_test(gallery)
         installed_as, owed = install(store, gallery)
-        beside = {"beside_sha256": info.hashes["sha256"], "beside_as": installed_as}
+        beside = {
+            "beside_sha256": info.hashes["sha256"],
+            "beside_version": offer.version,
+            "beside_as": installed_as,
+        }
         save_floors(self._floors_path, floors.model_copy(update=beside))
         return True, owed
 
-    def _offer(self, info: TargetFile | None, kind: str, published: TrustedDirectory) -> _Offer:
+    def _offer(self, info: TargetFile | None, kind: Kind, published: TrustedDirectory) -> Offer:
         scope = self.source.scope
         if info is None:
             raise SignatureError(
                 f"no gallery is signed for scope {scope!r}; publish one, or correct sync.scope"
             )
-        try:
-            offer = _Offer.model_validate(info.custom)
-        except ValidationError as error:
-            raise SignatureError(
-                f"what is signed about the gallery of scope {scope!r} has {error.error_count()} mistakes; "
-                "publish it again"
-            ) from None
-        said = (offer.scope, offer.kind, "sha256" in info.hashes)
-        if said != (scope, kind, True) or info.length > MAX_TARGET_BYTES:
-            raise SignatureError(f"what is signed for scope {scope!r} is no gallery of it; publish it again")
+        offer = read_offer(info.custom, info.length, info.hashes.get("sha256"), kind, scope)
         if offer.model_id not in self.embedders and self.adopt is not None and offer.model is not None:
             self._adopt(self.adopt, offer.model, published)
         if offer.model_id not in self.embedders:
@@ -250,7 +211,7 @@ class Sync:
             return None  # never installed, changed by hand, rolled back or damaged
         return replace(gallery, version=floors.installed_version)
 
-    def _changed(self, published: TrustedDirectory, offer: _Offer, serving: Gallery | None) -> Gallery | None:
+    def _changed(self, published: TrustedDirectory, offer: Offer, serving: Gallery | None) -> Gallery | None:
         """Return the offered gallery, made from what serves and the difference; None where it cannot be."""
         if serving is None:
             return None
@@ -266,15 +227,15 @@ class Sync:
             log.warning("the whole gallery is fetched instead of the difference: %s", error)
             return None
 
-    def _whole(self, published: TrustedDirectory, offer: _Offer, info: TargetFile) -> Gallery:
+    def _whole(self, published: TrustedDirectory, offer: Offer, info: TargetFile) -> Gallery:
         return self._checked(decode(self._opened(published, info, offer)), offer)
 
-    def _opened(self, published: TrustedDirectory, info: TargetFile, offer: _Offer) -> bytes:
+    def _opened(self, published: TrustedDirectory, info: TargetFile, offer: Offer) -> bytes:
         """Return what a target holds: fetched, verified, opened with this door's key."""
         binding = Binding(self.source.tenant, self.source.scope, offer.model_id, offer.version)
-        return unseal(published.fetch(info), self.source.sealing_key, binding)
+        return unseal_any(published.fetch(info), self.source.sealing_keys, binding)
 
-    def _checked(self, gallery: Gallery, offer: _Offer) -> Gallery:
+    def _checked(self, gallery: Gallery, offer: Offer) -> Gallery:
         """Return the gallery if it is what the signed metadata say."""
         found = (gallery.version, gallery.model_id, gallery.size)
         if found != (offer.version, offer.model_id, offer.count):

@@ -10,11 +10,11 @@ from datetime import datetime
 from pathlib import Path
 
 from tuf.api import exceptions as tuf_errors
-from tuf.api.metadata import Metadata, TargetFile  # type: ignore[attr-defined]
+from tuf.api.metadata import Metadata, Root, Signed, TargetFile, Targets  # type: ignore[attr-defined]
 from tuf.ngclient import Updater, UpdaterConfig  # type: ignore[attr-defined]
 
 from edge import safefile
-from edge.errors import GalleryError, RollbackError, SignatureError, SyncError
+from edge.errors import GalleryError, HeldBackError, RollbackError, SignatureError, SyncError
 from edge.gallery.fetch import Fetcher
 
 ROLES = ("root", "timestamp", "snapshot", "targets")
@@ -73,12 +73,28 @@ class TrustedDirectory:
         """
         versions = {}
         for role in ROLES:
-            with _renamed(self._directory):
-                signed = Metadata.from_file(str(self._metadata / f"{role}.json")).signed
+            signed = self._signed(role)
             if signed.is_expired(now):
                 raise _expired(f"{role}.json is expired")
             versions[role] = signed.version
         return versions
+
+    def keys(self, delegated: str) -> dict[str, tuple[str, ...]]:
+        """Return, by role, the ids of the keys that `find` came to trust.
+
+        `delegated` is a role below `targets`; it is left out where there is none.
+
+        Raises:
+            GalleryError: The cache cannot be read.
+        """
+        root, targets = self._signed("root"), self._signed("targets")
+        assert isinstance(root, Root)
+        assert isinstance(targets, Targets)
+        keys = {role: tuple(sorted(root.roles[role].keyids)) for role in ROLES}
+        roles = (targets.delegations.roles or {}) if targets.delegations else {}
+        if delegated in roles:
+            keys[delegated] = tuple(sorted(roles[delegated].keyids))
+        return keys
 
     def fetch(self, target: TargetFile) -> bytes:
         """Return the bytes of a target, which are those that were signed.
@@ -94,6 +110,10 @@ class TrustedDirectory:
                 return path.read_bytes()
         finally:
             path.unlink(missing_ok=True)
+
+    def _signed(self, role: str) -> Signed:
+        with _renamed(self._directory):
+            return Metadata.from_file(str(self._metadata / f"{role}.json")).signed
 
 
 @contextmanager
@@ -117,8 +137,8 @@ def _renamed(directory: Path) -> Iterator[None]:
         raise GalleryError(f"{directory}: {error.strerror or error}; make it writable") from None
 
 
-def _expired(what: str) -> SyncError:
-    return SyncError(f"{what}: it was not renewed, somebody holds updates back, or the clock is ahead")
+def _expired(what: str) -> HeldBackError:
+    return HeldBackError(f"{what}: it was not renewed, somebody holds updates back, or the clock is ahead")
 
 
 def _line(error: Exception) -> str:

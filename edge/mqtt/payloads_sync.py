@@ -17,7 +17,10 @@ class GalleryDesiredPayload(Payload):
 class BesidePayload(Payload):
     """The gallery of another embedder to switch to, and how it does on a share of the visits."""
 
-    version: Count
+    published: Count | None = Field(
+        None, description="Its version as the fleet published it; null: it came from elsewhere."
+    )
+    version: Count = Field(description="Its version in the store of this device.")
     count: Count = Field(description="Subjects in it.")
     model_id: str
     agreed: Count = Field(description="Visits since the start about which both embedders said the same.")
@@ -29,10 +32,18 @@ class GalleryReportedPayload(Payload):
 
     schema_: Literal["edge.gallery-reported/1"] = Field("edge.gallery-reported/1", alias="schema")
     at: Timestamp
+    scope: str | None = Field(None, description="Scope whose gallery this door serves; null: no fleet's.")
     status: Literal["updated", "current", "refused"] = Field(
         description="updated: a new version serves; current: there was none; refused: see error."
     )
-    version: Count = Field(description="Version of the gallery in force.")
+    published: Count | None = Field(
+        None,
+        description="Version of the gallery in force as the fleet published it: to be compared with "
+        "gallery/desired and `edge fleet status`. null: it is not the fleet's, or was changed at the door.",
+    )
+    version: Count = Field(
+        description="Version of the gallery in force in the store of this device, as in info and events."
+    )
     count: Count = Field(description="Subjects in it.")
     model_id: str | None
     not_after: Timestamp | None = Field(
@@ -42,4 +53,12 @@ class GalleryReportedPayload(Payload):
         None, description="When the last subject left the gallery in force; null: none since the start."
     )
     beside: BesidePayload | None = None
-    error: str | None
+    synchronised_at: Timestamp | None = Field(
+        None, description="When the last synchronisation ended, whoever started it; null: there was none."
+    )
+    reason: str | None = Field(
+        None,
+        description="Why it was refused, in a word: rollback, clock, signature, expired, server, integrity, "
+        "model, config, disk, gallery, failed.",
+    )
+    error: str | None = Field(description="The same in a line; it stays until a synchronisation succeeds.")

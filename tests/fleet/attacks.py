@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tuf.api.metadata import TargetFile
 
 from edge.fleet.authoring import Fleet, open_fleet
 from edge.fleet.keyring import KeyRing
@@ -59,7 +60,7 @@ class Scene:
         self.fleet.repository.publish(scope_role(scope), target, ())
 
     def sealed(self, plain: bytes, **other: Any) -> bytes:
-        key = other.pop("key", self.door.source.sealing_key)
+        key = other.pop("key", self.door.source.sealing_keys[0])
         fields = {"tenant": TENANT, "scope": "front", "model_id": MODEL, "version": 3, **other}
         return seal(plain, key, Binding(**fields))
 
@@ -81,6 +82,14 @@ class Forger(Repository):
         for keyid in delegator.get_delegated_role(role).keyids:
             if (signer := self._keys.signer(role, delegator.get_key(keyid))) is not None:
                 metadata.sign(signer, append=True)
+
+
+def counted(repository: Repository, role: str, version: int) -> None:
+    """Let somebody who has a role's keys raise its version."""
+    metadata = repository._said.load(role)
+    metadata.signed.version = version
+    with repository._said.change():
+        repository._draft(role, metadata)
 
 
 def rollback(scene: Scene) -> None:
@@ -119,9 +128,8 @@ def mix_and_match(scene: Scene) -> None:
 def old_snapshot_under_a_new_timestamp(scene: Scene) -> None:
     scene.publish()
     metadata = scene.fleet.published / "metadata"
-    newest = max(metadata.glob("*.snapshot.json"), key=lambda path: int(path.name.split(".")[0]))
-    oldest = (metadata / "1.snapshot.json").read_bytes()
-    scene.server.mischief[newest.name] = sending(oldest)
+    versions = sorted(metadata.glob("*.snapshot.json"), key=lambda path: int(path.name.split(".")[0]))
+    scene.server.mischief[versions[-1].name] = sending(versions[0].read_bytes())
 
 
 def swapped_target(scene: Scene) -> None:
@@ -262,6 +270,49 @@ def same_version_other_people(scene: Scene) -> None:
 
 def floors_damaged(scene: Scene) -> None:
     damage_text(scene.door.cache / "floors.json")
+
+
+def delegation_changed_with_the_online_keys(scene: Scene) -> None:
+    """Who has the scope's key and the online keys says that another key signs for the scope."""
+    forger = scene.forger("online/*", "offline/scope-front*")
+    targets = forger.role("targets")
+    targets.signed.revoke_key(targets.signed.get_delegated_role("scope-front").keyids[0], "scope-front")
+    targets.signed.add_key(forger._keys.create("scope-front"), "scope-front")
+    forge_front(forger, scene, targets)
+
+
+def delegation_of_before_a_rotation(scene: Scene) -> None:
+    """The old statement of who signs for the scope, with the stolen key that it names, under a newer root."""
+    stolen = next((scene.fleet.directory / "keys" / "offline").glob("scope-front*"))
+    old = scene.fleet.repository.role("targets")
+    scene.fleet.rotate_key("scope-front")
+    assert scene.door.sync().status == "current"
+    scene.fleet.rotate_key("root")
+    scene.door.wipe_cache()
+    forger = scene.forger("online/*", f"offline/{stolen.name}")
+    forge_front(forger, scene, old, as_it_was=True)
+
+
+def forge_front(forger: Forger, scene: Scene, targets: Any, *, as_it_was: bool = False) -> None:
+    """Publish version 1 for the front door under this statement of who signs for it."""
+    said = {"scope": "front", "version": 1, "model_id": MODEL, "count": 1, "kind": "full", "base": None}
+    sealed = scene.sealed(of_version(people("mallory"), 1), version=1)
+    role = forger.role("scope-front")
+    info = TargetFile.from_data(full_path("front"), sealed, ["sha256"])
+    info.unrecognized_fields["custom"] = said
+    role.signed.targets[full_path("front")] = info
+    with forger._said.change():
+        if as_it_was:
+            forger._said.draft("targets", targets.signed.version, targets.to_bytes())
+        else:
+            forger._draft("targets", targets)
+        forger._said.add(info, sealed)
+        forger._draft("scope-front", role)
+        forger._announce(("targets", "scope-front"))
+
+
+def empty_without_a_word(scene: Scene) -> None:
+    scene.offer(scene.sealed(of_version(people(), 3)), count=0)
 
 
 def floors_of_another_scope(scene: Scene) -> None:

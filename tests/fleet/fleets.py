@@ -15,9 +15,10 @@ from edge.fleet.authoring import Fleet, init_fleet
 from edge.fleet.keyring import KeyRing
 from edge.fleet.repository import RolePlan
 from edge.gallery.gallery import Gallery
+from edge.gallery.outcome import SyncOutcome
 from edge.gallery.selftest import self_test
 from edge.gallery.store import GalleryStore
-from edge.gallery.sync import Sync, SyncOutcome, SyncSource
+from edge.gallery.sync import Sync, SyncSource
 from edge.types import Subject
 from tests.gallery.samples import MODEL, template, unit_rows
 
@@ -90,8 +91,8 @@ class Device:
 def make_device(
     directory: Path, fleet: Fleet, scope: str, url: str, *, timeout_s: float = 20.0, gap_s: float = 10.0
 ) -> Device:
-    key = KeyRing(fleet.directory / "keys").sealing(scope)
-    source = SyncSource(url, TENANT, scope, fleet.trusted_root(), key, timeout_s, gap_s)
+    keys = KeyRing(fleet.directory / "keys").sealing(scope)
+    source = SyncSource(url, TENANT, scope, fleet.trusted_root(), keys, timeout_s, gap_s)
     return Device(directory, source)
 
 

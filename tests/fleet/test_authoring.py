@@ -1,8 +1,10 @@
 """The operator's side: what is published, with which keys, and what happens when they change."""
 
 import json
+import os
 import stat
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,10 +14,12 @@ from edge.fleet.authoring import Fleet, init_fleet, open_fleet
 from edge.fleet.keyring import KeyRing
 from edge.fleet.repository import RolePlan
 from edge.gallery.delta import encode_delta
+from edge.gallery.gallery import Gallery
 from edge.gallery.layout import full_path, scope_role
 from edge.gallery.seal import is_sealed
+from edge.types import Subject
 from tests.fleet.fleets import TENANT, ShiftedClock, make_device, make_fleet, people
-from tests.gallery.samples import MODEL, ids
+from tests.gallery.samples import MODEL, ids, template, unit_rows
 
 OTHER = "other@12345678"
 
@@ -45,6 +49,28 @@ def test_nothing_published_is_a_key_or_can_be_read_without_one(fleet: Fleet):
     assert all(b"PRIVATE" not in path.read_bytes() and b"alice" not in path.read_bytes() for path in files)
     assert all(is_sealed(path.read_bytes()) for path in files if path.suffix == ".edge")
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o644 for path in files)
+
+
+def test_another_user_may_read_what_is_published_and_nothing_else(tmp_path: Path):
+    os.umask(before := os.umask(0o077))
+    os.umask(0o077)
+    try:
+        fleet = make_fleet(tmp_path / "fleet", "front")
+        fleet.publish_gallery("front", people("alice"))
+    finally:
+        os.umask(before)
+    modes = {
+        path: stat.S_IMODE(path.stat().st_mode) for path in (fleet.directory, *fleet.directory.iterdir())
+    }
+    assert {path.name: mode for path, mode in modes.items() if path.is_dir()} == {
+        "fleet": 0o711,
+        "published": 0o755,
+        "keys": 0o700,
+    }
+    assert modes[fleet.directory / "fleet.json"] == 0o600
+    below = list(fleet.published.rglob("*"))
+    assert {stat.S_IMODE(path.stat().st_mode) for path in below if path.is_dir()} == {0o755}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in below if path.is_file()} == {0o644}
 
 
 def test_private_keys_are_their_owners_alone(fleet: Fleet):
@@ -174,12 +200,6 @@ def test_the_status_needs_no_key_and_says_when_signatures_end(fleet: Fleet, tmp_
     assert (days["timestamp"], days["root"], days["scope-front"]) == (6, 729, 364)
 
 
-def test_old_galleries_do_not_stay_on_the_server(fleet: Fleet):
-    for count in range(1, 6):
-        fleet.publish_gallery("front", people(*(f"p-{i}" for i in range(count))))
-    assert len(list(fleet.published.rglob("*.full.edge"))) == 2
-
-
 def test_a_difference_goes_beside_a_large_gallery_only(fleet: Fleet):
     many = people(*(f"p-{i}" for i in range(40)))
     assert fleet.publish_gallery("front", many).delta_bytes is None
@@ -220,6 +240,12 @@ def test_a_difference_that_would_not_come_out_right_is_not_made(fleet: Fleet):
             lambda f: make_fleet(f.directory, "front"), "there is a fleet already", id="fleet over a fleet"
         ),
         pytest.param(
+            lambda f: init_at(f, "front", "Bad Scope"),
+            "cannot be in a path",
+            id="a new fleet's scope is no slug",
+        ),
+        pytest.param(lambda f: init_at(f, "front", "front"), "named twice", id="a new fleet's scope twice"),
+        pytest.param(
             lambda f: make_fleet(f.directory / "x", plans={"root": RolePlan(1, 2, 30)}),
             "cannot sign with 2 of 1 keys",
             id="threshold above keys",
@@ -239,6 +265,15 @@ def test_a_mistake_is_one_line_and_changes_nothing(fleet: Fleet, mistake, says: 
     assert {path: path.read_bytes() for path in fleet.published.rglob("*") if path.is_file()} == before
 
 
+def init_at(fleet: Fleet, *scopes: str) -> None:
+    """Make a fleet, which must fail and leave nothing."""
+    directory = fleet.directory / "new"
+    try:
+        init_fleet(directory, KeyRing(directory / "keys"), TENANT, ShiftedClock(), scopes=scopes)
+    finally:
+        assert not directory.exists()
+
+
 def open_elsewhere(fleet: Fleet) -> Fleet:
     return open_fleet(fleet.directory / "nowhere", KeyRing(fleet.directory / "keys"), ShiftedClock())
 
@@ -248,7 +283,7 @@ def test_a_switch_exchanges_two_galleries_and_the_next_one_goes_back(fleet: Flee
     fleet.publish_gallery("front", people("alice", "bob", model_id=OTHER), model="other", beside=True)
     fleet.publish_gallery("front", people("alice", "bob", "carol"))
     for number, (current, beside) in enumerate(((OTHER, MODEL), (MODEL, OTHER))):
-        told = fleet.switch("front")
+        told = fleet.switch("front", allow_missing=True)
         assert (told.version, told.delta_bytes) == (3 + number, None)
         for gallery, model_id in (
             (fleet.gallery("front"), current),
@@ -264,11 +299,12 @@ def test_a_switch_exchanges_two_galleries_and_the_next_one_goes_back(fleet: Flee
 
 def test_a_revocation_reaches_the_gallery_beside_too(fleet: Fleet):
     fleet.publish_gallery("front", people("alice", "bob"))
-    fleet.publish_gallery("front", people("bob", "carol", model_id=OTHER), beside=True)
+    beside = people("bob", "carol", model_id=OTHER)
+    fleet.publish_gallery("front", beside, beside=True, allow_missing=True)
     assert [each.excluded for each in fleet.revoke("bob")] == [1]
     found = [fleet.gallery("front"), fleet.gallery("front", beside=True)]
     assert [ids(gallery) for gallery in found if gallery] == [["alice"], ["carol"]]
-    fleet.switch("front")
+    fleet.switch("front", allow_missing=True)
     assert [ids(gallery) for gallery in (fleet.gallery("front"),) if gallery] == [["carol"]]
 
 
@@ -291,3 +327,134 @@ def test_the_statement_about_a_gallery_names_no_subject(fleet: Fleet):
     info = fleet.repository.role(scope_role("front")).signed.targets[full_path("front")]
     assert set(info.custom) == {"scope", "version", "model_id", "count", "kind", "base"}
     assert "alice" not in json.dumps(info.to_dict())
+
+
+def test_a_revocation_goes_through_where_it_can_and_names_where_it_cannot(fleet: Fleet):
+    fleet.publish_gallery("front", people("alice", "bob"))
+    fleet.publish_gallery("back", people("bob", "carol"))
+    key = fleet.sealing_path("front")
+    key.rename(key.with_suffix(".away"))
+    told = []
+    with pytest.raises(FleetError, match=r"'bob' is revoked, but .* scope front: .*there is no key"):
+        fleet.revoke("bob", told.append)
+    assert [each.scope for each in told] == ["back"]
+    assert reopened(fleet).revoked == ("bob",)
+    assert ids(fleet.gallery("back")) == ["carol"]
+    key.with_suffix(".away").rename(key)
+    assert [each.scope for each in reopened(fleet).revoke("bob")] == ["front"]
+    assert ids(fleet.gallery("front")) == ["alice"]
+
+
+def test_a_revocation_that_cannot_be_signed_everywhere_is_signed_elsewhere(fleet: Fleet):
+    fleet.publish_gallery("front", people("alice", "bob"))
+    fleet.publish_gallery("back", people("bob", "carol"))
+    next((fleet.directory / "keys" / "offline").glob("scope-front-*")).unlink()
+    with pytest.raises(FleetError, match="scope front: scope-front: 0 of its keys"):
+        fleet.revoke("bob")
+    assert ids(fleet.gallery("back")) == ["carol"]
+    assert fleet.revoked == ("bob",)
+
+
+def test_a_new_sealing_key_closes_what_is_published_to_who_has_the_old_one(fleet: Fleet, tmp_path: Path):
+    fleet.publish_gallery("front", people("alice", "bob"))
+    fleet.publish_gallery("front", people("alice", "bob", model_id=OTHER), beside=True)
+    door = make_device(tmp_path / "door", fleet, "front", str(fleet.published))
+    door.sync()
+    stolen = door.source.sealing_keys
+    assert fleet.rotate_sealing("front").version == 2
+    assert len(list(fleet.published.rglob("*.full.edge"))) == 1, "nothing that the old key opens stays"
+    assert (ids(fleet.gallery("front")), fleet.gallery("front", beside=True).size) == (["alice", "bob"], 2)
+    outcome = door.syncer().run()
+    assert (outcome.status, outcome.reason) == ("refused", "integrity")
+    assert "if the scope has a new one, bring it" in (outcome.error or "")
+    assert door.known() == ["alice", "bob"], "the last good gallery serves"
+    brought = KeyRing(fleet.directory / "keys").sealing("front")
+    assert set(brought).isdisjoint(stolen)
+    assert len(brought) == 1
+    door.source = replace(door.source, sealing_keys=brought)
+    assert door.sync().version == 2
+
+
+def test_doors_that_were_given_both_sealing_keys_notice_nothing(fleet: Fleet, tmp_path: Path):
+    fleet.publish_gallery("front", people("alice"))
+    for _ in range(2):
+        assert fleet.rotate_sealing("front", prepare=True) is None
+    both = KeyRing(fleet.directory / "keys").sealing("front")
+    assert len(both) == 2
+    door = make_device(tmp_path / "door", fleet, "front", str(fleet.published))
+    assert door.source.sealing_keys == both
+    assert door.sync().version == 1
+    fleet.publish_gallery("front", people("alice", "bob"))
+    assert door.sync().version == 2
+    fleet.rotate_sealing("front")
+    assert door.sync().version == 3
+    assert KeyRing(fleet.directory / "keys").sealing("front") == both[1:]
+    door.source = replace(door.source, sealing_keys=both[::-1])
+    fleet.publish_gallery("front", people("alice"))
+    assert door.sync().version == 4
+
+
+def test_a_sealing_key_whose_gallery_cannot_be_signed_is_not_in_use(fleet: Fleet, tmp_path: Path):
+    fleet.publish_gallery("front", people("alice"))
+    door = make_device(tmp_path / "door", fleet, "front", str(fleet.published))
+    offline = fleet.directory / "keys" / "offline"
+    offline.rename(tmp_path / "stick")
+    with pytest.raises(SignatureError):
+        fleet.rotate_sealing("front")
+    (tmp_path / "stick").rename(offline)
+    fleet.publish_gallery("front", people("alice", "bob"))
+    assert door.sync().version == 2
+    fleet.rotate_sealing("front")
+    assert door.syncer().run().status == "refused"
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_nobody_is_dropped_by_a_switch_without_a_word(fleet: Fleet, allowed: bool):
+    many = tuple(f"p-{number}" for number in range(9))
+    fleet.publish_gallery("front", people(*many))
+    fewer = people(*many[:-1], model_id=OTHER)
+    if not allowed:
+        with pytest.raises(FleetError, match=r"lock out 1 of 9 subject.* lacks p-8"):
+            fleet.publish_gallery("front", fewer, beside=True)
+        assert fleet.gallery("front", beside=True) is None
+        fleet.publish_gallery("front", fewer, beside=True, allow_missing=True)
+        with pytest.raises(FleetError, match="--allow-missing"):
+            fleet.switch("front")
+        assert fleet.gallery("front").size == 9
+    else:
+        fleet.publish_gallery("front", fewer, beside=True, allow_missing=True)
+        assert fleet.switch("front", allow_missing=True).count == 8
+        assert fleet.switch("front").count == 9, "the way back drops nobody"
+
+
+def test_who_is_revoked_is_not_missing_beside(fleet: Fleet):
+    fleet.publish_gallery("front", people("alice", "bob"))
+    fleet.revoke("bob")
+    fleet.publish_gallery("front", people("alice", "bob", model_id=OTHER), beside=True)
+    assert fleet.switch("front").count == 1
+
+
+def test_the_groups_of_a_scope_are_remembered_once_they_were_published(fleet: Fleet):
+    gallery = Gallery.empty(MODEL).with_subjects(
+        (Subject(name, name, (group,)), [template(unit_rows(1, seed=seed)[0], MODEL)])
+        for seed, (name, group) in enumerate({"alice": "staff", "bob": "cleaning"}.items())
+    )
+    with pytest.raises(FleetError, match="empty"):
+        fleet.publish_gallery("front", gallery, groups=["visitors"])
+    assert fleet.publish_gallery("front", gallery).count == 2
+    fleet.publish_gallery("front", gallery, groups=["staff"])
+    again = reopened(fleet)
+    assert (again.publish_gallery("front", gallery).count, again.status()[0].groups) == (1, ("staff",))
+    assert again.publish_gallery("back", gallery).count == 2
+    assert again.publish_gallery("front", gallery, groups=[]).count == 2
+    assert reopened(fleet).groups("front") == ()
+
+
+def test_the_status_tells_of_what_lies_beside_and_when_trust_ends(fleet: Fleet):
+    ends_at = datetime(2027, 1, 1, tzinfo=UTC)
+    fleet.publish_gallery("front", replace(people("alice"), not_after=ends_at))
+    fleet.publish_gallery("front", people("alice", model_id=OTHER), beside=True)
+    status = fleet.status()[0]
+    assert datetime.fromisoformat(status.not_after or "") == ends_at
+    assert status.beside is not None
+    assert (status.beside.version, status.beside.count, status.beside.model_id) == (1, 1, OTHER)

@@ -1,8 +1,10 @@
 """`edge fleet` and `edge sync` as an operator and a timer call them: what they print and how they exit."""
 
 import json
+import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from typer.testing import CliRunner
 
 from edge.cli.app import app
 from edge.config import load
+from edge.errors import ConfigError, FleetError
 from edge.face import manifest as manifests
 from edge.gallery.store import GalleryStore
 from edge.stores import crop_store, denial_store
@@ -71,6 +74,7 @@ def test_what_was_enrolled_at_the_office_arrives_at_the_door_and_a_revocation_to
     assert site.known() == ["alice", "bob"]
     assert "bob is revoked" in site.run("fleet", "revoke", "bob", "--fleet", str(site.fleet))
     told = json.loads(site.run("sync", "--json", "--config", str(site.door)))
+    assert datetime.now(UTC) - datetime.fromisoformat(told.pop("at")) < timedelta(minutes=1)
     assert told == {
         "status": "updated",
         "version": 2,
@@ -78,11 +82,15 @@ def test_what_was_enrolled_at_the_office_arrives_at_the_door_and_a_revocation_to
         "model_id": EMBEDDER.model_id,
         "error": None,
         "beside": False,
+        "reason": None,
     }
     assert site.known() == ["alice"]
-    assert "1 revoked left out" in site.publish()
+    again = site.publish()
+    assert "with 1 subject(s) of staff" in again, "the groups of the scope are remembered"
+    assert "1 revoked left out" in again
     site.run("fleet", "revoke", "bob", "--undo", "--fleet", str(site.fleet))
-    assert "with 3 subject(s)" in site.publish()
+    assert "with 3 subject(s)," in site.publish("--everybody")
+    assert "with 3 subject(s)," in site.publish()
 
 
 def test_who_is_revoked_leaves_neither_faces_nor_denials_at_the_door(site: Site):
@@ -119,6 +127,8 @@ def test_keys_scopes_and_their_status(site: Site):
     document = json.loads(site.run("fleet", "status", "--json", *fleet))
     assert [(each["scope"], each["version"]) for each in document["scopes"]] == [("front", 1), ("back", 0)]
     assert {each["role"] for each in document["roles"]} >= {"root", "scope-front", "scope-back"}
+    files = {path.stem for path in (site.fleet / "keys").rglob("*.pem")}
+    assert {f"{each['role']}-{key}" for each in document["roles"] for key in each["key_ids"]} <= files
     assert "scope-back" in site.run("fleet", "status", *fleet)
 
 
@@ -184,3 +194,70 @@ def test_a_passphrase_encrypts_the_keys(tmp_path: Path):
     )
     refused = CliRunner().invoke(app, ["fleet", "renew", "--fleet", fleet])
     assert "passphrase" in str(refused.exception)
+
+
+@pytest.mark.parametrize("days", ["inf", "nan", "1e12", "0", "-1", "3651"])
+def test_no_gallery_ends_at_once_or_at_an_impossible_time(site: Site, days: str):
+    command = ["fleet", "publish", "front", "--valid-days", days]
+    refused = CliRunner().invoke(app, [*command, "--fleet", str(site.fleet), "--config", str(site.office)])
+    assert isinstance(refused.exception, ConfigError)
+    assert "must be more than 0 and at most 3650" in str(refused.exception)
+
+
+def test_a_new_sealing_key_is_brought_to_the_door(site: Site):
+    site.publish()
+    of_door = site.directory / "door.key"
+    key = site.fleet / "keys" / "sealing" / "front.key"
+    shutil.copy(key, of_door)
+    site.door.write_text(site.door.read_text().replace(str(key), str(of_door)))
+    fleet = ("--fleet", str(site.fleet))
+    told = site.run("fleet", "rotate-key", "sealing-front", *fleet)
+    assert "version 2 with 3 subject(s)" in told
+    assert f"bring {key} to its doors" in told
+    refused = sync_as_a_child(site.door)
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (1, 1)
+    assert "if the scope has a new one, bring it" in refused.stderr
+    shutil.copy(key, of_door)
+    assert "version 2 with 3 subject(s) installed" in site.run("sync", "--config", str(site.door))
+    assert "edge fleet rotate-key sealing-front" in site.run(
+        "fleet", "rotate-key", "sealing-front", "--prepare", *fleet
+    )
+    shutil.copy(key, of_door)
+    site.run("fleet", "rotate-key", "sealing-front", *fleet)
+    assert "version 3" in site.run("sync", "--config", str(site.door))
+
+
+def test_the_status_shows_groups_keys_and_who_is_revoked(site: Site):
+    site.publish("--group", "staff", "--valid-days", "30")
+    fleet = ("--fleet", str(site.fleet))
+    site.run("fleet", "revoke", "bob", *fleet)
+    told = site.run("fleet", "status", *fleet)
+    assert "1 subject(s) revoked; --revoked shows whom" in told
+    assert "bob" not in told
+    assert "bob" in site.run("fleet", "status", "--revoked", *fleet)
+    document = json.loads(site.run("fleet", "status", "--json", "--revoked", *fleet))
+    assert document["revoked"] == ["bob"]
+    front = document["scopes"][0]
+    assert (front["groups"], front["beside"]) == (["staff"], None)
+    ends_at = datetime.fromisoformat(front["not_after"])
+    assert timedelta(days=29) < ends_at - datetime.now(UTC) <= timedelta(days=30)
+
+
+def test_what_came_of_a_synchronisation_is_left_for_the_daemon(site: Site):
+    site.publish()
+    left = site.directory / "door" / "sync" / "outcome.json"
+    assert sync_as_a_child(site.door).returncode == 0
+    assert json.loads(left.read_text())["status"] == "updated"
+    (site.fleet / "published" / "metadata" / "timestamp.json").write_text("{")
+    printed = json.loads(sync_as_a_child(site.door).stdout)
+    assert (printed["status"], printed["reason"]) == ("refused", "signature")
+    assert json.loads(left.read_text()) == printed
+
+
+def test_a_revocation_that_is_incomplete_exits_with_the_scope_in_its_error(site: Site):
+    site.publish()
+    (site.fleet / "keys" / "sealing" / "front.key").unlink()
+    refused = CliRunner().invoke(app, ["fleet", "revoke", "bob", "--fleet", str(site.fleet)])
+    assert isinstance(refused.exception, FleetError)
+    assert "scope front" in str(refused.exception)
+    assert "bob" in site.run("fleet", "status", "--revoked", "--fleet", str(site.fleet))

@@ -1,5 +1,7 @@
 """The attack table: each is refused in one line, and the gallery in force stays."""
 
+import json
+import shutil
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -24,7 +26,11 @@ from tests.fleet.attacks import (
     clock_ahead,
     clock_behind,
     count_differs,
+    counted,
     deep_json,
+    delegation_changed_with_the_online_keys,
+    delegation_of_before_a_rotation,
+    empty_without_a_word,
     endless_target,
     floors_damaged,
     floors_of_another_scope,
@@ -128,6 +134,13 @@ def refused(device: Device) -> EdgeError:
         pytest.param(nothing_said, SignatureError, "mistakes", id="malformed statement"),
         pytest.param(lower_version, RollbackError, "version 2 was seen", id="lower version"),
         pytest.param(same_version_other_people, RollbackError, "another gallery", id="same version"),
+        pytest.param(
+            delegation_changed_with_the_online_keys, SignatureError, "targets", id="forged delegation"
+        ),
+        pytest.param(
+            delegation_of_before_a_rotation, RollbackError, "the targets offered", id="old delegation"
+        ),
+        pytest.param(empty_without_a_word, SignatureError, "lock everybody out", id="empty without a word"),
         pytest.param(floors_damaged, GalleryError, "damaged", id="damaged floors"),
         pytest.param(floors_of_another_scope, GalleryError, "belongs to scope", id="moved device"),
     ],
@@ -222,12 +235,44 @@ def test_one_of_two_keys_publishes_nothing(tmp_path: Path):
 
 def test_what_a_thief_counted_up_ends_with_the_operators_next_root(scene: Scene):
     thief = scene.forger("online/*")
-    timestamp = thief._load("timestamp")
-    timestamp.signed.version = 1_000_000
-    thief._write("timestamp", timestamp)
+    counted(thief, "timestamp", 1_000_000)
     assert scene.door.sync().status == "current"
     scene.fleet.rotate_key("timestamp")
-    metadata = scene.fleet.repository._load("timestamp")
-    metadata.signed.version = 50
-    scene.fleet.repository._write("timestamp", metadata)
+    counted(scene.fleet.repository, "timestamp", 50)
     assert scene.door.sync().status == "current"
+
+
+def test_a_thief_of_the_scopes_key_who_counted_up_its_galleries_loses_the_count_with_the_key(scene: Scene):
+    thief, high = scene.forger("online/*", "offline/scope-front*"), 10**9
+    mine = scene.tmp_path / "mine"
+    shutil.copytree(scene.fleet.published, mine)
+    said = {"scope": "front", "version": high, "model_id": MODEL, "count": 1, "kind": "full", "base": None}
+    sealed = scene.sealed(of_version(people("mallory"), high), version=high)
+    thief.publish("scope-front", {full_path("front"): (sealed, said)}, ())
+    counted(thief, "timestamp", high)
+    assert scene.door.sync().version == high
+    shutil.rmtree(scene.fleet.published)
+    shutil.copytree(mine, scene.fleet.published)
+    for role in ("scope-front", "snapshot", "timestamp"):
+        scene.fleet.rotate_key(role)
+    outcome = scene.door.sync()
+    assert (outcome.status, outcome.version, scene.door.known()) == ("updated", 2, ["alice", "bob"])
+    scene.fleet.publish_gallery("front", people("alice", "dora"))
+    assert scene.door.sync().version == 3
+    scene.old = mine
+    scene.go_back()
+    scene.door.wipe_cache()
+    assert "seen before" in str(refused(scene.door)), "the count goes on from there"
+
+
+def test_what_was_remembered_before_keys_were_is_still_read(scene: Scene):
+    path = scene.door.cache / "floors.json"
+    floors = json.loads(path.read_text())
+    assert floors.pop("keys")["scope-front"]
+    floors.pop("beside_version")
+    path.write_text(json.dumps(floors))
+    assert scene.door.sync().status == "current"
+    assert json.loads(path.read_text())["keys"]["scope-front"]
+    scene.go_back()
+    scene.door.wipe_cache()
+    assert "seen before" in str(refused(scene.door))

@@ -56,7 +56,7 @@ def door(fleet: Fleet, tmp_path: Path) -> Iterator[Door]:
 def publish_beside(fleet: Fleet, *subject_ids: str, weights: bytes = b"weights") -> None:
     fleet.publish_model("other", {"weights.onnx": weights})
     gallery = people(*subject_ids, model_id=OTHER, dim=64)
-    fleet.publish_gallery("front", gallery, model="other", beside=True)
+    fleet.publish_gallery("front", gallery, model="other", beside=True, allow_missing=True)
 
 
 def test_it_comes_with_its_model_and_goes_when_it_is_withdrawn(fleet: Fleet, door: Door):
@@ -80,7 +80,7 @@ def test_it_comes_with_its_model_and_goes_when_it_is_withdrawn(fleet: Fleet, doo
 def test_after_a_switch_the_two_have_changed_places(fleet: Fleet, door: Door):
     publish_beside(fleet, "alice", "bob")
     door.sync().synchronise()
-    fleet.switch("front")
+    fleet.switch("front", allow_missing=True)
     outcome = door.sync().synchronise()
     assert (outcome.status, outcome.model_id, outcome.beside) == ("updated", OTHER, True)
     assert ids(door.device.store.load(OTHER)) == ids(door.beside.load(MODEL))
@@ -99,14 +99,16 @@ def test_a_model_that_cannot_be_used_costs_the_door_nothing(fleet: Fleet, door: 
 def test_a_switch_to_a_model_that_cannot_be_used_is_refused(fleet: Fleet, door: Door):
     door.sync().synchronise()
     publish_beside(fleet, "alice", weights=b"others")
-    fleet.switch("front")
+    fleet.switch("front", allow_missing=True)
     with pytest.raises(ModelError, match="something else"):
         door.sync().synchronise()
     assert door.device.known() == ["alice", "bob"]
 
 
 def test_a_model_that_nobody_signed_is_not_fetched(fleet: Fleet, door: Door):
-    fleet.publish_gallery("front", people("alice", model_id=OTHER, dim=64), model="other", beside=True)
+    fleet.publish_gallery(
+        "front", people("alice", model_id=OTHER, dim=64), model="other", beside=True, allow_missing=True
+    )
     outcome = door.sync().synchronise()
     assert "not signed" in (outcome.error or "")
     assert door.fetched == []
@@ -116,7 +118,7 @@ def test_a_door_with_a_fixed_embedder_refuses_the_switch(fleet: Fleet, door: Doo
     door.device.sync()
     publish_beside(fleet, "alice")
     assert door.device.sync().status == "current"
-    fleet.switch("front")
+    fleet.switch("front", allow_missing=True)
     with pytest.raises(ModelMismatchError, match="this device embeds with"):
         door.device.sync()
     assert door.device.known() == ["alice", "bob"]

@@ -11,7 +11,7 @@ from tests.broker import Mosquitto, subscriber, wait_until
 from tests.mqtt.certificates import Authority
 
 DEPLOY = Path(__file__).parents[2] / "deploy" / "mosquitto"
-USERS = ("hq/door-03", "hq/door-04", "annex/door-03", "building", "journal")
+USERS = ("hq/door-03", "hq/door-04", "annex/door-03", "building", "journal", "operator")
 
 
 def password_file(directory: Path) -> Path:
@@ -165,3 +165,12 @@ def test_the_configuration_we_ship_starts_and_guards(tmp_path: Path) -> None:
         client.loop_stop()
     finally:
         broker.stop()
+
+
+@pytest.mark.parametrize(
+    ("user", "allowed"),
+    [("operator", True), ("building", False), ("hq/door-03", False), ("hq/door-04", False)],
+)
+def test_only_the_operator_asks_a_door_to_synchronise(guarded: Mosquitto, user: str, allowed: bool) -> None:
+    reason = publish(guarded, user, "edge/v1/hq/door-03/gallery/desired")
+    assert reason in ALLOWED if allowed else reason == DENIED

@@ -1,0 +1,99 @@
+"""What `--nudge` does: ask doors to synchronise, wait until they have what was published, say who has not."""
+
+import queue
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from edge.arrival import Arrival, Wanted, watched
+from edge.cli.progress import progress
+from edge.clock import SystemClock
+from edge.config import Settings
+from edge.delivery import build_broker
+from edge.mqtt.listener import Listener
+from edge.mqtt.payloads_sync import GalleryDesiredPayload
+from edge.mqtt.topics import Topics
+
+__all__ = ("Wanted", "nudge_doors")
+
+QUIET_S = 1.5
+"""Retained messages come at once; after this long all doors have shown themselves."""
+
+PAUSE_S = 0.25
+
+
+def nudge_doors(
+    settings: Settings, wanted: Mapping[str, Wanted], devices: Sequence[str], wait_s: float
+) -> int:
+    """Nudge the doors that serve these scopes, or those named; returns the exit code.
+
+    Raises:
+        LinkError: The broker cannot be reached.
+        ConfigError: A device is badly named.
+    """
+    for name in devices:
+        Topics(settings.site, name)
+    known, clock = build_broker(settings.mqtt), SystemClock()
+    arrival, asked = Arrival(wanted, tuple(devices)), set[str]()
+    with (
+        Listener(
+            known.host,
+            known.port,
+            watched(settings.site),
+            username=known.username,
+            password=known.password,
+            tls=known.tls,
+        ) as listener,
+        progress("nudge") as told,
+    ):
+        began_s = clock.monotonic()
+        while (passed_s := clock.monotonic() - began_s) < max(wait_s, QUIET_S):
+            all_known = passed_s >= QUIET_S
+            doors = arrival.concerned()
+            for name, door in doors.items():
+                if name not in asked and (door.report is not None or all_known):
+                    asked.add(name)
+                    _ask(listener, Topics(settings.site, name).gallery_desired, arrival.version_for(door))
+            states = [arrival.came_to(door)[0] for door in doors.values()]
+            if all_known:
+                told("doors", states.count("has it"), len(states))
+                if "waiting" not in states:
+                    break
+            _hear(listener, arrival)
+    return _told(arrival)
+
+
+def _ask(listener: Listener, topic: str, version: int) -> None:
+    desired = GalleryDesiredPayload(version=version).model_dump_json(by_alias=True).encode()
+    listener.publish(topic, desired, retain=version > 0)  # a door that is away is asked when it is back
+
+
+def _hear(listener: Listener, arrival: Arrival) -> None:
+    try:
+        message = listener.messages.get(timeout=PAUSE_S)
+    except queue.Empty:
+        return
+    arrival.hear(message.topic, message.payload, retained=message.retained)
+
+
+def _told(arrival: Arrival) -> int:
+    """Print which doors have it; returns the exit code."""
+    doors, console = arrival.concerned(), Console()
+    scopes = ", ".join(arrival.wanted)
+    if not doors:
+        console.print(f"no door has reported at this broker that it serves {scopes}; name it with --device")
+        return 1
+    states = {name: arrival.came_to(door) for name, door in doors.items()}
+    if console.is_terminal:
+        table = Table("door", "published", "why", title=scopes)
+        for name, (state, why) in states.items():
+            table.add_row(name, state, why)
+        console.print(table)
+    else:
+        for name, (state, why) in states.items():
+            print(f"{name}: {state}{f': {why}' if why else ''}")
+    without = [name for name, (state, _) in states.items() if state != "has it"]
+    if without:
+        print(f"{len(without)} of {len(states)} door(s) have not got it: {', '.join(without)}")
+    return 1 if without else 0

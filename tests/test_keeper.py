@@ -1,0 +1,117 @@
+"""What a running door tells of its gallery: the fleet's version, and what came of a synchronisation.
+
+Whoever started it, over a restart, and until the next one succeeds.
+"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from edge.assembly import build_recognizer
+from edge.clock import SystemClock
+from edge.config import Settings, load
+from edge.gallery.floors import Floors, save_floors
+from edge.gallery.outcome import SyncOutcome, save_outcome
+from edge.keeper import GalleryKeeper
+from edge.metrics import Metrics
+from edge.stores import gallery_store
+from tests.fleet.fleets import people
+
+AT = datetime(2026, 11, 24, 2, 0, tzinfo=UTC)
+REFUSED = SyncOutcome("refused", 0, 0, None, "an old state is offered", reason="rollback", at=AT)
+
+
+class Door:
+    """A door with two subjects that the fleet published as version 58."""
+
+    def __init__(self, directory: Path, models_dir: Path) -> None:
+        config = directory / "edge.toml"
+        config.write_text(
+            f'device = "front-1"\nstate_dir = "{directory}/state"\nmodels_dir = "{models_dir}"\n'
+            '[recognition]\nembedder = "sface-int8"\n'
+            '[sync]\nurl = "http://127.0.0.1:9"\nscope = "front"\ntrusted_root = "x"\nsealing_key = "y"\n'
+        )
+        self.settings: Settings = load(config)
+        self.sync = self.settings.sync_path
+        self.sync.mkdir(parents=True)
+        self.recognizer = build_recognizer(self.settings)
+        self.model_id = self.recognizer.embedder.model_id
+        self.enrol("alice", "bob")
+        version = gallery_store(self.settings).current_version()
+        save_floors(
+            self.sync / "floors.json", Floors(scope="front", installed_version=58, installed_as=version)
+        )
+        self.recognizer = build_recognizer(self.settings)
+        self.start()
+
+    def start(self) -> None:
+        self.metrics = Metrics()
+        self.keeper = GalleryKeeper(self.settings, ("false",), metrics=self.metrics, clock=SystemClock())
+
+    def enrol(self, *subject_ids: str) -> None:
+        store = gallery_store(self.settings)
+        gallery = store.load(self.model_id)
+        new = people(*subject_ids, model_id=self.model_id)
+        rows = {subject.subject_id: new.templates_of(subject.subject_id) for subject in new.subjects}
+        store.commit(gallery.with_subjects((subject, rows[subject.subject_id]) for subject in new.subjects))
+
+    def tick(self) -> bool:
+        found, news = self.keeper.tick(self.recognizer)
+        self.recognizer = found or self.recognizer
+        return news
+
+    def told(self) -> tuple[str, str | None, int | None]:
+        report = self.keeper.report(self.recognizer)
+        return report.status, report.reason, report.published
+
+
+@pytest.fixture
+def door(tmp_path: Path, models_dir: Path) -> Door:
+    return Door(tmp_path, models_dir)
+
+
+def test_the_fleets_version_is_told_beside_the_devices_own_until_somebody_enrols_here(door: Door):
+    report = door.keeper.report(door.recognizer)
+    assert (report.scope, report.published, report.version, report.count) == ("front", 58, 1, 2)
+    door.enrol("carol")
+    assert door.tick()
+    report = door.keeper.report(door.recognizer)
+    assert (report.published, report.version, report.count) == (None, 2, 3)
+
+
+def test_what_a_timer_came_to_is_told_once_and_counted(door: Door):
+    assert not door.tick()
+    save_outcome(door.sync, REFUSED)
+    assert door.tick()
+    assert door.told() == ("refused", "rollback", 58)
+    assert door.keeper.report(door.recognizer).synchronised_at == AT
+    assert door.metrics.counts()["sync.refused.rollback"] == 1
+    save_outcome(door.sync, REFUSED)
+    assert not door.tick(), "the daemon's own child prints what it leaves"
+    assert door.metrics.counts()["sync.refused.rollback"] == 1
+
+
+def test_a_refusal_stands_over_a_change_here_and_a_restart_until_a_synchronisation_succeeds(
+    door: Door,
+):
+    save_outcome(door.sync, REFUSED)
+    door.tick()
+    door.enrol("carol")
+    assert door.tick()
+    assert door.told() == ("refused", "rollback", None)
+    door.start()
+    assert door.told() == ("refused", "rollback", None)
+    save_outcome(door.sync, SyncOutcome("current", 58, 2, "m", at=datetime.now(UTC)))
+    assert door.tick()
+    assert door.told()[:2] == ("current", None)
+    door.enrol("dora")
+    door.tick()
+    assert door.told()[:2] == ("updated", None)
+
+
+def test_an_outcome_that_cannot_be_read_is_passed_over(door: Door):
+    (door.sync / "outcome.json").write_text("{")
+    assert not door.tick()
+    (door.sync / "floors.json").write_text("{")
+    assert door.told() == ("current", None, None)
