@@ -65,13 +65,13 @@ def opened(data: bytes, payload_type: str, trusted: Iterable[str], max_bytes: in
         EnvelopeError: Too large, no envelope, for another purpose, or not signed by a trusted key.
     """
     if len(data) > max_bytes:
-        raise EnvelopeError(f"{len(data)} bytes are more than the {max_bytes} allowed")
+        raise EnvelopeError(f"{len(data)} bytes are more than the {max_bytes} allowed", "too_large")
     keys = {key.keyid: key for key in map(public_key, trusted)}
     if not keys:
-        raise EnvelopeError("no key is trusted here for this; name one in the settings")
+        raise EnvelopeError("no key is trusted here for this; name one in the settings", "no_trusted_key")
     envelope = _parsed(data)
     if envelope.payload_type != payload_type:
-        raise EnvelopeError(f"signed for another purpose than {payload_type}")
+        raise EnvelopeError(f"signed for another purpose than {payload_type}", "purpose")
     believed = 0
     for key_id, signature in envelope.signatures.items():
         if (key := keys.get(key_id)) is None:
@@ -79,10 +79,12 @@ def opened(data: bytes, payload_type: str, trusted: Iterable[str], max_bytes: in
         try:
             key.verify_signature(signature, envelope.pae())
         except LibraryError:
-            raise EnvelopeError("a signature does not fit; altered, or signed with another key") from None
+            raise EnvelopeError(
+                "a signature does not fit; altered, or signed with another key", "signature"
+            ) from None
         believed += 1
     if not believed:
-        raise EnvelopeError("not signed by a key that is trusted here")
+        raise EnvelopeError("not signed by a key that is trusted here", "untrusted_key")
     return envelope.payload
 
 
@@ -93,4 +95,4 @@ def _parsed(data: bytes) -> Envelope:
             raise ValueError
         return Envelope.from_dict(document)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, LibraryError):
-        raise EnvelopeError("this is not a signed envelope (DSSE in JSON)") from None
+        raise EnvelopeError("this is not a signed envelope (DSSE in JSON)", "no_envelope") from None

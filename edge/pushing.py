@@ -12,6 +12,9 @@ from edge.probation import Probation, Seen
 
 log = logging.getLogger(__name__)
 
+TELL_AGAIN_S = 1.0
+"""Between two reports about pushes that are not believed, which anybody may send in any number."""
+
 
 class PushRunner:
     """One push at a time. Used by the main thread.
@@ -37,19 +40,26 @@ class PushRunner:
         self._publish = publish
         self._clock = clock
         self._probation: Probation | None = None
+        self._told_s = -float("inf")
+        self._told_refused = desk.refused
 
     def take(self, layer: str, data: bytes) -> None:
         """Take a push that came in for a layer."""
+        before = self._desk.report
         settings = self._desk.take(layer, data)
         if settings is not None:
             try:
                 self._try(settings)
             except EdgeError as error:  # not even the refusal can be written down: a restart takes it back
                 log.error("pushed configuration: %s", error)
-        self.tell()
+        if self._desk.report is before:
+            self._tell_refused()
+        else:
+            self.tell()
 
     def tick(self) -> None:
-        """Keep or take back what is tried, when it is time."""
+        """Keep or take back what is tried, when it is time; show what was refused meanwhile."""
+        self._tell_refused()
         if self._probation is None:
             return
         seen = self._seen()
@@ -70,7 +80,13 @@ class PushRunner:
 
     def tell(self) -> None:
         """Show what came of the last push, and what is in force."""
+        self._told_s, self._told_refused = self._clock.monotonic(), self._desk.refused
         self._publish(self._desk.told(self._settings()))
+
+    def _tell_refused(self) -> None:
+        if self._desk.refused != self._told_refused:
+            if self._clock.monotonic() - self._told_s >= TELL_AGAIN_S:
+                self.tell()
 
     def _try(self, settings: Settings) -> None:
         before = self._seen()

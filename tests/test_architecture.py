@@ -34,10 +34,11 @@ LAYERS = [
         "children",
         "access",
         "envelope",
+        "outcome",
     },
     {"config", "face", "gallery", "camera", "mqtt", "tracker", "presence", "visit", "annotate"},
     {"recognizer", "twin"},
-    {"shadow"},
+    {"shadow", "pushed"},
     {"configuring", "probation", "stores"},
     {"pipeline", "enroll", "assembly", "delivery", "selection", "roster", "remoting"},
     {"bulk", "reembed"},
@@ -160,7 +161,7 @@ def test_only_the_command_line_knows_the_daemon():
 
 def test_settings_stay_at_assembly_and_above():
     users = {part(path) for path, target in edges() if target.startswith(("config", "settings"))}
-    of_settings = {"config", "settings_gallery", "settings_mqtt", "twin", "configuring", "pushing"}
+    of_settings = {"config", "settings_gallery", "settings_mqtt", "twin", "pushed", "configuring", "pushing"}
     of_parts = {
         "stores",
         "assembly",

@@ -13,7 +13,7 @@ from rich.table import Table
 from edge import __version__, config, logs
 from edge.assembly import build_recognizer
 from edge.config import Settings
-from edge.configuring import ConfigDesk, effective
+from edge.configuring import ConfigDesk
 from edge.daemon import Daemon
 from edge.face.liveness import Liveness
 from edge.memory import return_freed_memory
@@ -21,6 +21,7 @@ from edge.metrics import Metrics
 from edge.mqtt import asyncapi
 from edge.mqtt.codec import json_schemas
 from edge.mqtt.topics import Topics
+from edge.pushed import effective
 from edge.redact import scrub, without_credentials
 from edge.stores import gallery_store
 from edge.twin import Patch

@@ -72,10 +72,11 @@ class Mailbox:
         self._pushes: dict[str, bytes] = {}
 
     def put(self, layer: str, data: bytes) -> bool:
-        """Keep a push; returns whether its place was empty."""
+        """Keep a push; returns whether its place was empty. An empty one replaces none."""
         with self._lock:
             new = layer not in self._pushes
-            self._pushes[layer] = data
+            if new or data:
+                self._pushes[layer] = data
             return new
 
     def take(self, layer: str) -> bytes | None:
@@ -164,11 +165,12 @@ class Incoming:
             self._ask(SyncGallery(desired.version))
 
     def _config_desired(self, layer: str, payload: bytes) -> None:
-        if not payload:
-            return  # taken back at the broker, which takes nothing back here: push a higher version
         # One byte more than is allowed is enough to be refused, and reported, for its size.
         if self._mailbox.put(layer, payload[: MAX_PUSH_BYTES + 1]):
             self._ask(ConfigPushed(layer))
+        else:
+            self._metrics.count("config.refused")
+            self._metrics.count("config.refused.superseded")
 
     def _command(self, received: Received, bucket: TokenBucket) -> None:
         if bucket.take():

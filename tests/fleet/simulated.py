@@ -1,9 +1,9 @@
 """A fleet of devices without cameras: real desks, real connections, one thread for all of them."""
 
-import json
 import selectors
 import time
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ from edge import config
 from edge.config import Settings
 from edge.configuring import ConfigDesk
 from edge.metrics import Metrics
+from edge.mqtt.codec import encode
 from edge.mqtt.faults import Fault
+from edge.mqtt.payloads_config import ConfigReportedPayload
 from edge.mqtt.reconnect import Reconnect
 from edge.mqtt.topics import Topics
 from edge.twin import Patch
@@ -60,8 +62,8 @@ class SimulatedDevice:
         if settings is not None:
             self.desk.keep()
         told = self.desk.told(settings or self.desk.settings())
-        report = {"schema": "edge.config-reported/1", "at": "2026-11-24T12:00:00.000Z", **told}
-        client.publish(self.topics.config_reported, json.dumps(report), 1, retain=True)
+        report = ConfigReportedPayload(at=datetime(2026, 11, 24, 12, tzinfo=UTC), **told)
+        client.publish(self.topics.config_reported, encode(report), 1, retain=True)
 
 
 class Fleet:

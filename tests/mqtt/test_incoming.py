@@ -6,7 +6,16 @@ import pytest
 
 from edge.metrics import Metrics
 from edge.mqtt.broker import Received
-from edge.mqtt.incoming import MAX_REQUEST_BYTES, Incoming, Request, SyncGallery, TellAgain, subscriptions
+from edge.mqtt.incoming import (
+    MAX_REQUEST_BYTES,
+    ConfigPushed,
+    Incoming,
+    Mailbox,
+    Request,
+    SyncGallery,
+    TellAgain,
+    subscriptions,
+)
 from edge.mqtt.payloads_ack import MAX_ACK_BYTES, MAX_ACK_IDS
 from edge.mqtt.topics import Topics
 
@@ -134,3 +143,16 @@ def test_acknowledgements_mean_nothing_to_a_device_that_does_not_ask_for_them():
     assert hear(ack(f"{ID}1"), TOPICS.ack) == ([], {})
     assert TOPICS.ack not in subscriptions(TOPICS)
     assert TOPICS.ack in subscriptions(TOPICS, acks=True)
+
+
+def test_pushes_that_a_flood_replaces_are_counted_and_an_empty_one_replaces_none():
+    asked: list[Request] = []
+    metrics, mailbox = Metrics(), Mailbox()
+    incoming = Incoming(TOPICS, asked.append, metrics, layers=("device",), mailbox=mailbox)
+    for payload in (b"1", b"2", b"3", b""):
+        incoming.hear(Received(1, TOPICS.config_desired("device"), payload))
+    assert asked == [ConfigPushed("device")]
+    assert mailbox.take("device") == b"3"
+    assert metrics.counts() == {"config.refused": 3, "config.refused.superseded": 3}
+    incoming.hear(Received(1, TOPICS.config_desired("device"), b""))
+    assert mailbox.take("device") == b"", "by itself it is taken, to be refused and reported"
