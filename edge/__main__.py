@@ -4,6 +4,7 @@ import sys
 
 from edge.config import limit_decoders
 from edge.errors import ConfigError, EdgeError, ModelError
+from edge.redact import printable
 
 EX_FAILURE = 1
 EX_CONFIG = 78
@@ -18,10 +19,10 @@ def main() -> None:
     try:
         app()
     except (ConfigError, ModelError) as error:
-        print(f"edge: {error}", file=sys.stderr)
+        print(f"edge: {printable(str(error))}", file=sys.stderr)
         sys.exit(EX_CONFIG)
     except EdgeError as error:
-        print(f"edge: {error}", file=sys.stderr)
+        print(f"edge: {printable(str(error))}", file=sys.stderr)
         sys.exit(EX_FAILURE)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone, `edge replay ... | head`

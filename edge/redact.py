@@ -1,4 +1,4 @@
-"""Take credentials out of what is shown: sources of cameras in logs, messages and errors.
+"""Take out of what is shown what must not be: credentials in sources of cameras, what commands a terminal.
 
 Passwords hold characters that nobody escaped: where that leaves in doubt what is host and what is password,
 all of it is hidden.
@@ -28,3 +28,8 @@ def scrub(text: str) -> str:
     """Return a text in which no URL has a user, a password or a query."""
     text = re.sub(r"(\w+:/*)\S*@", r"\1", text)
     return re.sub(r"(\w+://[^\s?#]*)[?#]\S*", rf"\1?{HIDDEN}", text)
+
+
+def printable(text: str) -> str:
+    """Return a text from elsewhere without what a terminal would obey, and without newlines."""
+    return "".join(char if char.isprintable() else " " for char in text)

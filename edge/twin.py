@@ -189,6 +189,26 @@ def refusals(patch: Mapping[str, Any], local: Settings) -> dict[str, str]:
     return found
 
 
+def mistakes(patch: Mapping[str, Any]) -> dict[str, str]:
+    """Return what is wrong with single values of a patch, by `section.key`, wherever it is pushed to.
+
+    Whether values go together is for each device to say, which has others beside them.
+    """
+    found: dict[str, str] = {}
+    for section, values in patch.items():
+        table = Settings.model_fields.get(section)
+        if table is None or not isinstance(table.default, BaseModel):
+            continue
+        try:
+            type(table.default).model_validate(values)
+        except ValidationError as error:
+            for problem in error.errors(include_url=False, include_input=False, include_context=False):
+                if problem["loc"]:
+                    key = f"{section}.{'.'.join(map(str, problem['loc']))}"
+                    found[key] = problem["msg"][:1].lower() + problem["msg"][1:]
+    return found
+
+
 def acknowledged(layer: str, layers: Mapping[str, Layer], *, restarted: bool = False) -> dict[str, str]:
     """Return what became of each key of a layer that is in force.
 

@@ -25,15 +25,18 @@ from edge.twin import Patch
 class SimulatedDevice:
     """What a daemon does with a push, but for frames: every configuration proves itself at once."""
 
-    def __init__(self, directory: Path, number: int, port: int, trusted: str) -> None:
+    def __init__(
+        self, directory: Path, number: int, port: int, trusted: str, groups: tuple[str, ...] = ()
+    ) -> None:
         self.name = f"door-{number:04}"
         self.topics = Topics("test", self.name)
         self.settings: dict[str, Any] = {
             "site": "test",
             "device": self.name,
             "state_dir": str(directory / self.name),
-            "push": {"trusted_keys": [trusted]},
+            "push": {"trusted_keys": [trusted], "groups": list(groups)},
         }
+        self.layers = ("fleet", *(f"group:{group}" for group in groups), "device")
         self.desk = ConfigDesk(self.read, Metrics())
         self.reconnect = Reconnect(self.topics.client_id, 60.0)
         self.port = port
@@ -53,16 +56,19 @@ class SimulatedDevice:
         return client
 
     def _connected(self, client: paho.Client, *_: Any) -> None:
-        client.subscribe([(self.topics.config_desired(layer), 1) for layer in ("fleet", "device")])
+        client.subscribe([(self.topics.config_desired(layer), 1) for layer in self.layers])
         client.publish(self.topics.status, b"online", 1, retain=True)
+        self._tell(client, self.desk.settings())
 
     def _heard(self, client: paho.Client, _: Any, message: paho.MQTTMessage) -> None:
-        layer = "fleet" if "_fleet" in message.topic else "device"
-        settings = self.desk.take(layer, message.payload)
+        layers = {self.topics.config_desired(layer): layer for layer in self.layers}
+        settings = self.desk.take(layers[message.topic], message.payload)
         if settings is not None:
             self.desk.keep()
-        told = self.desk.told(settings or self.desk.settings())
-        report = ConfigReportedPayload(at=datetime(2026, 11, 24, 12, tzinfo=UTC), **told)
+        self._tell(client, settings or self.desk.settings())
+
+    def _tell(self, client: paho.Client, settings: Settings) -> None:
+        report = ConfigReportedPayload(at=datetime(2026, 11, 24, 12, tzinfo=UTC), **self.desk.told(settings))
         client.publish(self.topics.config_reported, encode(report), 1, retain=True)
 
 
