@@ -58,20 +58,17 @@ class ConfigDesk:
         self._path = memory_path(self._local)
         self._memory = load_memory(self._path)
         self._waiting: dict[str, bytes] = {}
+        self._written = True
         self.unbelieved: Unbelieved | None = None
         self.report = self._remembered()
 
     def recover(self) -> None:
-        """Take back what was being tried when the daemon ended; called by the only daemon of this device.
-
-        Raises:
-            FileError: It cannot be written down.
-        """
+        """Take back what was being tried when the daemon ended; called by the only daemon of this device."""
         if self.trying:
             layer, tried = next(iter(self._memory.trial.items()))
             why = "the daemon was restarted while it was tried"
             report = Outcome(status="rolled_back", layer=layer, version=tried.version, error=why)
-            self._remember(report, trial={})
+            self._settle(report, trial={})
             log.error("pushed configuration rolled back: %s", why)
 
     @property
@@ -143,7 +140,11 @@ class ConfigDesk:
         return settings
 
     def keep(self) -> None:
-        """Make what is tried good: the door works under it."""
+        """Make what is tried good: the door works under it.
+
+        Raises:
+            FileError: It cannot be written down; it is tried on.
+        """
         layer, tried = next(iter(self._memory.trial.items()))
         good = self._memory.good | {layer: tried}
         memory = self._memory.model_copy(update={"good": good, "trial": {}})
@@ -151,21 +152,28 @@ class ConfigDesk:
         self._metrics.count("config.applied")
         log.info("pushed configuration kept", extra={"layer": layer, "version": tried.version})
 
-    def drop(self, why: str, *, rejected: bool = False) -> Settings:
-        """Forget what is tried; returns the last good settings. `rejected`: it never was in force.
+    def drop(self, why: str, *, rejected: bool = False) -> None:
+        """Forget what is tried; `settings` are the last good ones again. `rejected`: it never was in force.
 
-        Raises:
-            ConfigError: edge.toml cannot be read any more.
+        A disk that refuses changes nothing: after a restart what was tried is taken back, too.
         """
         layer, tried = next(iter(self._memory.trial.items()))
         status: Status = "rejected" if rejected else "rolled_back"
-        self._remember(Outcome(status=status, layer=layer, version=tried.version, error=why), trial={})
+        self._settle(Outcome(status=status, layer=layer, version=tried.version, error=why), trial={})
         if rejected:
             self._complain("build", why)
         else:
             self._metrics.count("config.rolled_back")
             log.error("pushed configuration rolled back: %s", why)
-        return self.settings()
+
+    def write(self) -> None:
+        """Write down what the disk refused before, if anything.
+
+        Raises:
+            FileError: It still refuses.
+        """
+        if not self._written:
+            self._remember(self.report)
 
     def resume(self) -> list[tuple[str, bytes]]:
         """Return the pushes that have waited for the end of a trial."""
@@ -211,14 +219,19 @@ class ConfigDesk:
             log.warning("a push is not believed: %s", error, extra={"layer": layer, "refused": self.refused})
 
     def _rejected(self, layer: str, version: int, keys: Mapping[str, str], error: EdgeError) -> None:
-        """Tell that a push is refused that was believed; where that cannot be written, until a restart."""
         self._complain(error.reason if isinstance(error, RefusedError) else "settings", str(error))
         report = Outcome(status="rejected", layer=layer, version=version, keys=dict(keys), error=str(error))
+        self._settle(report)
+
+    def _settle(self, report: Outcome, *, trial: dict[str, Layer] | None = None) -> None:
+        """Remember what became of a push, also where that cannot be written down yet (`write`)."""
         try:
-            self._remember(report)
-        except FileError as failed:
-            self.report = report
-            log.error("what became of a push is not remembered: %s", failed)
+            self._remember(report, trial=trial)
+        except FileError as error:
+            changes = {"last": report} if trial is None else {"last": report, "trial": trial}
+            self._memory = self._memory.model_copy(update=changes)
+            self.report, self._written = report, False
+            log.error("what became of a push is not written down yet: %s", error)
 
     def _complain(self, reason: str, why: str) -> None:
         self._count(reason)
@@ -239,4 +252,4 @@ class ConfigDesk:
         changes = {"last": report, "floors": floors, "good": good, "trial": trial}
         memory = self._memory.model_copy(update={k: v for k, v in changes.items() if v is not None})
         save_memory(self._path, memory)
-        self._memory, self.report = memory, report
+        self._memory, self.report, self._written = memory, report, True

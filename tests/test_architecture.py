@@ -35,11 +35,12 @@ LAYERS = [
         "access",
         "envelope",
         "outcome",
+        "guard",
     },
     {"config", "face", "gallery", "camera", "mqtt", "tracker", "presence", "visit", "annotate"},
     {"recognizer", "twin"},
     {"shadow", "pushed"},
-    {"configuring", "probation", "stores"},
+    {"configuring", "probation", "stores", "lasting"},
     {"pipeline", "enroll", "assembly", "delivery", "selection", "roster", "remoting"},
     {"bulk", "reembed"},
     {
@@ -164,6 +165,7 @@ def test_settings_stay_at_assembly_and_above():
     of_settings = {"config", "settings_gallery", "settings_mqtt", "twin", "pushed", "configuring", "pushing"}
     of_parts = {
         "stores",
+        "lasting",
         "assembly",
         "remoting",
         "delivery",

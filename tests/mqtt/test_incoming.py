@@ -6,8 +6,10 @@ import pytest
 
 from edge.metrics import Metrics
 from edge.mqtt.broker import Received
+from edge.mqtt.bucket import TokenBucket
 from edge.mqtt.incoming import (
     MAX_REQUEST_BYTES,
+    Commanded,
     ConfigPushed,
     Incoming,
     Mailbox,
@@ -145,14 +147,65 @@ def test_acknowledgements_mean_nothing_to_a_device_that_does_not_ask_for_them():
     assert TOPICS.ack in subscriptions(TOPICS, acks=True)
 
 
+def command(number: int) -> Commanded:
+    return Commanded("reload", Received(1, TOPICS.command("reload"), b"%d" % number))
+
+
+def emptied(mailbox: Mailbox) -> list[Request]:
+    found: list[Request] = []
+    while (request := mailbox.take()) is not None:
+        found.append(request)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("asked", "left"),
+    [
+        pytest.param([SyncGallery(5), SyncGallery(7), SyncGallery(6)], [SyncGallery(7)], id="the highest"),
+        pytest.param([SyncGallery(0), SyncGallery(7)], [SyncGallery(0)], id="in any case"),
+        pytest.param([SyncGallery(7), SyncGallery(0)], [SyncGallery(0)], id="in any case, later"),
+        pytest.param([TellAgain()] * 1000, [TellAgain()], id="born often"),
+        pytest.param(
+            [ConfigPushed("device", b"1"), ConfigPushed("fleet", b"2"), ConfigPushed("device", b"3")],
+            [ConfigPushed("device", b"3"), ConfigPushed("fleet", b"2")],
+            id="the newest of each layer",
+        ),
+        pytest.param([command(n) for n in range(25)], [command(n) for n in range(20)], id="first commands"),
+    ],
+)
+def test_a_flood_fills_one_place_of_each_kind(asked: list[Request], left: list[Request]):
+    woken: list[int] = []
+    mailbox = Mailbox(lambda: woken.append(1), Metrics())
+    for request in asked:
+        mailbox.put(request)
+    assert len(woken) == len(left)
+    assert emptied(mailbox) == left
+
+
+def test_what_was_taken_may_be_asked_again():
+    mailbox = Mailbox(lambda: None, Metrics())
+    for _ in range(3):
+        mailbox.put(SyncGallery(0))
+        mailbox.put(command(1))
+        assert emptied(mailbox) == [SyncGallery(0), command(1)]
+
+
+def test_refusals_do_not_fill_the_log(caplog: pytest.LogCaptureFixture):
+    metrics = Metrics()
+    incoming = Incoming(TOPICS, lambda _: None, metrics, complaints=TokenBucket(1, 3, lambda: 0.0))
+    for _ in range(1000):
+        incoming.hear(Received(1, TOPICS.gallery_desired, b"{"))
+    assert len(caplog.records) == 3
+    assert metrics.counts()["received.refused"] == 1000
+
+
 def test_pushes_that_a_flood_replaces_are_counted_and_an_empty_one_replaces_none():
-    asked: list[Request] = []
-    metrics, mailbox = Metrics(), Mailbox()
-    incoming = Incoming(TOPICS, asked.append, metrics, layers=("device",), mailbox=mailbox)
+    metrics = Metrics()
+    mailbox = Mailbox(lambda: None, metrics)
+    incoming = Incoming(TOPICS, mailbox.put, metrics, layers=("device",))
     for payload in (b"1", b"2", b"3", b""):
         incoming.hear(Received(1, TOPICS.config_desired("device"), payload))
-    assert asked == [ConfigPushed("device")]
-    assert mailbox.take("device") == b"3"
+    assert emptied(mailbox) == [ConfigPushed("device", b"3")]
     assert metrics.counts() == {"config.refused": 3, "config.refused.superseded": 3}
     incoming.hear(Received(1, TOPICS.config_desired("device"), b""))
-    assert mailbox.take("device") == b"", "by itself it is taken, to be refused and reported"
+    assert emptied(mailbox) == [ConfigPushed("device", b"")], "by itself it is refused, and reported"
