@@ -22,7 +22,8 @@ class PushRunner:
     """One push at a time. Used by the main thread.
 
     `apply` puts settings in force or raises an EdgeError and changes nothing; `settings` returns those in
-    force; `seen` says how the door does; `publish` shows what came of a push.
+    force; `seen` says how the door does; `self_test` raises an EdgeError where a model computes something
+    else than it should; `publish` shows what came of a push.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class PushRunner:
         apply: Callable[[Settings], None],
         settings: Callable[[], Settings],
         seen: Callable[[], Seen],
+        self_test: Callable[[], None],
         publish: Callable[[dict[str, Any]], None],
         clock: Clock,
     ) -> None:
@@ -39,6 +41,7 @@ class PushRunner:
         self._apply = apply
         self._settings = settings
         self._seen = seen
+        self._self_test = self_test
         self._publish = publish
         self._clock = clock
         self._probation: Probation | None = None
@@ -104,7 +107,7 @@ class PushRunner:
         seen = self._seen()
         if not self._probation.over(self._clock.monotonic(), seen):
             return False
-        why = self._probation.objection(seen)
+        why = self._probation.objection(seen) or self._failure()
         if why is None:
             self._desk.keep()
         else:
@@ -112,6 +115,17 @@ class PushRunner:
             self._goes_back = True
         self._probation = None
         return why is None
+
+    def _failure(self) -> str | None:
+        """Return what is wrong with models that a push has changed: a still scene asks them nothing."""
+        now, before = self._settings(), self._before
+        if (now.recognition, now.liveness) == (before.recognition, before.liveness):
+            return None
+        try:
+            self._self_test()
+        except EdgeError as error:
+            return str(error)
+        return None
 
     def _try(self, settings: Settings) -> None:
         seen, before = self._seen(), self._settings()

@@ -14,7 +14,7 @@ from edge import config, safefile
 from edge.config import Settings
 from edge.configuring import LINES_AT_ONCE, ConfigDesk
 from edge.envelope import sign
-from edge.errors import ConfigError, FileError
+from edge.errors import ConfigError, FileError, ModelIntegrityError
 from edge.metrics import Metrics
 from edge.mqtt.payloads_config import ConfigReportedPayload
 from edge.probation import Seen
@@ -513,11 +513,13 @@ class Driver:
         self.door, self.now_s, self.works, self.builds = door, 0.0, True, True
         self.in_force = door.read({})
         self.told: list[dict[str, Any]] = []
+        self.computes, self.tested = True, 0
         self.runner = PushRunner(
             door.desk,
             apply=self.apply,
             settings=lambda: self.in_force,
             seen=self.seen,
+            self_test=self.self_test,
             publish=self.told.append,
             clock=self,
         )
@@ -532,6 +534,11 @@ class Driver:
         if not self.builds:
             raise ConfigError("no such model")
         self.in_force = settings
+
+    def self_test(self) -> None:
+        self.tested += 1
+        if not self.computes:
+            raise ModelIntegrityError("sface-int8: self-test failed")
 
     def seen(self) -> Seen:
         frames = int(self.now_s * 25) if self.works else 0
@@ -666,3 +673,22 @@ def test_a_door_starts_on_a_full_disk_after_a_push_was_tried(door: Door, monkeyp
     FullDisk(monkeypatch)
     again = door.restarted()
     assert (again.report.status, again.trying) == ("rolled_back", False)
+
+
+@pytest.mark.parametrize(
+    ("patch", "computes", "tested", "status"),
+    [
+        pytest.param({"recognition": {"threads": 2}}, True, 1, "applied", id="models work"),
+        pytest.param({"recognition": {"threads": 2}}, False, 1, "rolled_back", id="a model does not"),
+        pytest.param(STRICT, False, 0, "applied", id="nothing of recognition was pushed"),
+    ],
+)
+def test_models_that_a_push_has_changed_are_asked_before_it_is_kept(
+    tmp_path: Path, patch: dict[str, Any], computes: bool, tested: int, status: str
+):
+    driver = Driver(Door(tmp_path, "push.probation_s = 10"))
+    driver.computes = computes
+    driver.runner.take("device", push(1, patch))
+    ticked(driver, 15)
+    assert (driver.told[-1]["status"], driver.tested) == (status, tested)
+    assert driver.in_force.recognition.threads == (2 if status == "applied" and tested else 1)
