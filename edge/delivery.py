@@ -68,6 +68,7 @@ def build_courier(
         will=will,
         subscriptions=subscriptions(topics, birth, layers, acks=consumer),
         older_subscriptions=(topics.canary,),
+        for_now=(topics.commands,),
         metrics=metrics,
         clock=clock,
     )

@@ -56,7 +56,12 @@ def sign(payload: bytes, payload_type: str, keys: Iterable[Ed25519PrivateKey]) -
 
 
 def opened(data: bytes, payload_type: str, trusted: Iterable[str], max_bytes: int) -> bytes:
-    """Return the payload of an envelope that a trusted key has signed for the purpose `payload_type`.
+    """Return the payload of an envelope that a trusted key has signed; as `opened_by`."""
+    return opened_by(data, payload_type, trusted, max_bytes)[0]
+
+
+def opened_by(data: bytes, payload_type: str, trusted: Iterable[str], max_bytes: int) -> tuple[bytes, str]:
+    """Return the payload of an envelope signed for the purpose `payload_type`, and a trusted key that did.
 
     `trusted` holds public keys as people write them. Signatures of unknown keys prove nothing and harm
     nothing; one that names a trusted key and does not fit refuses the whole.
@@ -66,26 +71,27 @@ def opened(data: bytes, payload_type: str, trusted: Iterable[str], max_bytes: in
     """
     if len(data) > max_bytes:
         raise EnvelopeError(f"{len(data)} bytes are more than the {max_bytes} allowed", "too_large")
-    keys = {key.keyid: key for key in map(public_key, trusted)}
+    keys = {(key := public_key(text)).keyid: (key, text) for text in trusted}
     if not keys:
         raise EnvelopeError("no key is trusted here for this; name one in the settings", "no_trusted_key")
     envelope = _parsed(data)
     if envelope.payload_type != payload_type:
         raise EnvelopeError(f"signed for another purpose than {payload_type}", "purpose")
-    believed = 0
+    believed = None
     for key_id, signature in envelope.signatures.items():
-        if (key := keys.get(key_id)) is None:
+        if key_id not in keys:
             continue
+        key, text = keys[key_id]
         try:
             key.verify_signature(signature, envelope.pae())
         except LibraryError:
             raise EnvelopeError(
                 "a signature does not fit; altered, or signed with another key", "signature"
             ) from None
-        believed += 1
-    if not believed:
+        believed = text
+    if believed is None:
         raise EnvelopeError("not signed by a key that is trusted here", "untrusted_key")
-    return envelope.payload
+    return envelope.payload, believed
 
 
 def _parsed(data: bytes) -> Envelope:

@@ -113,10 +113,21 @@ def channels() -> tuple[Channel, ...]:
             CommandPayload,
             1,
             False,
-            "Asks the device for something; signed (DSSE) where it changes state.",
+            "Asks the device for something; signed (DSSE) where it changes state. Never to be retained: such "
+            "a one is refused; a device that speaks MQTT 3.1.1 notices only those from before it came. A "
+            "signed one is done once; the same again gets the same answer, a refusal where it only reads.",
             heard=True,
         ),
-        Channel("response", "response/{verb}", ResponsePayload, 1, False, "What came of a command."),
+        Channel(
+            "response",
+            "response/{verb}",
+            ResponsePayload,
+            1,
+            False,
+            "What came of a command, refusals included; with MQTT 5 at the response topic of the command, "
+            "which has to lie below response/, with its correlation data. What is no known verb is refused "
+            "at response/refused. At most about one refusal a second is told.",
+        ),
         Channel(
             "configDesired",
             "config/desired",

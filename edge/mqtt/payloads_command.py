@@ -102,7 +102,7 @@ class CommandPayload(Payload):
 
 
 class ResponsePayload(Payload):
-    """`response/<verb>`: what came of a command."""
+    """`response/<verb>`, or the response topic of the command: what came of it, refusals included."""
 
     schema_: Literal["edge.response/1"] = Field("edge.response/1", alias="schema")
     transaction: str | None = Field(description="That of the command; null where it could not be read.")
