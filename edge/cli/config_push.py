@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
@@ -107,7 +108,7 @@ def push(
             if not open_:
                 break
     states = view.came_to(pushed)
-    Console().print(push_table(f"{desired.layer} version {desired.version}", states))
+    Console(markup=False, emoji=False).print(push_table(f"{desired.layer} version {desired.version}", states))
     raise typer.Exit(0 if {state for state, _ in states.values()} <= {"applied", "offline"} else 1)
 
 
@@ -133,15 +134,15 @@ def status(
         shown = view.devices.get(device)
         if shown is None:
             raise ConfigError(f"{device!r} was never seen at site {settings.site}; see `edge config status`")
-        typer.echo(json.dumps(detail(shown), indent=2)) if as_json else Console().print(
-            detail_table(device, shown)
-        )
+        typer.echo(json.dumps(detail(shown), indent=2)) if as_json else Console(
+            markup=False, emoji=False
+        ).print(detail_table(device, shown))
         return
     rows = {each: row(device) for each, device in sorted(view.devices.items())}
     if as_json:
         typer.echo(json.dumps({"layers": view.layers, "devices": rows}, indent=2))
         return
-    Console().print(status_table(settings.site, rows))
+    Console(markup=False, emoji=False).print(status_table(settings.site, rows))
     for layer, version in view.layers.items():
         typer.echo(f"{printable(layer)}: version {version} is published")
 
@@ -157,7 +158,7 @@ def diff(patch: PatchArgument, config_file: ConfigOption = None) -> None:
     for key, value in keys_of(changes).items():
         now = "-" if key in refused else str(value_of(settings, key))
         table.add_row(*map(plain, (key, now, value, wrong.get(key) or known[key])))
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)
     if not wrong:
         settings_reader(config_file)(changes)  # whether it goes together with the rest
     raise typer.Exit(1 if wrong else 0)
@@ -185,9 +186,13 @@ def _desired(settings: Settings, patch: Path, scope: Scope, name: str | None, ve
     if not 1 <= number <= MAX_VERSION:
         raise ConfigError(f"--version: {number} is not in 1 to {MAX_VERSION}")
     Topics(settings.site, name or settings.device)
-    return Desired.model_validate(
-        {"scope": scope, "site": settings.site, "name": name, "version": number, "patch": values}
-    )
+    try:
+        return Desired.model_validate(
+            {"scope": scope, "site": settings.site, "name": name, "version": number, "patch": values}
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        raise ConfigError(f"{'.'.join(map(str, first['loc'])) or 'the push'}: {first['msg']}") from None
 
 
 def _listener(settings: Settings) -> Listener:
