@@ -11,15 +11,17 @@ from typing import Any
 import pytest
 
 from edge.answers import REMEMBERED
-from edge.children import PHOTO, Errand, read_json
+from edge.children import LABEL, PHOTO, Errand, read_json
 from edge.clock import SystemClock
 from edge.commands import REFUSALS_AT_ONCE, REFUSALS_NOTED_AT_ONCE, CommandDesk, CommandFiles
+from edge.config import load
 from edge.envelope import sign
 from edge.errors import CommandError, ConfigError
 from edge.metrics import Metrics
 from edge.mqtt.broker import Received
-from edge.mqtt.commanding import PAYLOAD_TYPE, Command, Rules
-from edge.mqtt.payloads_command import ResponsePayload
+from edge.mqtt.commanding import PAYLOAD_TYPE, Command, Reply, Rules
+from edge.mqtt.payloads_command import EnrollArgs, ResponsePayload
+from edge.verbs import Door, errand
 from tests.broker import wait_until
 from tests.mqtt.test_commanding import NOW, TOPICS, content, signed
 from tests.pushes import OTHER_KEY, TRUSTED
@@ -326,3 +328,25 @@ def test_what_was_changed_is_noted_with_the_key_that_signed_it(bench: Bench):
     bench.command("reload", "t-1")
     [line] = bench.lines("audit")
     assert (line["verb"], line["by"], line["outcome"]) == ("reload", TRUSTED[:16], "ok")
+
+
+def test_a_label_reaches_the_child_and_is_no_argument_that_others_could_see(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    code = "import sys, json; print(json.dumps({'argv': sys.argv[1:], 'label': open(sys.argv[1]).read()}))"
+    python(monkeypatch, code)
+    bench = Bench(tmp_path / "commands", lambda command: Errand((LABEL,), label="Älice", read=read_json))
+    bench.command("enroll", "t-1", {"subject": "p-1", "visit": "v-1"})
+    answer = bench.finish()
+    assert answer.data["label"] == "Älice"
+    assert "lice" not in "".join(answer.data["argv"])
+
+
+def test_enrolling_puts_no_label_among_the_arguments():
+    door = Door(lambda: load(None, {}), *[lambda *_: None] * 7)  # type: ignore[arg-type]
+    for args in ({"photo": "x" * 16}, {"visit": "v-1"}):
+        known = EnrollArgs(subject="p-1", label="Alice", groups=["staff"], **args)
+        command = Command("enroll", "t-1", known, Reply("x"), "", None, None)
+        made = errand(door, ("--config", "x"), command)
+        assert "Alice" not in " ".join(made.arguments)
+        assert (made.label, LABEL in made.arguments) == ("Alice", True)

@@ -17,7 +17,7 @@ from edge.cli.progress import progress
 from edge.clock import SystemClock
 from edge.config import Settings
 from edge.delivery import build_broker
-from edge.errors import ConfigError
+from edge.errors import ConfigError, LinkError
 from edge.fleet.pushes import load_signing_key, make_signing_key, read_patch, signed_push
 from edge.mqtt.listener import Listener
 from edge.mqtt.topics import Topics
@@ -102,6 +102,8 @@ def push(
         until_s = clock.monotonic() + wait
         while clock.monotonic() < until_s:
             _collect(listener, view, 0.5, one=True)
+            if (refusal := listener.refusal()) is not None:
+                raise LinkError(refusal)
             states = view.came_to(pushed)
             open_ = sum(state in OPEN for state, _ in states.values())
             told("devices", len(states) - open_, len(states))
@@ -201,6 +203,7 @@ def _listener(settings: Settings) -> Listener:
         known.host,
         known.port,
         watched(settings.site),
+        version=known.version,
         username=known.username,
         password=known.password,
         tls=known.tls,
