@@ -1,6 +1,10 @@
 """Commands of whoever operates a device: run, check, schema."""
 
 import json
+import logging
+import os
+import sys
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -56,6 +60,11 @@ def run(config_file: ConfigOption = None) -> None:
     metrics = Metrics()
     desk = ConfigDesk(settings_reader(config_file), metrics)
     Daemon(settings, desk, metrics=metrics, config_arguments=same).run()
+    if threading.active_count() > 1:
+        # A reader that hangs in native code is left behind; the end of the interpreter would abort it.
+        logging.shutdown()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def check(config_file: ConfigOption = None) -> None:
