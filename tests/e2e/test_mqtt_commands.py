@@ -151,6 +151,32 @@ def test_a_subject_is_enrolled_and_revoked_over_mqtt(
     assert not list((device.state / "commands").glob("*.part")), "the photo is gone"
 
 
+def test_a_stranger_is_enrolled_from_a_past_visit_over_mqtt(
+    mosquitto: Mosquitto, make_device: MakeDevice, media: Path
+):
+    clip = f'source = "{media / "face_noface.mov"}"\nloop = true'
+    settings = (*TRUSTING, "strangers.keep_hours = 24", "decision.cooldown_s = 1.0")
+    device = make_device(mosquitto.port, enrolled=False, settings=settings, cameras={"front": clip})
+
+    def visits() -> list[str]:
+        return [each["best_visit"] for each in json.loads(device.edge("strangers", "list", "--json").stdout)]
+
+    with subscriber(mosquitto.port) as heard, sending(mosquitto.port) as sender:
+        started(device, heard)
+        wait_until(visits, 60, "the stranger is kept")
+        sender.send("enroll", signed("enroll", "t-0", {"subject": "p-new", "visit": "v-0123456789ab"}))
+        assert "v-0123456789ab" in (answer(heard, "enroll", "t-0").error or "")
+        args = {"subject": "p-new", "visit": visits()[0], "label": "Alice"}
+        sender.send("enroll", signed("enroll", "t-1", args))
+        enrolled = answer(heard, "enroll", "t-1")
+        assert (enrolled.status, enrolled.error) == ("ok", None)
+        since = datetime.now(UTC)
+        heard.wait(lambda: ("match", "p-new") in decided(heard, since), 30)
+        sender.send("subjects", plain("t-2"))
+        assert answer(heard, "subjects", "t-2").data["subjects"][0]["label"] == "Alice"
+        assert device.stop() == 0
+
+
 def test_what_runs_can_be_asked_and_restarted(mosquitto: Mosquitto, make_device: MakeDevice, media: Path):
     clip = f'source = "{media / "no_face.mp4"}"\nloop = true'
     device = make_device(
