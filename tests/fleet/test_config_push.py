@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from edge.cli.app import app
-from edge.errors import ConfigError
+from edge.errors import ConfigError, LinkError
 from edge.fleet.pushes import make_signing_key
 from tests.broker import Mosquitto, subscriber
 from tests.fleet.simulated import Fleet, SimulatedDevice
@@ -119,3 +119,20 @@ def test_the_status_of_one_and_of_all(site: Site):
         site.config("status", "door-0009")
     with pytest.raises(ConfigError, match="--fleet"):
         site.config("status", "door-0001", "--fleet")
+
+
+def test_what_the_broker_forbids_is_one_line_at_once(tmp_path: Path):
+    acl = tmp_path / "acl"
+    acl.write_text("topic read edge/v1/#\n")
+    acl.chmod(0o600)
+    broker = Mosquitto(tmp_path, lines=("allow_anonymous true", f"acl_file {acl}")).start()
+    try:
+        site, began_s = Site(tmp_path, broker), time.monotonic()
+        with pytest.raises(LinkError, match="door-0000/config/desired: Not authorized"):
+            site.push("--name", "door-0000", "--offline-ok")
+        done = ["fleet", "command", "door-0000", "reload", "--config", str(tmp_path / "edge.toml")]
+        with pytest.raises(LinkError, match="command/reload: Not authorized"):
+            CliRunner().invoke(app, done, catch_exceptions=False)
+        assert time.monotonic() - began_s < 30
+    finally:
+        broker.stop()

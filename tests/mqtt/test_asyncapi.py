@@ -99,9 +99,7 @@ SENT = [
     pytest.param("command/subjects", b'{"transaction": "t-1"}', True, id="a command that is not signed"),
     pytest.param("config/desired", push(1, {"decision": {"margin": 0.1}}), True, id="a push"),
     pytest.param("gallery/desired", b'{"version": 7}', True, id="a request to synchronise"),
-    pytest.param(
-        "ack", encode(AckPayload(event_ids=(EVENT_ID,))), True, id="ack"
-    ),
+    pytest.param("ack", encode(AckPayload(event_ids=(EVENT_ID,))), True, id="ack"),
     pytest.param("command/revoke", b'{"transaction": "a b"}', False, id="a bad transaction"),
     pytest.param("config/desired", signed_command("revoke"), False, id="a command as a push"),
     pytest.param("command/revoke", push(1), False, id="a push as a command"),
