@@ -1,5 +1,6 @@
 """Answers: what was answered to which command, over restarts, so that none is done twice."""
 
+import logging
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from edge import safefile
 from edge.errors import ConfigError, FileError
 from edge.mqtt.commanding import Command
+
+log = logging.getLogger(__name__)
 
 REMEMBERED = 256
 """Answers kept although their command has expired: a clock may be set back."""
@@ -38,16 +41,26 @@ class _File(BaseModel):
 
 
 class Answers:
-    """The answers in one file.
+    """The answers in one file; `unread` says why the disk does not give it, in which time nothing is added.
 
     Raises:
         ConfigError: The file is damaged, at construction.
-        FileError: It cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._answers = self._load()
+        self._answers: OrderedDict[str, Remembered] = OrderedDict()
+        self.unread: str | None = None
+        self._read()
+
+    def read_again(self) -> None:
+        """Read what the disk did not give before, if anything.
+
+        Raises:
+            ConfigError: The file is damaged.
+        """
+        if self.unread is not None:
+            self._read()
 
     def get(self, transaction: str) -> Remembered | None:
         """Return the answer to a transaction, None where there was none."""
@@ -100,12 +113,15 @@ class Answers:
             raise FileError(f"{self._path.parent}: cannot be made: {error.strerror}") from None
         safefile.write_whole(self._path, _File(answers=dict(answers)).model_dump_json().encode())
 
-    def _load(self) -> "OrderedDict[str, Remembered]":
-        data = safefile.read_bounded(self._path, MAX_MEMORY_BYTES)
-        if data is None:
-            return OrderedDict()
+    def _read(self) -> None:
         try:
-            return OrderedDict(_File.model_validate_json(data).answers)
+            data = safefile.read_bounded(self._path, MAX_MEMORY_BYTES)
+            if data is not None:
+                self._answers = OrderedDict(_File.model_validate_json(data).answers)
+            self.unread = None
+        except FileError as error:
+            log.error("commands that change something are refused: %s", error)
+            self.unread = str(error)
         except ValidationError:
             raise ConfigError(
                 f"{self._path}: damaged; restore it, or remove it to forget which commands were done"

@@ -24,7 +24,7 @@ MAX_SAID_BYTES = 8 * 1024 * 1024
 MAX_MESSAGE_CHARS = 1000
 EDGE = (sys.executable, "-m", "edge")
 PHOTO, LABEL = "{photo}", "{label}"
-STANDARD_INPUT = "/dev/stdin"
+STANDARD_INPUT = "/proc/self/fd/0"
 
 
 def read_text(code: int, text: str) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class Runner:
             self._out = os.memfd_create("out")
             self._err = os.memfd_create("err")
             with _in_memory(photo) as given, _in_memory((errand.label or "").encode()) as label:
-                paths = {PHOTO: STANDARD_INPUT, LABEL: f"/dev/fd/{label.fileno()}"}
+                paths = {PHOTO: STANDARD_INPUT, LABEL: f"/proc/self/fd/{label.fileno()}"}
                 arguments = [paths.get(part, part) for part in errand.arguments]
                 self._child = subprocess.Popen(
                     [*EDGE, *arguments],

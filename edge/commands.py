@@ -112,6 +112,7 @@ class CommandDesk:
         except CommandError as error:
             self._refuse(verb, received, error)
             return
+        self._answers.read_again()
         known = self._answers.get(command.transaction)
         if known is not None:
             if known.content != command.content:
@@ -121,8 +122,9 @@ class CommandDesk:
             return
         if self._is_busy_with(command):
             return  # it is being done: its answer follows
-        if (command.signed or command.verb not in READS) and self._is_full():
-            self._tell(command, FULL, {})
+        why = self._answers.unread or (FULL if self._is_full() else None)
+        if why is not None and (command.signed or command.verb not in READS):
+            self._tell(command, why, {})
             return
         action = self._actions.get(command.verb)
         if action is not None:

@@ -56,9 +56,10 @@ class ConfigDesk:
         self._local = read({})
         self._groups = self._local.push.groups
         self._path = memory_path(self._local)
-        self._memory = load_memory(self._path)
+        self._memory = Memory()
         self._waiting: dict[str, bytes] = {}
         self._written = True
+        self._unread = self._read_memory()
         self.unbelieved: Unbelieved | None = None
         self.report = self._remembered()
 
@@ -109,7 +110,14 @@ class ConfigDesk:
 
         While one is being tried, the next of each layer waits (`resume`).
         """
+        if self._unread is not None:
+            self._unread = self._read_memory()
+            if self._unread is None:
+                self.report = self._remembered()
+                self.recover()
         try:
+            if self._unread is not None:
+                raise PushError(f"what was pushed before is not known: {self._unread}", "memory")
             found = believed(data, layer, self._who, self._memory)
         except PushError as error:
             self._not_believed(layer, data, error)
@@ -196,6 +204,20 @@ class ConfigDesk:
     def _who(self) -> Identity:
         local = self._local
         return Identity(local.site, local.device, self._groups, local.push.trusted_keys)
+
+    def _read_memory(self) -> str | None:
+        """Read what is remembered; returns why the disk does not give it: nothing is believed until it does.
+
+        Raises:
+            ConfigError: It is damaged.
+        """
+        try:
+            self._memory = load_memory(self._path)
+        except FileError as error:
+            if self._lines.take():
+                log.error("what was pushed before cannot be read, edge.toml stands alone: %s", error)
+            return str(error)
+        return None
 
     def _remembered(self) -> Outcome:
         """Return what became of the last push before the daemon started; that applied what needed it."""

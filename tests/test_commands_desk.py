@@ -16,7 +16,7 @@ from edge.clock import SystemClock
 from edge.commands import REFUSALS_AT_ONCE, REFUSALS_NOTED_AT_ONCE, CommandDesk, CommandFiles
 from edge.config import load
 from edge.envelope import sign
-from edge.errors import CommandError, ConfigError
+from edge.errors import CommandError, ConfigError, FileError
 from edge.metrics import Metrics
 from edge.mqtt.broker import Received
 from edge.mqtt.commanding import PAYLOAD_TYPE, Command, Reply, Rules
@@ -350,3 +350,24 @@ def test_enrolling_puts_no_label_among_the_arguments():
         made = errand(door, ("--config", "x"), command)
         assert "Alice" not in " ".join(made.arguments)
         assert (made.label, LABEL in made.arguments) == ("Alice", True)
+
+
+def test_a_memory_that_cannot_be_read_refuses_changes_and_keeps_no_door_shut(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    bench.command("reload", "t-1")
+
+    def fail(path: Path, max_bytes: int) -> bytes | None:
+        raise FileError(f"{path}: cannot be read: Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("edge.safefile.read_bounded", fail)
+        bench.desk = bench.open()
+        bench.command("reload", "t-1")
+        bench.command("reload", "t-2")
+    assert [each.error for each in bench.told[1:]] == [
+        f"{bench.directory}/answers.json: cannot be read: Input/output error"
+    ] * 2
+    bench.command("reload", "t-1")
+    bench.command("reload", "t-2")
+    assert bench.done == ["t-1", "t-2"], "the disk is back, and what was done is done once"

@@ -692,3 +692,25 @@ def test_models_that_a_push_has_changed_are_asked_before_it_is_kept(
     ticked(driver, 15)
     assert (driver.told[-1]["status"], driver.tested) == (status, tested)
     assert driver.in_force.recognition.threads == (2 if status == "applied" and tested else 1)
+
+
+def test_a_memory_that_cannot_be_read_refuses_pushes_and_keeps_no_door_shut(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+):
+    taken(door, push(5, STRICT))
+    door.desk.keep()
+
+    def fail(path: Path, max_bytes: int) -> bytes | None:
+        raise FileError(f"{path}: cannot be read: Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("edge.safefile.read_bounded", fail)
+        again = door.restarted()
+        assert again.take("device", push(6)) is None
+        assert again.unbelieved is not None
+        assert "not known" in again.unbelieved.error
+    assert again.take("device", push(4)) is None, "old pushes are not let in"
+    assert "came before" in again.unbelieved.error
+    assert (again.report.status, again.report.version) == ("applied", 5)
+    assert again.versions == {"device": 5}
+    assert again.take("device", push(6)) is not None

@@ -17,7 +17,7 @@ class UnbelievedPushPayload(Payload):
     layer: str
     reason: Annotated[str, Field(pattern="^[a-z_]{1,32}$")] = Field(
         description="no_envelope, purpose, no_trusted_key, untrusted_key, signature, content, addressee, "
-        "version, too_large or empty; health counts them as config.refused.<reason>."
+        "version, too_large, empty or memory; health counts them as config.refused.<reason>."
     )
     error: str
     sha256: Sha256 = Field(description="Of the message as it came, for whoever sent it.")
