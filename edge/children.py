@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO, Any
 
 from edge.clock import Clock
 from edge.errors import CommandError, FileError
@@ -23,7 +23,7 @@ MAX_SAID_BYTES = 8 * 1024 * 1024
 
 MAX_MESSAGE_CHARS = 1000
 EDGE = (sys.executable, "-m", "edge")
-PHOTO = "{photo}"
+PHOTO, LABEL = "{photo}", "{label}"
 STANDARD_INPUT = "/proc/self/fd/0"
 
 
@@ -34,11 +34,16 @@ def read_text(code: int, text: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """What to run after `edge`; `photo` (base64) becomes a file in memory whose path replaces `PHOTO`."""
+    """What to run after `edge`.
+
+    `photo` (base64) and `label` become files in memory whose paths replace `PHOTO` and `LABEL`: everybody on
+    the device may see the arguments of a process.
+    """
 
     arguments: tuple[str, ...]
     photo: str | None = field(default=None, repr=False)
     read: "Callable[[int, str], dict[str, Any]]" = read_text
+    label: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +75,18 @@ class Runner:
             photo = b"" if errand.photo is None else base64.b64decode(errand.photo, validate=True)
         except (binascii.Error, ValueError):
             raise CommandError("args.photo: it is no base64") from None
-        arguments = [STANDARD_INPUT if part == PHOTO else part for part in errand.arguments]
         try:
             self._out = os.memfd_create("out")
             self._err = os.memfd_create("err")
-            with os.fdopen(os.memfd_create("photo"), "w+b") as given:
-                given.write(photo)
-                given.seek(0)
+            with _in_memory(photo) as given, _in_memory((errand.label or "").encode()) as label:
+                paths = {PHOTO: STANDARD_INPUT, LABEL: f"/proc/self/fd/{label.fileno()}"}
+                arguments = [paths.get(part, part) for part in errand.arguments]
                 self._child = subprocess.Popen(
-                    [*EDGE, *arguments], stdin=given, stdout=self._out, stderr=self._err
+                    [*EDGE, *arguments],
+                    stdin=given,
+                    stdout=self._out,
+                    stderr=self._err,
+                    pass_fds=(label.fileno(),),
                 )
         except OSError as error:
             self._forget()
@@ -136,6 +144,15 @@ class Runner:
             with contextlib.suppress(OSError):  # -1: there was none
                 os.close(descriptor)
         self._out = self._err = -1
+
+
+def _in_memory(content: bytes) -> IO[bytes]:
+    """Return a file that is nowhere on the disk, at its beginning."""
+    file = os.fdopen(os.memfd_create("given"), "w+b")
+    file.write(content)
+    file.flush()
+    file.seek(0)
+    return file
 
 
 def read_json(code: int, text: str) -> dict[str, Any]:

@@ -5,69 +5,51 @@ at a time. Used by the main thread. Who may command what is `mqtt.commanding`'s 
 """
 
 import hashlib
-import json
 import logging
-import os
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from edge import safefile
+from edge.answers import MAX_REMEMBERED, Answers
+from edge.audit import Audit
 from edge.children import Errand, Runner
 from edge.clock import Clock
-from edge.errors import CommandError, ConfigError, EdgeError, FileError
+from edge.errors import CommandError, EdgeError, FileError
 from edge.metrics import Metrics
 from edge.mqtt.broker import Received
+from edge.mqtt.bucket import TokenBucket
 from edge.mqtt.codec import encode
-from edge.mqtt.commanding import Command, Reply, Rules, parse
+from edge.mqtt.commanding import Command, Reply, Rules, parse, refusal_reply
 from edge.mqtt.payloads_command import READS, ResponsePayload
 from edge.mqtt.topics import Topics
 
 log = logging.getLogger(__name__)
 
-REMEMBERED = 256
-"""Answers kept although their command has expired: a clock may be set back."""
-
-MAX_REMEMBERED = 1024
-"""Answers kept in all; each is kept until its command has expired, within the hour."""
-
 MAX_WAITING = 8
 COMPLAIN_AGAIN_S = 60.0
-MAX_ERROR_CHARS = 500
-MAX_MEMORY_BYTES = 8 << 20
-MAX_AUDIT_BYTES = 1 << 20
+REFUSALS_PER_S, REFUSALS_AT_ONCE = 1.0, 10
+"""Refusals that are answered, which anybody may provoke; all of them are counted."""
+
+REFUSALS_NOTED_PER_S, REFUSALS_NOTED_AT_ONCE = 0.1, 5
+"""Refusals that get a line in their file; each line says how many there were until then."""
+
 HASH_CHARS = 16
+KEY_CHARS = 16
+LOOKS = ("snapshot", "identify", "subjects")
+"""Verbs that change nothing, but show persons: who looked is noted."""
+
 FULL = f"{MAX_REMEMBERED} commands were done and have not expired; ask again when they have"
 INTERRUPTED = "the daemon was restarted while it was at it; look what is in force before you ask again"
+DUPLICATE = "duplicate: this was answered before; ask again as a new transaction"
 
 Action = Callable[[Command], dict[str, Any]]
 
 
-class Remembered(BaseModel):
-    """The answer to a transaction; `content` is the hash of what was asked, `until_s` its end since 1970."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    content: str
-    error: str | None
-    data: dict[str, Any]
-    until_s: float = 0.0
-
-
-class _File(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    answers: dict[str, Remembered]
-
-
 @dataclass(frozen=True, slots=True)
 class CommandFiles:
-    """Where answers and the audit lie."""
+    """Where answers and audits lie; what many may cause washes away nothing of what was changed."""
 
     directory: Path
 
@@ -80,6 +62,16 @@ class CommandFiles:
     def audit(self) -> Path:
         """A line for every command that changed something."""
         return self.directory / "audit.jsonl"
+
+    @property
+    def reads(self) -> Path:
+        """A line for every look at persons."""
+        return self.directory / "reads.jsonl"
+
+    @property
+    def refused(self) -> Path:
+        """A line now and then for commands that were refused."""
+        return self.directory / "refused.jsonl"
 
 
 class CommandDesk:
@@ -98,7 +90,6 @@ class CommandDesk:
         clock: Clock,
     ) -> None:
         self._topics = topics
-        self._files = files
         self._rules = rules
         self._actions = actions
         self._errands = errands
@@ -109,21 +100,19 @@ class CommandDesk:
         self._waiting: deque[Command] = deque()
         self._at_work: Command | None = None
         self._complaint = ("", 0.0)
-        self._answers: OrderedDict[str, Remembered] = OrderedDict()
-        self._unread = self._read_answers()
+        self._answers = Answers(files.answers)
+        self._audit, self._reads, self._refusals = map(Audit, (files.audit, files.reads, files.refused))
+        self._may_answer = TokenBucket(REFUSALS_PER_S, REFUSALS_AT_ONCE, clock.monotonic)
+        self._may_note = TokenBucket(REFUSALS_NOTED_PER_S, REFUSALS_NOTED_AT_ONCE, clock.monotonic)
 
     def take(self, verb: str, received: Received) -> None:
         """Execute or refuse a command that has come in, or answer it as before."""
         try:
             command = parse(received, verb, self._topics, self._rules(), self._clock.now())
         except CommandError as error:
-            self._metrics.count("commands.refused")
-            self._complain(str(error), verb)
-            if error.transaction is not None:
-                self._answer(Reply(self._topics.response("refused")), verb, error.transaction, str(error), {})
+            self._refuse(verb, received, error)
             return
-        if self._unread is not None:
-            self._unread = self._read_answers()
+        self._answers.read_again()
         known = self._answers.get(command.transaction)
         if known is not None:
             if known.content != command.content:
@@ -133,8 +122,8 @@ class CommandDesk:
             return
         if self._is_busy_with(command):
             return  # it is being done: its answer follows
-        why = self._unread or (FULL if self._is_full() else None)
-        if command.verb not in READS and why is not None:
+        why = self._answers.unread or (FULL if self._is_full() else None)
+        if why is not None and (command.signed or command.verb not in READS):
             self._tell(command, why, {})
             return
         action = self._actions.get(command.verb)
@@ -167,13 +156,30 @@ class CommandDesk:
         """End a child that still runs; its command is remembered as interrupted."""
         self._runner.stop()
 
+    def _refuse(self, verb: str, received: Received, error: CommandError) -> None:
+        """Count, tell and note a refusal: seldom, because anybody may provoke one."""
+        self._metrics.count("commands.refused")
+        self._metrics.count(f"commands.refused.{error.reason}")
+        shown = verb if verb.isprintable() else "?"
+        self._complain(str(error), shown)
+        if self._may_answer.take():
+            reply = refusal_reply(received, verb, self._topics)
+            self._answer(reply, shown, error.transaction, str(error), {})
+        if self._may_note.take():
+            count = self._metrics.counts()["commands.refused"]
+            line = {"verb": shown, "transaction": error.transaction, "outcome": "refused"}
+            try:
+                self._refusals.note({"at": self._at(), **line, "reason": error.reason, "count": count})
+            except FileError as failed:
+                log.error("a refusal is not noted: %s", failed)
+
     def _complain(self, why: str, verb: str) -> None:
         """Say why a command is refused; an attacker does not fill the log with it."""
         now_s = self._clock.monotonic()
         if why == self._complaint[0] and now_s < self._complaint[1]:
             return
         self._complaint = (why, now_s + COMPLAIN_AGAIN_S)
-        log.warning("command refused: %s", why, extra={"verb": verb if verb.isprintable() else "?"})
+        log.warning("command refused: %s", why, extra={"verb": verb})
 
     def _is_busy_with(self, command: Command) -> bool:
         return command.transaction in {
@@ -181,9 +187,7 @@ class CommandDesk:
         }
 
     def _is_full(self) -> bool:
-        now_s = self._clock.now().timestamp()
-        open_ = sum(each.until_s > now_s for each in self._answers.values())
-        return open_ + len(self._waiting) >= MAX_REMEMBERED
+        return self._answers.full(self._clock.now().timestamp(), len(self._waiting))
 
     def _execute(self, command: Command, action: Action) -> None:
         try:
@@ -197,102 +201,57 @@ class CommandDesk:
     def _begin(self, command: Command) -> None:
         """Write down that it is being done, so that it is never done twice unnoticed."""
         if command.verb not in READS:
-            self._remember(command, INTERRUPTED, {})
+            self._answers.remember(command, INTERRUPTED, {}, self._clock.now().timestamp())
 
     def _done(self, command: Command, error: str | None, data: dict[str, Any]) -> None:
         self._metrics.count(f"commands.{'failed' if error else 'done'}")
         try:
-            if command.verb not in READS:
-                self._remember(command, error, data)
-                self._note(command, error)
+            self._keep(command, error, data)
         except EdgeError as failed:
             log.error("a command is not remembered: %s", failed)
         log.info("command", extra={"verb": command.verb, "outcome": "error" if error else "ok"})
         self._tell(command, error, data)
 
+    def _keep(self, command: Command, error: str | None, data: dict[str, Any]) -> None:
+        """Remember and note what was done; of a look only that it was answered, since it shows persons.
+
+        Raises:
+            FileError: It cannot be written.
+        """
+        now_s = self._clock.now().timestamp()
+        if command.verb not in READS:
+            self._answers.remember(command, error, data, now_s)
+            self._audit.note({"at": self._at(), **audit_line(command, error)})
+            return
+        if command.verb in LOOKS:
+            self._reads.note({"at": self._at(), **audit_line(command, error)})
+        if command.signed:
+            self._answers.spend(command, DUPLICATE, now_s)
+
+    def _at(self) -> str:
+        return self._clock.now().isoformat(timespec="seconds")
+
     def _tell(self, command: Command, error: str | None, data: dict[str, Any]) -> None:
         self._answer(command.reply, command.verb, command.transaction, error, data)
 
     def _answer(
-        self, reply: Reply, verb: str, transaction: str, error: str | None, data: dict[str, Any]
+        self, reply: Reply, verb: str, transaction: str | None, error: str | None, data: dict[str, Any]
     ) -> None:
         response = ResponsePayload(
             transaction=transaction, verb=verb, status="error" if error else "ok", error=error, data=data
         )
         self._publish(reply.topic, encode(response), reply.correlation)
 
-    def _remember(self, command: Command, error: str | None, data: dict[str, Any]) -> None:
-        answers = OrderedDict(self._answers)
-        answers.pop(command.transaction, None)
-        answers[command.transaction] = Remembered(
-            content=command.content,
-            error=error and error[:MAX_ERROR_CHARS],
-            data=data,
-            until_s=0.0 if command.expires_at is None else command.expires_at.timestamp(),
-        )
-        now_s = self._clock.now().timestamp()
-        old = list(answers)[:-REMEMBERED]
-        for transaction in old:
-            if answers[transaction].until_s <= now_s:
-                del answers[transaction]
-        self._make_directory()
-        safefile.write_whole(self._files.answers, _File(answers=dict(answers)).model_dump_json().encode())
-        self._answers = answers
 
-    def _read_answers(self) -> str | None:
-        """Read what is remembered; returns why the disk does not give it: nothing is changed until it does.
-
-        Raises:
-            ConfigError: It is damaged.
-        """
-        try:
-            data = safefile.read_bounded(self._files.answers, MAX_MEMORY_BYTES)
-            if data is not None:
-                self._answers = OrderedDict(_File.model_validate_json(data).answers)
-            return None
-        except FileError as error:
-            log.error("commands that change something are refused: %s", error)
-            return str(error)
-        except ValidationError:
-            raise ConfigError(
-                f"{self._files.answers}: damaged; restore it, or remove it to forget which commands were done"
-            ) from None
-
-    def _note(self, command: Command, error: str | None) -> None:
-        """Append a line to the audit; a file that has become long makes room for a new one."""
-        subject = getattr(command.args, "subject", None)
-        line = audit_line(self._clock.now(), command, subject, error)
-        path = self._files.audit
-        try:
-            self._make_directory()
-            if path.exists() and path.stat().st_size > MAX_AUDIT_BYTES:
-                path.replace(path.with_suffix(".old.jsonl"))
-            descriptor = os.open(
-                path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, safefile.PRIVATE
-            )
-            with os.fdopen(descriptor, "a", encoding="utf-8") as file:
-                file.write(line + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as failed:
-            raise FileError(f"{path}: cannot be written: {failed.strerror}") from None
-
-    def _make_directory(self) -> None:
-        try:
-            self._files.directory.mkdir(safefile.PRIVATE_DIRECTORY, parents=True, exist_ok=True)
-        except OSError as error:
-            raise FileError(f"{self._files.directory}: cannot be made: {error.strerror}") from None
-
-
-def audit_line(at: datetime, command: Command, subject: str | None, error: str | None) -> str:
-    """Return the line of one command; a subject is told as the hash that erasures use."""
+def audit_line(command: Command, error: str | None) -> dict[str, Any]:
+    """Return what is noted of a command: subjects as the hash that erasures use, keys by their beginning."""
+    subject, camera = (getattr(command.args, name, None) for name in ("subject", "camera"))
     hashed = None if subject is None else hashlib.sha256(subject.encode()).hexdigest()[:HASH_CHARS]
-    return json.dumps(
-        {
-            "at": at.isoformat(timespec="seconds"),
-            "verb": command.verb,
-            "transaction": command.transaction,
-            "subject": hashed,
-            "outcome": "error" if error else "ok",
-        }
-    )
+    return {
+        "verb": command.verb,
+        "transaction": command.transaction,
+        "subject": hashed,
+        **({} if camera is None else {"camera": camera}),
+        "by": None if command.signer is None else command.signer[:KEY_CHARS],
+        "outcome": "error" if error else "ok",
+    }

@@ -4,18 +4,20 @@ What is believed is `twin`'s business; settings are applied, and the door watche
 remembered lies in one file, written whole before it counts: a power cut never leaves a tried configuration.
 """
 
+import hashlib
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Any
 
-from pydantic import ValidationError
-
-from edge import safefile
+from edge.clock import Clock, SystemClock
 from edge.config import Settings
-from edge.errors import ConfigError, EdgeError, FileError, PushError
+from edge.errors import EdgeError, FileError, PushError, RefusedError
 from edge.metrics import Metrics
+from edge.mqtt.bucket import TokenBucket
+from edge.mqtt.codec import to_millisecond
+from edge.outcome import Outcome, Status, Unbelieved
+from edge.pushed import load_memory, memory_path, save_memory
 from edge.twin import (
     Floor,
     Identity,
@@ -25,93 +27,49 @@ from edge.twin import (
     acknowledged,
     believed,
     effective_hash,
-    identity,
     merged,
     refusals,
 )
 
 log = logging.getLogger(__name__)
 
-MAX_MEMORY_BYTES = 1 << 20
-Status = Literal["none", "applied", "rejected", "rolled_back", "pending"]
+LINES_PER_S, LINES_AT_ONCE = 1.0, 3
+"""What the log says of pushes that are not believed, which anybody may send; all of them are counted."""
 
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What became of the last push; `version` is None where it could not be believed."""
-
-    status: Status = "none"
-    layer: str | None = None
-    version: int | None = None
-    keys: Mapping[str, str] | None = None
-    error: str | None = None
-
-
-def memory_path(settings: Settings) -> Path:
-    """Return where a device remembers its pushes."""
-    return settings.state_dir / "config" / "pushes.json"
-
-
-def load_memory(path: Path) -> Memory:
-    """Return what is remembered; nothing where nothing was pushed.
-
-    Raises:
-        ConfigError: The file is damaged. It is not taken for "nothing seen", which would let old pushes in.
-    """
-    data = safefile.read_bounded(path, MAX_MEMORY_BYTES)
-    if data is None:
-        return Memory()
-    try:
-        return Memory.model_validate_json(data)
-    except ValidationError:
-        raise ConfigError(
-            f"{path}: damaged; restore it, or remove it to accept any signed push once more"
-        ) from None
-
-
-def effective(local: Settings, read: Callable[[Patch], Settings]) -> Settings:
-    """Return the local settings with the good pushes over them.
-
-    `read` reads edge.toml with a patch on top. Where the pushes do not fit the file, it stands alone.
-
-    Raises:
-        ConfigError: The memory of pushes is damaged.
-    """
-    if not local.push.trusted_keys:
-        return local
-    try:
-        memory = load_memory(memory_path(local))
-        layers = memory.model_copy(update={"trial": {}}).layers(local.push.groups)
-        return read(merged(layers)) if layers else local
-    except FileError as error:
-        log.warning("pushed configuration cannot be read, edge.toml stands alone: %s", error)
-    except ConfigError as error:
-        if memory_path(local).name in str(error):
-            raise
-        log.error("pushed configuration does not fit edge.toml, which stands alone: %s", error)
-    return local
+INTERRUPTED = "the daemon was restarted while it was read; push it again with a higher version"
 
 
 class ConfigDesk:
-    """One device's pushes. `read_local` reads edge.toml with a patch on top. Used by the main thread."""
+    """One device's pushes. `read` reads edge.toml with a patch on top. Used by the main thread.
 
-    def __init__(self, read: Callable[[Patch], Settings], metrics: Metrics) -> None:
+    `report` is what became of the last push that was believed, `unbelieved` the last that was not. The groups
+    of the device are those it had when this was made: to others it does not listen.
+    """
+
+    def __init__(
+        self, read: Callable[[Patch], Settings], metrics: Metrics, clock: Clock | None = None
+    ) -> None:
         self._read = read
         self._metrics = metrics
+        self._clock = clock or SystemClock()
+        self._lines = TokenBucket(LINES_PER_S, LINES_AT_ONCE, self._clock.monotonic)
         self._local = read({})
+        self._groups = self._local.push.groups
         self._path = memory_path(self._local)
         self._memory = Memory()
         self._waiting: dict[str, bytes] = {}
         self._written = True
         self._unread = self._read_memory()
-        self.report = Report("applied" if self._memory.good else "none")
+        self.unbelieved: Unbelieved | None = None
+        self.report = self._remembered()
 
     def recover(self) -> None:
         """Take back what was being tried when the daemon ended; called by the only daemon of this device."""
         if self.trying:
-            layer, tried = self._forget_trial()
+            layer, tried = next(iter(self._memory.trial.items()))
             why = "the daemon was restarted while it was tried"
-            self.report = Report("rolled_back", layer, tried.version, {}, why)
+            report = Outcome(status="rolled_back", layer=layer, version=tried.version, error=why)
+            self._settle(report, trial={})
             log.error("pushed configuration rolled back: %s", why)
 
     @property
@@ -129,8 +87,13 @@ class ConfigDesk:
     @property
     def version(self) -> int | None:
         """The version of the strongest layer in force, None without one."""
-        layers = self._memory.layers(self._who.groups) if self._who.trusted else []
+        layers = list(self._memory.layers(self._groups).values()) if self._who.trusted else []
         return layers[-1].version if layers else None
+
+    @property
+    def refused(self) -> int:
+        """How many pushes were refused since the daemon started, for whatever reason."""
+        return self._metrics.counts().get("config.refused", 0)
 
     def settings(self) -> Settings:
         """Return edge.toml, read anew, with the pushes over it.
@@ -139,42 +102,49 @@ class ConfigDesk:
             ConfigError: They cannot be read, or do not go together.
         """
         self._local = self._read({})
-        layers = self._memory.layers(self._local.push.groups) if self._local.push.trusted_keys else []
-        return self._read(merged(layers)) if layers else self._local
+        layers = self._memory.layers(self._groups) if self._local.push.trusted_keys else {}
+        return self._read(merged(layers.values())) if layers else self._local
 
     def take(self, layer: str, data: bytes) -> Settings | None:
         """Return the settings that a push asks for, to be applied; None: nothing is to be done, see `report`.
 
         While one is being tried, the next of each layer waits (`resume`).
         """
-        if self.trying:
-            self._waiting[layer] = data
-            return None
         if self._unread is not None:
             self._unread = self._read_memory()
-            self.recover()
-        version = None
-        keys: Mapping[str, str] = {}
+            if self._unread is None:
+                self.report = self._remembered()
+                self.recover()
         try:
             if self._unread is not None:
-                raise PushError(f"what was pushed before is not known: {self._unread}")
+                raise PushError(f"what was pushed before is not known: {self._unread}", "memory")
             found = believed(data, layer, self._who, self._memory)
-            if found is None:
-                return None
-            desired, floor = found
-            version = floor.version
-            self._remember(floors=self._memory.floors | {layer: floor})
+        except PushError as error:
+            self._not_believed(layer, data, error)
+            return None
+        if found is None:
+            return None
+        if self.trying:
+            if layer in self._waiting:
+                self._count("superseded")
+            self._waiting[layer] = data
+            return None
+        desired, floor = found
+        keys: Mapping[str, str] = {}
+        try:
+            unread = Outcome(status="rejected", layer=layer, version=floor.version, error=INTERRUPTED)
+            self._remember(unread, floors=self._memory.floors | {layer: floor})
             keys = refusals(desired.patch, self._local)
             if keys:
-                raise PushError(f"{len(keys)} of its keys cannot be pushed: {', '.join(sorted(keys))[:200]}")
-            tried = {layer: Layer(version=version, patch=desired.patch)}
-            layers = self._memory.model_copy(update={"trial": tried}).layers(self._who.groups)
-            settings = self._read(merged(layers))
-            self._remember(trial=tried)
+                names = ", ".join(sorted(keys))[:200]
+                raise PushError(f"{len(keys)} of its keys cannot be pushed: {names}", "keys")
+            tried = {layer: Layer(version=floor.version, patch=desired.patch)}
+            memory = self._memory.model_copy(update={"trial": tried})
+            settings = self._read(merged(memory.layers(self._groups).values()))
+            self._remember(self._came_of(layer, memory, "pending"), trial=tried)
         except EdgeError as error:
-            self._refused(layer, version, keys, str(error))
+            self._rejected(layer, floor.version, keys, error)
             return None
-        self.report = Report("pending", layer, version, acknowledged(desired.patch))
         return settings
 
     def keep(self) -> None:
@@ -184,8 +154,9 @@ class ConfigDesk:
             FileError: It cannot be written down; it is tried on.
         """
         layer, tried = next(iter(self._memory.trial.items()))
-        self._remember(good=self._memory.good | {layer: tried}, trial={})
-        self.report = Report("applied", layer, tried.version, acknowledged(tried.patch))
+        good = self._memory.good | {layer: tried}
+        memory = self._memory.model_copy(update={"good": good, "trial": {}})
+        self._remember(self._came_of(layer, memory, "applied"), good=good, trial={})
         self._metrics.count("config.applied")
         log.info("pushed configuration kept", extra={"layer": layer, "version": tried.version})
 
@@ -194,11 +165,12 @@ class ConfigDesk:
 
         A disk that refuses changes nothing: after a restart what was tried is taken back, too.
         """
-        layer, tried = self._forget_trial()
+        layer, tried = next(iter(self._memory.trial.items()))
+        status: Status = "rejected" if rejected else "rolled_back"
+        self._settle(Outcome(status=status, layer=layer, version=tried.version, error=why), trial={})
         if rejected:
-            self._refused(layer, tried.version, {}, why)
+            self._complain("build", why)
         else:
-            self.report = Report("rolled_back", layer, tried.version, {}, why)
             self._metrics.count("config.rolled_back")
             log.error("pushed configuration rolled back: %s", why)
 
@@ -209,7 +181,7 @@ class ConfigDesk:
             FileError: It still refuses.
         """
         if not self._written:
-            self._remember()
+            self._remember(self.report)
 
     def resume(self) -> list[tuple[str, bytes]]:
         """Return the pushes that have waited for the end of a trial."""
@@ -218,20 +190,20 @@ class ConfigDesk:
 
     def told(self, settings: Settings) -> dict[str, Any]:
         """Return what is published about it, with the settings in force."""
-        report = self.report
+        report, last = self.report, self.unbelieved
+        told = None if last is None else {**asdict(last), "count": self.refused}
         return {
-            "status": report.status,
-            "layer": report.layer,
-            "version": report.version,
-            "keys": dict(report.keys or {}),
-            "error": report.error,
+            **report.model_dump(),
             "versions": self.versions,
+            "groups": list(self._groups),
             "effective": effective_hash(settings),
+            "refused": told,
         }
 
     @property
     def _who(self) -> Identity:
-        return identity(self._local)
+        local = self._local
+        return Identity(local.site, local.device, self._groups, local.push.trusted_keys)
 
     def _read_memory(self) -> str | None:
         """Read what is remembered; returns why the disk does not give it: nothing is believed until it does.
@@ -242,40 +214,64 @@ class ConfigDesk:
         try:
             self._memory = load_memory(self._path)
         except FileError as error:
-            log.error("pushed configuration cannot be read, edge.toml stands alone: %s", error)
+            if self._lines.take():
+                log.error("what was pushed before cannot be read, edge.toml stands alone: %s", error)
             return str(error)
         return None
 
-    def _forget_trial(self) -> tuple[str, Layer]:
-        """End the trial, also where that cannot be written down yet; returns the layer and what was tried."""
-        found = next(iter(self._memory.trial.items()))
-        try:
-            self._remember(trial={})
-        except FileError as error:
-            self._memory = self._memory.model_copy(update={"trial": {}})
-            self._written = False
-            log.error("the end of a trial is not written down yet: %s", error)
-        return found
+    def _remembered(self) -> Outcome:
+        """Return what became of the last push before the daemon started; that applied what needed it."""
+        last = self._memory.last or Outcome(status="applied" if self._memory.good else "none")
+        layers = self._memory.layers(self._groups)
+        if last.status != "applied" or last.layer not in layers:
+            return last
+        return last.model_copy(update={"keys": acknowledged(last.layer, layers, restarted=True)})
 
-    def _refused(self, layer: str, version: int | None, keys: Mapping[str, str], why: str) -> None:
-        report = Report("rejected", layer, version, keys, why)
+    def _came_of(self, layer: str, memory: Memory, status: Status) -> Outcome:
+        layers = memory.layers(self._groups)
+        keys = acknowledged(layer, layers)
+        return Outcome(status=status, layer=layer, version=layers[layer].version, keys=keys)
+
+    def _not_believed(self, layer: str, data: bytes, error: PushError) -> None:
+        self._count(error.reason)
+        digest = hashlib.sha256(data).hexdigest()
+        at = to_millisecond(self._clock.now())
+        self.unbelieved = Unbelieved(at, layer, error.reason, str(error), digest)
+        if self._lines.take():
+            log.warning("a push is not believed: %s", error, extra={"layer": layer, "refused": self.refused})
+
+    def _rejected(self, layer: str, version: int, keys: Mapping[str, str], error: EdgeError) -> None:
+        self._complain(error.reason if isinstance(error, RefusedError) else "settings", str(error))
+        report = Outcome(status="rejected", layer=layer, version=version, keys=dict(keys), error=str(error))
+        self._settle(report)
+
+    def _settle(self, report: Outcome, *, trial: dict[str, Layer] | None = None) -> None:
+        """Remember what became of a push, also where that cannot be written down yet (`write`)."""
+        try:
+            self._remember(report, trial=trial)
+        except FileError as error:
+            changes = {"last": report} if trial is None else {"last": report, "trial": trial}
+            self._memory = self._memory.model_copy(update=changes)
+            self.report, self._written = report, False
+            log.error("what became of a push is not written down yet: %s", error)
+
+    def _complain(self, reason: str, why: str) -> None:
+        self._count(reason)
+        log.error("pushed configuration refused, the last good one stays: %s", why)
+
+    def _count(self, reason: str) -> None:
         self._metrics.count("config.refused")
-        level = logging.DEBUG if report == self.report else logging.ERROR  # a flood of them is one line
-        log.log(level, "pushed configuration refused, the last good one stays: %s", why)
-        self.report = report
+        self._metrics.count(f"config.refused.{reason}")
 
     def _remember(
         self,
+        report: Outcome,
         *,
         floors: dict[str, Floor] | None = None,
         good: dict[str, Layer] | None = None,
         trial: dict[str, Layer] | None = None,
     ) -> None:
-        changes = {"floors": floors, "good": good, "trial": trial}
+        changes = {"last": report, "floors": floors, "good": good, "trial": trial}
         memory = self._memory.model_copy(update={k: v for k, v in changes.items() if v is not None})
-        try:
-            self._path.parent.mkdir(safefile.PRIVATE_DIRECTORY, parents=True, exist_ok=True)
-        except OSError as error:
-            raise FileError(f"{self._path.parent}: cannot be made: {error.strerror}") from None
-        safefile.write_whole(self._path, memory.model_dump_json().encode())
-        self._memory, self._written = memory, True
+        save_memory(self._path, memory)
+        self._memory, self.report, self._written = memory, report, True

@@ -34,8 +34,10 @@ class Parts:
     clock: Clock
 
 
-def build_push_runner(desk: ConfigDesk, parts: Parts, apply: Callable[[Settings], None]) -> PushRunner:
-    """Return what takes configuration pushes; `apply` as in `PushRunner`."""
+def build_push_runner(
+    desk: ConfigDesk, parts: Parts, apply: Callable[[Settings], None], self_test: Callable[[], None]
+) -> PushRunner:
+    """Return what takes configuration pushes; `apply` and `self_test` as in `PushRunner`."""
     settings = parts.settings()
     topic = Topics(settings.site, settings.device).config_reported
 
@@ -55,7 +57,13 @@ def build_push_runner(desk: ConfigDesk, parts: Parts, apply: Callable[[Settings]
         )
 
     return PushRunner(
-        desk, apply=apply, settings=parts.settings, seen=seen, publish=publish, clock=parts.clock
+        desk,
+        apply=apply,
+        settings=parts.settings,
+        seen=seen,
+        self_test=self_test,
+        publish=publish,
+        clock=parts.clock,
     )
 
 

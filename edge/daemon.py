@@ -279,7 +279,8 @@ class Daemon:
             reload=partial(self._commands.put, "reload"),
             restart=partial(self._commands.put, "stop"),
         )
-        running.pushes = build_push_runner(self._desk, parts, partial(self._apply, running))
+        apply, test = partial(self._apply, running), lambda: running.recognizer.self_test()
+        running.pushes = build_push_runner(self._desk, parts, apply, test)
         running.commands = build_command_desk(parts, door, self._config_arguments)
 
     def _tell_health(self, running: _Running) -> None:

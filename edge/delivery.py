@@ -6,6 +6,7 @@ The other half of `assembly`: what a decision is made of is put together there.
 import json
 import logging
 import queue
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +33,8 @@ from edge.settings_mqtt import MqttSettings
 log = logging.getLogger(__name__)
 
 MAX_ANNOUNCED_BYTES = 64 * 1024
+ANNOUNCED = re.compile(r"[A-Za-z0-9_-]{1,64}/device/edge__[a-z0-9_-]{1,128}/config")
+"""What may be taken back: nothing else, whatever the file of what was announced says."""
 
 COMMANDS_PER_S, COMMANDS_AT_ONCE = 5.0, 20
 """More than any operator sends by hand; what is beyond is dropped and counted."""
@@ -69,6 +72,7 @@ def build_courier(
         will=will,
         subscriptions=subscriptions(topics, birth, layers, acks=consumer),
         older_subscriptions=(topics.canary,),
+        for_now=(topics.commands,),
         metrics=metrics,
         clock=clock,
     )
@@ -143,7 +147,7 @@ def announcements(settings: Settings) -> dict[str, bytes]:
     except (FileError, ValueError, RecursionError) as error:
         log.warning("what Home Assistant was told before is not known: %s", error)
         before = []
-    gone = [topic for topic in before if topic.startswith(f"{settings.homeassistant.prefix}/device/edge__")]
+    gone = [topic for topic in before if ANNOUNCED.fullmatch(topic)]  # under an earlier prefix, too
     return dict.fromkeys(gone, b"") | wanted
 
 

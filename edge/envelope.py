@@ -56,7 +56,12 @@ def sign(payload: bytes, payload_type: str, keys: Iterable[Ed25519PrivateKey]) -
 
 
 def opened(data: bytes, payload_type: str, trusted: Iterable[str], max_bytes: int) -> bytes:
-    """Return the payload of an envelope that a trusted key has signed for the purpose `payload_type`.
+    """Return the payload of an envelope that a trusted key has signed; as `opened_by`."""
+    return opened_by(data, payload_type, trusted, max_bytes)[0]
+
+
+def opened_by(data: bytes, payload_type: str, trusted: Iterable[str], max_bytes: int) -> tuple[bytes, str]:
+    """Return the payload of an envelope signed for the purpose `payload_type`, and a trusted key that did.
 
     `trusted` holds public keys as people write them. Signatures of unknown keys prove nothing and harm
     nothing; one that names a trusted key and does not fit refuses the whole.
@@ -65,25 +70,28 @@ def opened(data: bytes, payload_type: str, trusted: Iterable[str], max_bytes: in
         EnvelopeError: Too large, no envelope, for another purpose, or not signed by a trusted key.
     """
     if len(data) > max_bytes:
-        raise EnvelopeError(f"{len(data)} bytes are more than the {max_bytes} allowed")
-    keys = {key.keyid: key for key in map(public_key, trusted)}
+        raise EnvelopeError(f"{len(data)} bytes are more than the {max_bytes} allowed", "too_large")
+    keys = {(key := public_key(text)).keyid: (key, text) for text in trusted}
     if not keys:
-        raise EnvelopeError("no key is trusted here for this; name one in the settings")
+        raise EnvelopeError("no key is trusted here for this; name one in the settings", "no_trusted_key")
     envelope = _parsed(data)
     if envelope.payload_type != payload_type:
-        raise EnvelopeError(f"signed for another purpose than {payload_type}")
-    believed = 0
+        raise EnvelopeError(f"signed for another purpose than {payload_type}", "purpose")
+    believed = None
     for key_id, signature in envelope.signatures.items():
-        if (key := keys.get(key_id)) is None:
+        if key_id not in keys:
             continue
+        key, text = keys[key_id]
         try:
             key.verify_signature(signature, envelope.pae())
         except LibraryError:
-            raise EnvelopeError("a signature does not fit; altered, or signed with another key") from None
-        believed += 1
-    if not believed:
-        raise EnvelopeError("not signed by a key that is trusted here")
-    return envelope.payload
+            raise EnvelopeError(
+                "a signature does not fit; altered, or signed with another key", "signature"
+            ) from None
+        believed = text
+    if believed is None:
+        raise EnvelopeError("not signed by a key that is trusted here", "untrusted_key")
+    return envelope.payload, believed
 
 
 def _parsed(data: bytes) -> Envelope:
@@ -93,4 +101,4 @@ def _parsed(data: bytes) -> Envelope:
             raise ValueError
         return Envelope.from_dict(document)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, LibraryError):
-        raise EnvelopeError("this is not a signed envelope (DSSE in JSON)") from None
+        raise EnvelopeError("this is not a signed envelope (DSSE in JSON)", "no_envelope") from None

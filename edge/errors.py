@@ -79,19 +79,27 @@ class FileError(EdgeError):
     """A small file that matters, as a key or what was seen last, cannot be read or written whole."""
 
 
-class EnvelopeError(EdgeError):
+class RefusedError(EdgeError):
+    """What somebody sent is refused; `reason` is one word for it, to be counted."""
+
+    def __init__(self, message: str, reason: str = "other") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class EnvelopeError(RefusedError):
     """A signed message is not what a trusted key has signed."""
 
 
-class PushError(EdgeError):
+class PushError(RefusedError):
     """A pushed configuration is refused; what was in force still is."""
 
 
-class CommandError(EdgeError):
+class CommandError(RefusedError):
     """A command is refused, or failed; `transaction` is that of the command where it could be read."""
 
-    def __init__(self, message: str, transaction: str | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, transaction: str | None = None, reason: str = "other") -> None:
+        super().__init__(message, reason)
         self.transaction = transaction
 
 

@@ -20,6 +20,11 @@ MAX_BYTES = 64 * 1024 * 1024
 MAX_PIXELS = 64_000_000
 """Larger than any phone's picture; decoded it takes 192 MB. A PNG bomb of 854 KiB asked for 5.1 GiB."""
 
+FITTING = ((1600, 90), (1600, 80), (1280, 80), (960, 80), (720, 75))
+"""Longer side in pixels and JPEG quality of 100, tried in turn for a photo that has to be small: a face that
+fills a tenth of the width keeps 72 pixels or more.
+"""
+
 MIN_SIDE_PX = 16
 """Less cannot hold a face that any detector finds."""
 
@@ -68,3 +73,21 @@ def decode_photo(data: bytes, name: str) -> Image:
             f"{name}: the photo is damaged or of a kind that cannot be decoded; save it as JPEG or PNG"
         )
     return image.astype(np.uint8, copy=False)
+
+
+def fit_photo(data: bytes, name: str, max_bytes: int) -> bytes:
+    """Return a photo as it is where it has at most `max_bytes`, else one that has: smaller, as JPEG.
+
+    Raises:
+        MediaError: As for `decode_photo`, or it cannot be made small enough.
+    """
+    image = decode_photo(data, name)
+    if len(data) <= max_bytes:
+        return data
+    for side_px, quality in FITTING:
+        scale = min(1.0, side_px / max(image.shape[:2]))
+        small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        ok, jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        if ok and jpeg.size <= max_bytes:
+            return bytes(jpeg)
+    raise MediaError(f"{name}: cannot be made as small as {max_bytes >> 10} KiB; crop it to the face")

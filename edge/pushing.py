@@ -12,6 +12,8 @@ from edge.probation import Probation, Seen
 
 log = logging.getLogger(__name__)
 
+TELL_AGAIN_S = 1.0
+"""Between two reports about pushes that are not believed, which anybody may send in any number."""
 RETRY_S = 5.0
 """Pause before what a disk refused is tried again."""
 
@@ -20,7 +22,8 @@ class PushRunner:
     """One push at a time. Used by the main thread.
 
     `apply` puts settings in force or raises an EdgeError and changes nothing; `settings` returns those in
-    force; `seen` says how the door does; `publish` shows what came of a push.
+    force; `seen` says how the door does; `self_test` raises an EdgeError where a model computes something
+    else than it should; `publish` shows what came of a push.
     """
 
     def __init__(
@@ -30,6 +33,7 @@ class PushRunner:
         apply: Callable[[Settings], None],
         settings: Callable[[], Settings],
         seen: Callable[[], Seen],
+        self_test: Callable[[], None],
         publish: Callable[[dict[str, Any]], None],
         clock: Clock,
     ) -> None:
@@ -37,23 +41,31 @@ class PushRunner:
         self._apply = apply
         self._settings = settings
         self._seen = seen
+        self._self_test = self_test
         self._publish = publish
         self._clock = clock
         self._probation: Probation | None = None
         self._before = settings()
         self._goes_back = False
         self._retry_s = -float("inf")
-        self._told = ""
+        self._complaint = ""
+        self._told_s = -float("inf")
+        self._told_refused = desk.refused
 
     def take(self, layer: str, data: bytes) -> None:
         """Take a push that came in for a layer."""
+        before = self._desk.report
         settings = self._desk.take(layer, data)
         if settings is not None:
             self._try(settings)
-        self.tell()
+        if self._desk.report is before:
+            self._tell_refused()
+        else:
+            self.tell()
 
     def tick(self) -> None:
         """Keep or take back what is tried, when it is time; try again what could not be done."""
+        self._tell_refused()
         if self._clock.monotonic() < self._retry_s:
             return
         try:
@@ -68,15 +80,21 @@ class PushRunner:
             self._desk.write()
         except (EdgeError, OSError) as error:
             self._retry_s = self._clock.monotonic() + RETRY_S
-            if str(error) != self._told:
+            if str(error) != self._complaint:
                 log.error("pushed configuration: %s", error)
-            self._told = str(error)
+            self._complaint = str(error)
         else:
-            self._told = ""
+            self._complaint = ""
 
     def tell(self) -> None:
         """Show what came of the last push, and what is in force."""
+        self._told_s, self._told_refused = self._clock.monotonic(), self._desk.refused
         self._publish(self._desk.told(self._settings()))
+
+    def _tell_refused(self) -> None:
+        if self._desk.refused != self._told_refused:
+            if self._clock.monotonic() - self._told_s >= TELL_AGAIN_S:
+                self.tell()
 
     def _judge(self) -> bool:
         """Return whether what is tried was kept; where it has to go, it is forgotten and `_goes_back` is set.
@@ -89,7 +107,7 @@ class PushRunner:
         seen = self._seen()
         if not self._probation.over(self._clock.monotonic(), seen):
             return False
-        why = self._probation.objection(seen)
+        why = self._probation.objection(seen) or self._failure()
         if why is None:
             self._desk.keep()
         else:
@@ -97,6 +115,17 @@ class PushRunner:
             self._goes_back = True
         self._probation = None
         return why is None
+
+    def _failure(self) -> str | None:
+        """Return what is wrong with models that a push has changed: a still scene asks them nothing."""
+        now, before = self._settings(), self._before
+        if (now.recognition, now.liveness) == (before.recognition, before.liveness):
+            return None
+        try:
+            self._self_test()
+        except EdgeError as error:
+            return str(error)
+        return None
 
     def _try(self, settings: Settings) -> None:
         seen, before = self._seen(), self._settings()

@@ -55,6 +55,17 @@ class Recognizer:
     beside: "Recognizer | None" = None
     shadow_share: float = 0.0
 
+    def self_test(self) -> None:
+        """Let every model that serves answer its golden input. Any thread may: sessions keep no state.
+
+        Raises:
+            ModelError: One computes something else than it should.
+        """
+        self.detector.self_test()
+        self.embedder.self_test()
+        if self.liveness is not None:
+            self.liveness.self_test()
+
     def detect(self, image: Image) -> list[Detection]:
         """Find the faces in a BGR image, best first."""
         return self.detector.detect(image)

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from edge.config import Settings, environment_sets
 from edge.envelope import opened
 from edge.errors import EnvelopeError, PushError
+from edge.outcome import Outcome
 from edge.strictjson import strict_object
 
 PAYLOAD_TYPE = "application/vnd.edge.config+json"
@@ -76,19 +77,23 @@ class Layer(BaseModel):
 
 
 class Memory(BaseModel):
-    """What a device remembers by layer: what it has believed, what is good, and what is being tried."""
+    """What a device remembers by layer: what it has believed, what is good, and what is being tried.
+
+    `last` is what became of the last push that was believed.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     floors: dict[str, Floor] = {}
     good: dict[str, Layer] = {}
     trial: dict[str, Layer] = {}
+    last: Outcome | None = None
 
-    def layers(self, groups: Iterable[str]) -> list[Layer]:
-        """Return the layers in force, the tried one included, the strongest last."""
+    def layers(self, groups: Iterable[str]) -> dict[str, Layer]:
+        """Return the layers in force by name, the tried one included, the strongest last."""
         found = self.good | self.trial
         order = (FLEET, *(f"group:{group}" for group in groups), DEVICE)
-        return [found[name] for name in order if name in found]
+        return {name: found[name] for name in order if name in found}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +106,6 @@ class Identity:
     trusted: tuple[str, ...]
 
 
-def identity(settings: Settings) -> Identity:
-    """Return the identity that the local settings give."""
-    return Identity(settings.site, settings.device, settings.push.groups, settings.push.trusted_keys)
-
-
 def believed(data: bytes, layer: str, who: Identity, memory: Memory) -> tuple[Desired, Floor] | None:
     """Return a push that came in for a layer, with the floor to remember first; None: seen already.
 
@@ -114,23 +114,27 @@ def believed(data: bytes, layer: str, who: Identity, memory: Memory) -> tuple[De
     Raises:
         PushError: It is refused; says why.
     """
+    if not data:
+        raise PushError("it is empty, which takes nothing back; push an empty patch", "empty")
     try:
         payload = opened(data, PAYLOAD_TYPE, who.trusted, MAX_ENVELOPE_BYTES)
     except EnvelopeError as error:
-        raise PushError(str(error)) from None
+        raise PushError(str(error), error.reason) from None
     desired = _parsed(payload)
     name = {"device": who.device, "fleet": None}.get(desired.scope, desired.name)
     if (desired.site, desired.name) != (who.site, name) or desired.layer != layer:
-        raise PushError("it is for another site, group or device")
+        raise PushError("it is for another site, group or device", "addressee")
     if desired.scope == "group" and desired.name not in who.groups:
-        raise PushError("it is for a group that this device is not in")
+        raise PushError("it is for a group that this device is not in", "addressee")
     floor = Floor(version=desired.version, sha256=hashlib.sha256(payload).hexdigest())
     seen = memory.floors.get(layer)
     if seen is not None and floor == seen:
         return None
     if seen is not None and floor.version <= seen.version:
         other = "another content came" if floor.version == seen.version else "came"
-        raise PushError(f"version {seen.version} {other} before; push a higher version than {seen.version}")
+        raise PushError(
+            f"version {seen.version} {other} before; push a higher version than {seen.version}", "version"
+        )
     return desired, floor
 
 
@@ -185,13 +189,44 @@ def refusals(patch: Mapping[str, Any], local: Settings) -> dict[str, str]:
     return found
 
 
-def acknowledged(patch: Mapping[str, Any]) -> dict[str, str]:
-    """Return what became of each key of a patch that was taken: applied, needs_restart or overridden."""
-    known = marks()
-    return {
-        key: "overridden" if environment_sets(key) else "applied" if known[key] == "live" else "needs_restart"
-        for key in keys_of(patch)
-    }
+def mistakes(patch: Mapping[str, Any]) -> dict[str, str]:
+    """Return what is wrong with single values of a patch, by `section.key`, wherever it is pushed to.
+
+    Whether values go together is for each device to say, which has others beside them.
+    """
+    found: dict[str, str] = {}
+    for section, values in patch.items():
+        table = Settings.model_fields.get(section)
+        if table is None or not isinstance(table.default, BaseModel):
+            continue
+        try:
+            type(table.default).model_validate(values)
+        except ValidationError as error:
+            for problem in error.errors(include_url=False, include_input=False, include_context=False):
+                if problem["loc"]:
+                    key = f"{section}.{'.'.join(map(str, problem['loc']))}"
+                    found[key] = problem["msg"][:1].lower() + problem["msg"][1:]
+    return found
+
+
+def acknowledged(layer: str, layers: Mapping[str, Layer], *, restarted: bool = False) -> dict[str, str]:
+    """Return what became of each key of a layer that is in force.
+
+    That is applied, needs_restart (not where the daemon was `restarted` since) or "overridden by" a stronger
+    one of the `layers` in force (the strongest last) or by the environment.
+    """
+    order = list(layers)
+    above = {name: keys_of(layers[name].patch) for name in order[order.index(layer) + 1 :]}
+    known, found = marks(), {}
+    for key in keys_of(layers[layer].patch):
+        stronger = [name for name, keys in above.items() if key in keys]
+        if environment_sets(key):
+            found[key] = "overridden by the environment"
+        elif stronger:
+            found[key] = f"overridden by {stronger[-1]}"
+        else:
+            found[key] = "applied" if restarted or known[key] == "live" else "needs_restart"
+    return found
 
 
 def effective_hash(settings: Settings) -> str:
@@ -207,9 +242,9 @@ def _parsed(payload: bytes) -> Desired:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(map(str, first["loc"]))[:80] or "all of it"
-        raise PushError(f"its content, {where}: {first['msg'][:120]}") from None
+        raise PushError(f"its content, {where}: {first['msg'][:120]}", "content") from None
     except ValueError as error:
-        raise PushError(f"its content: {error}") from None
+        raise PushError(f"its content: {error}", "content") from None
 
 
 def _plain() -> set[str]:

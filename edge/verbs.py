@@ -2,12 +2,12 @@
 
 import base64
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
 
-from edge.children import PHOTO, Errand, read_json
+from edge.children import LABEL, PHOTO, Errand, read_json
 from edge.commands import Action
 from edge.config import Settings
 from edge.errors import CommandError
@@ -66,7 +66,7 @@ def errand(door: Door, config_arguments: Sequence[str], command: Command) -> Err
     # Options go before `--`, so that no id and no label is taken for one.
     where = rest.index("--") if "--" in rest else len(rest)
     arguments = (first, *rest[:where], *config_arguments, *rest[where:])
-    return Errand(arguments, made.photo, made.read)
+    return replace(made, arguments=arguments)
 
 
 def _errand(door: Door, command: Command) -> Errand:
@@ -97,12 +97,12 @@ def _enroll(args: EnrollArgs) -> Errand:
     if (args.photo is None) == (args.visit is None):
         raise CommandError("args: give a photo or a visit")
     said = [f"--group={group}" for group in args.groups]
-    said += [] if args.label is None else [f"--label={args.label}"]
+    said += [] if args.label is None else ["--label-file", LABEL]
     said += ["--force"] if args.force else []
     said += ["--replace"] if args.replace else []
     if args.visit is not None:
-        return Errand(("enroll", *said, f"--visit={args.visit}", "--", args.subject))
-    return Errand(("enroll", *said, "--", args.subject, PHOTO), args.photo)
+        return Errand(("enroll", *said, f"--visit={args.visit}", "--", args.subject), label=args.label)
+    return Errand(("enroll", *said, "--", args.subject, PHOTO), args.photo, label=args.label)
 
 
 def _own(door: Door) -> None:

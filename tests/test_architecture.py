@@ -35,12 +35,14 @@ LAYERS = [
         "children",
         "access",
         "envelope",
+        "audit",
+        "outcome",
         "guard",
     },
     {"config", "face", "gallery", "camera", "mqtt", "tracker", "presence", "visit", "annotate"},
     {"recognizer", "twin"},
-    {"shadow", "inquiries"},
-    {"configuring", "probation", "stores", "lasting"},
+    {"shadow", "inquiries", "pushed"},
+    {"configuring", "probation", "stores", "answers", "lasting"},
     {"pipeline", "enroll", "assembly", "delivery", "selection", "roster", "remoting", "removal"},
     {"bulk", "reembed"},
     {
@@ -169,7 +171,7 @@ def test_only_the_command_line_knows_the_daemon():
 
 def test_settings_stay_at_assembly_and_above():
     users = {part(path) for path, target in edges() if target.startswith(("config", "settings"))}
-    of_settings = {"config", "settings_gallery", "settings_mqtt", "twin", "configuring", "pushing"}
+    of_settings = {"config", "settings_gallery", "settings_mqtt", "twin", "pushed", "configuring", "pushing"}
     of_parts = {
         "stores",
         "lasting",

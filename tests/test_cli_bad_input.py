@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any, Self
 
+import cv2
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -16,12 +18,13 @@ from edge.assembly import build_recognizer
 from edge.cli import command as cli_command
 from edge.cli import config_push
 from edge.cli.app import app
-from edge.cli.command import read_args, send_command
+from edge.cli.command import check_args, read_args, send_command
 from edge.clock import SystemClock
 from edge.config import load
-from edge.errors import ConfigError
+from edge.errors import ConfigError, MediaError
 from edge.gallery.gallery import Gallery
 from edge.mqtt.payloads_command import VERBS, ResponsePayload
+from edge.photo import decode_photo
 from edge.stores import gallery_store
 from edge.types import Subject
 from tests.gallery.samples import template, unit_rows
@@ -49,7 +52,7 @@ LONG = "a" * 32
     ("arguments", "told"),
     [
         pytest.param(["schema", "--out", "/proc/x"], "/proc/x: cannot be written", id="schema"),
-        pytest.param(["demo", "--out", "/proc/x/y"], "/proc/x/y: cannot be written", id="demo"),
+        pytest.param(["demo", "--out", "/proc/x/y"], "/proc/x/y cannot be written", id="demo"),
         pytest.param(
             ["fleet", "enroll-device", LONG, "--out", "c", "-c", "edge.toml"], "1 to 64", id="65 characters"
         ),
@@ -78,7 +81,7 @@ def test_a_push_of_an_impossible_version_is_refused(tmp_path: Path, version: int
     arguments = ("--scope", "fleet", "--key", "push.pem", "--version", str(version))
     done = edge(tmp_path, "config", "sign", "patch.toml", *arguments)
     assert done.returncode == 78
-    assert done.stderr.startswith("edge: version: ")
+    assert done.stderr.startswith(f"edge: --version: {version} is not in 1 to ")
 
 
 @pytest.mark.parametrize(
@@ -114,11 +117,14 @@ class Heard:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def publish(self, topic: str, data: bytes) -> None:
+    def refusal(self) -> None:
+        return None
+
+    def publish(self, topic: str, data: bytes, **_: Any) -> None:
         transaction = json.loads(data)["transaction"]
         answer = ResponsePayload(transaction=transaction, verb="subjects", status="ok", data={"n": 1})
         for payload in (b"nonsense", b"{}", b"\xff", answer.model_dump_json().encode()):
-            self.messages.put(type("Message", (), {"payload": payload})())
+            self.messages.put(type("Message", (), {"payload": payload, "correlation": None})())
 
 
 def test_what_others_publish_below_response_is_passed_over(monkeypatch: pytest.MonkeyPatch):
@@ -166,8 +172,38 @@ def test_what_devices_say_is_shown_as_it_is(monkeypatch: pytest.MonkeyPatch):
     assert "no [/model] here" in done.output, done.exception
 
 
-def test_a_photo_that_is_not_there_is_told(tmp_path: Path):
-    with pytest.raises(ConfigError, match="cannot be read"):
+@pytest.mark.parametrize(
+    ("verb", "args", "says"),
+    [
+        pytest.param("identify", {}, "identify: photo: field required", id="nothing"),
+        pytest.param("revoke", {"subject": "p", "x": 1}, "revoke: x: extra inputs", id="unknown"),
+        pytest.param("suspend", {"subject": "p", "lift": 7}, "suspend: lift: input should", id="wrong type"),
+    ],
+)
+def test_what_a_verb_does_not_take_is_not_sent(verb: str, args: dict[str, Any], says: str):
+    with pytest.raises(ConfigError, match=says):
+        check_args(verb, args)
+
+
+def test_a_photo_that_cannot_be_read_is_told(tmp_path: Path):
+    with pytest.raises(MediaError, match="cannot be read"):
         read_args("identify", [], tmp_path / "no.jpg")
     (tmp_path / "a.jpg").write_bytes(b"x")
-    assert read_args("identify", [], tmp_path / "a.jpg") == {"photo": base64.b64encode(b"x").decode()}
+    with pytest.raises(MediaError, match="not a photo"):
+        read_args("identify", [], tmp_path / "a.jpg")
+
+
+def test_a_photo_that_is_too_large_for_a_message_is_made_smaller_and_that_is_said(tmp_path: Path):
+    noise = np.random.default_rng(0).integers(0, 255, (300, 400, 3), np.uint8)
+    small = cv2.imencode(".jpg", noise)[1].tobytes()
+    large = cv2.imencode(".png", cv2.resize(noise, (4000, 3000)))[1].tobytes()
+    told: list[str] = []
+    for name, data in {"small.jpg": small, "large.png": large}.items():
+        (tmp_path / name).write_bytes(data)
+        photo = read_args("identify", [], tmp_path / name, told.append)["photo"]
+        check_args("identify", {"photo": photo})
+        sent = base64.b64decode(photo)
+        assert (sent == small) if name == "small.jpg" else (decode_photo(sent, "x").shape[1] <= 1600)
+    [line] = told
+    assert "large.png" in line
+    assert "too many for a message" in line

@@ -10,17 +10,21 @@ from typing import Any
 
 import pytest
 
-from edge.children import PHOTO, Errand, read_json
+from edge.answers import REMEMBERED
+from edge.children import LABEL, PHOTO, Errand, read_json
 from edge.clock import SystemClock
-from edge.commands import REMEMBERED, CommandDesk, CommandFiles
+from edge.commands import REFUSALS_AT_ONCE, REFUSALS_NOTED_AT_ONCE, CommandDesk, CommandFiles
+from edge.config import load
+from edge.envelope import sign
 from edge.errors import CommandError, ConfigError, FileError
 from edge.metrics import Metrics
 from edge.mqtt.broker import Received
-from edge.mqtt.commanding import Command, Rules
-from edge.mqtt.payloads_command import ResponsePayload
+from edge.mqtt.commanding import PAYLOAD_TYPE, Command, Reply, Rules
+from edge.mqtt.payloads_command import EnrollArgs, ResponsePayload
+from edge.verbs import Door, errand
 from tests.broker import wait_until
-from tests.mqtt.test_commanding import NOW, TOPICS, signed
-from tests.pushes import TRUSTED
+from tests.mqtt.test_commanding import NOW, TOPICS, content, signed
+from tests.pushes import OTHER_KEY, TRUSTED
 
 
 class FixedClock(SystemClock):
@@ -38,6 +42,7 @@ class Bench:
         self.directory, self.errands = directory, errands or self.no_errand
         self.done: list[str] = []
         self.told: list[ResponsePayload] = []
+        self.replies: list[tuple[str, bytes | None]] = []
         self.metrics = Metrics()
         self.clock = FixedClock()
         self.desk = self.open()
@@ -47,14 +52,20 @@ class Bench:
             TOPICS,
             CommandFiles(self.directory),
             lambda: Rules((TRUSTED,), True),
-            actions={"reload": self.act},
+            actions={"reload": self.act, "subjects": self.act, "diagnostics": self.act, "snapshot": self.act},
             errands=self.errands,
-            publish=lambda topic, payload, correlation: self.told.append(
-                ResponsePayload.model_validate_json(payload)
-            ),
+            publish=self.publish,
             metrics=self.metrics,
             clock=self.clock,
         )
+
+    def publish(self, topic: str, payload: bytes, correlation: bytes | None) -> None:
+        self.told.append(ResponsePayload.model_validate_json(payload))
+        self.replies.append((topic.removeprefix(f"{TOPICS.root}/response/"), correlation))
+
+    def lines(self, name: str) -> list[dict[str, Any]]:
+        path = self.directory / f"{name}.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def act(self, command: Command) -> dict[str, Any]:
         self.done.append(command.transaction)
@@ -160,7 +171,7 @@ def test_what_has_expired_makes_room(bench: Bench):
 def test_more_than_can_be_remembered_is_refused_until_some_have_expired(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("edge.commands.MAX_REMEMBERED", 3)
+    monkeypatch.setattr("edge.answers.MAX_REMEMBERED", 3)
     for number in range(5):
         bench.command("reload", f"t-{number}")
     assert bench.done == ["t-0", "t-1", "t-2"]
@@ -241,6 +252,104 @@ def test_no_process_left_for_a_child_is_told(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("subprocess.Popen", refuse)
     assert "cannot be started" in (bench.finish().error or "")
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+@pytest.mark.parametrize(
+    ("verb", "payload", "transaction", "where", "reason"),
+    [
+        pytest.param("open", signed("open"), "t-1", "refused", "unknown_verb", id="unknown verb"),
+        pytest.param("reload", b"x" * 9000, None, "reload", "too_large", id="oversize"),
+        pytest.param("reload", b'{"transaction": NaN}', None, "reload", "malformed", id="NaN"),
+        pytest.param("reload", b"", None, "reload", "malformed", id="empty"),
+        pytest.param(
+            "reload",
+            sign(content("reload", {}), PAYLOAD_TYPE, [OTHER_KEY]),
+            "t-1",
+            "reload",
+            "untrusted_key",
+            id="wrong key",
+        ),
+        pytest.param("reload", b'{"transaction": "t-1"}', "t-1", "reload", "unsigned", id="unsigned"),
+    ],
+)
+def test_every_refusal_is_answered_and_counted_by_its_reason(
+    bench: Bench, verb: str, payload: bytes, transaction: str | None, where: str, reason: str
+):
+    bench.desk.take(verb, Received(1, TOPICS.command(verb), payload))
+    own = f"{TOPICS.root}/response/mine"
+    bench.desk.take(verb, Received(1, TOPICS.command(verb), payload, response_topic=own, correlation=b"\x07"))
+    assert bench.replies == [(where, None), ("mine", b"\x07")]
+    assert [(each.status, each.transaction) for each in bench.told] == [("error", transaction)] * 2
+    assert bench.metrics.counts() == {"commands.refused": 2, f"commands.refused.{reason}": 2}
+    assert [(each["reason"], each["count"]) for each in bench.lines("refused")] == [(reason, 1), (reason, 2)]
+
+
+def test_refusals_are_counted_all_but_told_and_noted_seldom(bench: Bench):
+    for _ in range(1000):
+        bench.desk.take("reload", Received(1, TOPICS.command("reload"), b"junk"))
+    assert REFUSALS_AT_ONCE <= len(bench.told) <= REFUSALS_AT_ONCE + 5
+    assert len(bench.lines("refused")) == REFUSALS_NOTED_AT_ONCE
+    assert bench.metrics.counts()["commands.refused.malformed"] == 1000
+
+
+def test_a_signed_look_that_is_played_again_shows_nothing_new_also_after_a_restart(bench: Bench):
+    bench.command("subjects", "t-1")
+    bench.command("subjects", "t-1")
+    bench.desk = bench.open()
+    bench.command("subjects", "t-1")
+    assert bench.done == ["t-1"]
+    assert [each.status for each in bench.told] == ["ok", "error", "error"]
+    assert "duplicate" in (bench.told[-1].error or "")
+    assert "done 1" not in (bench.directory / "answers.json").read_text(), "whom it showed is not kept"
+
+
+def test_who_looked_at_persons_is_noted(bench: Bench):
+    bench.command("snapshot", "t-1", {"camera": "front"})
+    bench.command("diagnostics", "t-2")
+    plain = json.dumps({"transaction": "t-3", "args": {}}).encode()
+    bench.desk.take("subjects", Received(1, TOPICS.command("subjects"), plain))
+    at = NOW.isoformat()
+    assert bench.lines("reads") == [
+        {
+            "at": at,
+            "verb": "snapshot",
+            "transaction": "t-1",
+            "subject": None,
+            "camera": "front",
+            "by": TRUSTED[:16],
+            "outcome": "ok",
+        },
+        {"at": at, "verb": "subjects", "transaction": "t-3", "subject": None, "by": None, "outcome": "ok"},
+    ]
+    assert bench.lines("audit") == []
+
+
+def test_what_was_changed_is_noted_with_the_key_that_signed_it(bench: Bench):
+    bench.command("reload", "t-1")
+    [line] = bench.lines("audit")
+    assert (line["verb"], line["by"], line["outcome"]) == ("reload", TRUSTED[:16], "ok")
+
+
+def test_a_label_reaches_the_child_and_is_no_argument_that_others_could_see(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    code = "import sys, json; print(json.dumps({'argv': sys.argv[1:], 'label': open(sys.argv[1]).read()}))"
+    python(monkeypatch, code)
+    bench = Bench(tmp_path / "commands", lambda command: Errand((LABEL,), label="Älice", read=read_json))
+    bench.command("enroll", "t-1", {"subject": "p-1", "visit": "v-1"})
+    answer = bench.finish()
+    assert answer.data["label"] == "Älice"
+    assert "lice" not in "".join(answer.data["argv"])
+
+
+def test_enrolling_puts_no_label_among_the_arguments():
+    door = Door(lambda: load(None, {}), *[lambda *_: None] * 7)  # type: ignore[arg-type]
+    for args in ({"photo": "x" * 16}, {"visit": "v-1"}):
+        known = EnrollArgs(subject="p-1", label="Alice", groups=["staff"], **args)
+        command = Command("enroll", "t-1", known, Reply("x"), "", None, None)
+        made = errand(door, ("--config", "x"), command)
+        assert "Alice" not in " ".join(made.arguments)
+        assert (made.label, LABEL in made.arguments) == ("Alice", True)
 
 
 def test_a_memory_that_cannot_be_read_refuses_changes_and_keeps_no_door_shut(

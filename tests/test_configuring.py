@@ -1,5 +1,6 @@
 """Configuration pushes: what is believed, what may be pushed, what is kept, and what is taken back."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -11,16 +12,28 @@ import pytest
 
 from edge import config, safefile
 from edge.config import Settings
-from edge.configuring import ConfigDesk, effective, memory_path
+from edge.configuring import LINES_AT_ONCE, ConfigDesk
 from edge.envelope import sign
-from edge.errors import ConfigError, FileError
+from edge.errors import ConfigError, FileError, ModelIntegrityError
 from edge.metrics import Metrics
+from edge.mqtt.payloads_config import ConfigReportedPayload
 from edge.probation import Seen
+from edge.pushed import effective, memory_path
 from edge.pushing import PushRunner
 from edge.twin import PAYLOAD_TYPE, marks, refusals
 from tests.pushes import KEY, OTHER_KEY, TRUSTED, content, push
 
 STRICT = {"decision": {"target_fpir": 0.0001}}
+
+
+class FrozenClock:
+    """A clock in which nothing takes any time."""
+
+    def now(self) -> datetime:
+        return datetime(2026, 11, 24, tzinfo=UTC)
+
+    def monotonic(self) -> float:
+        return 0.0
 
 
 class Door:
@@ -41,13 +54,13 @@ class Door:
             )
         )
         self.metrics = Metrics()
-        self.desk = ConfigDesk(self.read, self.metrics)
+        self.desk = ConfigDesk(self.read, self.metrics, FrozenClock())
 
     def read(self, patch: dict[str, Any]) -> Settings:
         return config.load(self.path, patch)
 
     def restarted(self) -> ConfigDesk:
-        desk = ConfigDesk(self.read, self.metrics)
+        desk = ConfigDesk(self.read, self.metrics, FrozenClock())
         desk.recover()
         return desk
 
@@ -60,9 +73,14 @@ def door(tmp_path: Path) -> Door:
     return Door(tmp_path)
 
 
+def unbelieved(door: Door) -> str:
+    assert door.desk.unbelieved is not None
+    return door.desk.unbelieved.error
+
+
 def taken(door: Door, data: bytes, layer: str = "device") -> Settings:
     settings = door.desk.take(layer, data)
-    assert settings is not None, door.desk.report.error
+    assert settings is not None, (door.desk.report, door.desk.unbelieved)
     return settings
 
 
@@ -123,7 +141,7 @@ def test_the_environment_stays_above_a_push_and_the_report_says_so(
     settings = taken(door, push(1, {"decision": {"margin": 0.1, "min_shots": 3}, "log": {"level": "debug"}}))
     assert settings.decision.margin == 0.2
     assert door.desk.report.keys == {
-        "decision.margin": "overridden",
+        "decision.margin": "overridden by the environment",
         "decision.min_shots": "applied",
         "log.level": "needs_restart",
     }
@@ -134,6 +152,12 @@ def test_while_one_is_tried_the_next_waits(door: Door):
     assert door.desk.take("device", push(2)) is None
     assert door.desk.take("device", push(3)) is None
     assert door.desk.report.version == 1
+    assert door.desk.take("device", b"junk") is None
+    assert refusals_counted(door) == {
+        "config.refused": 2,
+        "config.refused.superseded": 1,
+        "config.refused.no_envelope": 1,
+    }
     door.desk.keep()
     [(layer, data)] = door.desk.resume()
     taken(door, data, layer)
@@ -165,66 +189,168 @@ def one_of_two_bad() -> bytes:
     return json.dumps(first).encode()
 
 
-ATTACKS = [
-    pytest.param(lambda: b"", "envelope", id="empty"),
-    pytest.param(lambda: content(1, STRICT), "envelope", id="unsigned"),
-    pytest.param(lambda: sign(content(1, STRICT), PAYLOAD_TYPE, []), "not signed", id="no signature"),
-    pytest.param(lambda: sign(content(1, STRICT), PAYLOAD_TYPE, [OTHER_KEY]), "not signed", id="wrong key"),
+NOT_BELIEVED = [
+    pytest.param(lambda: b"", "empty", "empty", id="empty"),
+    pytest.param(lambda: content(1, STRICT), "envelope", "no_envelope", id="unsigned"),
+    pytest.param(
+        lambda: sign(content(1, STRICT), PAYLOAD_TYPE, []), "not signed", "untrusted_key", id="no signature"
+    ),
+    pytest.param(
+        lambda: sign(content(1, STRICT), PAYLOAD_TYPE, [OTHER_KEY]),
+        "not signed",
+        "untrusted_key",
+        id="wrong key",
+    ),
     pytest.param(
         lambda: sign(content(1), "application/vnd.edge.command+json", [KEY]),
         "another purpose",
+        "purpose",
         id="a command",
     ),
-    pytest.param(tampered, "does not fit", id="altered"),
-    pytest.param(one_of_two_bad, "does not fit", id="two signatures, the trusted one bad"),
-    pytest.param(lambda: push(1, name="other"), "another site", id="other device"),
-    pytest.param(lambda: push(1, site="other"), "another site", id="other site"),
-    pytest.param(lambda: push(1, scope="fleet", name=None), "another site", id="fleet's here"),
-    pytest.param(lambda: push(1, scope="group", name="entrances"), "another site", id="group's here"),
-    pytest.param(lambda: push(1, scope="world"), "scope", id="unknown scope"),
-    pytest.param(lambda: push(1, name=None), "is named", id="nameless"),
-    pytest.param(lambda: push(0), "version", id="version 0"),
-    pytest.param(lambda: push(2**53), "version", id="version beyond all numbers"),
-    pytest.param(lambda: push("7"), "version", id="version as text"),
-    pytest.param(lambda: push(1.0), "version", id="version as a float"),
-    pytest.param(lambda: push(True), "version", id="version true"),
-    pytest.param(lambda: push(1, patch=[]), "patch", id="patch that is a list"),
-    pytest.param(lambda: push(1, more=1), "more", id="unknown key beside"),
-    pytest.param(lambda: push(1, schema="edge.config-desired/2"), "schema", id="newer schema"),
-    pytest.param(lambda: sign(b"\xff\xfe", PAYLOAD_TYPE, [KEY]), "no JSON", id="not UTF-8"),
-    pytest.param(lambda: sign(b"[]", PAYLOAD_TYPE, [KEY]), "no JSON object", id="a list"),
-    pytest.param(deep, "deeply|envelope|JSON", id="deep JSON"),
-    pytest.param(twice, "twice", id="a key twice"),
+    pytest.param(tampered, "does not fit", "signature", id="altered"),
+    pytest.param(one_of_two_bad, "does not fit", "signature", id="two signatures, the trusted one bad"),
+    pytest.param(lambda: push(1, name="other"), "another site", "addressee", id="other device"),
+    pytest.param(lambda: push(1, site="other"), "another site", "addressee", id="other site"),
+    pytest.param(lambda: push(1, scope="fleet", name=None), "another site", "addressee", id="fleet's here"),
+    pytest.param(
+        lambda: push(1, scope="group", name="entrances"), "another site", "addressee", id="group's here"
+    ),
+    pytest.param(lambda: push(1, scope="world"), "scope", "content", id="unknown scope"),
+    pytest.param(lambda: push(1, name=None), "is named", "content", id="nameless"),
+    pytest.param(lambda: push(0), "version", "content", id="version 0"),
+    pytest.param(lambda: push(2**53), "version", "content", id="version beyond all numbers"),
+    pytest.param(lambda: push("7"), "version", "content", id="version as text"),
+    pytest.param(lambda: push(1.0), "version", "content", id="version as a float"),
+    pytest.param(lambda: push(True), "version", "content", id="version true"),
+    pytest.param(lambda: push(1, patch=[]), "patch", "content", id="patch that is a list"),
+    pytest.param(lambda: push(1, more=1), "more", "content", id="unknown key beside"),
+    pytest.param(lambda: push(1, schema="edge.config-desired/2"), "schema", "content", id="newer schema"),
+    pytest.param(lambda: sign(b"\xff\xfe", PAYLOAD_TYPE, [KEY]), "no JSON", "content", id="not UTF-8"),
+    pytest.param(lambda: sign(b"[]", PAYLOAD_TYPE, [KEY]), "no JSON object", "content", id="a list"),
+    pytest.param(deep, "deeply|envelope|JSON", "content", id="deep JSON"),
+    pytest.param(twice, "twice", "content", id="a key twice"),
     pytest.param(
         lambda: sign(content(1).replace(b"{}", b'{"decision":{"margin":NaN}}'), PAYLOAD_TYPE, [KEY]),
         "not a number",
+        "content",
         id="NaN",
     ),
-    pytest.param(lambda: push(1, {"x": "y" * 65536}), "bytes are more", id="64 KiB and more"),
-    pytest.param(lambda: push(1, {"decision": {"margin": 7}}), "decision.margin", id="out of range"),
-    pytest.param(lambda: push(1, {"decision": {"margin": "wide"}}), "decision.margin", id="wrong type"),
-    pytest.param(lambda: push(1, {"decision": {"min_shots": 20}}), "max_shots", id="inconsistent"),
-    pytest.param(lambda: push(1, {"decision": 7}), "cannot be pushed", id="a table that is a number"),
-    pytest.param(lambda: push(1, {"decisions": {"margin": 0.1}}), "cannot be pushed", id="unknown table"),
-    pytest.param(lambda: push(1, {"decision": {"margins": 0.1}}), "cannot be pushed", id="unknown key"),
+    pytest.param(lambda: push(1, {"x": "y" * 65536}), "bytes are more", "too_large", id="64 KiB and more"),
+]
+REJECTED = [
+    pytest.param(
+        lambda: push(1, {"decision": {"margin": 7}}), "decision.margin", "settings", id="out of range"
+    ),
+    pytest.param(
+        lambda: push(1, {"decision": {"margin": "wide"}}), "decision.margin", "settings", id="wrong type"
+    ),
+    pytest.param(
+        lambda: push(1, {"decision": {"min_shots": 20}}), "max_shots", "settings", id="inconsistent"
+    ),
+    pytest.param(lambda: push(1, {"decision": 7}), "cannot be pushed", "keys", id="a table that is a number"),
+    pytest.param(
+        lambda: push(1, {"decisions": {"margin": 0.1}}), "cannot be pushed", "keys", id="unknown table"
+    ),
+    pytest.param(
+        lambda: push(1, {"decision": {"margins": 0.1}}), "cannot be pushed", "keys", id="unknown key"
+    ),
 ]
 
 
-@pytest.mark.parametrize(("attack", "says"), ATTACKS)
-def test_what_is_not_as_it_should_be_is_refused_for_one_reason(
-    door: Door, attack: Callable[[], bytes], says: str
+@pytest.mark.parametrize(("attack", "says", "reason"), NOT_BELIEVED)
+def test_what_is_not_believed_is_refused_for_one_reason_and_changes_no_report(
+    door: Door, attack: Callable[[], bytes], says: str, reason: str
+):
+    taken(door, push(1, STRICT, scope="fleet", name=None), "fleet")
+    door.desk.keep()
+    before, data = door.desk.report, attack()
+    assert door.desk.take("device", data) is None
+    assert door.desk.report is before, "what anybody can send takes no report away"
+    refused = door.desk.told(door.in_force())["refused"]
+    assert any(part in refused["error"] for part in says.split("|")), refused
+    assert refused["error"].isprintable()
+    assert (refused["layer"], refused["reason"], refused["count"]) == ("device", reason, 1)
+    assert refused["sha256"] == hashlib.sha256(data).hexdigest()
+    assert door.in_force().decision.target_fpir == 0.0001
+    assert refusals_counted(door) == {"config.refused": 1, f"config.refused.{reason}": 1}
+    ConfigReportedPayload(at=FrozenClock().now(), **door.desk.told(door.in_force()))
+
+
+@pytest.mark.parametrize(("attack", "says", "reason"), REJECTED)
+def test_what_cannot_be_put_in_force_is_rejected_also_after_a_restart(
+    door: Door, attack: Callable[[], bytes], says: str, reason: str
 ):
     taken(door, push(1, STRICT, scope="fleet", name=None), "fleet")
     door.desk.keep()
     assert door.desk.take("device", attack()) is None
-    report = door.desk.report
-    assert report.status == "rejected"
-    assert report.error is not None
-    assert any(part in report.error for part in says.split("|")), report.error
-    assert report.error.isprintable()
-    assert not door.desk.trying
+    for desk in (door.desk, door.restarted()):
+        assert (desk.report.status, desk.report.layer, desk.report.version) == ("rejected", "device", 1)
+        assert says in (desk.report.error or "")
+        assert not desk.trying
     assert door.in_force().decision.target_fpir == 0.0001
-    assert door.metrics.counts()["config.refused"] == 1
+    assert refusals_counted(door) == {"config.refused": 1, f"config.refused.{reason}": 1}
+
+
+def refusals_counted(door: Door) -> dict[str, int]:
+    return {key: count for key, count in door.metrics.counts().items() if "refused" in key}
+
+
+def test_what_was_taken_back_is_told_after_a_restart(door: Door):
+    taken(door, push(1, STRICT))
+    door.desk.drop("no frame of front was looked at")
+    again = door.restarted().report
+    assert (again.status, again.version, again.error) == (
+        "rolled_back",
+        1,
+        "no frame of front was looked at",
+    )
+    desk = door.restarted()
+    assert desk.take("device", push(2, STRICT)) is not None
+    desk.drop("no such model", rejected=True)
+    assert (door.restarted().report.status, door.restarted().report.error) == ("rejected", "no such model")
+
+
+def test_a_restart_applies_what_needed_one(door: Door):
+    taken(door, push(1, {"log": {"level": "debug"}}))
+    door.desk.keep()
+    assert door.desk.report.keys == {"log.level": "needs_restart"}
+    assert door.restarted().report.keys == {"log.level": "applied"}
+
+
+@pytest.mark.parametrize(
+    ("above", "who", "told"),
+    [
+        pytest.param("device", {}, "overridden by device", id="device"),
+        pytest.param(
+            "group:north",
+            {"scope": "group", "name": "north"},
+            "overridden by group:north",
+            id="a group over the fleet",
+        ),
+    ],
+)
+def test_a_weaker_layer_s_report_says_which_layer_stands_above(
+    door: Door, above: str, who: dict[str, Any], told: str
+):
+    taken(door, push(1, {"decision": {"margin": 0.2}}, **who), above)
+    door.desk.keep()
+    patch = {"decision": {"margin": 0.1, "min_shots": 3}}
+    settings = taken(door, push(1, patch, scope="fleet", name=None), "fleet")
+    assert settings.decision.margin == 0.2
+    assert door.desk.report.keys == {"decision.margin": told, "decision.min_shots": "applied"}
+    door.desk.keep()
+    for desk in (door.desk, door.restarted()):
+        assert desk.report.keys == {"decision.margin": told, "decision.min_shots": "applied"}
+    taken(door, push(2, {"decision": {"margin": 0.3}}, **who), above)
+    assert door.desk.report.keys == {"decision.margin": "applied"}, "the stronger one is not"
+
+
+def test_the_groups_that_a_device_listens_to_are_those_it_started_with(door: Door):
+    door.path.write_text(door.path.read_text().replace('"north"', '"south"'))
+    told = door.desk.told(door.desk.settings())
+    assert told["groups"] == ["entrances", "north"]
+    assert door.desk.take("group:south", push(1, scope="group", name="south")) is None
+    assert "not in" in unbelieved(door)
 
 
 @pytest.mark.parametrize(
@@ -239,21 +365,23 @@ def test_nothing_older_comes_back(door: Door, second: bytes, says: str):
     door.desk.keep()
     for desk in (door.desk, door.restarted()):
         assert desk.take("device", second) is None
-        assert says in (desk.report.error or "")
+        assert desk.unbelieved is not None
+        assert says in desk.unbelieved.error
+        assert (desk.report.status, desk.report.version) == ("applied", 5)
         assert desk.take("device", push(5, STRICT)) is None, "the same again is no news"
 
 
 def test_the_version_of_a_refused_push_is_spent_before_it_is_read(door: Door):
     assert door.desk.take("device", push(5, {"decision": {"margin": 7}})) is None
     assert door.desk.take("device", push(5, STRICT)) is None
-    assert "version 5" in (door.desk.report.error or "")
+    assert "version 5" in unbelieved(door)
     assert door.desk.take("device", push(6, STRICT)) is not None
 
 
 def test_a_group_that_the_device_left_is_not_listened_to(tmp_path: Path):
     door = Door(tmp_path)
     assert door.desk.take("group:south", push(1, scope="group", name="south")) is None
-    assert "not in" in (door.desk.report.error or "")
+    assert "not in" in unbelieved(door)
 
 
 def test_without_a_trusted_key_pushes_are_refused_and_old_ones_do_not_count(tmp_path: Path):
@@ -262,7 +390,7 @@ def test_without_a_trusted_key_pushes_are_refused_and_old_ones_do_not_count(tmp_
     door.desk.keep()
     distrusting = Door(tmp_path, trusted="")
     assert distrusting.desk.take("device", push(2, STRICT)) is None
-    assert "no key is trusted" in (distrusting.desk.report.error or "")
+    assert "no key is trusted" in unbelieved(distrusting)
     assert distrusting.in_force().decision.target_fpir == 0.001
     assert distrusting.desk.settings().decision.target_fpir == 0.001
 
@@ -356,6 +484,28 @@ def test_a_full_disk_refuses_the_push_and_changes_nothing(door: Door, monkeypatc
     assert not door.desk.trying
 
 
+def test_a_flood_of_junk_is_counted_exactly_but_told_and_written_seldom(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    driver = Driver(Door(tmp_path))
+    taken(driver.door, push(1, STRICT))
+    driver.door.desk.keep()
+    driver.runner.tell()
+    for number in range(1000):
+        driver.now_s = 0.001 * number
+        driver.runner.take("device", b"junk %d" % number)
+        driver.runner.tick()
+    assert len(driver.told) == 1
+    driver.now_s = 1.0
+    driver.runner.tick()
+    told = driver.told[-1]
+    assert (len(driver.told), told["status"], told["version"]) == (2, "applied", 1)
+    assert (told["refused"]["count"], told["refused"]["reason"]) == (1000, "no_envelope")
+    assert len(caplog.records) == LINES_AT_ONCE
+    driver.runner.take("device", push(1, STRICT))
+    assert len(driver.told) == 2, "a push that is played again is no news"
+
+
 class Driver:
     """A runner over a desk, with a door that works or does not."""
 
@@ -363,11 +513,13 @@ class Driver:
         self.door, self.now_s, self.works, self.builds = door, 0.0, True, True
         self.in_force = door.read({})
         self.told: list[dict[str, Any]] = []
+        self.computes, self.tested = True, 0
         self.runner = PushRunner(
             door.desk,
             apply=self.apply,
             settings=lambda: self.in_force,
             seen=self.seen,
+            self_test=self.self_test,
             publish=self.told.append,
             clock=self,
         )
@@ -382,6 +534,11 @@ class Driver:
         if not self.builds:
             raise ConfigError("no such model")
         self.in_force = settings
+
+    def self_test(self) -> None:
+        self.tested += 1
+        if not self.computes:
+            raise ModelIntegrityError("sface-int8: self-test failed")
 
     def seen(self) -> Seen:
         frames = int(self.now_s * 25) if self.works else 0
@@ -518,6 +675,25 @@ def test_a_door_starts_on_a_full_disk_after_a_push_was_tried(door: Door, monkeyp
     assert (again.report.status, again.trying) == ("rolled_back", False)
 
 
+@pytest.mark.parametrize(
+    ("patch", "computes", "tested", "status"),
+    [
+        pytest.param({"recognition": {"threads": 2}}, True, 1, "applied", id="models work"),
+        pytest.param({"recognition": {"threads": 2}}, False, 1, "rolled_back", id="a model does not"),
+        pytest.param(STRICT, False, 0, "applied", id="nothing of recognition was pushed"),
+    ],
+)
+def test_models_that_a_push_has_changed_are_asked_before_it_is_kept(
+    tmp_path: Path, patch: dict[str, Any], computes: bool, tested: int, status: str
+):
+    driver = Driver(Door(tmp_path, "push.probation_s = 10"))
+    driver.computes = computes
+    driver.runner.take("device", push(1, patch))
+    ticked(driver, 15)
+    assert (driver.told[-1]["status"], driver.tested) == (status, tested)
+    assert driver.in_force.recognition.threads == (2 if status == "applied" and tested else 1)
+
+
 def test_a_memory_that_cannot_be_read_refuses_pushes_and_keeps_no_door_shut(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ):
@@ -531,8 +707,10 @@ def test_a_memory_that_cannot_be_read_refuses_pushes_and_keeps_no_door_shut(
         patch.setattr("edge.safefile.read_bounded", fail)
         again = door.restarted()
         assert again.take("device", push(6)) is None
-        assert "not known" in (again.report.error or "")
+        assert again.unbelieved is not None
+        assert "not known" in again.unbelieved.error
     assert again.take("device", push(4)) is None, "old pushes are not let in"
-    assert "came before" in (again.report.error or "")
+    assert "came before" in again.unbelieved.error
+    assert (again.report.status, again.report.version) == ("applied", 5)
     assert again.versions == {"device": 5}
     assert again.take("device", push(6)) is not None

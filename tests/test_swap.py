@@ -7,11 +7,13 @@ from pathlib import Path
 from time import monotonic
 
 import numpy as np
+import pytest
 
 from edge.assembly import build_recognizer
 from edge.camera.latest import LatestFrames
 from edge.clock import SystemClock
 from edge.config import load
+from edge.errors import ModelIntegrityError
 from edge.following import GalleryFollower
 from edge.gallery.gallery import Gallery
 from edge.gallery.store import GalleryStore
@@ -116,3 +118,12 @@ def test_no_frame_is_dropped_and_no_gallery_is_torn(tmp_path: Path):
     assert order == sorted(order)
     assert len(set(order)) > SWAPS // 2, "the thread saw most of the galleries"
     assert metrics.counts().get("inference.errors", 0) == 0
+
+
+def test_the_models_that_serve_can_be_asked_whether_they_still_work(monkeypatch: pytest.MonkeyPatch):
+    recognizer = build_recognizer(load())
+    recognizer.self_test()
+    session = recognizer.embedder._session
+    monkeypatch.setattr(session, "run", lambda array: [np.ones((1, recognizer.embedder.dim), np.float32)])
+    with pytest.raises(ModelIntegrityError, match="self-test failed"):
+        recognizer.self_test()

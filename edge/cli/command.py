@@ -4,6 +4,7 @@ import base64
 import json
 import queue
 import uuid
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,24 +15,33 @@ from edge.clock import Clock
 from edge.config import Settings
 from edge.delivery import build_broker
 from edge.envelope import sign
-from edge.errors import CommandError, ConfigError, LinkError
+from edge.errors import CommandError, ConfigError, LinkError, MediaError
 from edge.fleet.pushes import load_signing_key
 from edge.mqtt.commanding import PAYLOAD_TYPE
 from edge.mqtt.listener import Listener
-from edge.mqtt.payloads_command import VERBS, ResponsePayload
+from edge.mqtt.payloads_command import MAX_PHOTO_CHARS, VERBS, ResponsePayload
 from edge.mqtt.topics import Topics
+from edge.photo import fit_photo
 from edge.printable import printable
 
 LIFETIME = timedelta(minutes=5)
+LOOK_S = 0.25
+"""Between two looks whether the broker refuses what was sent."""
+
+MAX_PHOTO_BYTES = MAX_PHOTO_CHARS // 4 * 3
 
 
-def read_args(verb: str, said: list[str], photo: Path | None) -> dict[str, Any]:
+def read_args(
+    verb: str, said: list[str], photo: Path | None, tell: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
     """Return the arguments that `key=value` and a photo say.
 
-    What the verb takes as text is text, whatever it looks like; other values are JSON where they can be.
+    What the verb takes as text is text, whatever it looks like; other values are JSON where they can be. A
+    photo that is too large is made smaller, and `tell` is told.
 
     Raises:
-        ConfigError: The verb is none, one is not key=value, or the photo cannot be read.
+        ConfigError: The verb is none, or one is not key=value.
+        MediaError: The photo cannot be read, or is none.
     """
     if verb not in VERBS:
         raise ConfigError(f"{verb!r} is no verb; there are {', '.join(VERBS)}")
@@ -43,11 +53,32 @@ def read_args(verb: str, said: list[str], photo: Path | None) -> dict[str, Any]:
             raise ConfigError(f"--arg {each!r}: write key=value")
         args[key] = value if _is_text(known.get(key, {})) else _json_or_text(value)
     if photo is not None:
-        try:
-            args["photo"] = base64.b64encode(photo.read_bytes()).decode()
-        except OSError as error:
-            raise ConfigError(f"{photo}: cannot be read: {error.strerror}") from None
+        args["photo"] = base64.b64encode(_fitting(photo, tell)).decode()
     return args
+
+
+def check_args(verb: str, args: dict[str, Any]) -> None:
+    """Accept what a verb takes.
+
+    Raises:
+        ConfigError: It does not; says which argument is wrong.
+    """
+    try:
+        VERBS[verb].model_validate(args)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        raise ConfigError(f"{verb}: {'.'.join(map(str, first['loc']))}: {first['msg'].lower()}") from None
+
+
+def _fitting(photo: Path, tell: Callable[[str], None]) -> bytes:
+    try:
+        data = photo.read_bytes()
+    except OSError as error:
+        raise MediaError(f"{photo}: cannot be read: {error.strerror}") from None
+    small = fit_photo(data, str(photo), MAX_PHOTO_BYTES)
+    if small is not data:
+        tell(f"{photo}: {len(data) >> 10} KiB are too many for a message; sent as {len(small) >> 10} KiB")
+    return small
 
 
 def send_command(
@@ -63,7 +94,7 @@ def send_command(
     """Send a command and return the answer.
 
     Raises:
-        LinkError: The broker cannot be reached, or nobody answered.
+        LinkError: The broker cannot be reached, refuses it, or nobody answered.
     """
     topics, transaction = Topics(settings.site, device), uuid.uuid4().hex
     document: dict[str, Any] = {"schema": "edge.command/1", "transaction": transaction, "args": args}
@@ -78,25 +109,29 @@ def send_command(
         known.host,
         known.port,
         (f"{topics.root}/response/+",),
+        version=known.version,
         username=known.username,
         password=known.password,
         tls=known.tls,
     ) as listener:
-        listener.publish(topics.command(verb), data)
+        correlation = transaction.encode()
+        listener.publish(topics.command(verb), data, correlation=correlation)
         until_s = clock.monotonic() + wait_s
         while (left_s := until_s - clock.monotonic()) > 0:
+            if (refusal := listener.refusal()) is not None:
+                raise LinkError(refusal)
             try:
-                message = listener.messages.get(timeout=left_s)
+                message = listener.messages.get(timeout=min(left_s, LOOK_S))
             except queue.Empty:
-                break
+                continue
             try:
                 response = ResponsePayload.model_validate_json(message.payload)
             except ValidationError:
                 continue  # somebody else's: whoever may publish there may publish anything
-            if response.transaction == transaction:
+            if transaction == response.transaction or message.correlation == correlation:
                 return response
     raise LinkError(
-        f"{device} did not answer in {wait_s:.0f} s: it is offline, or does not believe this key; see its log"
+        f"{device} did not answer in {wait_s:.0f} s: it is offline or busy, or there is no such device"
     )
 
 

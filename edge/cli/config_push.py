@@ -3,31 +3,30 @@
 import json
 import queue
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 from pydantic import ValidationError
 
-from edge.cli.operate import ConfigOption, load_settings
+from edge.cli.config_tables import detail, detail_table, push_table, row, status_table
+from edge.cli.operate import ConfigOption, load_settings, settings_reader
 from edge.cli.progress import progress
 from edge.cli.tables import Listing
 from edge.clock import SystemClock
 from edge.config import Settings
 from edge.delivery import build_broker
-from edge.errors import ConfigError
+from edge.errors import ConfigError, LinkError
 from edge.fleet.pushes import load_signing_key, make_signing_key, read_patch, signed_push
 from edge.mqtt.listener import Listener
 from edge.mqtt.topics import Topics
-from edge.rollout import SETTLED, Device, SiteView, came_to, watched
-from edge.twin import Desired, document, keys_of, marks, refusals, value_of
+from edge.printable import printable
+from edge.rollout import OPEN, SiteView, watched
+from edge.twin import MAX_VERSION, Desired, document, keys_of, marks, mistakes, refusals, value_of
 
 app = typer.Typer(no_args_is_help=True)
 
 QUIET_S = 1.5
 """Retained messages come at once; after this long without one there are no more."""
-
-WAITING = ("waiting", "pending", "none")
-"""What may still come to something else."""
 
 Scope = Literal["fleet", "group", "device"]
 PatchArgument = Annotated[Path, typer.Argument(help="Settings to push, written like edge.toml, or JSON.")]
@@ -73,6 +72,9 @@ def push(
     name: NameOption = None,
     version: VersionOption = None,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the devices' reports.")] = 90.0,
+    offline_ok: Annotated[
+        bool, typer.Option("--offline-ok", help="Publish it also where no such device was ever seen.")
+    ] = False,
     config_file: ConfigOption = None,
 ) -> None:
     """Sign and publish a push, and wait until the devices that are online have tried it.
@@ -88,48 +90,62 @@ def push(
     view, clock = SiteView(), SystemClock()
     with _listener(settings) as listener, progress("push") as told:
         _collect(listener, view, QUIET_S)
+        if not offline_ok and not view.concerned(desired.layer, name):
+            raise ConfigError(
+                f"nothing is published: no device of {desired.layer} {name or ''} was ever seen at site "
+                f"{settings.site}; check --name, or give --offline-ok to leave it for when one comes"
+            )
+        pushed = view.push(desired.layer, name, desired.version, data)
         listener.publish(topic, data, retain=True)
         until_s = clock.monotonic() + wait
         while clock.monotonic() < until_s:
             _collect(listener, view, 0.5, one=True)
-            concerned = view.concerned(desired.layer, name)
-            open_ = [d for d in concerned.values() if came_to(d, desired.layer, desired.version) in WAITING]
-            told("devices", len(concerned) - len(open_), len(concerned))
-            if concerned and not open_:
+            if (refusal := listener.refusal()) is not None:
+                raise LinkError(refusal)
+            states = view.came_to(pushed)
+            open_ = sum(state in OPEN for state, _ in states.values())
+            told("devices", len(states) - open_, len(states))
+            if not open_:
                 break
-    concerned = view.concerned(desired.layer, name)
-    states = {each: came_to(device, desired.layer, desired.version) for each, device in concerned.items()}
-    table = Listing(
-        "device", "came to", "why", copied=("device",), title=f"{desired.layer} version {desired.version}"
-    )
-    for each, state in sorted(states.items()):
-        report = concerned[each].report
-        table.add_row(each, state, (report.error or "") if report and state in SETTLED else "")
-    table.print()
-    raise typer.Exit(0 if states and set(states.values()) <= {"applied", "offline"} else 1)
+    states = view.came_to(pushed)
+    push_table(f"{desired.layer} version {desired.version}", states).print()
+    raise typer.Exit(0 if {state for state, _ in states.values()} <= {"applied", "offline"} else 1)
 
 
 @app.command()
 def status(
+    device: Annotated[
+        str | None, typer.Argument(help="One device, in detail; all of the site if unset.")
+    ] = None,
+    fleet: Annotated[
+        bool, typer.Option("--fleet", help="All devices of the site, as without a name.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     config_file: ConfigOption = None,
 ) -> None:
     """Show the devices of the site: what is desired of each, what is in force, and what it refused."""
+    if fleet and device is not None:
+        raise ConfigError("--fleet: this shows all devices; name one, or give --fleet")
     settings = load_settings(config_file)
     view = SiteView()
     with _listener(settings) as listener:
         _collect(listener, view, QUIET_S)
-    rows = {each: _row(device) for each, device in sorted(view.devices.items())}
+    if device is not None:
+        shown = view.devices.get(device)
+        if shown is None:
+            raise ConfigError(f"{device!r} was never seen at site {settings.site}; see `edge config status`")
+        if as_json:
+            typer.echo(json.dumps(detail(shown), indent=2))
+        else:
+            detail_table(device, shown).print()
+        return
+    rows = {each: row(device) for each, device in sorted(view.devices.items())}
     if as_json:
         typer.echo(json.dumps({"layers": view.layers, "devices": rows}, indent=2))
         return
-    columns = ("device", "online", "desired", "last push", "in force", "effective", "why")
-    table = Listing(*columns, copied=("device",), title=settings.site)
-    for each, row in rows.items():
-        table.add_row(each, *(str(value) if value is not None else "-" for value in row.values()))
-    table.print()
+    status_table(settings.site, rows).print()
     for layer, version in view.layers.items():
-        typer.echo(f"{layer}: version {version} is published")
+        typer.echo(f"{printable(layer)}: version {version} is published")
 
 
 @app.command()
@@ -138,12 +154,15 @@ def diff(patch: PatchArgument, config_file: ConfigOption = None) -> None:
     settings = load_settings(config_file)
     changes = read_patch(patch)
     known, refused = marks(), refusals(changes, settings)
+    wrong = refused | mistakes(changes)
     table = Listing("setting", "now", "pushed", "takes effect", copied=("setting",))
     for key, value in keys_of(changes).items():
         now = "-" if key in refused else str(value_of(settings, key))
-        table.add_row(key, now, str(value), refused.get(key) or known[key])
+        table.add_row(key, now, str(value), wrong.get(key) or known[key])
     table.print()
-    raise typer.Exit(1 if refused else 0)
+    if not wrong:
+        settings_reader(config_file)(changes)  # whether it goes together with the rest
+    raise typer.Exit(1 if wrong else 0)
 
 
 @app.command()
@@ -161,10 +180,12 @@ def _desired(settings: Settings, patch: Path, scope: Scope, name: str | None, ve
     if (name is None) != (scope == "fleet"):
         raise ConfigError("--name: a device or a group has one, a fleet has none")
     values = read_patch(patch)
-    refused = refusals(values, settings)
+    refused = refusals(values, settings) or mistakes(values)
     if refused:
         raise ConfigError(f"{patch}: " + "; ".join(f"{key}: {why}" for key, why in refused.items()))
     number = int(SystemClock().now().timestamp()) if version is None else version
+    if not 1 <= number <= MAX_VERSION:
+        raise ConfigError(f"--version: {number} is not in 1 to {MAX_VERSION}")
     Topics(settings.site, name or settings.device)
     try:
         return Desired.model_validate(
@@ -181,6 +202,7 @@ def _listener(settings: Settings) -> Listener:
         known.host,
         known.port,
         watched(settings.site),
+        version=known.version,
         username=known.username,
         password=known.password,
         tls=known.tls,
@@ -197,15 +219,3 @@ def _collect(listener: Listener, view: SiteView, quiet_s: float, *, one: bool = 
         view.hear(message.topic, message.payload)
         if one:
             return
-
-
-def _row(device: Device) -> dict[str, Any]:
-    report = device.report
-    return {
-        "online": "yes" if device.online else "no",
-        "desired": device.desired,
-        "last": f"{report.layer or ''} {report.version or ''} {report.status}".strip() if report else None,
-        "in_force": ", ".join(f"{layer} {v}" for layer, v in report.versions.items()) if report else None,
-        "effective": report.effective[:12] if report else None,
-        "error": report.error if report else None,
-    }

@@ -1,13 +1,14 @@
 """Commands of `edge fleet` about single devices: enroll-device, command, command-key."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from edge.cli import fleet_publish, fleet_status
-from edge.cli.command import read_args, send_command, told
+from edge.cli.command import check_args, read_args, send_command, told
 from edge.cli.fleet import HERE, FleetOption, KeysOption, app
 from edge.cli.operate import ConfigOption, load_settings
 from edge.clock import SystemClock
@@ -65,6 +66,7 @@ def command(
 ) -> None:
     """Have a device do something, over MQTT, and print its answer."""
     settings = load_settings(config_file)
-    args = read_args(verb, arg or [], photo)
+    args = read_args(verb, arg or [], photo, partial(typer.echo, err=True))
+    check_args(verb, args)
     response = send_command(settings, device, verb, args, key, wait_s=wait, clock=SystemClock())
     typer.echo(told(response))

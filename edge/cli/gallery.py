@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from edge import safefile
 from edge.assembly import PHOTO_SIDE_PX, build_camera, build_recognizer
 from edge.bulk import check_report, enroll_all, tell_refusals, write_outcomes
 from edge.camera.sources import Camera
@@ -39,6 +40,8 @@ from edge.recognizer import Recognizer
 from edge.roster import COLUMNS, Details, describe, from_csv, from_folder
 from edge.stores import crop_store, gallery_store, visit_store
 from edge.types import EventType, Frame
+
+MAX_LABEL_BYTES = 1024
 
 
 def enroll(
@@ -76,6 +79,7 @@ def enroll(
     timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for a walk-up.")] = 30.0,
     force: Annotated[bool, typer.Option(help="Enrol although another subject looks the same.")] = False,
     label: LabelOption = None,
+    label_file: Annotated[Path | None, typer.Option(hidden=True)] = None,
     group: GroupOption = None,
     valid_from: FromOption = None,
     valid_until: UntilOption = None,
@@ -90,6 +94,8 @@ def enroll(
     With many, exits 1 if somebody could not be enrolled; run it again to go on where it stopped.
     """
     settings = load_settings(config_file)
+    if label_file is not None:  # what other processes must not see
+        label = (safefile.read_bounded(label_file, MAX_LABEL_BYTES) or b"").decode(errors="replace")
     said = details(label, group, valid_from, valid_until, window, time_zone, consent, notes)
     tell_of_fleet(settings)
     if folder or roster:

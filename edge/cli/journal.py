@@ -74,6 +74,7 @@ def follow_command(
             known.host,
             known.port,
             topics(site, device),
+            version=known.version,
             username=known.username,
             password=known.password,
             tls=known.tls,

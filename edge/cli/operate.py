@@ -17,7 +17,7 @@ from edge.assembly import build_recognizer
 from edge.cli.tables import Listing
 from edge.clock import SystemClock
 from edge.config import Settings
-from edge.configuring import ConfigDesk, effective
+from edge.configuring import ConfigDesk
 from edge.daemon import Daemon
 from edge.errors import FileError
 from edge.face.liveness import Liveness
@@ -26,6 +26,7 @@ from edge.memory import return_freed_memory
 from edge.metrics import Metrics
 from edge.mqtt import asyncapi
 from edge.mqtt.topics import Topics
+from edge.pushed import effective
 from edge.redact import scrub, without_credentials
 from edge.stores import gallery_store
 from edge.twin import Patch

@@ -151,13 +151,17 @@ def follow(
     Raises:
         JournalError: Decisions cannot be kept.
     """
-    connected = True
+    connected, told = True, set[str]()
     while stop.empty():
         messages = take_batch(listener.messages, clock)
         now_s = clock.monotonic()
         follower.take(messages, now_s)
         listener.confirm(messages)
         follower.tick(now_s)
+        while (refusal := listener.refusal()) is not None:
+            if refusal not in told:
+                told.add(refusal)
+                tell(refusal)
         if listener.connected != connected:
             connected = listener.connected
             tell("connected again" if connected else "connection lost; trying again")

@@ -9,11 +9,11 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 from edge.errors import ConfigError, LinkError
 
-VERSION = "3.1.1"
+VERSION: Final = "3.1.1"
 """The protocol it speaks. Named to the daemon, so that it need not find out by being refused."""
 
 START_S = 10.0

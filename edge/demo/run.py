@@ -54,7 +54,9 @@ def run_demo(settings: Settings, *, broker: str | None, console: Console, progre
             enrolled = enrol_all(settings, work / "state", media, step)
         topics = Topics(SITE, DEVICE)
         console.print(f"{enrolled} subjects enrolled, one photo each; the broker listens at {host}:{port}")
-        listener = stack.enter_context(Listener(host, port, (f"{topics.root}/#",)))
+        listener = stack.enter_context(
+            Listener(host, port, (f"{topics.root}/#",), version="auto" if broker else VERSION)
+        )
         watcher = Watcher(listener.messages, topics, console)
         log = stack.enter_context((work / "daemon.log").open("wb"))
         daemon = stack.enter_context(daemon_process(config, stderr=log))

@@ -12,7 +12,7 @@ import numpy as np
 
 from edge.errors import ModelShapeError
 from edge.face.manifest import Manifest
-from edge.face.session import Session
+from edge.face.session import Session, self_test
 from edge.types import Detection, FloatArray, Image
 
 STRIDES = (8, 16, 32)
@@ -101,6 +101,14 @@ class Detector:
     def at(self, max_side_px: int) -> "Detector":
         """Return a detector on the same session that reduces images less or more."""
         return Detector(self._session, self._manifest, max_side_px=max_side_px, min_score=self._min_score)
+
+    def self_test(self) -> None:
+        """Compare what the session that serves computes now with the golden file.
+
+        Raises:
+            ModelError: It computes something else.
+        """
+        self_test(self._session, self._manifest)
 
     def detect(self, image: Image) -> list[Detection]:
         """Return the faces in a BGR image (H, W, 3), best score first, in pixels of that image."""

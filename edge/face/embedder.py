@@ -6,7 +6,7 @@ import numpy as np
 from edge.errors import ModelError
 from edge.face.align import align
 from edge.face.manifest import Manifest
-from edge.face.session import Session
+from edge.face.session import Session, self_test
 from edge.types import FloatArray, Image
 
 
@@ -25,6 +25,7 @@ class Embedder:
         if manifest.alignment is None or manifest.input.size is None or manifest.output.dim is None:
             raise ModelError(f"{manifest.name}: not an embedder; choose one of `edge models list`")
         self._session = session
+        self._manifest = manifest
         self._input = manifest.input
         self._size = manifest.input.size
         self._template = np.array(manifest.alignment.points, np.float32)
@@ -32,6 +33,14 @@ class Embedder:
         self.sha256 = manifest.sha256
         self.dim = manifest.output.dim
         self.provider = session.provider
+
+    def self_test(self) -> None:
+        """Compare what the session that serves computes now with the golden file.
+
+        Raises:
+            ModelError: It computes something else.
+        """
+        self_test(self._session, self._manifest)
 
     def align(self, image: Image, landmarks: FloatArray) -> Image:
         """Cut the face with `landmarks` (5, 2) out of a BGR image as BGR uint8 (112, 112, 3)."""

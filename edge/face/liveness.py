@@ -35,12 +35,22 @@ class Liveness:
         if manifest.liveness is None or manifest.input.size is None:
             raise ModelError(f"{manifest.name}: not a liveness model; correct liveness.model")
         self._session = session
+        self._manifest = manifest
         self._input = manifest.input
         self._size = manifest.input.size
         self._head = manifest.liveness
         self.name = manifest.name
         self.model_id = manifest.model_id
         self.sha256 = manifest.sha256
+
+    def self_test(self) -> None:
+        """Compare what the session that serves computes now with the golden file, where there is one.
+
+        Raises:
+            ModelError: It computes something else.
+        """
+        if self._manifest.golden is not None:
+            self_test(self._session, self._manifest)
 
     def score(self, image: Image, box: FloatArray) -> float:
         """Return how likely the face in `box` (4,) of a BGR image is alive, in [0, 1].

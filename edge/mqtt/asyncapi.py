@@ -19,7 +19,7 @@ from edge.mqtt.payloads import (
     StatusPayload,
 )
 from edge.mqtt.payloads_ack import AckPayload, CanaryPayload, OutboxDroppedPayload
-from edge.mqtt.payloads_command import CommandPayload, ResponsePayload
+from edge.mqtt.payloads_command import CommandPayload, ResponsePayload, SignedCommandPayload
 from edge.mqtt.payloads_config import ConfigDesiredPayload, ConfigReportedPayload
 from edge.mqtt.payloads_sync import GalleryDesiredPayload, GalleryReportedPayload
 from edge.mqtt.topics import MAJOR
@@ -38,7 +38,10 @@ PARAMETERS = {
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """A topic below the device's root, its payload, how it is sent; `heard`: the device subscribes to it."""
+    """A topic below the device's root, its payload, how it is sent; `heard`: the device subscribes to it.
+
+    `signed` is what the payload looks like where it is signed.
+    """
 
     name: str
     path: str
@@ -48,6 +51,12 @@ class Channel:
     description: str
     heard: bool = False
     root: str = ROOT
+    signed: type[BaseModel] | None = None
+
+    @property
+    def payloads(self) -> tuple[type[BaseModel], ...]:
+        """Everything that a message may look like."""
+        return (self.payload,) if self.signed is None else (self.payload, self.signed)
 
     @property
     def address(self) -> str:
@@ -119,10 +128,22 @@ def channels() -> tuple[Channel, ...]:
             CommandPayload,
             1,
             False,
-            "Asks the device for something; signed (DSSE) where it changes state.",
+            "Asks the device for something; signed (DSSE) where it changes state. Never to be retained: such "
+            "a one is refused; a device that speaks MQTT 3.1.1 notices only those from before it came. A "
+            "signed one is done once; the same again gets the same answer, a refusal where it only reads.",
             heard=True,
+            signed=SignedCommandPayload,
         ),
-        Channel("response", "response/{verb}", ResponsePayload, 1, False, "What came of a command."),
+        Channel(
+            "response",
+            "response/{verb}",
+            ResponsePayload,
+            1,
+            False,
+            "What came of a command, refusals included; with MQTT 5 at the response topic of the command, "
+            "which has to lie below response/, with its correlation data. What is no known verb is refused "
+            "at response/refused. At most about one refusal a second is told.",
+        ),
         Channel(
             "configDesired",
             "config/desired",
@@ -193,8 +214,7 @@ def json_schemas() -> dict[str, dict[str, Any]]:
 def document(version: str) -> dict[str, Any]:
     """Return the document of this version of the software; operations are the device's own."""
     found = channels()
-    models = list(dict.fromkeys(channel.payload for channel in found))
-    modes = {channel.payload: channel.mode for channel in found}
+    modes = {payload: channel.mode for channel in found for payload in channel.payloads}
     _, schemas = models_json_schema(list(modes.items()), ref_template="#/components/schemas/{model}")
     return {
         "asyncapi": "3.0.0",
@@ -218,18 +238,18 @@ def document(version: str) -> dict[str, Any]:
             for channel in found
         },
         "components": {
-            "messages": {model.__name__: _message(model) for model in models},
+            "messages": {model.__name__: _message(model) for model in modes},
             "schemas": schemas["$defs"],
         },
     }
 
 
 def _channel(channel: Channel) -> dict[str, Any]:
-    name = channel.payload.__name__
+    names = [payload.__name__ for payload in channel.payloads]
     return {
         "address": channel.address,
         "description": channel.description,
-        "messages": {name: {"$ref": f"#/components/messages/{name}"}},
+        "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in names},
         "parameters": {
             key: {"description": told} for key, told in PARAMETERS.items() if f"{{{key}}}" in channel.address
         },

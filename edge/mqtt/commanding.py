@@ -4,6 +4,7 @@ What changes state is believed only inside a signed envelope that names this dev
 command cannot be played to another device, nor as another verb, nor after its time. Executes nothing.
 """
 
+import base64
 import hashlib
 import json
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from edge.envelope import opened
+from edge.envelope import opened_by
 from edge.errors import CommandError, EnvelopeError
 from edge.mqtt.broker import Received
 from edge.mqtt.payloads_command import READS, VERBS, Args, CommandPayload
@@ -30,6 +31,9 @@ MAX_RESPONSE_TOPIC_CHARS = 200
 LONGEST = timedelta(hours=1)
 """How far ahead a signed command may expire: so long its answer must be remembered."""
 
+REFUSED = "refused"
+"""In the place of a verb that is none."""
+
 WITH_PHOTO = ("enroll", "identify")
 
 
@@ -45,7 +49,7 @@ class Reply:
 class Command:
     """One command that may be executed; `content` tells apart two that share a transaction.
 
-    `expires_at` is None only for one that is not signed.
+    `signer` is the public key that signed it; it and `expires_at` are None only for one that is not signed.
     """
 
     verb: str
@@ -53,8 +57,13 @@ class Command:
     args: Args
     reply: Reply
     content: str
-    signed: bool
+    signer: str | None
     expires_at: datetime | None
+
+    @property
+    def signed(self) -> bool:
+        """Whether a trusted key has signed it."""
+        return self.signer is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +83,8 @@ def reply_of(received: Received, verb: str, topics: Topics) -> Reply:
     correlation = received.correlation
     if correlation is not None and len(correlation) > MAX_CORRELATION_BYTES:
         raise CommandError(
-            f"correlation data of {len(correlation)} bytes; {MAX_CORRELATION_BYTES} are allowed"
+            f"correlation data of {len(correlation)} bytes; {MAX_CORRELATION_BYTES} are allowed",
+            reason="correlation",
         )
     wanted = received.response_topic
     if wanted is None:
@@ -83,45 +93,60 @@ def reply_of(received: Received, verb: str, topics: Topics) -> Reply:
         wanted.startswith(f"{topics.root}/response/") and wanted.isprintable() and not set(wanted) & set("#+")
     )
     if not own or len(wanted) > MAX_RESPONSE_TOPIC_CHARS:
-        raise CommandError("the response topic is not below this device's own response/")
+        raise CommandError(
+            "the response topic is not below this device's own response/", reason="response_topic"
+        )
     return Reply(wanted, correlation)
+
+
+def refusal_reply(received: Received, verb: str, topics: Topics) -> Reply:
+    """Return where a refusal goes: where an answer would, else to the verb's usual place, or to `refused`."""
+    usual = verb if verb in VERBS else REFUSED
+    try:
+        return reply_of(received, usual, topics)
+    except CommandError:
+        return Reply(topics.response(usual))
 
 
 def parse(received: Received, verb: str, topics: Topics, rules: Rules, now: datetime) -> Command:
     """Return the command that a message is.
 
     Raises:
-        CommandError: It is refused; names the transaction where that could be read.
+        CommandError: It is refused; names the transaction that it claims, where that could be read.
     """
+    try:
+        return _parsed(received, verb, topics, rules, now)
+    except CommandError as error:
+        raise CommandError(str(error), _claimed(received.payload), error.reason) from None
+
+
+def _parsed(received: Received, verb: str, topics: Topics, rules: Rules, now: datetime) -> Command:
     if received.retained:
-        raise CommandError("it was retained; a command is for now, publish it without the retain flag")
+        why = "it was retained; a command is for now, publish it without the retain flag"
+        raise CommandError(why, reason="retained")
     if verb not in VERBS:
-        raise CommandError(f"unknown verb; there are {', '.join(VERBS)}")
+        raise CommandError(f"unknown verb; there are {', '.join(VERBS)}", reason="unknown_verb")
     payload, limit = received.payload, MAX_PHOTO_BYTES if verb in WITH_PHOTO else MAX_BYTES
     if len(payload) > limit:
-        raise CommandError(f"{len(payload)} bytes are more than the {limit} allowed")
-    document, signed = _document(payload), False
+        raise CommandError(f"{len(payload)} bytes are more than the {limit} allowed", reason="too_large")
+    document, signer = _document(payload), None
     if "payloadType" in document:
         try:
-            content = opened(payload, PAYLOAD_TYPE, rules.trusted, limit)
+            content, signer = opened_by(payload, PAYLOAD_TYPE, rules.trusted, limit)
         except EnvelopeError as error:
-            raise CommandError(str(error)) from None
-        document, signed = _document(content), True
-    transaction = document.get("transaction")
-    known = transaction if isinstance(transaction, str) and transaction.isprintable() else None
+            raise CommandError(str(error), reason=error.reason) from None
+        document = _document(content)
     try:
-        return _checked(document, signed, verb, topics, rules, now, received)
+        return _checked(document, signer, verb, topics, rules, now, received)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(map(str, first["loc"]))[:80] or "all of it"
-        raise CommandError(f"{where}: {first['msg'][:120]}", known and known[:64]) from None
-    except CommandError as error:
-        raise CommandError(str(error), known and known[:64]) from None
+        raise CommandError(f"{where}: {first['msg'][:120]}", reason="content") from None
 
 
 def _checked(
     document: Mapping[str, Any],
-    signed: bool,
+    signer: str | None,
     verb: str,
     topics: Topics,
     rules: Rules,
@@ -130,24 +155,39 @@ def _checked(
 ) -> Command:
     said = CommandPayload.model_validate_json(json.dumps(document))
     args = VERBS[verb].model_validate(said.args)
-    if signed:
+    if signer is not None:
         if (said.site, said.device, said.verb) != (topics.site, topics.device, verb):
-            raise CommandError("it is signed for another device or another verb")
+            raise CommandError("it is signed for another device or another verb", reason="addressee")
         if said.expires_at is None or said.expires_at > now + LONGEST:
-            raise CommandError("a signed command needs expires_at, at most an hour ahead")
+            raise CommandError("a signed command needs expires_at, at most an hour ahead", reason="expiry")
     elif verb not in READS:
-        raise CommandError("it changes something and is not signed by a key that is trusted here")
+        why = "it changes something and is not signed by a key that is trusted here"
+        raise CommandError(why, reason="unsigned")
     elif not rules.unsigned_reads:
-        raise CommandError("it is not signed, and commands.unsigned_reads is off")
+        raise CommandError("it is not signed, and commands.unsigned_reads is off", reason="unsigned")
     if said.expires_at is not None and said.expires_at <= now:
-        raise CommandError("it has expired")
+        raise CommandError("it has expired", reason="expired")
     content = hashlib.sha256(json.dumps([verb, said.args], sort_keys=True).encode()).hexdigest()
     reply = reply_of(received, verb, topics)
-    return Command(verb, said.transaction, args, reply, content, signed, said.expires_at)
+    return Command(verb, said.transaction, args, reply, content, signer, said.expires_at)
 
 
 def _document(data: bytes) -> dict[str, Any]:
     try:
         return strict_object(data)
     except ValueError as error:
-        raise CommandError(str(error)) from None
+        raise CommandError(str(error), reason="malformed") from None
+
+
+def _claimed(payload: bytes) -> str | None:
+    """Return the transaction that a refused message claims, by which its sender knows it again."""
+    if len(payload) > MAX_PHOTO_BYTES:
+        return None
+    try:
+        document = strict_object(payload)
+        if "payloadType" in document:
+            document = strict_object(base64.b64decode(document["payload"]))
+        found = document.get("transaction")
+    except (ValueError, TypeError, KeyError):
+        return None
+    return found[:64] if isinstance(found, str) and found.isprintable() else None

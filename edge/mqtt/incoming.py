@@ -72,8 +72,8 @@ Request = SyncGallery | TellAgain | ConfigPushed | Commanded
 class Mailbox:
     """What is asked and nobody has taken yet: a flood fills one place of each kind. Thread-safe.
 
-    Of pushes the newest of each layer stays, of commands the first few. `wake` is called for every place that
-    is filled, and only enqueues.
+    Of pushes the newest of each layer stays (an empty one replaces none), of commands the first few. `wake`
+    is called for every place that is filled, and only enqueues.
     """
 
     def __init__(self, wake: Callable[[], None], metrics: Metrics) -> None:
@@ -100,7 +100,11 @@ class Mailbox:
                         self._metrics.count("commands.dropped")
                         return
             new = place not in self._requests
-            self._requests[place] = request
+            if not new and isinstance(request, ConfigPushed):
+                self._metrics.count("config.refused")
+                self._metrics.count("config.refused.superseded")
+            if new or not isinstance(request, ConfigPushed) or request.data:
+                self._requests[place] = request
         if new:
             self._wake()
 
@@ -198,8 +202,6 @@ class Incoming:
             self._ask(SyncGallery(desired.version))
 
     def _config_desired(self, layer: str, payload: bytes) -> None:
-        if not payload:
-            return  # taken back at the broker, which takes nothing back here: push a higher version
         # One byte more than is allowed is enough to be refused, and reported, for its size.
         self._ask(ConfigPushed(layer, payload[: MAX_PUSH_BYTES + 1]))
 

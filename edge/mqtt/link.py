@@ -12,12 +12,14 @@ import logging
 import queue
 import random
 import threading
+from collections.abc import Collection
 from typing import Any, Literal
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge.clock import Clock
 from edge.metrics import Metrics
@@ -46,7 +48,9 @@ CONNECTING_LOOP_S = 0.05
 class LinkThread(threading.Thread):
     """Connects, and connects again, until `stop`. Reports to `inbox` in the order of what happened.
 
-    What `subscriptions` bring is reported as `Received`; `older_subscriptions` are only for MQTT 3.1.1.
+    What `subscriptions` bring is reported as `Received`; `older_subscriptions` are only for MQTT 3.1.1. Of
+    those in `for_now` it is told whether they were published to be retained, also when that is done while we
+    listen; a broker of MQTT 3.1.1 does not tell.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class LinkThread(threading.Thread):
         will: Will,
         subscriptions: tuple[str, ...] = (),
         older_subscriptions: tuple[str, ...] = (),
+        for_now: Collection[str] = (),
         metrics: Metrics,
         clock: Clock,
         uniform: Uniform = random.uniform,
@@ -69,6 +74,7 @@ class LinkThread(threading.Thread):
         self._client_id = client_id
         self._will = will
         self._subscriptions = {"5": subscriptions, "3.1.1": (*subscriptions, *older_subscriptions)}
+        self._for_now = for_now
         self._metrics = metrics
         self._clock = clock
         self._reconnect = Reconnect(client_id, broker.backoff_max_s, uniform)
@@ -203,13 +209,18 @@ class LinkThread(threading.Thread):
         self._speaks_5 = self._speaks_5 or session.protocol == "5"
         self._metrics.count("mqtt.connects")
         if topics := self._subscriptions[session.protocol]:
-            session.client.subscribe([(topic, 1) for topic in topics])
+            session.client.subscribe([(topic, self._options(session, topic)) for topic in topics])
         log.info("connected to the broker at %s with MQTT %s", self._where, session.protocol)
         if session.protocol == "3.1.1" and self._broker.version == "auto" and not self._told_older:
             self._told_older = True
             log.warning(
                 "broker at %s does not speak MQTT 5: it cannot tell when nobody subscribes", self._where
             )
+
+    def _options(self, session: Session, topic: str) -> Any:
+        if session.protocol == "3.1.1":
+            return 1
+        return SubscribeOptions(qos=1, retainAsPublished=topic in self._for_now)
 
     def _new_session(self, protocol: Protocol) -> Session:
         broker = self._broker

@@ -105,8 +105,16 @@ class CommandPayload(Payload):
     verb: str | None = Field(None, max_length=32)
 
 
+class SignedCommandPayload(Payload):
+    """`command/<verb>`: a DSSE envelope (ed25519) around a command."""
+
+    payloadType: Literal["application/vnd.edge.command+json"]
+    payload: str = Field(description="Base64 of the command, with expires_at, site, device and verb.")
+    signatures: list[dict[str, str]] = Field(description="keyid and sig, base64, of each signature.")
+
+
 class ResponsePayload(Payload):
-    """`response/<verb>`: what came of a command."""
+    """`response/<verb>`, or the response topic of the command: what came of it, refusals included."""
 
     schema_: Literal["edge.response/1"] = Field("edge.response/1", alias="schema")
     transaction: str | None = Field(description="That of the command; null where it could not be read.")

@@ -4,13 +4,28 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from edge.mqtt.payloads import Payload, Timestamp
+from edge.mqtt.payloads import Payload, Slug, Timestamp
 
 Version = Annotated[int, Field(ge=0, lt=2**53)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class UnbelievedPushPayload(Payload):
+    """The last message on one of the device's config/desired that is no push for it. Anybody may send one."""
+
+    at: Timestamp
+    layer: str
+    reason: Annotated[str, Field(pattern="^[a-z_]{1,32}$")] = Field(
+        description="no_envelope, purpose, no_trusted_key, untrusted_key, signature, content, addressee, "
+        "version, too_large, empty or memory; health counts them as config.refused.<reason>."
+    )
+    error: str
+    sha256: Sha256 = Field(description="Of the message as it came, for whoever sent it.")
+    count: Version = Field(description="All pushes refused since the daemon started, for whatever reason.")
 
 
 class ConfigReportedPayload(Payload):
-    """`config/reported`: what became of the last push, and what is in force."""
+    """`config/reported`: what became of the last push that was believed, and what is in force."""
 
     schema_: Literal["edge.config-reported/1"] = Field("edge.config-reported/1", alias="schema")
     at: Timestamp
@@ -19,14 +34,17 @@ class ConfigReportedPayload(Payload):
         "work under it."
     )
     layer: str | None = Field(description="The layer of that push: fleet, group:<name> or device.")
-    version: Version | None = Field(description="Its version; null where it could not be believed.")
+    version: Version | None = Field(description="Its version; null where nothing was pushed.")
     keys: dict[str, str] = Field(
-        description="By setting: applied, needs_restart, overridden (by the environment), or why not."
+        description="By setting: applied, needs_restart, overridden by a stronger layer or the "
+        "environment, or why not."
     )
     error: str | None
     versions: dict[str, Version] = Field(description="The layers in force and their versions.")
-    effective: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] = Field(
-        description="Hash of all settings that may be pushed, as they are in force."
+    groups: tuple[Slug, ...] = Field((), description="The groups that the device listens to.")
+    effective: Sha256 = Field(description="Hash of all settings that may be pushed, as they are in force.")
+    refused: UnbelievedPushPayload | None = Field(
+        None, description="The last one that was not believed; shown at most once a second."
     )
 
 

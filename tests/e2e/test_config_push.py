@@ -109,20 +109,24 @@ def test_what_cannot_be_built_is_refused_and_the_daemon_goes_on(
 ):
     clip = f'source = "{media / "no_face.mp4"}"\nloop = true'
     device = make_device(mosquitto.port, settings=PUSHED, cameras={"front": clip})
-    attacks = [
-        push(1, {"recognition": {"embedder": "no-such-model"}}),
-        push(2, {"cameras": {"front": {"command": ["sh"]}}}),
-        content(3, {"decision": {"threshold": 0.0}}),
-        b"\xff" * 70_000,
-        push(4, {"mqtt": {"host": "evil.example"}}),
-    ]
+    attacks = {
+        push(1, {"recognition": {"embedder": "no-such-model"}}): ("rejected", 1, None),
+        push(2, {"cameras": {"front": {"command": ["sh"]}}}): ("rejected", 2, None),
+        content(3, {"decision": {"threshold": 0.0}}): ("rejected", 2, "no_envelope"),
+        b"\xff" * 70_000: ("rejected", 2, "too_large"),
+        b"": ("rejected", 2, "empty"),
+        push(4, {"mqtt": {"host": "evil.example"}}): ("rejected", 4, "empty"),
+    }
     with subscriber(mosquitto.port) as heard:
         device.start()
-        for number, data in enumerate(attacks):
+        for data, came in attacks.items():
             publish(mosquitto, data)
-            wanted = number + 1
-            heard.wait(lambda n=wanted: len([r for r in reports(heard) if r.status == "rejected"]) >= n)
-        publish(mosquitto, b"")
+            heard.wait(lambda came=came: reports(heard) and summary(reports(heard)[-1]) == came)
+        assert device.stop() == 0
+        before = len(reports(heard))
+        device.start()
+        heard.wait(lambda: len(reports(heard)) > before)
+        assert summary(reports(heard)[-1]) == ("rejected", 4, None), "after a restart it is not forgotten"
         publish(mosquitto, push(5, {"decision": {"threshold": 0.7}}))
         came_to(heard, "applied", 5)
         assert thresholds(heard)[-1] == 0.7
@@ -130,6 +134,10 @@ def test_what_cannot_be_built_is_refused_and_the_daemon_goes_on(
         assert health.get("late", []) == []
         assert device.stop() == 0
     assert load(device.config).mqtt.host == "127.0.0.1"
+
+
+def summary(report: ConfigReportedPayload) -> tuple[str, int | None, str | None]:
+    return report.status, report.version, report.refused.reason if report.refused else None
 
 
 def test_a_kill_while_it_is_tried_takes_it_back(mosquitto: Mosquitto, make_device: MakeDevice, media: Path):

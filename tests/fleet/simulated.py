@@ -1,9 +1,9 @@
 """A fleet of devices without cameras: real desks, real connections, one thread for all of them."""
 
-import json
 import selectors
 import time
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ from edge import config
 from edge.config import Settings
 from edge.configuring import ConfigDesk
 from edge.metrics import Metrics
+from edge.mqtt.codec import encode
 from edge.mqtt.faults import Fault
+from edge.mqtt.payloads_config import ConfigReportedPayload
 from edge.mqtt.reconnect import Reconnect
 from edge.mqtt.topics import Topics
 from edge.twin import Patch
@@ -23,15 +25,18 @@ from edge.twin import Patch
 class SimulatedDevice:
     """What a daemon does with a push, but for frames: every configuration proves itself at once."""
 
-    def __init__(self, directory: Path, number: int, port: int, trusted: str) -> None:
+    def __init__(
+        self, directory: Path, number: int, port: int, trusted: str, groups: tuple[str, ...] = ()
+    ) -> None:
         self.name = f"door-{number:04}"
         self.topics = Topics("test", self.name)
         self.settings: dict[str, Any] = {
             "site": "test",
             "device": self.name,
             "state_dir": str(directory / self.name),
-            "push": {"trusted_keys": [trusted]},
+            "push": {"trusted_keys": [trusted], "groups": list(groups)},
         }
+        self.layers = ("fleet", *(f"group:{group}" for group in groups), "device")
         self.desk = ConfigDesk(self.read, Metrics())
         self.reconnect = Reconnect(self.topics.client_id, 60.0)
         self.port = port
@@ -51,17 +56,20 @@ class SimulatedDevice:
         return client
 
     def _connected(self, client: paho.Client, *_: Any) -> None:
-        client.subscribe([(self.topics.config_desired(layer), 1) for layer in ("fleet", "device")])
+        client.subscribe([(self.topics.config_desired(layer), 1) for layer in self.layers])
         client.publish(self.topics.status, b"online", 1, retain=True)
+        self._tell(client, self.desk.settings())
 
     def _heard(self, client: paho.Client, _: Any, message: paho.MQTTMessage) -> None:
-        layer = "fleet" if "_fleet" in message.topic else "device"
-        settings = self.desk.take(layer, message.payload)
+        layers = {self.topics.config_desired(layer): layer for layer in self.layers}
+        settings = self.desk.take(layers[message.topic], message.payload)
         if settings is not None:
             self.desk.keep()
-        told = self.desk.told(settings or self.desk.settings())
-        report = {"schema": "edge.config-reported/1", "at": "2026-11-24T12:00:00.000Z", **told}
-        client.publish(self.topics.config_reported, json.dumps(report), 1, retain=True)
+        self._tell(client, settings or self.desk.settings())
+
+    def _tell(self, client: paho.Client, settings: Settings) -> None:
+        report = ConfigReportedPayload(at=datetime(2026, 11, 24, 12, tzinfo=UTC), **self.desk.told(settings))
+        client.publish(self.topics.config_reported, encode(report), 1, retain=True)
 
 
 class Fleet:

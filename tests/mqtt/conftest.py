@@ -66,10 +66,11 @@ def connect() -> Iterator[Callable[..., Linking]]:
         host: str = "127.0.0.1",
         client_id: str = "edge.hq.door-03",
         subscriptions: tuple[str, ...] = (),
+        for_now: tuple[str, ...] = (),
         **options: Any,
     ) -> Linking:
         broker = Broker(host, port, **{"backoff_max_s": 0.2, **options})
-        made.append(Linking(broker, client_id, subscriptions))
+        made.append(Linking(broker, client_id, subscriptions, for_now=for_now))
         return made[-1]
 
     yield start

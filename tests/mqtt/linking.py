@@ -16,7 +16,11 @@ class Linking:
     """A running link and what it reported."""
 
     def __init__(
-        self, broker: Broker, client_id: str = "edge.hq.door-03", subscriptions: tuple[str, ...] = ()
+        self,
+        broker: Broker,
+        client_id: str = "edge.hq.door-03",
+        subscriptions: tuple[str, ...] = (),
+        **options: Any,
     ) -> None:
         self.inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.metrics = Metrics()
@@ -28,12 +32,13 @@ class Linking:
             subscriptions=subscriptions,
             metrics=self.metrics,
             clock=SystemClock(),
+            **options,
         )
         self.link.start()
 
-    def next(self, kind: type, timeout_s: float = 10.0) -> Any:
+    def next(self, kind: type, timeout_s: float = 10.0, **like: Any) -> Any:
         until_s = time.monotonic() + timeout_s
         while True:
             item = self.inbox.get(timeout=max(0.01, until_s - time.monotonic()))
-            if isinstance(item, kind):
+            if isinstance(item, kind) and all(getattr(item, key) == value for key, value in like.items()):
                 return item

@@ -14,11 +14,15 @@ import jsonschema
 import pytest
 
 from edge import __version__
-from edge.mqtt.asyncapi import channels, document
+from edge.mqtt.asyncapi import ROOT, channels, document
+from edge.mqtt.codec import encode
+from edge.mqtt.payloads_ack import AckPayload
 from edge.mqtt.payloads_sync import GalleryReportedPayload
 from edge.types import EventType
 from tests.broker import Mosquitto, subscriber, wait_until
 from tests.mqtt.door import Door
+from tests.mqtt.test_commanding import signed as signed_command
+from tests.pushes import push
 
 COMMITTED = Path(__file__).resolve().parents[2] / "deploy" / "asyncapi.json"
 
@@ -87,3 +91,29 @@ def test_what_a_device_sends_is_what_the_document_says(
 def test_the_document_refuses_what_is_not_so(made: dict[str, Any], topic: str, message: object):
     with pytest.raises(jsonschema.ValidationError):
         validator(made, topic).validate(message)
+
+
+EVENT_ID = "0194b6a0-0000-7000-8000-000000000000"
+SENT = [
+    pytest.param("command/revoke", signed_command("revoke"), True, id="a signed command"),
+    pytest.param("command/subjects", b'{"transaction": "t-1"}', True, id="a command that is not signed"),
+    pytest.param("config/desired", push(1, {"decision": {"margin": 0.1}}), True, id="a push"),
+    pytest.param("gallery/desired", b'{"version": 7}', True, id="a request to synchronise"),
+    pytest.param("ack", encode(AckPayload(event_ids=(EVENT_ID,))), True, id="ack"),
+    pytest.param("command/revoke", b'{"transaction": "a b"}', False, id="a bad transaction"),
+    pytest.param("config/desired", signed_command("revoke"), False, id="a command as a push"),
+    pytest.param("command/revoke", push(1), False, id="a push as a command"),
+    pytest.param("ack", b'{"event_ids": "*"}', False, id="no list"),
+]
+
+
+@pytest.mark.parametrize(("leaf", "payload", "described"), SENT)
+def test_what_devices_take_is_described(made: dict[str, Any], leaf: str, payload: bytes, described: bool):
+    [channel] = [
+        each
+        for each in channels()
+        if each.heard and each.root == ROOT and re.sub(r"\{\w+\}", leaf.rpartition("/")[2], each.path) == leaf
+    ]
+    names = [each["$ref"].rpartition("/")[2] for each in made["channels"][channel.name]["messages"].values()]
+    schema = {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in names], **made}
+    assert jsonschema.Draft202012Validator(schema).is_valid(json.loads(payload)) is described

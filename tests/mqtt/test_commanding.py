@@ -11,7 +11,7 @@ from edge.envelope import sign
 from edge.errors import CommandError
 from edge.mqtt.broker import Received
 from edge.mqtt.bucket import TokenBucket
-from edge.mqtt.commanding import PAYLOAD_TYPE, Command, Rules, parse
+from edge.mqtt.commanding import PAYLOAD_TYPE, Command, Rules, parse, refusal_reply
 from edge.mqtt.payloads_command import READS, VERBS
 from edge.mqtt.topics import Topics
 from edge.twin import PAYLOAD_TYPE as CONFIG
@@ -157,9 +157,50 @@ def test_an_unknown_verb_is_refused(verb: str):
         heard(signed(), verb)
 
 
+OWN = "edge/v1/test/door/response"
+
+
+@pytest.mark.parametrize(
+    ("verb", "options", "topic", "correlation"),
+    [
+        pytest.param("revoke", {}, f"{OWN}/revoke", None, id="no wish"),
+        pytest.param("open", {}, f"{OWN}/refused", None, id="unknown verb"),
+        pytest.param("a/b", {}, f"{OWN}/refused", None, id="no verb at all"),
+        pytest.param(
+            "open", {"response_topic": f"{OWN}/me", "correlation": b"\x01"}, f"{OWN}/me", b"\x01", id="a wish"
+        ),
+        pytest.param("revoke", {"correlation": b"\x01"}, f"{OWN}/revoke", b"\x01", id="correlation alone"),
+        pytest.param(
+            "revoke",
+            {"response_topic": "edge/v1/test/other/response/x"},
+            f"{OWN}/revoke",
+            None,
+            id="elsewhere",
+        ),
+        pytest.param(
+            "revoke", {"response_topic": "edge/v1/test/door/status"}, f"{OWN}/revoke", None, id="other topic"
+        ),
+        pytest.param("revoke", {"correlation": b"x" * 129}, f"{OWN}/revoke", None, id="huge correlation"),
+    ],
+)
+def test_a_refusal_goes_where_it_was_asked_for_below_our_own_responses(
+    verb: str, options: dict[str, Any], topic: str, correlation: bytes | None
+):
+    reply = refusal_reply(Received(1, TOPICS.command("x"), b"", **options), verb, TOPICS)
+    assert (reply.topic, reply.correlation) == (topic, correlation)
+
+
+def test_who_signed_is_known():
+    assert heard(signed()).signer == TRUSTED
+    assert heard(plain(), "subjects", Rules((), True)).signer is None
+
+
 def test_a_refusal_names_the_transaction_only_where_it_can_be_read():
     for payload, transaction in (
         (signed(args={}), "t-1"),
+        (sign(content(), PAYLOAD_TYPE, [OTHER_KEY]), "t-1"),
+        (b'{"payloadType": 7, "payload": 7}', None),
+        (b'{"payloadType": "", "payload": "W10="}', None),
         (b"{}", None),
         (plain(transaction="\x1b[2J"), None),
     ):

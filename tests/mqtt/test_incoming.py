@@ -197,3 +197,15 @@ def test_refusals_do_not_fill_the_log(caplog: pytest.LogCaptureFixture):
         incoming.hear(Received(1, TOPICS.gallery_desired, b"{"))
     assert len(caplog.records) == 3
     assert metrics.counts()["received.refused"] == 1000
+
+
+def test_pushes_that_a_flood_replaces_are_counted_and_an_empty_one_replaces_none():
+    metrics = Metrics()
+    mailbox = Mailbox(lambda: None, metrics)
+    incoming = Incoming(TOPICS, mailbox.put, metrics, layers=("device",))
+    for payload in (b"1", b"2", b"3", b""):
+        incoming.hear(Received(1, TOPICS.config_desired("device"), payload))
+    assert emptied(mailbox) == [ConfigPushed("device", b"3")]
+    assert metrics.counts() == {"config.refused": 3, "config.refused.superseded": 3}
+    incoming.hear(Received(1, TOPICS.config_desired("device"), b""))
+    assert emptied(mailbox) == [ConfigPushed("device", b"")], "by itself it is refused, and reported"

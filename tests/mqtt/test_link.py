@@ -285,6 +285,25 @@ def test_what_is_published_to_us_is_heard(
         assert (heard.response_topic, heard.correlation) == ("answer/here", b"\x00\x01")
 
 
+@pytest.mark.parametrize(("version", "tells"), [("5", True), ("3.1.1", False)])
+def test_what_is_for_now_is_told_to_be_retained_also_when_it_comes_live(
+    mosquitto: Mosquitto, connect: Callable[..., Linking], version: str, tells: bool
+) -> None:
+    linking = connect(mosquitto.port, version=version, subscriptions=("now/+", "later"), for_now=("now/+",))
+    linking.next(Connected)
+    with publisher(mosquitto.port) as client:
+        wait_until(lambda: _heard(client, linking, "later"))
+        client.publish("now/x", b"retained", qos=1, retain=True).wait_for_publish(5)
+        assert linking.next(Received, topic="now/x").retained is tells
+        client.publish("now/x", b"", qos=1, retain=True).wait_for_publish(5)
+        client.publish("later", b"retained", qos=1, retain=True).wait_for_publish(5)
+        client.publish("later", b"end", qos=1).wait_for_publish(5)
+        later = linking.next(Received, topic="later")
+        while later.payload != b"retained":
+            later = linking.next(Received, topic="later")
+    assert later.retained is False, "for others it means what it always did: it lay there before we came"
+
+
 def test_we_listen_again_on_every_connection(mosquitto: Mosquitto, connect: Callable[..., Linking]) -> None:
     linking = connect(mosquitto.port, subscriptions=("to/us",))
     linking.next(Connected)
@@ -306,9 +325,9 @@ def test_a_message_too_large_is_told_and_not_kept(
     assert (refused.topic, refused.size) == ("to/us", 512 * 1024 + 1)
 
 
-def _heard(client: paho.Client, linking: Linking) -> bool:
+def _heard(client: paho.Client, linking: Linking, topic: str = "to/us") -> bool:
     """Publish until it is heard: the subscription may still be under way."""
-    client.publish("to/us", b"?", qos=1).wait_for_publish(5)
+    client.publish(topic, b"?", qos=1).wait_for_publish(5)
     try:
         return linking.next(Received, 0.2) is not None
     except queue.Empty:
