@@ -35,6 +35,9 @@ MAX_ANNOUNCED_BYTES = 64 * 1024
 COMMANDS_PER_S, COMMANDS_AT_ONCE = 5.0, 20
 """More than any operator sends by hand; what is beyond is dropped and counted."""
 
+ACK_BYTES_PER_S, ACK_BYTES_AT_ONCE = 1_000_000, 4_000_000
+"""Ten times what a consumer sends while 10,000 decisions drain; what is dropped is sent, and named, again."""
+
 
 def build_courier(
     settings: Settings,
@@ -99,6 +102,7 @@ def build_courier(
             layers=layers,
             mailbox=mailbox,
             commands=TokenBucket(COMMANDS_PER_S, COMMANDS_AT_ONCE, clock.monotonic),
+            acks=TokenBucket(ACK_BYTES_PER_S, ACK_BYTES_AT_ONCE, clock.monotonic),
         ).hear,
         beats=beats,
         metrics=metrics,

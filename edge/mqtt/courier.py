@@ -212,6 +212,7 @@ class CourierThread(WorkerThread):
                 if self._outgoing.protocol is None:
                     self._canary.end()
             case Received():
+                self._link.read(item)
                 if not self._canary.heard(item):
                     self._hear(item)
             case Acknowledged():

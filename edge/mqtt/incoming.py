@@ -89,7 +89,8 @@ class Incoming:
 
     `birth` is where a building system says `online`. `acknowledge` gets the ids of events that a consumer
     has; without it acknowledgements mean nothing. Configuration pushes for `layers` go into `mailbox`.
-    As many commands as `commands` lets through are handed on; None: there are none.
+    As many commands as `commands` lets through are handed on; None: there are none. `acks` bounds the
+    bytes of acknowledgements; None: it does not.
     """
 
     def __init__(
@@ -103,8 +104,10 @@ class Incoming:
         layers: Iterable[str] = (),
         mailbox: Mailbox | None = None,
         commands: TokenBucket | None = None,
+        acks: TokenBucket | None = None,
     ) -> None:
         self._commands = commands
+        self._acks = acks
         self._command_root = topics.command("")
         self._dropped = 0
         self._layers = {topics.config_desired(layer): layer for layer in layers}
@@ -135,6 +138,9 @@ class Incoming:
             return
         if len(payload) > MAX_ACK_BYTES:
             self._refuse("ack", f"{len(payload)} bytes are more than {MAX_ACK_BYTES}")
+            return
+        if self._acks is not None and not self._acks.take(len(payload)):
+            self._metrics.count("ack.dropped")
             return
         try:
             named = LooseAck.model_validate_json(payload, strict=True).event_ids

@@ -148,9 +148,17 @@ class Journal:
             self._sweep.take(pending)
 
     def acknowledged(self, event_ids: tuple[str, ...], now_s: float) -> None:
-        """Forget the rows of these events: a consumer has them."""
-        self._receipts.named(event_ids, now_s)
-        self._outbox.acknowledge(event_ids)
+        """Forget the rows of these events: a consumer has them.
+
+        Ids that were not on their way may be of rows that went long ago, or of none: these are looked up, but
+        not more than some at a time.
+        """
+        known = self._receipts.named(event_ids, now_s)
+        if known:
+            self._outbox.acknowledge(known)
+        unsure = tuple(sorted(set(event_ids).difference(known)))
+        if unsure and not self._outbox.look_up(unsure):
+            self._metrics.count("ack.dropped")
 
     def next(self, now_s: float) -> Row | None:
         """Return the row to send now, or None while the window is full or nothing is at hand.

@@ -23,10 +23,11 @@ from edge.clock import Clock
 from edge.metrics import Metrics
 from edge.mqtt import faults
 from edge.mqtt.backoff import Uniform
-from edge.mqtt.broker import Broker, Protocol, Will
+from edge.mqtt.broker import Broker, Protocol, Received, Will
 from edge.mqtt.faults import Fault
 from edge.mqtt.reconnect import Reconnect
 from edge.mqtt.session import MAX_PACKET_BYTES, Session
+from edge.mqtt.unread import Unread
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ SESSION_EXPIRY_S = 3600
 """For how long the broker keeps our subscriptions while we are away."""
 
 DEAF_S = 600.0
-"""How long nothing is subscribed to after a packet too large to be read: retained, it would come every time."""
+"""How long nothing is subscribed to after a packet too large to be read: a retained one comes every time."""
 
 LOOP_S = 1.0
 CONNECTING_LOOP_S = 0.05
@@ -83,6 +84,7 @@ class LinkThread(threading.Thread):
         self._speaks_5 = False
         self._told_older = False
         self._deaf_until_s = 0.0
+        self._unread = Unread(metrics)
 
     def publish(
         self,
@@ -110,6 +112,10 @@ class LinkThread(threading.Thread):
             properties = _properties(PacketTypes.PUBLISH, **values) if values else None
         info = session.client.publish(topic, payload, qos, retain, properties)
         return info.mid if info.rc == paho.MQTT_ERR_SUCCESS else None
+
+    def read(self, received: Received) -> None:
+        """Note that a message was looked at: there is room for another one."""
+        self._unread.remove(len(received.payload))
 
     def renew(self, connection: int) -> None:
         """End connection number `connection`, which no longer answers, and make another one."""
@@ -236,7 +242,7 @@ class LinkThread(threading.Thread):
         if broker.tls is not None:
             client.tls_set_context(broker.tls)
         self._numbers += 1
-        return Session(self._numbers, client, protocol, self._inbox, deaf=deaf)
+        return Session(self._numbers, client, protocol, self._inbox, self._unread, deaf=deaf)
 
     def _connect(self, session: Session) -> None:
         """Open the network connection and queue CONNECT; the session outlives short absences."""

@@ -14,6 +14,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from edge.mqtt import faults
 from edge.mqtt.bounded import bound
 from edge.mqtt.broker import Connected, Disconnected, Protocol, Published, Received, Refused, Unheard
+from edge.mqtt.unread import Unread
 
 DEFAULT_RECEIVE_MAXIMUM = 65535
 """Source: MQTT 5.0, section 3.2.2.3.3: the value in force when the broker names none."""
@@ -34,6 +35,7 @@ class Session:
         client: paho.Client,
         protocol: Protocol,
         inbox: queue.SimpleQueue[Any],
+        unread: Unread,
         *,
         deaf: bool = False,
     ) -> None:
@@ -50,6 +52,7 @@ class Session:
         self.oversize: int | None = None
         """How large a packet was, in bytes, that was not read: it ended the connection."""
         self._inbox = inbox
+        self._unread = unread
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
@@ -112,6 +115,8 @@ class Session:
     def _on_message(self, _c: paho.Client, _u: Any, message: paho.MQTTMessage) -> None:
         if len(message.payload) > MAX_RECEIVED_BYTES:
             self._inbox.put(Refused(self.number, message.topic, len(message.payload)))
+            return
+        if not self._unread.add(len(message.payload)):
             return
         properties = message.properties
         self._inbox.put(

@@ -5,25 +5,28 @@ import time
 from pathlib import Path
 
 from edge import logs
+from edge.memory import return_freed_memory
 from edge.mqtt.broker import Broker
 from tests.mqtt.door import TOPICS, Door
 
 
-def main(directory: Path, port: int, version: str) -> None:
+def main(directory: Path, port: int, version: str, *options: str) -> None:
+    return_freed_memory()
     logs.set_up("json", "info")
     door = Door(
         directory,
         Broker("127.0.0.1", port, version=version, backoff_max_s=0.2),  # type: ignore[arg-type]
         subscriptions=(TOPICS.config_desired("device"),),
+        consumer="consumer" in options,
     )
-    told = 0
     while True:
         door.publish()
-        time.sleep(0.1)
-        for received in door.heard[told:]:
-            print(len(received.payload), flush=True)
-        told = len(door.heard)
+        until_s = time.monotonic() + 0.1
+        while time.monotonic() < until_s:
+            while door.heard:
+                print(len(door.heard.pop(0).payload), flush=True)
+            time.sleep(0.01)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])

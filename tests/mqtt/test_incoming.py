@@ -6,6 +6,7 @@ import pytest
 
 from edge.metrics import Metrics
 from edge.mqtt.broker import Received
+from edge.mqtt.bucket import TokenBucket
 from edge.mqtt.incoming import MAX_REQUEST_BYTES, Incoming, Request, SyncGallery, TellAgain, subscriptions
 from edge.mqtt.payloads_ack import MAX_ACK_BYTES, MAX_ACK_IDS
 from edge.mqtt.topics import Topics
@@ -124,6 +125,17 @@ def test_an_acknowledgement_is_taken_where_it_is_right(
     assert hear_ack(payload) == (named, counts)
     assert len(caplog.records) == len(counts)
     assert all(len(record.getMessage()) < 300 for record in caplog.records)
+
+
+def test_more_bytes_of_acknowledgements_than_are_taken_are_dropped_unread():
+    named: list[str] = []
+    metrics = Metrics()
+    payload = ack(f"{ID}1")
+    bucket = TokenBucket(1, 2 * len(payload), lambda: 0.0)
+    incoming = Incoming(TOPICS, lambda _: None, metrics, acknowledge=named.extend, acks=bucket)
+    for _ in range(5):
+        incoming.hear(Received(1, TOPICS.ack, payload))
+    assert (named, metrics.counts()) == ([f"{ID}1"] * 2, {"ack.dropped": 3})
 
 
 def test_a_retained_acknowledgement_is_dropped():

@@ -1,9 +1,6 @@
 """A message larger than the device's memory: it is not read, and the device goes on deciding and telling."""
 
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import paho.mqtt.client as paho
@@ -12,10 +9,11 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from edge.mqtt import link
 from edge.mqtt.broker import Connected, Received
-from tests.broker import Mosquitto, Subscriber, subscriber, wait_until
+from tests.broker import Mosquitto, subscriber, wait_until
 from tests.memory import peak_mb
 from tests.mqtt.door import TOPICS
 from tests.mqtt.linking import Linking
+from tests.mqtt.listening import door, still_tells
 
 HUGE = 100 * 1024 * 1024
 MORE_MB = 64
@@ -29,26 +27,6 @@ def publish(port: int, payload: bytes, *, retain: bool = False) -> None:
     client.publish(DESIRED, payload, 1, retain).wait_for_publish(30)
     client.disconnect()
     client.loop_stop()
-
-
-@contextmanager
-def door(directory: Path, port: int, version: str) -> Iterator[tuple[int, Path]]:
-    """A door in a process of its own; yields its pid and the log of what it heard."""
-    heard = directory / "heard"
-    command = [sys.executable, "-m", "tests.mqtt.listening_child", str(directory), str(port), version]
-    with (
-        heard.open("wb") as out,
-        subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL) as child,
-    ):
-        try:
-            yield child.pid, heard
-        finally:
-            child.kill()
-
-
-def still_tells(seen: Subscriber) -> None:
-    before = len(seen.seen)
-    seen.wait(lambda: len(seen.seen) > before + 10)
 
 
 @pytest.mark.parametrize("retain", [False, True], ids=["passing", "retained"])
