@@ -4,32 +4,41 @@ import base64
 import binascii
 import contextlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from edge import safefile
 from edge.clock import Clock
 from edge.errors import CommandError, FileError
 
 TIMEOUT_S = 60.0
 MAX_OUTPUT_BYTES = 64 * 1024
+"""How much of what a child says is looked at: of errors the end."""
+
+MAX_SAID_BYTES = 8 * 1024 * 1024
+"""A child that has said more is stopped: it lies in memory."""
+
+MAX_MESSAGE_CHARS = 1000
 EDGE = (sys.executable, "-m", "edge")
+PHOTO = "{photo}"
+STANDARD_INPUT = "/dev/stdin"
+
+
+def read_text(code: int, text: str) -> dict[str, Any]:
+    """Return what a child printed as a message."""
+    return {"message": text[:MAX_MESSAGE_CHARS]}
 
 
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """What to run after `edge`; `photo` (base64) is put into a file whose path replaces `PHOTO`."""
+    """What to run after `edge`; `photo` (base64) becomes a file in memory whose path replaces `PHOTO`."""
 
     arguments: tuple[str, ...]
     photo: str | None = field(default=None, repr=False)
-    read: "Callable[[int, str], dict[str, Any]]" = field(default=lambda code, text: {"message": text})
-
-
-PHOTO = "{photo}"
+    read: "Callable[[int, str], dict[str, Any]]" = read_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +50,13 @@ class Result:
 
 
 class Runner:
-    """Runs errands, one at a time; their files lie in `directory`, mode 0600, and go with the child."""
+    """Runs errands, one at a time. What goes in and comes out is in memory: a photo never is on the disk."""
 
-    def __init__(self, directory: Path, clock: Clock) -> None:
-        self._directory = directory
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._child: subprocess.Popen[bytes] | None = None
         self._errand: Errand | None = None
+        self._out = self._err = -1
         self._began_s = 0.0
 
     def start(self, errand: Errand) -> None:
@@ -55,69 +64,78 @@ class Runner:
 
         Raises:
             CommandError: The photo is no base64.
-            FileError: A file cannot be written.
+            FileError: There is no memory, no process or no file left for it.
         """
         try:
-            self._directory.mkdir(safefile.PRIVATE_DIRECTORY, parents=True, exist_ok=True)
-        except OSError as error:
-            raise FileError(f"{self._directory}: cannot be made: {error.strerror}") from None
-        photo = self._directory / "photo.part"
-        if errand.photo is not None:
-            try:
-                safefile.write_whole(photo, base64.b64decode(errand.photo, validate=True))
-            except (binascii.Error, ValueError):
-                raise CommandError("args.photo: it is no base64") from None
-        arguments = [str(photo) if part == PHOTO else part for part in errand.arguments]
+            photo = b"" if errand.photo is None else base64.b64decode(errand.photo, validate=True)
+        except (binascii.Error, ValueError):
+            raise CommandError("args.photo: it is no base64") from None
+        arguments = [STANDARD_INPUT if part == PHOTO else part for part in errand.arguments]
         try:
-            with (
-                (self._directory / "out.part").open("wb") as out,
-                (self._directory / "err.part").open("wb") as err,
-            ):
+            self._out = os.memfd_create("out")
+            self._err = os.memfd_create("err")
+            with os.fdopen(os.memfd_create("photo"), "w+b") as given:
+                given.write(photo)
+                given.seek(0)
                 self._child = subprocess.Popen(
-                    [*EDGE, *arguments], stdin=subprocess.DEVNULL, stdout=out, stderr=err
+                    [*EDGE, *arguments], stdin=given, stdout=self._out, stderr=self._err
                 )
         except OSError as error:
-            raise FileError(f"{self._directory}: a child cannot be started: {error.strerror}") from None
+            self._forget()
+            raise FileError(f"a child cannot be started: {error.strerror}; try again later") from None
         self._errand, self._began_s = errand, self._clock.monotonic()
 
     def poll(self) -> Result | None:
-        """Return what came of the errand, None while it runs. Never waits."""
+        """Return what came of the errand, None while it runs. Never waits for it."""
         child, errand = self._child, self._errand
         if child is None or errand is None:
             return None
-        code = child.poll()
-        if code is None:
-            if self._clock.monotonic() - self._began_s <= TIMEOUT_S:
-                return None
-            child.kill()
-            child.wait()
-            return self._end(Result(f"it took more than {TIMEOUT_S:.0f} s and was stopped", {}))
-        out, err = self._text("out.part"), self._text("err.part")
-        if code not in (0, 1) or (code == 1 and not out):
-            last = (err.splitlines() or [f"it ended with {code}"])[-1]
-            return self._end(Result(last.removeprefix("edge: ")[:500], {}))
         try:
-            return self._end(Result(None, errand.read(code, out)))
-        except CommandError as error:
-            return self._end(Result(str(error), {}))
+            code = child.poll()
+            why = self._objection() if code is None else None
+            if code is None and why is None:
+                return None
+            result = Result(why, {}) if code is None else self._result(code, errand)
+        except OSError as error:
+            result = Result(f"what it came to cannot be read: {error.strerror}", {})
+        self.stop()
+        return result
 
     def stop(self) -> None:
         """End a child that still runs."""
         if self._child is not None:
             self._child.kill()
             self._child.wait()
-            self._end(Result(None, {}))
+        self._forget()
 
-    def _end(self, result: Result) -> Result:
+    def _objection(self) -> str | None:
+        """Return why the child that runs is to be stopped."""
+        if self._clock.monotonic() - self._began_s > TIMEOUT_S:
+            return f"it took more than {TIMEOUT_S:.0f} s and was stopped"
+        if os.fstat(self._out).st_size + os.fstat(self._err).st_size > MAX_SAID_BYTES:
+            return "it said more than anybody wants to read and was stopped"
+        return None
+
+    def _result(self, code: int, errand: Errand) -> Result:
+        out = os.pread(self._out, MAX_OUTPUT_BYTES + 1, 0)
+        if code not in (0, 1) or (code == 1 and not out.strip()):
+            where = max(0, os.fstat(self._err).st_size - MAX_OUTPUT_BYTES)
+            lines = _text(os.pread(self._err, MAX_OUTPUT_BYTES, where)).splitlines()
+            last = (lines or [f"it ended with {code}"])[-1].removeprefix("edge: ")
+            return Result(last.replace(STANDARD_INPUT, "photo")[:500], {})
+        if len(out) > MAX_OUTPUT_BYTES:
+            return Result(f"it said more than {MAX_OUTPUT_BYTES} bytes", {})
+        try:
+            return Result(None, errand.read(code, _text(out)))
+        except CommandError as error:
+            return Result(str(error), {})
+
+    def _forget(self) -> None:
         self._child = self._errand = None
-        for name in ("photo.part", "out.part", "err.part"):
-            with contextlib.suppress(FileNotFoundError):
-                (self._directory / name).unlink()
-        return result
-
-    def _text(self, name: str) -> str:
-        data = safefile.read_bounded(self._directory / name, MAX_OUTPUT_BYTES) or b""
-        return data.decode(errors="replace").strip()
+        for descriptor in (self._out, self._err):
+            with contextlib.suppress(OSError):  # -1: there was none
+                os.close(descriptor)
+        self._out = self._err = -1
 
 
 def read_json(code: int, text: str) -> dict[str, Any]:
@@ -128,8 +146,12 @@ def read_json(code: int, text: str) -> dict[str, Any]:
     """
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise CommandError("it printed nothing that can be read")
     return found
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace").strip()

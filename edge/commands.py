@@ -31,26 +31,32 @@ from edge.mqtt.topics import Topics
 log = logging.getLogger(__name__)
 
 REMEMBERED = 256
-"""Answers kept for a command that comes again; a signed one expires within the hour."""
+"""Answers kept although their command has expired: a clock may be set back."""
+
+MAX_REMEMBERED = 1024
+"""Answers kept in all; each is kept until its command has expired, within the hour."""
 
 MAX_WAITING = 8
 COMPLAIN_AGAIN_S = 60.0
-MAX_MEMORY_BYTES = 1 << 20
+MAX_ERROR_CHARS = 500
+MAX_MEMORY_BYTES = 8 << 20
 MAX_AUDIT_BYTES = 1 << 20
 HASH_CHARS = 16
+FULL = f"{MAX_REMEMBERED} commands were done and have not expired; ask again when they have"
 INTERRUPTED = "the daemon was restarted while it was at it; look what is in force before you ask again"
 
 Action = Callable[[Command], dict[str, Any]]
 
 
 class Remembered(BaseModel):
-    """The answer to a transaction; `content` is the hash of what was asked."""
+    """The answer to a transaction; `content` is the hash of what was asked, `until_s` its end since 1970."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     content: str
     error: str | None
     data: dict[str, Any]
+    until_s: float = 0.0
 
 
 class _File(BaseModel):
@@ -99,7 +105,7 @@ class CommandDesk:
         self._publish = publish
         self._metrics = metrics
         self._clock = clock
-        self._runner = Runner(files.directory, clock)
+        self._runner = Runner(clock)
         self._waiting: deque[Command] = deque()
         self._at_work: Command | None = None
         self._complaint = ("", 0.0)
@@ -124,6 +130,9 @@ class CommandDesk:
             return
         if self._is_busy_with(command):
             return  # it is being done: its answer follows
+        if command.verb not in READS and self._is_full():
+            self._tell(command, FULL, {})
+            return
         action = self._actions.get(command.verb)
         if action is not None:
             self._execute(command, action)
@@ -167,6 +176,11 @@ class CommandDesk:
             each.transaction for each in (*self._waiting, self._at_work) if each is not None
         }
 
+    def _is_full(self) -> bool:
+        now_s = self._clock.now().timestamp()
+        open_ = sum(each.until_s > now_s for each in self._answers.values())
+        return open_ + len(self._waiting) >= MAX_REMEMBERED
+
     def _execute(self, command: Command, action: Action) -> None:
         try:
             self._begin(command)
@@ -187,7 +201,7 @@ class CommandDesk:
             if command.verb not in READS:
                 self._remember(command, error, data)
                 self._note(command, error)
-        except FileError as failed:
+        except EdgeError as failed:
             log.error("a command is not remembered: %s", failed)
         log.info("command", extra={"verb": command.verb, "outcome": "error" if error else "ok"})
         self._tell(command, error, data)
@@ -206,9 +220,17 @@ class CommandDesk:
     def _remember(self, command: Command, error: str | None, data: dict[str, Any]) -> None:
         answers = OrderedDict(self._answers)
         answers.pop(command.transaction, None)
-        answers[command.transaction] = Remembered(content=command.content, error=error, data=data)
-        while len(answers) > REMEMBERED:
-            answers.popitem(last=False)
+        answers[command.transaction] = Remembered(
+            content=command.content,
+            error=error and error[:MAX_ERROR_CHARS],
+            data=data,
+            until_s=0.0 if command.expires_at is None else command.expires_at.timestamp(),
+        )
+        now_s = self._clock.now().timestamp()
+        old = list(answers)[:-REMEMBERED]
+        for transaction in old:
+            if answers[transaction].until_s <= now_s:
+                del answers[transaction]
         self._make_directory()
         safefile.write_whole(self._files.answers, _File(answers=dict(answers)).model_dump_json().encode())
         self._answers = answers

@@ -102,17 +102,13 @@ class ConfigDesk:
         self._path = memory_path(self._local)
         self._memory = load_memory(self._path)
         self._waiting: dict[str, bytes] = {}
+        self._written = True
         self.report = Report("applied" if self._memory.good else "none")
 
     def recover(self) -> None:
-        """Take back what was being tried when the daemon ended; called by the only daemon of this device.
-
-        Raises:
-            FileError: It cannot be written down.
-        """
+        """Take back what was being tried when the daemon ended; called by the only daemon of this device."""
         if self.trying:
-            layer, tried = next(iter(self._memory.trial.items()))
-            self._remember(trial={})
+            layer, tried = self._forget_trial()
             why = "the daemon was restarted while it was tried"
             self.report = Report("rolled_back", layer, tried.version, {}, why)
             log.error("pushed configuration rolled back: %s", why)
@@ -176,28 +172,38 @@ class ConfigDesk:
         return settings
 
     def keep(self) -> None:
-        """Make what is tried good: the door works under it."""
+        """Make what is tried good: the door works under it.
+
+        Raises:
+            FileError: It cannot be written down; it is tried on.
+        """
         layer, tried = next(iter(self._memory.trial.items()))
         self._remember(good=self._memory.good | {layer: tried}, trial={})
         self.report = Report("applied", layer, tried.version, acknowledged(tried.patch))
         self._metrics.count("config.applied")
         log.info("pushed configuration kept", extra={"layer": layer, "version": tried.version})
 
-    def drop(self, why: str, *, rejected: bool = False) -> Settings:
-        """Forget what is tried; returns the last good settings. `rejected`: it never was in force.
+    def drop(self, why: str, *, rejected: bool = False) -> None:
+        """Forget what is tried; `settings` are the last good ones again. `rejected`: it never was in force.
 
-        Raises:
-            ConfigError: edge.toml cannot be read any more.
+        A disk that refuses changes nothing: after a restart what was tried is taken back, too.
         """
-        layer, tried = next(iter(self._memory.trial.items()))
-        self._remember(trial={})
+        layer, tried = self._forget_trial()
         if rejected:
             self._refused(layer, tried.version, {}, why)
         else:
             self.report = Report("rolled_back", layer, tried.version, {}, why)
             self._metrics.count("config.rolled_back")
             log.error("pushed configuration rolled back: %s", why)
-        return self.settings()
+
+    def write(self) -> None:
+        """Write down what the disk refused before, if anything.
+
+        Raises:
+            FileError: It still refuses.
+        """
+        if not self._written:
+            self._remember()
 
     def resume(self) -> list[tuple[str, bytes]]:
         """Return the pushes that have waited for the end of a trial."""
@@ -221,6 +227,17 @@ class ConfigDesk:
     def _who(self) -> Identity:
         return identity(self._local)
 
+    def _forget_trial(self) -> tuple[str, Layer]:
+        """End the trial, also where that cannot be written down yet; returns the layer and what was tried."""
+        found = next(iter(self._memory.trial.items()))
+        try:
+            self._remember(trial={})
+        except FileError as error:
+            self._memory = self._memory.model_copy(update={"trial": {}})
+            self._written = False
+            log.error("the end of a trial is not written down yet: %s", error)
+        return found
+
     def _refused(self, layer: str, version: int | None, keys: Mapping[str, str], why: str) -> None:
         self.report = Report("rejected", layer, version, keys, why)
         self._metrics.count("config.refused")
@@ -240,4 +257,4 @@ class ConfigDesk:
         except OSError as error:
             raise FileError(f"{self._path.parent}: cannot be made: {error.strerror}") from None
         safefile.write_whole(self._path, memory.model_dump_json().encode())
-        self._memory = memory
+        self._memory, self._written = memory, True

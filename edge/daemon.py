@@ -7,7 +7,7 @@ thread only waits for commands, watches the gallery's version, feeds the watchdo
 import logging
 import queue
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,13 +22,15 @@ from edge.configuring import ConfigDesk
 from edge.control import Parts, build_command_desk, build_push_runner
 from edge.delivery import announcements, build_courier
 from edge.errors import EdgeError
+from edge.guard import Guard
 from edge.health import Beats, feed_watchdog, sd_notify, watchdog_interval_s
 from edge.inference import InferenceThread
 from edge.instance import sole_daemon
 from edge.keeper import GalleryKeeper
+from edge.lasting import kept
 from edge.metrics import Metrics
 from edge.mqtt.courier import CourierThread
-from edge.mqtt.incoming import Commanded, ConfigPushed, Mailbox, Request, SyncGallery, TellAgain
+from edge.mqtt.incoming import Commanded, ConfigPushed, Mailbox, SyncGallery, TellAgain
 from edge.mqtt.payloads import HealthPayload, InfoPayload
 from edge.pushing import PushRunner
 from edge.recognizer import Recognizer
@@ -80,8 +82,9 @@ class Daemon:
         self._settings = settings
         self._desk = desk
         self._clock = clock or SystemClock()
-        self._commands: queue.SimpleQueue[str | Request] = queue.SimpleQueue()
-        self._mailbox = Mailbox()
+        self._commands: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._mailbox = Mailbox(partial(self._commands.put, "mail"), metrics)
+        self._again_s = float("inf")
         self._beats = Beats(self._clock.monotonic)
         self.metrics = metrics
         self._vitals = Vitals(self.metrics, self._beats, self._clock)
@@ -124,13 +127,13 @@ class Daemon:
         recognizer = build_recognizer(self._settings)
         courier = build_courier(
             self._settings,
-            self._commands.put,
-            self._mailbox,
+            self._mailbox.put,
             beats=self._beats,
             metrics=self.metrics,
             clock=self._clock,
         )
-        stack.callback(self._stop_courier, courier)
+        otherwise = "stopped before everything was delivered; the outbox keeps it"
+        stack.callback(self._stop, courier.stop, DELIVERY_STOP_S, otherwise)
         courier.publish_info(self._info(recognizer))
         courier.publish_documents(announcements(self._settings))
         courier.start()
@@ -153,7 +156,7 @@ class Daemon:
             clock=self._clock,
         )
         stack.callback(self._strangers.tick)
-        stack.callback(self._stop_inference, inference)
+        stack.callback(self._stop, inference.stop, 1.0, "the inference thread did not stop in time")
         inference.start()
         stack.callback(cameras.stop)
         cameras.start()
@@ -163,47 +166,53 @@ class Daemon:
         return running
 
     def _loop(self, running: _Running) -> None:
+        """Do what is asked, and what is to be done now and then, until stopped; what fails ends nothing."""
         watchdog_s = watchdog_interval_s()
         fed_s = published_s = -float("inf")
-        again_s = float("inf")
-        while True:
-            match self._next_command():
-                case "stop":
-                    return
-                case "reload":
-                    self._reload(running)
-                case SyncGallery() as wanted:
-                    self._galleries.request(wanted.at_least)
-                case ConfigPushed() as pushed:
-                    if (data := self._mailbox.take(pushed.layer)) is not None:
-                        running.pushes.take(pushed.layer, data)
-                case Commanded() as command:
-                    running.commands.take(command.verb, command.received)
-                case TellAgain():
-                    # Doors that all answer at once would drown a building system that has just started.
-                    again_s = self._clock.monotonic() + random.uniform(0, BIRTH_JITTER_S)
-            running.pushes.tick()
-            running.commands.tick()
-            self._strangers.tick()
-            recognizer, news = self._galleries.tick(running.recognizer)
-            if recognizer is not None:
-                self._swap(running, recognizer)
-            if news:
-                self._tell_gallery(running)
+        attempt = Guard("main", self.metrics).attempt
+        while (command := self._next_command()) != "stop":
+            if command == "reload":
+                attempt("reload", partial(self._reload, running))
+            elif command == "mail":
+                attempt("request", partial(self._answer, running))
+            attempt("pushed configuration", running.pushes.tick)
+            attempt("commands", running.commands.tick)
+            attempt("strangers", self._strangers.tick)
+            attempt("gallery", partial(self._follow, running))
             now_s = self._clock.monotonic()
             if watchdog_s is not None and now_s - fed_s >= watchdog_s:
                 fed_s = now_s
                 feed_watchdog(self._beats)
-            if now_s >= again_s:
-                again_s = float("inf")
+            if now_s >= self._again_s:
+                self._again_s = float("inf")
                 running.courier.tell_again()
             if now_s - published_s >= HEALTH_S:
                 published_s = now_s
-                self._tell_health(running)
+                attempt("health", partial(self._tell_health, running))
                 if running.recognizer.beside is not None:
-                    self._tell_gallery(running)
+                    attempt("report", partial(self._tell_gallery, running))
 
-    def _next_command(self) -> str | Request | None:
+    def _answer(self, running: _Running) -> None:
+        """Do what was asked over MQTT."""
+        match self._mailbox.take():
+            case SyncGallery() as wanted:
+                self._galleries.request(wanted.at_least)
+            case ConfigPushed() as pushed:
+                running.pushes.take(pushed.layer, pushed.data)
+            case Commanded() as command:
+                running.commands.take(command.verb, command.received)
+            case TellAgain() if self._again_s == float("inf"):
+                # Doors that all answer at once would drown a building system that has just started.
+                self._again_s = self._clock.monotonic() + random.uniform(0, BIRTH_JITTER_S)
+
+    def _follow(self, running: _Running) -> None:
+        recognizer, news = self._galleries.tick(running.recognizer)
+        if recognizer is not None:
+            self._swap(running, recognizer)
+        if news:
+            self._tell_gallery(running)
+
+    def _next_command(self) -> str | None:
         try:
             return self._commands.get(timeout=TICK_S)
         except queue.Empty:
@@ -227,13 +236,13 @@ class Daemon:
         sd_notify("RELOADING=1")
         try:
             self._apply(running, self._desk.settings())
-        except EdgeError as error:
-            self.metrics.count("reload.refused")
-            log.error("reload refused, the last good configuration stays: %s", error)
-        else:
             log.info("reloaded")
             running.pushes.tell()
-        sd_notify("READY=1")
+        except (EdgeError, OSError) as error:
+            self.metrics.count("reload.refused")
+            log.error("reload refused, the last good configuration stays: %s", error)
+        finally:
+            sd_notify("READY=1")
 
     def _apply(self, running: _Running, settings: Settings) -> None:
         """Build what the settings ask for beside what runs, then swap.
@@ -242,13 +251,12 @@ class Daemon:
             EdgeError: It cannot be built; nothing has changed.
         """
         recognizer = build_recognizer(settings)
-        kept = ("site", "device", "state_dir", "models_dir", "mqtt", "outbox", "privacy", "log", "strangers")
-        changed = [key for key in kept if getattr(settings, key) != getattr(self._settings, key)]
-        if changed:
-            log.warning("these settings take effect only after a restart", extra={"settings": changed})
-            settings = settings.model_copy(update={key: getattr(self._settings, key) for key in kept})
+        settings, waiting = kept(self._settings, settings)
+        if waiting:
+            log.warning("these settings take effect only after a restart", extra={"settings": waiting})
         self._settings = settings
         self._galleries.use(settings)
+        self._strangers.use(visit_store(settings))
         running.cameras.replace(settings, partial(running.inference.swap, recognizer))
         self._swap(running, recognizer)
         running.courier.publish_documents(announcements(settings))
@@ -286,10 +294,6 @@ class Daemon:
             courier.link_health(),
         )
 
-    def _stop_courier(self, courier: CourierThread) -> None:
-        if not courier.stop(DELIVERY_STOP_S):
-            log.warning("stopped before everything was delivered; the outbox keeps it")
-
-    def _stop_inference(self, inference: InferenceThread) -> None:
-        if not inference.stop(1.0):
-            log.error("the inference thread did not stop in time")
+    def _stop(self, stop: Callable[[float], bool], limit_s: float, otherwise: str) -> None:
+        if not stop(limit_s):
+            log.warning(otherwise)

@@ -21,7 +21,7 @@ from edge.mqtt.codec import EventEncoder
 from edge.mqtt.courier import CourierThread
 from edge.mqtt.discovery import birth_topic, documents
 from edge.mqtt.errands import Acknowledged
-from edge.mqtt.incoming import Incoming, Mailbox, Request, subscriptions
+from edge.mqtt.incoming import Incoming, Request, subscriptions
 from edge.mqtt.link import LinkThread
 from edge.mqtt.outbox import Outbox
 from edge.mqtt.topics import Topics
@@ -38,11 +38,13 @@ COMMANDS_PER_S, COMMANDS_AT_ONCE = 5.0, 20
 ACK_BYTES_PER_S, ACK_BYTES_AT_ONCE = 1_000_000, 4_000_000
 """Ten times what a consumer sends while 10,000 decisions drain; what is dropped is sent, and named, again."""
 
+COMPLAINTS_PER_S, COMPLAINTS_AT_ONCE = 0.2, 10
+"""Lines about messages that are refused: whoever may publish does not fill the log."""
+
 
 def build_courier(
     settings: Settings,
     ask: Callable[[Request], None],
-    mailbox: Mailbox,
     *,
     beats: Beats,
     metrics: Metrics,
@@ -50,8 +52,7 @@ def build_courier(
 ) -> CourierThread:
     """Return what delivers events: outbox, connection and courier, not started yet.
 
-    `ask` gets what others ask of this device, on the courier's thread; it only enqueues. Configuration pushes
-    go into `mailbox`.
+    `ask` gets what others ask of this device, on the courier's thread; it only enqueues.
 
     Raises:
         ConfigError: A certificate or the password file cannot be used.
@@ -100,9 +101,9 @@ def build_courier(
             birth,
             acknowledge if consumer else None,
             layers=layers,
-            mailbox=mailbox,
             commands=TokenBucket(COMMANDS_PER_S, COMMANDS_AT_ONCE, clock.monotonic),
             acks=TokenBucket(ACK_BYTES_PER_S, ACK_BYTES_AT_ONCE, clock.monotonic),
+            complaints=TokenBucket(COMPLAINTS_PER_S, COMPLAINTS_AT_ONCE, clock.monotonic),
         ).hear,
         beats=beats,
         metrics=metrics,
@@ -138,10 +139,11 @@ def announcements(settings: Settings) -> dict[str, bytes]:
     wanted, path = discovery_documents(settings), settings.state_dir / "announced.json"
     try:
         data = safefile.read_bounded(path, MAX_ANNOUNCED_BYTES)
-        before = [topic for topic in json.loads(data) if isinstance(topic, str)] if data else []
+        found = json.loads(data) if data else []
+        before = [topic for topic in found if isinstance(topic, str)] if isinstance(found, list) else []
         if sorted(before) != sorted(wanted):
             safefile.write_whole(path, json.dumps(sorted(wanted)).encode())
-    except (FileError, ValueError) as error:
+    except (FileError, ValueError, RecursionError) as error:
         log.warning("what Home Assistant was told before is not known: %s", error)
         before = []
     gone = [topic for topic in before if topic.startswith(f"{settings.homeassistant.prefix}/device/edge__")]

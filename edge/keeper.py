@@ -22,6 +22,12 @@ from edge.syncing import SyncRunner, beside_report, gallery_report
 INSTALLED: Mapping[str, Any] = {"status": "updated"}
 """What came of a synchronisation that somebody else made, or of an enrolment at the door."""
 
+ALONE: Mapping[str, Any] = {
+    "status": "refused",
+    "error": "sync.url is not set; this door has a gallery of its own",
+}
+"""What comes of a request to synchronise where there is no fleet."""
+
 
 class GalleryKeeper:
     """One device's galleries. Used by the main thread; `sync_command` starts the child that synchronises."""
@@ -32,28 +38,35 @@ class GalleryKeeper:
         self._metrics = metrics
         self._clock = clock
         self._syncing = SyncRunner(sync_command, metrics=metrics, clock=clock)
-        self._follower = GalleryFollower(gallery_store(settings), metrics)
-        self._denials = DenialFollower(denial_store(settings))
         self._outcome: Mapping[str, Any] = {"status": "current"}
+        self._declined = False
         self._revoked_at: datetime | None = None
+        self._settings = settings
+        self._watch(settings)
         self.use(settings)
 
     def use(self, settings: Settings) -> None:
         """Follow by other settings from now on."""
+        if settings.gallery != self._settings.gallery:  # its key may lie elsewhere
+            self._watch(settings)
         self._settings = settings
         share = settings.gallery.shadow_share
         self._beside = BesideFollower(beside_store(settings), partial(build_beside, settings), share)
 
     def request(self, at_least: int) -> None:
         """Synchronise now, unless the fleet's gallery is known to be `at_least` this version."""
-        self._syncing.request(at_least)
+        if self._settings.sync.url is None:
+            self._declined = self._outcome is not ALONE
+        else:
+            self._syncing.request(at_least)
 
     def tick(self, recognizer: Recognizer) -> tuple[Recognizer | None, bool]:
         """Return the recognizer to swap to, None where nothing has changed, and whether there is news.
 
         What cannot be used is told in the log, and the last good gallery stays.
         """
-        outcome = self._syncing.poll()
+        outcome = ALONE if self._declined else self._syncing.poll()
+        self._declined = False
         found = self._follow(recognizer)
         if outcome is not None or found is not None:
             self._outcome = outcome or INSTALLED
@@ -73,6 +86,10 @@ class GalleryKeeper:
     def stop(self) -> None:
         """End a synchronisation that still runs."""
         self._syncing.stop()
+
+    def _watch(self, settings: Settings) -> None:
+        self._follower = GalleryFollower(gallery_store(settings), self._metrics)
+        self._denials = DenialFollower(denial_store(settings))
 
     def _follow(self, recognizer: Recognizer) -> Recognizer | None:
         auto = self._settings.recognition.embedder == AUTO

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, StringConstraints, model_validator
 
-from edge.settings import LIVE, RESTART, STRICTER, Section
+from edge.settings import RESTART, STRICTER, Section
 
 
 class MqttSettings(Section):
@@ -76,7 +76,9 @@ class HomeAssistantSettings(Section):
     """Home Assistant shows the door by itself."""
 
     discovery: bool = Field(
-        False, description="Announce this device and its cameras to Home Assistant.", json_schema_extra=LIVE
+        False,
+        description="Announce this device and its cameras to Home Assistant.",
+        json_schema_extra=RESTART,
     )
     prefix: str = Field(
         "homeassistant",

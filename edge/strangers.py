@@ -26,6 +26,10 @@ class StrangerKeeper:
         self._expired_s = -float("inf")
         self._told = ""
 
+    def use(self, store: VisitStore) -> None:
+        """Keep them there from now on: the device's key may have moved."""
+        self._store = store
+
     def hand_over(self, visit: KeptVisit) -> None:
         """Take a visit that has ended."""
         try:

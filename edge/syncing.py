@@ -43,6 +43,7 @@ class SyncRunner:
         self._started_s = 0.0
         self._again = False
         self._published = 0
+        self._failure: str | None = None
 
     def request(self, at_least: int = 0) -> None:
         """Synchronise now, or after the child that is at it; not if the last one found `at_least` already."""
@@ -53,15 +54,21 @@ class SyncRunner:
             return
         self._metrics.count("sync.started")
         self._started_s = self._clock.monotonic()
-        self._child = subprocess.Popen(
-            self._command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
+        try:
+            self._child = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            )
+        except OSError as error:
+            self._metrics.count("sync.failed")
+            self._failure = f"edge sync cannot be started: {error.strerror}; ask again later"
+            log.error("%s", self._failure)
 
     def poll(self) -> dict[str, Any] | None:
         """Return what a child that has ended printed; None while none has. Never waits."""
         child = self._child
         if child is None:
-            return None
+            why, self._failure = self._failure, None
+            return None if why is None else {"status": "refused", "error": why}
         if child.poll() is None:
             if self._clock.monotonic() - self._started_s > TIMEOUT_S:
                 log.error("edge sync takes more than %.0f s and is stopped", TIMEOUT_S)

@@ -34,11 +34,12 @@ LAYERS = [
         "children",
         "access",
         "envelope",
+        "guard",
     },
     {"config", "face", "gallery", "camera", "mqtt", "tracker", "presence", "visit", "annotate"},
     {"recognizer", "twin"},
     {"shadow"},
-    {"configuring", "probation", "stores"},
+    {"configuring", "probation", "stores", "lasting"},
     {"pipeline", "enroll", "assembly", "delivery", "selection", "roster", "remoting"},
     {"bulk", "reembed"},
     {
@@ -163,6 +164,7 @@ def test_settings_stay_at_assembly_and_above():
     of_settings = {"config", "settings_gallery", "settings_mqtt", "twin", "configuring", "pushing"}
     of_parts = {
         "stores",
+        "lasting",
         "assembly",
         "remoting",
         "delivery",

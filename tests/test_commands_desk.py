@@ -1,13 +1,16 @@
 """The desk of commands: each is done once, remembered over a restart, and told where it was interrupted."""
 
+import base64
+import json
+import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edge.children import Errand
+from edge.children import PHOTO, Errand, read_json
 from edge.clock import SystemClock
 from edge.commands import REMEMBERED, CommandDesk, CommandFiles
 from edge.errors import CommandError, ConfigError
@@ -21,8 +24,11 @@ from tests.pushes import TRUSTED
 
 
 class FixedClock(SystemClock):
+    def __init__(self) -> None:
+        self.at = NOW.astimezone(UTC)
+
     def now(self) -> datetime:
-        return NOW.astimezone(UTC)
+        return self.at
 
 
 class Bench:
@@ -33,6 +39,7 @@ class Bench:
         self.done: list[str] = []
         self.told: list[ResponsePayload] = []
         self.metrics = Metrics()
+        self.clock = FixedClock()
         self.desk = self.open()
 
     def open(self) -> CommandDesk:
@@ -46,7 +53,7 @@ class Bench:
                 ResponsePayload.model_validate_json(payload)
             ),
             metrics=self.metrics,
-            clock=FixedClock(),
+            clock=self.clock,
         )
 
     def act(self, command: Command) -> dict[str, Any]:
@@ -56,8 +63,10 @@ class Bench:
     def no_errand(self, command: Command) -> Errand:
         raise CommandError("not at this door")
 
-    def command(self, verb: str, transaction: str, args: dict[str, Any] | None = None) -> None:
-        data = signed(verb, args or {}, transaction=transaction)
+    def command(
+        self, verb: str, transaction: str, args: dict[str, Any] | None = None, **changes: Any
+    ) -> None:
+        data = signed(verb, args or {}, transaction=transaction, **changes)
         self.desk.take(verb, Received(1, TOPICS.command(verb), data))
 
     def finish(self) -> ResponsePayload:
@@ -132,11 +141,43 @@ def test_while_one_is_done_a_few_may_wait(tmp_path: Path):
     bench.desk.stop()
 
 
-def test_only_so_many_answers_are_kept(bench: Bench):
+def test_what_has_not_expired_is_never_done_again_however_many_came_after_it(bench: Bench):
     for number in range(REMEMBERED + 5):
         bench.command("reload", f"t-{number}")
+    bench.desk = bench.open()
     bench.command("reload", "t-0")
-    assert len(bench.done) == REMEMBERED + 6
+    assert len(bench.done) == REMEMBERED + 5
+
+
+def test_what_has_expired_makes_room(bench: Bench):
+    for number in range(REMEMBERED + 5):
+        bench.command("reload", f"t-{number}")
+    bench.clock.at += timedelta(minutes=6)
+    bench.command("reload", "t-new", expires_at=(bench.clock.at + timedelta(minutes=5)).isoformat())
+    assert len(json.loads((bench.directory / "answers.json").read_text())["answers"]) == REMEMBERED
+
+
+def test_more_than_can_be_remembered_is_refused_until_some_have_expired(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("edge.commands.MAX_REMEMBERED", 3)
+    for number in range(5):
+        bench.command("reload", f"t-{number}")
+    assert bench.done == ["t-0", "t-1", "t-2"]
+    assert "have not expired" in (bench.told[-1].error or "")
+    bench.clock.at += timedelta(minutes=6)
+    bench.command("reload", "t-4", expires_at=(bench.clock.at + timedelta(minutes=5)).isoformat())
+    assert bench.done[-1] == "t-4"
+
+
+def test_a_memory_from_before_ends_were_written_is_read(bench: Bench):
+    bench.directory.mkdir(parents=True)
+    (bench.directory / "answers.json").write_text(
+        '{"answers": {"t-1": {"content": "c", "error": null, "data": {}}}}'
+    )
+    bench.desk = bench.open()
+    bench.command("reload", "t-1")
+    assert bench.done == []
 
 
 def test_a_damaged_memory_is_not_taken_for_none(bench: Bench):
@@ -152,3 +193,51 @@ def test_what_cannot_be_remembered_is_not_done(bench: Bench):
     bench.command("reload", "t-1")
     assert bench.done == []
     assert "cannot be made" in (bench.told[-1].error or "")
+
+
+TALKATIVE = (
+    "import sys; sys.stderr.write('libpng warning: bad chunk\\n' * 30_000 + 'edge: no face\\n'); sys.exit(1)"
+)
+
+
+def python(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """Let every child be this program."""
+    monkeypatch.setattr("edge.children.EDGE", (sys.executable, "-c", code))
+
+
+def test_a_child_that_says_too_much_is_told_by_its_last_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    python(monkeypatch, TALKATIVE)
+    bench = Bench(tmp_path / "commands", lambda command: Errand(("identify",)))
+    bench.command("identify", "t-1", {"photo": "x" * 20})
+    assert bench.finish().error == "no face"
+
+
+def test_a_child_that_never_stops_talking_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("edge.children.MAX_SAID_BYTES", 100_000)
+    python(monkeypatch, "while True: print('x' * 1000)")
+    bench = Bench(tmp_path / "commands", lambda command: Errand(("identify",)))
+    bench.command("identify", "t-1", {"photo": "x" * 20})
+    assert "said more" in (bench.finish().error or "")
+
+
+def test_a_photo_reaches_the_child_and_never_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    code = "import sys, json, os; data = open(sys.argv[1], 'rb').read(); print(json.dumps({'n': len(data)}))"
+    python(monkeypatch, code)
+    photo = base64.b64encode(bytes(range(256)) * 100).decode()
+    bench = Bench(tmp_path / "commands", lambda command: Errand((PHOTO,), photo, read_json))
+    bench.command("identify", "t-1", {"photo": photo})
+    bench.desk.tick()
+    assert not (tmp_path / "commands").exists()
+    assert bench.finish().data == {"n": 25_600}
+
+
+def test_no_process_left_for_a_child_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*args: Any, **options: Any) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    bench = Bench(tmp_path / "commands", lambda command: Errand(("identify",)))
+    bench.command("identify", "t-1", {"photo": "x" * 20})
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    monkeypatch.setattr("subprocess.Popen", refuse)
+    assert "cannot be started" in (bench.finish().error or "")
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

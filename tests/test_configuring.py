@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from edge import config
+from edge import config, safefile
 from edge.config import Settings
 from edge.configuring import ConfigDesk, effective, memory_path
 from edge.envelope import sign
-from edge.errors import ConfigError
+from edge.errors import ConfigError, FileError
 from edge.metrics import Metrics
 from edge.probation import Seen
 from edge.pushing import PushRunner
@@ -91,7 +91,8 @@ def test_what_is_taken_back_leaves_the_last_good(door: Door):
     taken(door, push(1, STRICT))
     door.desk.keep()
     taken(door, push(2, {"decision": {"target_fpir": 0.5}}))
-    assert door.desk.drop("no frame").decision.target_fpir == 0.0001
+    door.desk.drop("no frame")
+    assert door.desk.settings().decision.target_fpir == 0.0001
     assert (door.desk.report.status, door.desk.report.error) == ("rolled_back", "no frame")
     assert door.desk.versions == {"device": 1}
     assert door.metrics.counts()["config.rolled_back"] == 1
@@ -422,3 +423,95 @@ def test_a_disk_that_fails_while_a_push_is_refused_does_not_end_the_daemon(tmp_p
     driver.runner._apply = fail
     driver.runner.take("device", push(2, STRICT))
     assert driver.in_force.decision.target_fpir == 0.001
+
+
+class FullDisk:
+    """Refuses what is written about pushes until it is `mended`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.monkeypatch, self.write = monkeypatch, safefile.write_whole
+        monkeypatch.setattr("edge.safefile.write_whole", self.refuse)
+
+    def refuse(self, path: Path, data: bytes, mode: int = 0) -> None:
+        raise FileError(f"{path}: cannot be written: No space left on device")
+
+    def mend(self) -> None:
+        self.monkeypatch.setattr("edge.safefile.write_whole", self.write)
+
+
+def ticked(driver: Driver, seconds: float) -> None:
+    for _ in range(int(seconds / 0.25)):
+        driver.now_s += 0.25
+        driver.runner.tick()
+
+
+def test_a_push_that_fails_on_a_full_disk_is_taken_back_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    driver = Driver(Door(tmp_path, "push.probation_s = 10"))
+    driver.runner.take("device", push(1, STRICT))
+    driver.works, disk = False, FullDisk(monkeypatch)
+    ticked(driver, 60)
+    assert driver.in_force.decision.target_fpir == 0.001
+    assert (driver.told[-1]["status"], driver.told[-1]["error"]) == (
+        "rolled_back",
+        "no frame of front was looked at",
+    )
+    assert sum("cannot be written" in each.message for each in caplog.records) < 4
+    assert driver.door.in_force().decision.target_fpir == 0.001, "a restart now would not bring it back"
+    disk.mend()
+    driver.works = True
+    driver.runner.take("device", push(2, STRICT))
+    ticked(driver, 15)
+    assert (driver.told[-1]["status"], driver.door.desk.versions) == ("applied", {"device": 2})
+
+
+def test_the_end_of_a_trial_is_written_when_the_disk_is_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    driver = Driver(Door(tmp_path, "push.probation_s = 10"))
+    driver.runner.take("device", push(1, STRICT))
+    driver.works, disk = False, FullDisk(monkeypatch)
+    ticked(driver, 20)
+    disk.mend()
+    ticked(driver, 10)
+    assert not ConfigDesk(driver.door.read, Metrics()).trying
+
+
+def test_a_push_that_cannot_be_written_down_as_good_is_watched_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    driver = Driver(Door(tmp_path, "push.probation_s = 10"))
+    driver.runner.take("device", push(1, STRICT))
+    disk = FullDisk(monkeypatch)
+    ticked(driver, 60)
+    assert (driver.door.desk.trying, driver.told[-1]["status"]) == (True, "pending")
+    disk.mend()
+    ticked(driver, 10)
+    assert (driver.door.desk.trying, driver.told[-1]["status"]) == (False, "applied")
+
+
+def test_a_way_back_that_cannot_be_built_is_tried_again(tmp_path: Path):
+    driver = Driver(Door(tmp_path, "push.probation_s = 10"))
+    driver.runner.take("device", push(1, STRICT))
+    driver.works = driver.builds = False
+    ticked(driver, 30)
+    assert driver.in_force.decision.target_fpir == 0.0001
+    driver.builds = True
+    ticked(driver, 10)
+    assert driver.in_force.decision.target_fpir == 0.001
+    assert driver.told[-1]["status"] == "rolled_back"
+
+
+def test_a_way_back_is_found_without_edge_toml(tmp_path: Path):
+    driver = Driver(Door(tmp_path, "push.probation_s = 10"))
+    driver.runner.take("device", push(1, STRICT))
+    driver.works = False
+    driver.door.path.write_text("nonsense")
+    ticked(driver, 30)
+    assert driver.in_force.decision.target_fpir == 0.001
+
+
+def test_a_door_starts_on_a_full_disk_after_a_push_was_tried(door: Door, monkeypatch: pytest.MonkeyPatch):
+    taken(door, push(1, STRICT))
+    FullDisk(monkeypatch)
+    again = door.restarted()
+    assert (again.report.status, again.trying) == ("rolled_back", False)

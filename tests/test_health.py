@@ -105,3 +105,12 @@ def test_metrics_count_and_time():
     assert metrics.percentiles_ms()["detect"] == {"p50": 50.5, "p95": 95.05}
     assert metrics.totals_ms()["detect"] == 5050
     assert metrics.totals_ms()["embed"] == watch.spent_ms > 0
+
+
+def test_no_socket_left_is_no_reason_to_die(monkeypatch: pytest.MonkeyPatch):
+    def refuse(*args: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setenv("NOTIFY_SOCKET", "/run/notify")
+    monkeypatch.setattr("socket.socket", refuse)
+    assert sd_notify("WATCHDOG=1") is False

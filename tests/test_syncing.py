@@ -118,3 +118,17 @@ def test_the_report_names_the_gallery_that_serves():
     assert (report.not_after, report.revoked_applied_at) == (gallery.not_after, AT)
     failed = gallery_report({"status": "exploded", "error": "x" * 900}, gallery, AT)
     assert (failed.status, len(failed.error or "")) == ("refused", 500)
+
+
+def test_a_child_that_cannot_be_started_is_told_and_tried_again(monkeypatch: pytest.MonkeyPatch):
+    def refuse(*args: Any, **options: Any) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    running = runner("""print('{"status": "current"}')""")
+    with monkeypatch.context() as patch:
+        patch.setattr("subprocess.Popen", refuse)
+        running.request()
+    assert "cannot be started" in outcome(running)["error"]
+    assert running.poll() is None
+    running.request()
+    assert outcome(running) == {"status": "current"}

@@ -31,7 +31,6 @@ from edge.health import Beats
 from edge.metrics import Metrics
 from edge.mqtt.codec import EventEncoder
 from edge.mqtt.courier import CourierThread
-from edge.mqtt.incoming import Mailbox
 from edge.mqtt.listener import Listener, Message
 from edge.mqtt.outbox import Outbox
 from edge.mqtt.rows import Changes, Row
@@ -159,9 +158,7 @@ def _courier(folder: Path, port: int, version: str, mode: Mode) -> Iterator[Cour
             "outbox": {"delivery": mode, "max_rows": 1_000_000, "max_mb": 1024},
         }
     )
-    courier = build_courier(
-        settings, lambda _: None, Mailbox(), beats=Beats(), metrics=Metrics(), clock=SystemClock()
-    )
+    courier = build_courier(settings, lambda _: None, beats=Beats(), metrics=Metrics(), clock=SystemClock())
     courier.start()
     try:
         yield courier

@@ -43,7 +43,10 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command that may be executed; `content` tells apart two that share a transaction."""
+    """One command that may be executed; `content` tells apart two that share a transaction.
+
+    `expires_at` is None only for one that is not signed.
+    """
 
     verb: str
     transaction: str
@@ -51,6 +54,7 @@ class Command:
     reply: Reply
     content: str
     signed: bool
+    expires_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +142,8 @@ def _checked(
     if said.expires_at is not None and said.expires_at <= now:
         raise CommandError("it has expired")
     content = hashlib.sha256(json.dumps([verb, said.args], sort_keys=True).encode()).hexdigest()
-    return Command(verb, said.transaction, args, reply_of(received, verb, topics), content, signed)
+    reply = reply_of(received, verb, topics)
+    return Command(verb, said.transaction, args, reply, content, signed, said.expires_at)
 
 
 def _document(data: bytes) -> dict[str, Any]:

@@ -7,8 +7,9 @@ dropped with one line when they are not what they should be.
 import logging
 import re
 import threading
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
@@ -30,6 +31,9 @@ UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 MAX_PUSH_BYTES = 64 * 1024
 """As in `twin`."""
 
+MAX_COMMANDS = 20
+"""Commands that wait to be looked at; what comes beyond is dropped and counted."""
+
 BORN = b"online"
 """What Home Assistant publishes when it has started."""
 
@@ -48,9 +52,10 @@ class TellAgain:
 
 @dataclass(frozen=True, slots=True)
 class ConfigPushed:
-    """A configuration push for a layer lies in the mailbox."""
+    """A configuration push for a layer."""
 
     layer: str
+    data: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,32 +70,60 @@ Request = SyncGallery | TellAgain | ConfigPushed | Commanded
 
 
 class Mailbox:
-    """The newest push of each layer that nobody has taken yet: a flood fills one place. Thread-safe."""
+    """What is asked and nobody has taken yet: a flood fills one place of each kind. Thread-safe.
 
-    def __init__(self) -> None:
+    Of pushes the newest of each layer stays, of commands the first few. `wake` is called for every place that
+    is filled, and only enqueues.
+    """
+
+    def __init__(self, wake: Callable[[], None], metrics: Metrics) -> None:
+        self._wake = wake
+        self._metrics = metrics
         self._lock = threading.Lock()
-        self._pushes: dict[str, bytes] = {}
+        self._requests: OrderedDict[Hashable, Request] = OrderedDict()
+        self._numbers = 0
 
-    def put(self, layer: str, data: bytes) -> bool:
-        """Keep a push; returns whether its place was empty."""
+    def put(self, request: Request) -> None:
+        """Keep a request."""
         with self._lock:
-            new = layer not in self._pushes
-            self._pushes[layer] = data
-            return new
+            place: tuple[type, Hashable] = (type(request), None)
+            match request:
+                case ConfigPushed():
+                    place = (ConfigPushed, request.layer)
+                case SyncGallery():
+                    request = _stronger(request, self._requests.get(place))
+                case Commanded():
+                    self._numbers += 1
+                    place = (Commanded, self._numbers)
+                    waiting = sum(isinstance(each, Commanded) for each in self._requests.values())
+                    if waiting >= MAX_COMMANDS:
+                        self._metrics.count("commands.dropped")
+                        return
+            new = place not in self._requests
+            self._requests[place] = request
+        if new:
+            self._wake()
 
-    def take(self, layer: str) -> bytes | None:
-        """Return the push of a layer, None where it was taken."""
+    def take(self) -> Request | None:
+        """Return what has waited longest, None where nothing waits."""
         with self._lock:
-            return self._pushes.pop(layer, None)
+            return self._requests.popitem(last=False)[1] if self._requests else None
+
+
+def _stronger(new: SyncGallery, waiting: Request | None) -> SyncGallery:
+    """Return what asks for both: 0 asks in any case."""
+    if not isinstance(waiting, SyncGallery) or new.at_least == 0:
+        return new
+    return waiting if waiting.at_least == 0 else SyncGallery(max(new.at_least, waiting.at_least))
 
 
 class Incoming:
     """Hands what is asked for to `ask`, which only enqueues.
 
     `birth` is where a building system says `online`. `acknowledge` gets the ids of events that a consumer
-    has; without it acknowledgements mean nothing. Configuration pushes for `layers` go into `mailbox`.
-    As many commands as `commands` lets through are handed on; None: there are none. `acks` bounds the
-    bytes of acknowledgements; None: it does not.
+    has; without it acknowledgements mean nothing. Configuration pushes are heard for `layers`.
+    As many commands as `commands` lets through are handed on; None: there are none. As many lines as
+    `complaints` lets through are logged. `acks` bounds the bytes of acknowledgements; None: it does not.
     """
 
     def __init__(
@@ -102,16 +135,16 @@ class Incoming:
         acknowledge: Callable[[tuple[str, ...]], None] | None = None,
         *,
         layers: Iterable[str] = (),
-        mailbox: Mailbox | None = None,
         commands: TokenBucket | None = None,
         acks: TokenBucket | None = None,
+        complaints: TokenBucket | None = None,
     ) -> None:
         self._commands = commands
         self._acks = acks
         self._command_root = topics.command("")
         self._dropped = 0
+        self._complaints = complaints
         self._layers = {topics.config_desired(layer): layer for layer in layers}
-        self._mailbox = mailbox or Mailbox()
         self._topics = topics
         self._ask = ask
         self._metrics = metrics
@@ -152,7 +185,7 @@ class Incoming:
         bad = len(named) - sum(UUID.fullmatch(text) is not None for text in texts)
         if bad:
             self._metrics.count("ack.bad", bad)
-            log.warning("ack: %d of %d event ids are no UUIDs and were ignored", bad, len(named))
+            self._complain(f"ack: {bad} of {len(named)} event ids are no UUIDs and were ignored")
         if good:
             acknowledge(good)
 
@@ -173,13 +206,12 @@ class Incoming:
         if not payload:
             return  # taken back at the broker, which takes nothing back here: push a higher version
         # One byte more than is allowed is enough to be refused, and reported, for its size.
-        if self._mailbox.put(layer, payload[: MAX_PUSH_BYTES + 1]):
-            self._ask(ConfigPushed(layer))
+        self._ask(ConfigPushed(layer, payload[: MAX_PUSH_BYTES + 1]))
 
     def _command(self, received: Received, bucket: TokenBucket) -> None:
         if bucket.take():
             if self._dropped:
-                log.warning("%d commands were dropped: more came than are taken", self._dropped)
+                self._complain(f"{self._dropped} commands were dropped: more came than are taken")
                 self._dropped = 0
             self._ask(Commanded(received.topic.removeprefix(self._command_root)[:32], received))
         else:
@@ -188,7 +220,11 @@ class Incoming:
 
     def _refuse(self, what: str, why: str) -> None:
         self._metrics.count("received.refused")
-        log.warning("%s refused: %s", what, why)
+        self._complain(f"{what} refused: {why}")
+
+    def _complain(self, what: str) -> None:
+        if self._complaints is None or self._complaints.take():
+            log.warning("%s", what)
 
 
 def subscriptions(

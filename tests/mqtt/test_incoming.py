@@ -7,7 +7,17 @@ import pytest
 from edge.metrics import Metrics
 from edge.mqtt.broker import Received
 from edge.mqtt.bucket import TokenBucket
-from edge.mqtt.incoming import MAX_REQUEST_BYTES, Incoming, Request, SyncGallery, TellAgain, subscriptions
+from edge.mqtt.incoming import (
+    MAX_REQUEST_BYTES,
+    Commanded,
+    ConfigPushed,
+    Incoming,
+    Mailbox,
+    Request,
+    SyncGallery,
+    TellAgain,
+    subscriptions,
+)
 from edge.mqtt.payloads_ack import MAX_ACK_BYTES, MAX_ACK_IDS
 from edge.mqtt.topics import Topics
 
@@ -146,3 +156,55 @@ def test_acknowledgements_mean_nothing_to_a_device_that_does_not_ask_for_them():
     assert hear(ack(f"{ID}1"), TOPICS.ack) == ([], {})
     assert TOPICS.ack not in subscriptions(TOPICS)
     assert TOPICS.ack in subscriptions(TOPICS, acks=True)
+
+
+def command(number: int) -> Commanded:
+    return Commanded("reload", Received(1, TOPICS.command("reload"), b"%d" % number))
+
+
+def emptied(mailbox: Mailbox) -> list[Request]:
+    found: list[Request] = []
+    while (request := mailbox.take()) is not None:
+        found.append(request)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("asked", "left"),
+    [
+        pytest.param([SyncGallery(5), SyncGallery(7), SyncGallery(6)], [SyncGallery(7)], id="the highest"),
+        pytest.param([SyncGallery(0), SyncGallery(7)], [SyncGallery(0)], id="in any case"),
+        pytest.param([SyncGallery(7), SyncGallery(0)], [SyncGallery(0)], id="in any case, later"),
+        pytest.param([TellAgain()] * 1000, [TellAgain()], id="born often"),
+        pytest.param(
+            [ConfigPushed("device", b"1"), ConfigPushed("fleet", b"2"), ConfigPushed("device", b"3")],
+            [ConfigPushed("device", b"3"), ConfigPushed("fleet", b"2")],
+            id="the newest of each layer",
+        ),
+        pytest.param([command(n) for n in range(25)], [command(n) for n in range(20)], id="first commands"),
+    ],
+)
+def test_a_flood_fills_one_place_of_each_kind(asked: list[Request], left: list[Request]):
+    woken: list[int] = []
+    mailbox = Mailbox(lambda: woken.append(1), Metrics())
+    for request in asked:
+        mailbox.put(request)
+    assert len(woken) == len(left)
+    assert emptied(mailbox) == left
+
+
+def test_what_was_taken_may_be_asked_again():
+    mailbox = Mailbox(lambda: None, Metrics())
+    for _ in range(3):
+        mailbox.put(SyncGallery(0))
+        mailbox.put(command(1))
+        assert emptied(mailbox) == [SyncGallery(0), command(1)]
+
+
+def test_refusals_do_not_fill_the_log(caplog: pytest.LogCaptureFixture):
+    metrics = Metrics()
+    incoming = Incoming(TOPICS, lambda _: None, metrics, complaints=TokenBucket(1, 3, lambda: 0.0))
+    for _ in range(1000):
+        incoming.hear(Received(1, TOPICS.gallery_desired, b"{"))
+    assert len(caplog.records) == 3
+    assert metrics.counts()["received.refused"] == 1000
