@@ -133,7 +133,7 @@ def power_cut(directory: Path, rounds: int, synchronous: str = "FULL") -> Entry:
     assert checkpoints, "the log was never folded into the database"
     note = f"{checkpoints} checkpoints recorded"
     note += f"; {losing} cuts lost something, {damaged} damaged the database" if losing or damaged else ""
-    return Entry(f"power cut, synchronous={synchronous}", rounds, decided, kept, decided - kept, 0, note)
+    return Entry(f"power cut, synchronous={synchronous}", rounds, decided, kept, decided - kept, note=note)
 
 
 def _checkpoints(ops: list[Op]) -> int:
