@@ -24,6 +24,7 @@ from edge.metrics import Metrics
 from edge.mqtt import faults
 from edge.mqtt.backoff import Uniform
 from edge.mqtt.broker import Broker, Protocol, Received, Will
+from edge.mqtt.bucket import TokenBucket
 from edge.mqtt.faults import Fault
 from edge.mqtt.reconnect import Reconnect
 from edge.mqtt.session import MAX_PACKET_BYTES, Session
@@ -42,6 +43,9 @@ SESSION_EXPIRY_S = 3600
 
 DEAF_S = 600.0
 """How long nothing is subscribed to after a packet too large to be read: a retained one comes every time."""
+
+COMPLAINTS_PER_S, COMPLAINTS_AT_ONCE = 1 / 60, 1
+"""Lines about messages that were dropped unread: a flood does not fill the log."""
 
 LOOP_S = 1.0
 CONNECTING_LOOP_S = 0.05
@@ -84,7 +88,7 @@ class LinkThread(threading.Thread):
         self._speaks_5 = False
         self._told_older = False
         self._deaf_until_s = 0.0
-        self._unread = Unread(metrics)
+        self._unread = Unread(metrics, TokenBucket(COMPLAINTS_PER_S, COMPLAINTS_AT_ONCE, clock.monotonic))
 
     def publish(
         self,

@@ -4,6 +4,7 @@ import logging
 import threading
 
 from edge.metrics import Metrics
+from edge.mqtt.bucket import TokenBucket
 
 log = logging.getLogger(__name__)
 
@@ -15,10 +16,11 @@ MESSAGE_BYTES = 1024
 
 
 class Unread:
-    """Counted over all connections. Thread-safe."""
+    """Counted over all connections. Thread-safe. As many lines as `complaints` lets through are logged."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, complaints: TokenBucket) -> None:
         self._metrics = metrics
+        self._complaints = complaints
         self._lock = threading.Lock()
         self._bytes = 0
         self._dropped = 0
@@ -37,6 +39,7 @@ class Unread:
         """Give the room of a message back."""
         with self._lock:
             self._bytes -= size + MESSAGE_BYTES
-            dropped, self._dropped = (self._dropped, 0) if self._bytes == 0 else (0, self._dropped)
+            told = self._bytes == 0 and self._dropped and self._complaints.take()
+            dropped, self._dropped = (self._dropped, 0) if told else (0, self._dropped)
         if dropped:
             log.warning("%d messages were dropped: more came than can be looked at", dropped)

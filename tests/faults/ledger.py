@@ -7,10 +7,17 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from edge.mqtt.broker import Broker
 from tests.broker import Mosquitto, Subscriber
 from tests.mqtt.door import TOPICS, Door
 
 ACK_BATCH = 400
+OPEN = ("allow_anonymous true", "max_queued_messages 0")
+"""Lines of a broker that is open to everybody and keeps all that it must for a consumer that is away."""
+
+
+def at(port: int) -> Broker:
+    return Broker("127.0.0.1", port, backoff_max_s=0.2)
 
 
 @dataclass(frozen=True)

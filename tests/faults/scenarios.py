@@ -11,18 +11,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from edge.clock import SystemClock
-from edge.mqtt.broker import Broker
 from tests.broker import Mosquitto, wait_until
-from tests.faults.ledger import Consumer, Entry, Scenario, settle, stop
+from tests.faults.disks import DISKS
+from tests.faults.ledger import OPEN, Consumer, Entry, Scenario, at, settle, stop
+from tests.faults.neighbours import NEIGHBOURS
 from tests.faults.power import power_cut
 from tests.faults.proxy import Mangle, Proxy, dropping_pubacks, faithful, resetting, slicing
 from tests.mqtt.door import Door
-
-OPEN = ("allow_anonymous true", "max_queued_messages 0")
-
-
-def at(port: int) -> Broker:
-    return Broker("127.0.0.1", port, backoff_max_s=0.2)
 
 
 def broker_killed(directory: Path, rounds: int) -> Entry:
@@ -262,5 +257,7 @@ SCENARIOS: dict[str, tuple[Scenario, int, int]] = {
     "no-subscriber": (nobody_listens, 50, 5),
     "soak": (soak, 600, 5),
     "puback-forgets": (forgetful, 20, 3),
+    **DISKS,
+    **NEIGHBOURS,
 }
 """Each with its rounds in `make faults`, and in the suite."""

@@ -12,6 +12,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from edge.metrics import Metrics
 from edge.mqtt import unread
+from edge.mqtt.bucket import TokenBucket
 from edge.mqtt.unread import Unread
 from tests.broker import Mosquitto, subscriber
 from tests.memory import peak_mb
@@ -62,7 +63,7 @@ def test_what_is_not_looked_at_is_bounded_and_counted(
 ):
     monkeypatch.setattr(unread, "MAX_UNREAD_BYTES", 10_000)
     metrics = Metrics()
-    waiting = Unread(metrics)
+    waiting = Unread(metrics, TokenBucket(1, 1, lambda: 0.0))
     assert [waiting.add(3000) for _ in range(4)] == [True, True, False, False]
     waiting.remove(3000)
     assert waiting.add(3000)
@@ -71,3 +72,6 @@ def test_what_is_not_looked_at_is_bounded_and_counted(
     waiting.remove(3000)
     waiting.remove(3000)
     assert "2 messages were dropped" in caplog.text
+    assert [waiting.add(5000) for _ in range(2)] == [True, False]
+    waiting.remove(5000)
+    assert len(caplog.records) == 1, "one line, however many are dropped"
