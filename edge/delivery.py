@@ -39,6 +39,9 @@ ANNOUNCED = re.compile(r"[A-Za-z0-9_-]{1,64}/device/edge__[a-z0-9_-]{1,128}/conf
 COMMANDS_PER_S, COMMANDS_AT_ONCE = 5.0, 20
 """More than any operator sends by hand; what is beyond is dropped and counted."""
 
+ACK_BYTES_PER_S, ACK_BYTES_AT_ONCE = 1_000_000, 4_000_000
+"""Ten times what a consumer sends while 10,000 decisions drain; what is dropped is sent, and named, again."""
+
 COMPLAINTS_PER_S, COMPLAINTS_AT_ONCE = 0.2, 10
 """Lines about messages that are refused: whoever may publish does not fill the log."""
 
@@ -104,6 +107,7 @@ def build_courier(
             acknowledge if consumer else None,
             layers=layers,
             commands=TokenBucket(COMMANDS_PER_S, COMMANDS_AT_ONCE, clock.monotonic),
+            acks=TokenBucket(ACK_BYTES_PER_S, ACK_BYTES_AT_ONCE, clock.monotonic),
             complaints=TokenBucket(COMPLAINTS_PER_S, COMPLAINTS_AT_ONCE, clock.monotonic),
         ).hear,
         beats=beats,

@@ -52,3 +52,19 @@ def small_disk(directory: Path, size: str = "1m") -> Iterator[SmallDisk]:
         disk.free()
         if mounted:
             subprocess.run(["umount", "-l", str(directory)], check=True)
+
+
+@contextmanager
+def read_only(directory: Path) -> Iterator[bool]:
+    """Let a directory be on a read-only disk; yields False where that takes a right that is missing."""
+    bind = ["mount", "--bind", str(directory), str(directory)]
+    remount = ["mount", "-o", "remount,ro,bind", str(directory)]
+    mounted = os.geteuid() == 0 and all(
+        subprocess.run(command, capture_output=True, check=False).returncode == 0
+        for command in (bind, remount)
+    )
+    try:
+        yield mounted
+    finally:
+        if mounted:
+            subprocess.run(["umount", "-l", str(directory)], check=True)

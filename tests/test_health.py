@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.errors import ConfigError
 from edge.health import Beats, boot_id, rss_mb, sd_notify, watchdog_interval_s
-from edge.instance import sole_daemon
 from edge.metrics import Metrics
 
 
@@ -84,13 +82,6 @@ def test_the_watchdog_is_fed_twice_per_limit(
 def test_vitals_are_plausible():
     assert 5 < rss_mb() < 10_000
     assert len(boot_id()) == 36
-
-
-def test_the_state_directory_is_held_and_given_back(tmp_path: Path):
-    with sole_daemon(tmp_path / "state"), pytest.raises(ConfigError, match="another edge daemon"):
-        sole_daemon(tmp_path / "state").__enter__()
-    with sole_daemon(tmp_path / "state"):
-        pass
 
 
 def test_metrics_count_and_time():

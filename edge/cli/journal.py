@@ -1,8 +1,10 @@
-"""Commands of whoever keeps the journal of a building: journal follow."""
+"""Commands about the journal: follow (for whoever keeps it), held (on the device)."""
 
+import json
 import queue
 import sys
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -18,8 +20,12 @@ from edge.consumer.gaps import Gaps
 from edge.consumer.store import JsonLines, MemoryStore, Saw, Store
 from edge.delivery import build_broker
 from edge.errors import ConfigError
+from edge.instance import sole_daemon
+from edge.mqtt.held import held
 from edge.mqtt.listener import Listener
-from edge.mqtt.topics import check_slug
+from edge.mqtt.outbox import Outbox
+from edge.mqtt.rows import Changes
+from edge.mqtt.topics import Topics, check_slug
 from edge.settings_mqtt import MqttSettings
 from edge.signals import signals_to
 
@@ -28,7 +34,7 @@ app = typer.Typer(no_args_is_help=True)
 
 @app.callback()
 def journal() -> None:
-    """Keep what the devices of a building decide."""
+    """Keep what the devices of a building decide, and see what a device cannot deliver."""
 
 
 @app.command("follow")
@@ -88,6 +94,41 @@ def follow_command(
         follower = Follower(store, gaps, show=show, tell=tell, publish=publish)
         follow(listener, follower, clock, stop, tell)
     tell(follower.summary())
+
+
+@app.command("held")
+def held_command(
+    retry: Annotated[bool, typer.Option("--retry", help="Let them wait for the broker again.")] = False,
+    drop: Annotated[bool, typer.Option("--drop", help="Delete them for good, and count them.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON line per decision.")] = False,
+    config_file: ConfigOption = None,
+) -> None:
+    """List this device's decisions that no broker will take as they are; put them back, or drop them.
+
+    They were set aside, or were decided under another site or device name. The daemon must not run.
+    """
+    if retry and drop:
+        raise ConfigError("--retry, --drop: choose one")
+    settings, clock = load_settings(config_file), SystemClock()
+    if not settings.outbox_path.exists():
+        raise ConfigError(f"{settings.outbox_path}: there is no outbox; nothing was ever decided here")
+    values = settings.outbox
+    limits = {"max_rows": values.max_rows, "max_bytes": values.max_mb * 1024 * 1024}
+    with (
+        sole_daemon(settings.state_dir),
+        closing(Outbox.open(settings.outbox_path, now=clock.now, **limits)) as outbox,
+    ):
+        found = held(outbox, Topics(settings.site, settings.device))
+        if retry:
+            outbox.take_back()
+        elif drop:
+            outbox.take_back()
+            outbox.write(Changes(done={each.seq for each in found}, dropped=len(found)))
+    for each in found:
+        line = f"{each.seq:>8}  {each.event_id}  {each.topic}  {each.why}"
+        typer.echo(json.dumps(asdict(each)) if as_json else line)
+    done = "dropped" if drop else "will be tried again" if retry else "held; --retry or --drop"
+    typer.echo(f"{len(found)} {done}", err=True)
 
 
 def _store(path: Path | None, saw: Saw, clock: Clock) -> Store:

@@ -80,6 +80,10 @@ class Authority:
             _builder(subject, self.certificate.subject, key, self._now, ends)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+            .add_extension(_usage(authority=False), critical=True)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
+            )
         )
         if hosts:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
@@ -100,6 +104,7 @@ class Authority:
         name = _name("edge broker authority")
         builder = _builder(name, name, self._key, self._now, self._now + timedelta(days=CA_DAYS))
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        builder = builder.add_extension(_usage(authority=True), critical=True)
         self.certificate = builder.sign(self._key, hashes.SHA256())
         safefile.write_whole(key_path, _private(self._key))
         safefile.write_whole(self._path, self.certificate.public_bytes(Encoding.PEM), safefile.PUBLIC)
@@ -116,6 +121,22 @@ def _builder(
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - SLACK)
         .not_valid_after(ends)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+
+
+def _usage(*, authority: bool) -> x509.KeyUsage:
+    """What the key is for: to sign certificates, or to prove who one is. Source: RFC 5280, 4.2.1.3."""
+    return x509.KeyUsage(
+        digital_signature=not authority,
+        key_cert_sign=authority,
+        crl_sign=authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
     )
 
 

@@ -13,12 +13,12 @@ class TokenBucket:
         self._tokens = float(burst)
         self._at_s = monotonic()
 
-    def take(self) -> bool:
-        """Return whether one more may pass."""
+    def take(self, cost: int = 1) -> bool:
+        """Return whether one more may pass, or as many as `cost`."""
         now_s = self._monotonic()
         self._tokens = min(self._burst, self._tokens + (now_s - self._at_s) * self._per_s)
         self._at_s = now_s
-        if self._tokens < 1:
+        if self._tokens < cost:
             return False
-        self._tokens -= 1
+        self._tokens -= cost
         return True

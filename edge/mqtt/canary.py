@@ -2,7 +2,9 @@
 
 Such a broker acknowledges a message that its access rules deny, and throws it away. The device therefore
 sends itself a message first, and its journal waits until that has come back. What it proves is that this
-device may write below its own root, not that every topic there is allowed.
+device may write its canary: a broker without rules, or with rules for the whole root. Where a rule allows the
+canary and denies the journal, its rows are lost: nothing in MQTT 3.1.1 tells. To prove the journal itself the
+device would have to read it back, for which no device has the right (deploy/mosquitto/acl).
 """
 
 import logging

@@ -44,6 +44,7 @@ MAX_BURST = 64
 DISK_PATIENCE_S = 0.1
 """How long a live event waits for its row to be on the disk."""
 
+REFUSED_S = 60.0  # how long the broker must have refused the journal before health says so
 DRAIN_SHARE = 0.5
 """Share of the time to stop that may be spent on delivering what waits."""
 
@@ -89,7 +90,7 @@ class CourierThread(WorkerThread):
         self._waiting: dict[int, Undelivered] = {}
         self._cameras = CameraDocuments(topics, encoder.subject, self._outgoing.retain)
         self._stopping: Stop | None = None
-        self._farewell_said = False
+        self._farewell_said = self._refused = False
         self._outgoing.retain(topics.status, ONLINE)
         for camera in cameras:
             self._cameras.status(camera, False, "starting", clock.now())
@@ -146,6 +147,7 @@ class CourierThread(WorkerThread):
             oldest_s=round(age_s, 1),
             dropped=counts.dropped,
             quarantined=counts.quarantined,
+            refused=self._refused,
             durable=counts.durable,
         )
 
@@ -182,6 +184,7 @@ class CourierThread(WorkerThread):
         for seq in [seq for seq, decided in self._waiting.items() if decided.due_s <= now_s]:
             self._show(seq)
         self._journal.tick(now_s)
+        self._refused = self._journal.refused_s(now_s) >= REFUSED_S
         self._canary.tick(now_s)
         self._notice.look(self._outbox.counts.dropped, now_s, self._clock.now())
         self._outgoing.pump(now_s, journal=self._canary.clear and not self._farewell_said)
@@ -212,6 +215,7 @@ class CourierThread(WorkerThread):
                 if self._outgoing.protocol is None:
                     self._canary.end()
             case Received():
+                self._link.read(item)
                 if not self._canary.heard(item):
                     self._hear(item)
             case Acknowledged():

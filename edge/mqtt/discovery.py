@@ -20,7 +20,9 @@ LAST = (
     "{% set last = value_json.last %}{% set who = last.subject if last else none %}"
     "{{ (who.label or who.id) if who else 'nobody' }}"
 )
-LATE = "{{ 'ON' if value_json.late or not value_json.outbox.durable else 'OFF' }}"
+LATE = (
+    "{{ 'ON' if value_json.late or not value_json.outbox.durable or value_json.outbox.refused else 'OFF' }}"
+)
 
 Document = dict[str, Any]
 

@@ -80,3 +80,11 @@ def too_brief(fault: Fault, client_id: str) -> Fault:
     """Return `fault` with what it means when connections keep ending soon after they were accepted."""
     hint = f"several connections ended at once: is there another device with the client id {client_id}?"
     return Fault(f"{fault.text}; {hint}", fault.lasting)
+
+
+def oversize(where: str, size: int, limit: int, deaf_s: float) -> Fault:
+    """Return the fault for a packet that is larger than any that is read, in bytes."""
+    return Fault(
+        f"broker at {where} sends a packet of {size} bytes, more than {limit}: set its message_size_limit; "
+        f"for {deaf_s / 60:.0f} minutes this device listens to nothing"
+    )

@@ -127,7 +127,7 @@ class Incoming:
     `birth` is where a building system says `online`. `acknowledge` gets the ids of events that a consumer
     has; without it acknowledgements mean nothing. Configuration pushes are heard for `layers`.
     As many commands as `commands` lets through are handed on; None: there are none. As many lines as
-    `complaints` lets through are logged.
+    `complaints` lets through are logged. `acks` bounds the bytes of acknowledgements; None: it does not.
     """
 
     def __init__(
@@ -140,9 +140,11 @@ class Incoming:
         *,
         layers: Iterable[str] = (),
         commands: TokenBucket | None = None,
+        acks: TokenBucket | None = None,
         complaints: TokenBucket | None = None,
     ) -> None:
         self._commands = commands
+        self._acks = acks
         self._command_root = topics.command("")
         self._dropped = 0
         self._complaints = complaints
@@ -173,6 +175,9 @@ class Incoming:
             return
         if len(payload) > MAX_ACK_BYTES:
             self._refuse("ack", f"{len(payload)} bytes are more than {MAX_ACK_BYTES}")
+            return
+        if self._acks is not None and not self._acks.take(len(payload)):
+            self._metrics.count("ack.dropped")
             return
         try:
             named = LooseAck.model_validate_json(payload, strict=True).event_ids

@@ -63,10 +63,12 @@ class _Stage(Enum):
 
 @dataclass(slots=True)
 class _Hold:
-    """A topic that is held back; WAITING ends at `until_s`."""
+    """A topic that is held back since `since_s`; WAITING ends at `until_s`. `refused`: it has subscribers."""
 
     backoff: Backoff
-    until_s: float
+    since_s: float
+    refused: bool
+    until_s: float = 0.0
     stage: _Stage = _Stage.WAITING
 
 
@@ -149,9 +151,17 @@ class Journal:
             scan.take(pending)
 
     def acknowledged(self, event_ids: tuple[str, ...], now_s: float) -> None:
-        """Forget the rows of these events: a consumer has them."""
-        self._receipts.named(event_ids, now_s)
-        self._outbox.acknowledge(event_ids)
+        """Forget the rows of these events: a consumer has them.
+
+        Ids that were not on their way may be of rows that went long ago, or of none: these are looked up, but
+        not more than some at a time.
+        """
+        known = self._receipts.named(event_ids, now_s)
+        if known:
+            self._outbox.acknowledge(known)
+        unsure = tuple(sorted(set(event_ids).difference(known)))
+        if unsure and not self._outbox.look_up(unsure):
+            self._metrics.count("ack.dropped")
 
     def next(self, now_s: float) -> Row | None:
         """Return the row to send now, or None while the window is full or nothing is at hand.
@@ -241,6 +251,10 @@ class Journal:
             due_s.append(self._receipts.due_s)
         return min(due_s, default=None)
 
+    def refused_s(self, now_s: float) -> float:
+        """Return for how long the broker has been refusing a topic, other than for want of a subscriber."""
+        return max((now_s - hold.since_s for hold in self._holds.values() if hold.refused), default=0.0)
+
     def _hold(self, topic: str, reason: int, now_s: float) -> None:
         """Hold `topic` back; answers to what was in flight with the first refusal change nothing."""
         hold = self._holds.get(topic)
@@ -248,7 +262,7 @@ class Journal:
             return
         if hold is None:
             backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S, self._uniform)
-            hold = self._holds[topic] = _Hold(backoff, 0.0)
+            hold = self._holds[topic] = _Hold(backoff, now_s, reason != NO_SUBSCRIBER)
             self._metrics.count("journal.held")
             if reason == NO_SUBSCRIBER:
                 log.warning("nobody subscribes to the journal; its events are kept", extra={"topic": topic})

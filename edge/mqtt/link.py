@@ -25,10 +25,12 @@ from edge.clock import Clock
 from edge.metrics import Metrics
 from edge.mqtt import faults
 from edge.mqtt.backoff import Uniform
-from edge.mqtt.broker import Broker, Protocol, Will
+from edge.mqtt.broker import Broker, Protocol, Received, Will
+from edge.mqtt.bucket import TokenBucket
 from edge.mqtt.faults import Fault
 from edge.mqtt.reconnect import Reconnect
-from edge.mqtt.session import Session
+from edge.mqtt.session import MAX_PACKET_BYTES, Session
+from edge.mqtt.unread import Unread
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +42,12 @@ GUESS_TIMEOUT_S = 1.5
 
 SESSION_EXPIRY_S = 3600
 """For how long the broker keeps our subscriptions while we are away."""
+
+DEAF_S = 600.0
+"""How long nothing is subscribed to after a packet too large to be read: a retained one comes every time."""
+
+COMPLAINTS_PER_S, COMPLAINTS_AT_ONCE = 1 / 60, 1
+"""Lines about messages that were dropped unread: a flood does not fill the log."""
 
 LOOP_S = 1.0
 CONNECTING_LOOP_S = 0.05
@@ -73,6 +81,7 @@ class LinkThread(threading.Thread):
         self._where = f"{broker.host}:{broker.port}"
         self._client_id = client_id
         self._will = will
+        self._older_subscriptions = older_subscriptions
         self._subscriptions = {"5": subscriptions, "3.1.1": (*subscriptions, *older_subscriptions)}
         self._for_now = for_now
         self._metrics = metrics
@@ -84,6 +93,8 @@ class LinkThread(threading.Thread):
         self._numbers = 0
         self._speaks_5 = False
         self._told_older = False
+        self._deaf_until_s = 0.0
+        self._unread = Unread(metrics, TokenBucket(COMPLAINTS_PER_S, COMPLAINTS_AT_ONCE, clock.monotonic))
 
     def publish(
         self,
@@ -111,6 +122,10 @@ class LinkThread(threading.Thread):
             properties = _properties(PacketTypes.PUBLISH, **values) if values else None
         info = session.client.publish(topic, payload, qos, retain, properties)
         return info.mid if info.rc == paho.MQTT_ERR_SUCCESS else None
+
+    def read(self, received: Received) -> None:
+        """Note that a message was looked at: there is room for another one."""
+        self._unread.remove(len(received.payload))
 
     def renew(self, connection: int) -> None:
         """End connection number `connection`, which no longer answers, and make another one."""
@@ -194,6 +209,12 @@ class LinkThread(threading.Thread):
                 session.client.disconnect()
             if self._stale == session.number:
                 return Fault(f"broker at {self._where} leaves messages unanswered; connecting anew")
+            if session.deaf and self._clock.monotonic() >= self._deaf_until_s:
+                return Fault(f"connecting to the broker at {self._where} anew, to listen again")
+        if session.oversize is not None:
+            self._metrics.count("mqtt.oversize")
+            self._deaf_until_s = self._clock.monotonic() + DEAF_S
+            return faults.oversize(self._where, session.oversize, MAX_PACKET_BYTES, DEAF_S)
         if session.refusal is not None:
             return faults.refused(self._where, session.refusal.value, str(session.refusal))
         if not greeted:
@@ -208,7 +229,10 @@ class LinkThread(threading.Thread):
         self._reconnect.connected()
         self._speaks_5 = self._speaks_5 or session.protocol == "5"
         self._metrics.count("mqtt.connects")
-        if topics := self._subscriptions[session.protocol]:
+        topics = self._subscriptions[session.protocol]
+        if session.deaf:
+            topics = tuple(topic for topic in topics if topic in self._older_subscriptions)
+        if topics:
             session.client.subscribe([(topic, self._options(session, topic)) for topic in topics])
         log.info("connected to the broker at %s with MQTT %s", self._where, session.protocol)
         if session.protocol == "3.1.1" and self._broker.version == "auto" and not self._told_older:
@@ -225,10 +249,11 @@ class LinkThread(threading.Thread):
     def _new_session(self, protocol: Protocol) -> Session:
         broker = self._broker
         newest = protocol == "5"
+        deaf = self._clock.monotonic() < self._deaf_until_s
         client = paho.Client(
             CallbackAPIVersion.VERSION2,
             client_id=self._client_id,
-            clean_session=None if newest else False,
+            clean_session=None if newest else deaf,
             protocol=paho.MQTTv5 if newest else paho.MQTTv311,
             reconnect_on_failure=False,
         )
@@ -240,15 +265,23 @@ class LinkThread(threading.Thread):
         if broker.tls is not None:
             client.tls_set_context(broker.tls)
         self._numbers += 1
-        return Session(self._numbers, client, protocol, self._inbox)
+        return Session(self._numbers, client, protocol, self._inbox, self._unread, deaf=deaf)
 
     def _connect(self, session: Session) -> None:
         """Open the network connection and queue CONNECT; the session outlives short absences."""
         broker = self._broker
         if session.protocol == "5":
-            properties = _properties(PacketTypes.CONNECT, SessionExpiryInterval=SESSION_EXPIRY_S)
+            properties = _properties(
+                PacketTypes.CONNECT,
+                SessionExpiryInterval=SESSION_EXPIRY_S,
+                MaximumPacketSize=MAX_PACKET_BYTES,
+            )
             session.client.connect(
-                broker.host, broker.port, broker.keepalive_s, clean_start=False, properties=properties
+                broker.host,
+                broker.port,
+                broker.keepalive_s,
+                clean_start=session.deaf,
+                properties=properties,
             )
         else:
             session.client.connect(broker.host, broker.port, broker.keepalive_s)

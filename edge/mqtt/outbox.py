@@ -10,8 +10,10 @@ did in 395 of 400.
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import astuple
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from edge import safefile
 from edge.errors import OutboxDamagedError, OutboxDiskError, OutboxError, OutboxFullError
@@ -103,15 +105,7 @@ class Outbox:
             for row in changes.puts.values():
                 added = run(
                     "INSERT OR IGNORE INTO event VALUES (?, ?, ?, ?, ?, ?, ?, NULL)",
-                    (
-                        row.seq,
-                        row.event_id,
-                        row.topic,
-                        row.payload,
-                        row.created_ms,
-                        row.monotonic_ms,
-                        row.vital,
-                    ),
+                    astuple(row),
                 ).rowcount
                 put, size = put + added, size + added * len(row.payload)
             for column, values in (("seq", changes.done), ("event_id", changes.acknowledged)):
@@ -153,10 +147,19 @@ class Outbox:
                 f" AND topic NOT IN ({marks}) ORDER BY seq LIMIT ?",
                 (after, *without, limit),
             ).fetchall()
-        return [
-            Row(seq, event_id, topic, payload, created_ms, monotonic_ms, bool(vital))
-            for seq, event_id, topic, payload, created_ms, monotonic_ms, vital, _ in rows
-        ]
+        return [_row(found) for found in rows]
+
+    def apart(self) -> list[tuple[Row, str]]:
+        """Return the rows that were set aside, and why; raises as `pending` does."""
+        with _renamed(self.path):
+            rows = self._connection.execute(f"SELECT {COLUMNS} FROM event WHERE quarantined NOTNULL")
+            return [(_row(found), found[-1]) for found in rows]
+
+    def take_back(self) -> None:
+        """Let the rows that were set aside wait again; raises as `write` does."""
+        with _renamed(self.path), self._transaction():
+            self._connection.execute("UPDATE event SET quarantined = NULL")
+        self._depth, self._quarantined = self._depth + self._quarantined, 0
 
     def counts(self) -> Counts:
         """Return what is stored.
@@ -270,6 +273,11 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     if version == 0:
         connection.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
     connection.execute(INDEX)
+
+
+def _row(found: tuple[Any, ...]) -> Row:
+    seq, event_id, topic, payload, created_ms, monotonic_ms, vital, _ = found
+    return Row(seq, event_id, topic, payload, created_ms, monotonic_ms, bool(vital))
 
 
 @contextmanager

@@ -23,6 +23,10 @@ log = logging.getLogger(__name__)
 LIVE_S = 10
 """Age from which nobody may act on an event any more; the journal marks such events as replayed."""
 
+SILENT_S = 1.0
+"""A broker that answers nothing for so long is not sent live events: what lies in a socket cannot be taken
+back, and would arrive late."""
+
 FAILURE = 0x80
 """PUBACK reasons from here on mean that the message was refused. Source: MQTT 5.0, section 2.4."""
 
@@ -68,6 +72,7 @@ class Outgoing:
         self._unsent: dict[str, None] = {}
         self._unanswered: dict[int, str] = {}
         self._asked_s: dict[int, float] = {}
+        self._answered_s = 0.0
         self._complained: set[str] = set()
         self.connects = 0
 
@@ -133,6 +138,7 @@ class Outgoing:
         if self._connected is None or published.connection != self._connected.connection:
             return
         self._asked_s.pop(published.mid, None)
+        self._answered_s = now_s
         topic = self._unanswered.pop(published.mid, None)
         if topic is None:
             self._journal.answered(published.mid, published.reason, now_s)
@@ -149,8 +155,11 @@ class Outgoing:
             self._asked_s.clear()
             self._link.renew(connected.connection)
             return
+        while self._live and now_s - self._live[0].at_s >= LIVE_S:
+            self._live.popleft()
+            self._metrics.count("live.missed")
         while len(self._unanswered) + self._journal.in_flight < connected.receive_maximum:
-            if self._live:
+            if self._live and not self._silent(now_s):
                 self._send_live(connected, self._live.popleft(), now_s)
             elif self._answers:
                 self._send_answer(connected, self._answers.popleft(), now_s)
@@ -163,15 +172,25 @@ class Outgoing:
             else:
                 return
 
+    def _silent(self, now_s: float) -> bool:
+        """Whether the broker has answered nothing of what was sent since its last answer, and is overdue.
+
+        What was sent before that answer is lost, not late.
+        """
+        since_s = next((at_s for at_s in self._asked_s.values() if at_s > self._answered_s), now_s)
+        return now_s - since_s >= SILENT_S
+
     def _send_live(self, connected: Connected, live: _Live, now_s: float) -> None:
-        if now_s - live.at_s >= LIVE_S:
+        """Send an event if there is a second left of its time: the broker counts whole ones."""
+        left_s = int(LIVE_S - (now_s - live.at_s))
+        if left_s < 1:
             self._metrics.count("live.missed")
             return
         payload = stamp(live.decided, self._clock.now(), replayed=False)
         if not self._fits(connected, live.topic, payload):
             self._complain(live.topic, HOPELESS[0x95])
             return
-        mid = self._link.publish(connected.connection, live.topic, payload, qos=1, expiry_s=LIVE_S)
+        mid = self._link.publish(connected.connection, live.topic, payload, qos=1, expiry_s=left_s)
         if mid is None:  # the connection has ended, and its end is still in the courier's queue
             self._metrics.count("live.missed")
         else:

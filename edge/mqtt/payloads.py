@@ -257,12 +257,16 @@ class Percentiles(Payload):
 
 
 class OutboxHealth(Payload):
-    """Decisions that wait for the broker; `durable` is false while the disk refuses them."""
+    """Decisions that wait for the broker; `durable` is false while the disk refuses them.
+
+    `quarantined` are set aside for good; `refused`: the broker has been refusing them for more than a minute.
+    """
 
     depth: Count
     oldest_s: Annotated[float, Field(ge=0)]
     dropped: Count
     quarantined: Count
+    refused: bool = False
     durable: bool
 
 

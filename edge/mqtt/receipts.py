@@ -63,16 +63,22 @@ class Receipts:
         if row.topic in self._passed:
             self._passed[row.topic] = min(row.seq - 1, self._passed[row.topic])
 
-    def named(self, event_ids: tuple[str, ...], now_s: float) -> None:
-        """Note what a consumer has. One that was silent for long gets the rest at once."""
+    def named(self, event_ids: tuple[str, ...], now_s: float) -> tuple[str, ...]:
+        """Note what a consumer has; returns those of the ids that were on their way.
+
+        A consumer that was silent for long gets the rest at once.
+        """
+        known = []
         for event_id in event_ids:
-            seq, _ = self._fresh.pop(event_id, None) or self._stale.pop(event_id, None) or (None, None)
-            self._seqs.discard(seq or 0)
+            if receipt := self._fresh.pop(event_id, None) or self._stale.pop(event_id, None):
+                known.append(event_id)
+                self._seqs.discard(receipt[0])
         if self._dead:
             self._sweep_s, self._pause_s = now_s, ACK_S
         elif not (self._fresh or self._stale or self._overdue):
             self._pause_s = ACK_S
         self._heard, self._dead = True, False
+        return tuple(known)
 
     def waits(self, row: Row) -> bool:
         """Return whether `row` is with the broker, and its time is not over."""

@@ -4,6 +4,7 @@ Only enqueues: paho holds its own locks while it calls. Decides nothing.
 """
 
 import queue
+from functools import partial
 from typing import Any
 
 import paho.mqtt.client as paho
@@ -11,7 +12,9 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edge.mqtt import faults
+from edge.mqtt.bounded import bound
 from edge.mqtt.broker import Connected, Disconnected, Protocol, Published, Received, Refused, Unheard
+from edge.mqtt.unread import Unread
 
 DEFAULT_RECEIVE_MAXIMUM = 65535
 """Source: MQTT 5.0, section 3.2.2.3.3: the value in force when the broker names none."""
@@ -19,12 +22,22 @@ DEFAULT_RECEIVE_MAXIMUM = 65535
 MAX_RECEIVED_BYTES = 512 * 1024
 """A command with a photo of 256 KiB in base64 is 350 KiB; nothing honest is larger."""
 
+MAX_PACKET_BYTES = MAX_RECEIVED_BYTES + 64 * 1024
+"""A message with its topic, which MQTT bounds to 64 KiB: what the broker is told, and what is read at all."""
+
 
 class Session:
     """What paho calls back for one connection."""
 
     def __init__(
-        self, number: int, client: paho.Client, protocol: Protocol, inbox: queue.SimpleQueue[Any]
+        self,
+        number: int,
+        client: paho.Client,
+        protocol: Protocol,
+        inbox: queue.SimpleQueue[Any],
+        unread: Unread,
+        *,
+        deaf: bool = False,
     ) -> None:
         self.number = number
         self.client = client
@@ -33,13 +46,19 @@ class Session:
         self.refusal: ReasonCode | None = None
         self.ended: ReasonCode | None = None
         self.silent = False
+        self.deaf = deaf
+        """Whether nothing of what others publish is listened to."""
         self.greeted_s: float | None = None
+        self.oversize: int | None = None
+        """How large a packet was, in bytes, that was not read: it ended the connection."""
         self._inbox = inbox
+        self._unread = unread
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
         client.on_message = self._on_message
         client.on_subscribe = self._on_subscribe
+        client.on_socket_open = self._on_socket_open
         # With this callback set, publish() never writes to the socket from the caller's thread.
         client.on_socket_register_write = self._on_socket_register_write
 
@@ -53,12 +72,15 @@ class Session:
         if self.accepted:
             self.accepted = False
             self._inbox.put(Disconnected(self.number, "closed"))
-        socket = self.client.socket()
-        if socket is not None:
-            socket.close()
+        sock = self.client.socket()
+        if sock is not None:
+            sock.close()
         client = self.client
         client.on_connect = client.on_disconnect = client.on_publish = client.on_socket_register_write = None
-        client.on_message = client.on_subscribe = None
+        client.on_message = client.on_subscribe = client.on_socket_open = None
+
+    def _on_socket_open(self, _c: paho.Client, _u: Any, sock: Any) -> None:
+        bound(sock, MAX_PACKET_BYTES, partial(setattr, self, "oversize"))
 
     def _on_connect(
         self,
@@ -93,6 +115,8 @@ class Session:
     def _on_message(self, _c: paho.Client, _u: Any, message: paho.MQTTMessage) -> None:
         if len(message.payload) > MAX_RECEIVED_BYTES:
             self._inbox.put(Refused(self.number, message.topic, len(message.payload)))
+            return
+        if not self._unread.add(len(message.payload)):
             return
         properties = message.properties
         self._inbox.put(

@@ -7,6 +7,7 @@ business.
 
 import logging
 import queue
+import threading
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,6 +39,10 @@ MAX_UNSAVED = 1000
 """Rows kept in memory while the disk refuses: about a megabyte."""
 
 
+MAX_LOOKED_UP = 4000
+"""Event ids that wait to be looked up: a new row waits behind them, about 20 ms."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Done:
     seqs: tuple[int, ...]
@@ -46,6 +51,7 @@ class _Done:
 @dataclass(frozen=True, slots=True)
 class _Acknowledged:
     event_ids: tuple[str, ...]
+    unsure: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +98,8 @@ class OutboxThread(WorkerThread):
         self._work: queue.SimpleQueue[_Work] = queue.SimpleQueue()
         self._changes = Changes()
         self._untold: list[int] = []
+        self._unsure = 0
+        self._unsure_lock = threading.Lock()
         self._failing_since_s = clock.monotonic() if isinstance(outbox, Unopened) else None
         self.last_seq = outbox.last_seq
         """The highest seq given out before this thread began."""
@@ -110,6 +118,13 @@ class OutboxThread(WorkerThread):
     def acknowledge(self, event_ids: tuple[str, ...]) -> None:
         """Forget the rows of these events: a consumer has them. Ids that no row has are counted."""
         self._work.put(_Acknowledged(event_ids))
+
+    def look_up(self, event_ids: tuple[str, ...]) -> bool:
+        """Do as `acknowledge` with ids that somebody made up, maybe; returns False when too many wait."""
+        if not self._may_wait(len(event_ids)):
+            return False
+        self._work.put(_Acknowledged(event_ids, unsure=True))
+        return True
 
     def quarantine(self, seq: int, why: str) -> None:
         """Keep a row that can never be delivered out of the way."""
@@ -156,6 +171,8 @@ class OutboxThread(WorkerThread):
                         if self._changes.puts.pop(seq, None) is None:
                             self._changes.done.add(seq)
                 case _Acknowledged():
+                    if work.unsure:
+                        self._may_wait(-len(work.event_ids))
                     self._acknowledged(work.event_ids)
                 case _Quarantine():
                     self._changes.quarantined[work.seq] = work.why
@@ -167,6 +184,13 @@ class OutboxThread(WorkerThread):
             until_s = now_s + GROUP_S if until_s is None else until_s
             wait_s = 0.0 if requests or self._untold else until_s - now_s
         return requests, True
+
+    def _may_wait(self, event_ids: int) -> bool:
+        """Count so many more ids that wait to be looked up; returns False where there is no room for them."""
+        with self._unsure_lock:
+            fits = self._unsure + event_ids <= MAX_LOOKED_UP
+            self._unsure += event_ids if fits else 0
+            return fits
 
     def _acknowledged(self, event_ids: tuple[str, ...]) -> None:
         """Note what a consumer has; more ids than there can be rows are not kept while the disk refuses."""

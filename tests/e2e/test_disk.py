@@ -1,5 +1,6 @@
-"""A device whose disk is full: it still decides, says so, and loses no more than it must."""
+"""A device whose disk is full or read-only: it still decides, says so, and loses no more than it must."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from edge.mqtt.payloads import HealthPayload
 from tests.broker import Mosquitto, subscriber, wait_until
-from tests.disk import SmallDisk, small_disk
+from tests.disk import SmallDisk, read_only, small_disk
 from tests.e2e.device import ROOT, Device
 
 pytestmark = pytest.mark.e2e
@@ -49,3 +50,32 @@ def test_a_door_on_a_full_disk_still_decides_and_says_so(
         assert enrolled.returncode == 0, enrolled.stderr
         wait_until(lambda: device.said("gallery swapped"))
         assert device.stop() == 0
+
+
+def test_a_door_starts_on_a_disk_that_has_become_read_only(
+    mosquitto: Mosquitto, make_device: Callable[..., Device], media: Path
+):
+    """As after a reboot with a worn-out card: the gallery is there, and nothing can be written."""
+    device = make_device(
+        mosquitto.port, cameras={"front": f'source = "{media / "carphone_pristine.mp4"}"\nloop = true'}
+    )
+    device.start()
+    assert device.stop() == 0
+    with subscriber(mosquitto.port) as heard, read_only(device.state) as mounted:
+        if not mounted:
+            pytest.skip("mounting a disk read-only needs root")
+        device.start()
+        heard.wait(lambda: len(heard.on("/camera/front/event")) >= 1, 20)
+        heard.wait(lambda: len(heard.on("/camera/front/journal")) >= 1, 20)
+        events = [json.loads(payload) for payload in heard.on("/camera/front/event")]
+        assert {event["score"]["gallery_size"] for event in events if event["score"]} == {42}
+        assert device.said("Read-only file system")
+        assert not device.decided()[0]["durable"]
+        health = HealthPayload.model_validate_json(heard.on(f"{ROOT}/health")[-1])
+        assert not health.outbox.durable
+        with device.log_path.open() as log:
+            assert "Traceback" not in log.read()
+        assert device.stop() == 0
+    device.start()
+    wait_until(lambda: [line for line in device.decided() if line["durable"]])
+    assert device.stop() == 0

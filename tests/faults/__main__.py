@@ -31,9 +31,10 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as directory:
             entry = scenario(Path(directory), rounds)
         entries.append(replace(entry, seconds=round(time.monotonic() - began_s, 1)))
-    table = Table("fault", "rounds", "decided", "delivered", "lost", "duplicates", "s", "note")
+    table = Table("fault", "rounds", "decided", "delivered", "lost", "wrong", "gaps", "repeated", "s", "note")
     for entry in entries:
-        numbers = (entry.rounds, entry.decided, entry.delivered, entry.lost, entry.duplicates, entry.seconds)
+        ended = (entry.lost, entry.wrong, entry.gaps, entry.repeated, entry.seconds)
+        numbers = (entry.rounds, entry.decided, entry.delivered, *ended)
         table.add_row(entry.fault, *map(str, numbers), entry.note, style="" if entry.good else "red")
     console.print(table)
     out = Path("out")

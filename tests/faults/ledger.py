@@ -7,32 +7,82 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from edge.mqtt.broker import Broker
 from tests.broker import Mosquitto, Subscriber
 from tests.mqtt.door import TOPICS, Door
 
 ACK_BATCH = 400
+OPEN = ("allow_anonymous true", "max_queued_messages 0")
+"""Lines of a broker that is open to everybody and keeps all that it must for a consumer that is away."""
+
+
+def at(port: int) -> Broker:
+    return Broker("127.0.0.1", port, backoff_max_s=0.2)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One fault. `expected_loss`: the loss is what the mode promises, and is shown to say so."""
+    """One fault. `expected_loss`: the loss is what the mode promises, and is shown to say so.
+
+    `wrong`: what contradicts itself after de-duplication by event_id (`History.wrong`). `gaps`: numbers that
+    never came and that the device does not say it dropped. `repeated`: what came more than once before
+    de-duplication, which is allowed.
+    """
 
     fault: str
     rounds: int
     decided: int
     delivered: int
     lost: int
-    duplicates: int
+    wrong: int = 0
+    gaps: int = 0
+    repeated: int = 0
     note: str = ""
     expected_loss: bool = False
     seconds: float = 0.0
 
     @property
     def good(self) -> bool:
-        return (self.lost == 0 or self.expected_loss) and self.duplicates == 0 and self.decided > 0
+        whole = self.lost == 0 and self.gaps == 0
+        return (whole or self.expected_loss) and self.wrong == 0 and self.decided > 0
 
     def to_json(self) -> dict[str, object]:
         return asdict(self) | {"good": self.good}
+
+
+STAMPED = ("published_at", "replayed")
+"""What is stamped when an event is sent: it differs when the event is sent again."""
+
+
+@dataclass
+class History:
+    """The journal of one device as it came, in any order and as often as it came."""
+
+    contents: dict[str, set[str]] = field(default_factory=dict)
+    ids: dict[int, set[str]] = field(default_factory=dict)
+    came: int = 0
+
+    def add(self, payload: bytes) -> str:
+        """Take a message; returns its event_id."""
+        event = json.loads(payload)
+        event_id = str(event["event_id"])
+        content = {name: value for name, value in event.items() if name not in STAMPED}
+        self.contents.setdefault(event_id, set()).add(json.dumps(content, sort_keys=True))
+        self.ids.setdefault(event["seq"], set()).add(event_id)
+        self.came += 1
+        return event_id
+
+    def wrong(self, decided: set[str]) -> list[str]:
+        """What cannot be: a number of two events, an event of two contents or numbers, one never decided."""
+        return [
+            *(f"number {seq} of {len(ids)} events" for seq, ids in self.ids.items() if len(ids) > 1),
+            *(f"{each} of {len(told)} contents" for each, told in self.contents.items() if len(told) > 1),
+            *(f"{each} was never decided" for each in self.contents if each not in decided),
+        ]
+
+    def gaps(self, dropped: int) -> int:
+        """How many numbers from 1 to the highest are missing, beyond those that were told as dropped."""
+        return max(0, max(self.ids, default=0) - len(self.ids) - dropped)
 
 
 Scenario = Callable[[Path, int], Entry]
@@ -45,7 +95,7 @@ class Consumer:
     broker: Mosquitto
     acknowledge: bool
     name: str = "keeper"
-    arrived: list[str] = field(default_factory=list)
+    history: History = field(default_factory=History)
     kept: set[str] = field(default_factory=set)
 
     def __enter__(self) -> "Consumer":
@@ -66,8 +116,7 @@ class Consumer:
         while not self._stopping.is_set():
             new = self.subscriber.seen[taken:]
             taken += len(new)
-            ids = [json.loads(message.payload)["event_id"] for message in new]
-            self.arrived += ids
+            ids = [self.history.add(message.payload) for message in new]
             self.kept |= set(ids)
             owed += ids
             if self.acknowledge and owed and self.subscriber._client.is_connected():
@@ -83,20 +132,29 @@ class Consumer:
 
 
 def settle(
-    fault: str, rounds: int, decided: set[str], consumer: Consumer, note: str = "", *, timeout_s: float = 60
+    fault: str,
+    rounds: int,
+    decided: set[str],
+    consumer: Consumer,
+    note: str = "",
+    *,
+    dropped: int = 0,
+    timeout_s: float = 60,
 ) -> Entry:
     """Wait until all that was decided has arrived, and write the line. De-duplication is by event_id."""
     consumer.wait_for(decided, timeout_s)
-    again = len(consumer.arrived) - len(consumer.kept)
-    told = f"{again} sent again" if again else ""
+    history = consumer.history
+    wrong = history.wrong(decided)
     return Entry(
         fault,
         rounds,
         len(decided),
         len(decided & consumer.kept),
         len(decided - consumer.kept),
-        len(consumer.kept - decided),
-        "; ".join(part for part in (note, told) if part),
+        len(wrong),
+        history.gaps(dropped),
+        history.came - len(consumer.kept),
+        "; ".join(part for part in (note, *wrong[:3]) if part),
     )
 
 

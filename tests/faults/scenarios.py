@@ -11,19 +11,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from edge.clock import SystemClock
-from edge.mqtt.broker import Broker
-from edge.mqtt.outbox import Outbox
-from edge.mqtt.rows import Changes
 from tests.broker import Mosquitto, wait_until
-from tests.faults.ledger import Consumer, Entry, Scenario, settle, stop
+from tests.faults.disks import DISKS
+from tests.faults.ledger import OPEN, Consumer, Entry, Scenario, at, settle, stop
+from tests.faults.neighbours import NEIGHBOURS
+from tests.faults.power import power_cut
 from tests.faults.proxy import Mangle, Proxy, dropping_pubacks, faithful, resetting, slicing
-from tests.mqtt.door import Door, make_row, now
-
-OPEN = ("allow_anonymous true", "max_queued_messages 0")
-
-
-def at(port: int) -> Broker:
-    return Broker("127.0.0.1", port, backoff_max_s=0.2)
+from tests.mqtt.door import Door
 
 
 def broker_killed(directory: Path, rounds: int) -> Entry:
@@ -81,42 +75,6 @@ def door_killed(directory: Path, rounds: int) -> Entry:
         stop(door)
     broker.stop()
     return entry
-
-
-def power_cut(directory: Path, rounds: int) -> Entry:
-    """The disk stops at any byte: what was committed is there, what was not is whole or absent."""
-    rng, decided, kept = random.Random(3), 0, 0
-    for number in range(rounds):
-        home, copy = directory / f"a{number}", directory / f"b{number}"
-        home.mkdir()
-        outbox = Outbox.open(home / "outbox.sqlite", max_rows=50_000, now=now)
-        seq, promised = 1, set[int]()
-        for _ in range(rng.randrange(1, 4)):
-            rows = [make_row(seq + i) for i in range(rng.randrange(1, 9))]
-            seq += len(rows)
-            outbox.write(Changes(puts={row.seq: row for row in rows}))
-            promised |= {row.seq for row in rows}
-        wal = home / "outbox.sqlite-wal"
-        durable = wal.stat().st_size if wal.exists() else 0
-        more = [make_row(seq + i) for i in range(rng.randrange(1, 9))]
-        outbox.write(Changes(puts={row.seq: row for row in more}))
-        shutil.copytree(home, copy)
-        torn = copy / "outbox.sqlite-wal"
-        if torn.exists():
-            data = torn.read_bytes()
-            cut = rng.randrange(durable, len(data) + 1)
-            junk = rng.randbytes(rng.randrange(0, 64)) if rng.random() < 0.5 else b""
-            torn.write_bytes(data[:cut] + junk)
-            (copy / "outbox.sqlite-shm").unlink(missing_ok=True)
-        outbox.close()
-        again = Outbox.open(copy / "outbox.sqlite", max_rows=50_000, now=now)
-        there = {row.seq for row in again.pending(1000)}
-        again.close()
-        decided += len(promised)
-        kept += len(promised & there)
-        shutil.rmtree(home)
-        shutil.rmtree(copy)
-    return Entry("power cut at any byte of the log", rounds, decided, kept, decided - kept, 0)
 
 
 class SteppedClock(SystemClock):
@@ -299,5 +257,7 @@ SCENARIOS: dict[str, tuple[Scenario, int, int]] = {
     "no-subscriber": (nobody_listens, 50, 5),
     "soak": (soak, 600, 5),
     "puback-forgets": (forgetful, 20, 3),
+    **DISKS,
+    **NEIGHBOURS,
 }
 """Each with its rounds in `make faults`, and in the suite."""

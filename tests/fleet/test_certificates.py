@@ -1,7 +1,9 @@
 """Certificates of devices: who holds one is that device to the broker, and nobody else."""
 
+import socket
 import ssl
 import stat
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -77,11 +79,6 @@ class Client:
         self.client.connect("localhost", port)
         self.client.loop_start()
 
-    def _on_connect(self, client: paho.Client, *_: object) -> None:
-        if self._topics:
-            client.subscribe([(topic, 1) for topic in self._topics])
-        self.connected.set()
-
     def close(self) -> None:
         self.client.disconnect()
         self.client.loop_stop()
@@ -96,15 +93,19 @@ def test_a_device_is_itself_and_nobody_else(site: Path, broker: Mosquitto):
     )
     assert a.connected.wait(10)
     assert b.connected.wait(10)
+    Authority(site / "keys", datetime.now(UTC)).issue("operator", site / "operator", "device", days=1)
+    operator = Client(broker.port, site / "operator", ca)
+    assert operator.connected.wait(10)
     time.sleep(0.3)
+    operator.client.publish(f"{theirs}/config/desired", b"for b", 1)
     a.client.publish(f"{theirs}/canary", b"as the other", 1)
     a.client.publish(f"{mine}/canary", b"as itself", 1)
     b.client.publish(f"{theirs}/canary", b"as itself", 1)
-    wait_until(lambda: a.heard and b.heard)
+    wait_until(lambda: a.heard and len(b.heard) > 1)
     time.sleep(0.3)
     assert a.heard == [(f"{mine}/canary", b"as itself")]
-    assert b.heard == [(f"{theirs}/canary", b"as itself")]
-    for client in (a, b):
+    assert sorted(b.heard) == [(f"{theirs}/canary", b"as itself"), (f"{theirs}/config/desired", b"for b")]
+    for client in (a, b, operator):
         client.close()
 
 
@@ -163,3 +164,39 @@ def test_keys_are_private_serials_differ_and_nothing_is_overwritten(site: Path):
     (site / "keys" / "broker-ca.crt").unlink()
     with pytest.raises(FleetError, match="one is missing"):
         enroll(site, "door-c")
+
+
+def strict(ca: Path) -> ssl.SSLContext:
+    """As ssl.create_default_context of Python 3.13 and newer does it."""
+    context = ssl.create_default_context(cafile=str(ca))
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    return context
+
+
+def test_certificates_hold_what_strict_verification_wants(site: Path, broker: Mosquitto):
+    ca = site / "broker" / "ca.crt"
+    with socket.create_connection(("localhost", broker.port)) as plain:
+        context = strict(ca)
+        context.load_cert_chain(site / "door-a" / "device.crt", site / "door-a" / "device.key")
+        with context.wrap_socket(plain, server_hostname="localhost") as tls:
+            assert tls.version()
+    for purpose, file in (("sslserver", "broker/broker.crt"), ("sslclient", "door-a/device.crt")):
+        found = site / file
+        command = ["openssl", "verify", "-x509_strict", "-purpose", purpose, "-CAfile", str(ca), str(found)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+def test_a_certificate_says_what_it_is_for(site: Path):
+    device = x509.load_pem_x509_certificate((site / "door-a" / "device.crt").read_bytes())
+    authority = x509.load_pem_x509_certificate((site / "door-a" / "ca.crt").read_bytes())
+    usage = authority.extensions.get_extension_for_class(x509.KeyUsage)
+    assert usage.critical
+    assert usage.value.key_cert_sign
+    assert not usage.value.digital_signature
+    usage = device.extensions.get_extension_for_class(x509.KeyUsage)
+    assert usage.value.digital_signature
+    assert not usage.value.key_cert_sign
+    own = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+    issuer = device.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
+    assert issuer == own

@@ -11,7 +11,15 @@ from tests.broker import Mosquitto, subscriber, wait_until
 from tests.mqtt.certificates import Authority
 
 DEPLOY = Path(__file__).parents[2] / "deploy" / "mosquitto"
-USERS = ("hq/door-03", "hq/door-04", "annex/door-03", "building", "journal", "operator")
+USERS = (
+    "hq/door-03",
+    "hq/door-04",
+    "annex/door-03",
+    "building",
+    "homeassistant",
+    "journal",
+    "operator",
+)
 
 
 def password_file(directory: Path) -> Path:
@@ -90,6 +98,8 @@ def test_a_device_publishes_below_its_own_name(guarded: Mosquitto, leaf: str) ->
         pytest.param("edge/v1/hq/door-031/status", id="a name that begins like its own"),
         pytest.param("edge/v2/hq/door-03/status", id="another version of the topics"),
         pytest.param("homeassistant/status", id="the building system's own"),
+        pytest.param("homeassistant/device/edge__hq__door-04/config", id="another's description"),
+        pytest.param("homeassistant/sensor/x/config", id="a description of something else"),
     ],
 )
 def test_a_device_publishes_nowhere_else(guarded: Mosquitto, topic: str) -> None:
@@ -138,6 +148,47 @@ def test_the_building_sees_every_device_and_a_device_only_what_it_is_told(guarde
         device.wait(lambda: len(device.seen) >= 4)
         time.sleep(0.05)
     assert {message.topic for message in device.seen} == {f"edge/v1/hq/door-03/{leaf}" for leaf in told}
+
+
+def mended(broker: Mosquitto, old: str, new: str) -> None:
+    """Start the broker anew with the rules that we ship, changed as their comments say."""
+    shipped = (DEPLOY / "acl").read_text()
+    assert not old or old in shipped
+    rules = broker.directory / "acl"
+    rules.write_text(shipped.replace(old, new) if old else f"{shipped}\n{new}\n")
+    broker.lines = (*broker.lines[:2], f"acl_file {rules}")
+    broker.restart()
+
+
+def test_a_device_may_describe_itself_where_its_own_lines_are_added(guarded: Mosquitto) -> None:
+    lines = [line.removeprefix("#").strip() for line in (DEPLOY / "acl").read_text().splitlines()]
+    start = lines.index("user hq/door-03")
+    mended(guarded, "", "\n".join(lines[start : start + 3]))
+    for name in ("edge__hq__door-03", "edge__hq__door-03__front"):
+        topic = f"homeassistant/device/{name}/config"
+        assert publish(guarded, "hq/door-03", topic) in ALLOWED
+        assert publish(guarded, "hq/door-04", topic) == DENIED
+    assert publish(guarded, "hq/door-03", "edge/v1/hq/door-03/status") in ALLOWED, "the patterns still hold"
+    assert publish(guarded, "hq/door-03", "homeassistant/device/edge__hq__door-04/config") == DENIED
+
+
+def test_every_device_may_describe_itself_with_the_short_line(guarded: Mosquitto) -> None:
+    line = "pattern write homeassistant/device/+/config"
+    mended(guarded, f"# {line}", line)
+    for name, user in (("edge__hq__door-03", "hq/door-03"), ("edge__hq__door-04__front", "hq/door-04")):
+        assert publish(guarded, user, f"homeassistant/device/{name}/config") in ALLOWED
+
+
+def test_home_assistant_reads_every_door_and_says_when_it_has_started(guarded: Mosquitto) -> None:
+    with (
+        subscriber(guarded.port, username="homeassistant", password="pw") as assistant,
+        subscriber(guarded.port, username="hq/door-03", password="pw") as device,
+    ):
+        assert publish(guarded, "homeassistant", "homeassistant/status") in ALLOWED
+        device.wait(lambda: device.on("homeassistant/status"))
+        publish(guarded, "hq/door-03", "edge/v1/hq/door-03/camera/front/event")
+        assistant.wait(lambda: assistant.on("camera/front/event"))
+    assert publish(guarded, "homeassistant", "edge/v1/hq/door-03/command/restart") == DENIED
 
 
 def test_the_configuration_we_ship_starts_and_guards(tmp_path: Path) -> None:

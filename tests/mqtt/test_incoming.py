@@ -137,6 +137,17 @@ def test_an_acknowledgement_is_taken_where_it_is_right(
     assert all(len(record.getMessage()) < 300 for record in caplog.records)
 
 
+def test_more_bytes_of_acknowledgements_than_are_taken_are_dropped_unread():
+    named: list[str] = []
+    metrics = Metrics()
+    payload = ack(f"{ID}1")
+    bucket = TokenBucket(1, 2 * len(payload), lambda: 0.0)
+    incoming = Incoming(TOPICS, lambda _: None, metrics, acknowledge=named.extend, acks=bucket)
+    for _ in range(5):
+        incoming.hear(Received(1, TOPICS.ack, payload))
+    assert (named, metrics.counts()) == ([f"{ID}1"] * 2, {"ack.dropped": 3})
+
+
 def test_a_retained_acknowledgement_is_dropped():
     assert hear_ack(ack(f"{ID}1"), retained=True) == ([], {"received.refused": 1})
 

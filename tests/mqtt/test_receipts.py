@@ -19,6 +19,10 @@ class ConsumerDesk(Desk):
     def acknowledge(self, event_ids: tuple[str, ...]) -> None:
         self.outbox.write(Changes(acknowledged=set(event_ids)))
 
+    def look_up(self, event_ids: tuple[str, ...]) -> bool:
+        self.acknowledge(event_ids)
+        return True
+
     def deliver(self, now_s: float) -> list[int]:
         """Send whatever may be sent, and let the broker take it over; returns the seqs."""
         self.journal.tick(now_s)

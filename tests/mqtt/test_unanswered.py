@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from edge.mqtt import outgoing
-from edge.mqtt.broker import Broker
+from edge.mqtt.broker import Broker, Connected, Received
 from tests.broker import Mosquitto, subscriber, wait_until
 from tests.faults.proxy import Proxy, dropping_pubacks, faithful
 from tests.mqtt.door import Door
+from tests.mqtt.linking import Linking
 
 
 def test_messages_that_nobody_answers_are_sent_on_a_new_connection(
@@ -29,3 +30,18 @@ def test_messages_that_nobody_answers_are_sent_on_a_new_connection(
             assert len({message.payload for message in seen.seen}) >= len(ids)
         finally:
             assert door.courier.stop(5)
+
+
+def test_what_comes_while_the_device_is_away_for_a_moment_waits_for_it(
+    mosquitto: Mosquitto, connect: Callable[..., Linking]
+):
+    first = connect(mosquitto.port, version="5", subscriptions=("to/us",))
+    first.next(Connected)
+    with subscriber(mosquitto.port, "nothing") as other:
+        other._client.publish("to/us", b"?", 1, retain=True).wait_for_publish(5)
+        first.next(Received)  # subscribed
+        assert first.link.stop(5)
+        other._client.publish("to/us", b"while away", 1).wait_for_publish(5)
+    again = connect(mosquitto.port, version="5", subscriptions=("to/us",))
+    heard = {again.next(Received).payload for _ in range(2)}
+    assert heard == {b"?", b"while away"}
