@@ -26,6 +26,9 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone, `edge replay ... | head`
         sys.exit(EX_FAILURE)
+    except OSError as error:
+        print(f"edge: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(EX_FAILURE)
 
 
 if __name__ == "__main__":

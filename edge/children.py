@@ -24,7 +24,7 @@ MAX_SAID_BYTES = 8 * 1024 * 1024
 MAX_MESSAGE_CHARS = 1000
 EDGE = (sys.executable, "-m", "edge")
 PHOTO = "{photo}"
-STANDARD_INPUT = "/dev/stdin"
+STANDARD_INPUT = "/proc/self/fd/0"
 
 
 def read_text(code: int, text: str) -> dict[str, Any]:

@@ -109,7 +109,8 @@ class CommandDesk:
         self._waiting: deque[Command] = deque()
         self._at_work: Command | None = None
         self._complaint = ("", 0.0)
-        self._answers = self._load()
+        self._answers: OrderedDict[str, Remembered] = OrderedDict()
+        self._unread = self._read_answers()
 
     def take(self, verb: str, received: Received) -> None:
         """Execute or refuse a command that has come in, or answer it as before."""
@@ -121,6 +122,8 @@ class CommandDesk:
             if error.transaction is not None:
                 self._answer(Reply(self._topics.response("refused")), verb, error.transaction, str(error), {})
             return
+        if self._unread is not None:
+            self._unread = self._read_answers()
         known = self._answers.get(command.transaction)
         if known is not None:
             if known.content != command.content:
@@ -130,8 +133,9 @@ class CommandDesk:
             return
         if self._is_busy_with(command):
             return  # it is being done: its answer follows
-        if command.verb not in READS and self._is_full():
-            self._tell(command, FULL, {})
+        why = self._unread or (FULL if self._is_full() else None)
+        if command.verb not in READS and why is not None:
+            self._tell(command, why, {})
             return
         action = self._actions.get(command.verb)
         if action is not None:
@@ -235,12 +239,20 @@ class CommandDesk:
         safefile.write_whole(self._files.answers, _File(answers=dict(answers)).model_dump_json().encode())
         self._answers = answers
 
-    def _load(self) -> "OrderedDict[str, Remembered]":
-        data = safefile.read_bounded(self._files.answers, MAX_MEMORY_BYTES)
-        if data is None:
-            return OrderedDict()
+    def _read_answers(self) -> str | None:
+        """Read what is remembered; returns why the disk does not give it: nothing is changed until it does.
+
+        Raises:
+            ConfigError: It is damaged.
+        """
         try:
-            return OrderedDict(_File.model_validate_json(data).answers)
+            data = safefile.read_bounded(self._files.answers, MAX_MEMORY_BYTES)
+            if data is not None:
+                self._answers = OrderedDict(_File.model_validate_json(data).answers)
+            return None
+        except FileError as error:
+            log.error("commands that change something are refused: %s", error)
+            return str(error)
         except ValidationError:
             raise ConfigError(
                 f"{self._files.answers}: damaged; restore it, or remove it to forget which commands were done"

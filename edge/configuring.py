@@ -100,9 +100,10 @@ class ConfigDesk:
         self._metrics = metrics
         self._local = read({})
         self._path = memory_path(self._local)
-        self._memory = load_memory(self._path)
+        self._memory = Memory()
         self._waiting: dict[str, bytes] = {}
         self._written = True
+        self._unread = self._read_memory()
         self.report = Report("applied" if self._memory.good else "none")
 
     def recover(self) -> None:
@@ -149,9 +150,14 @@ class ConfigDesk:
         if self.trying:
             self._waiting[layer] = data
             return None
+        if self._unread is not None:
+            self._unread = self._read_memory()
+            self.recover()
         version = None
         keys: Mapping[str, str] = {}
         try:
+            if self._unread is not None:
+                raise PushError(f"what was pushed before is not known: {self._unread}")
             found = believed(data, layer, self._who, self._memory)
             if found is None:
                 return None
@@ -227,6 +233,19 @@ class ConfigDesk:
     def _who(self) -> Identity:
         return identity(self._local)
 
+    def _read_memory(self) -> str | None:
+        """Read what is remembered; returns why the disk does not give it: nothing is believed until it does.
+
+        Raises:
+            ConfigError: It is damaged.
+        """
+        try:
+            self._memory = load_memory(self._path)
+        except FileError as error:
+            log.error("pushed configuration cannot be read, edge.toml stands alone: %s", error)
+            return str(error)
+        return None
+
     def _forget_trial(self) -> tuple[str, Layer]:
         """End the trial, also where that cannot be written down yet; returns the layer and what was tried."""
         found = next(iter(self._memory.trial.items()))
@@ -239,9 +258,11 @@ class ConfigDesk:
         return found
 
     def _refused(self, layer: str, version: int | None, keys: Mapping[str, str], why: str) -> None:
-        self.report = Report("rejected", layer, version, keys, why)
+        report = Report("rejected", layer, version, keys, why)
         self._metrics.count("config.refused")
-        log.error("pushed configuration refused, the last good one stays: %s", why)
+        level = logging.DEBUG if report == self.report else logging.ERROR  # a flood of them is one line
+        log.log(level, "pushed configuration refused, the last good one stays: %s", why)
+        self.report = report
 
     def _remember(
         self,

@@ -25,6 +25,7 @@ from edge.mqtt.incoming import Incoming, Request, subscriptions
 from edge.mqtt.link import LinkThread
 from edge.mqtt.outbox import Outbox
 from edge.mqtt.topics import Topics
+from edge.mqtt.unopened import Unopened, beyond
 from edge.mqtt.writer import OutboxThread
 from edge.settings_mqtt import MqttSettings
 
@@ -158,14 +159,14 @@ def discovery_documents(settings: Settings) -> dict[str, bytes]:
     return documents(topics, tuple(settings.cameras), __version__, settings.homeassistant.prefix)
 
 
-def _outbox(settings: Settings, clock: Clock) -> Outbox:
-    """Open the outbox; where the disk refuses, one in memory: the door goes on, and `health` says so."""
+def _outbox(settings: Settings, clock: Clock) -> Outbox | Unopened:
+    """Open the outbox; where the disk refuses, it is opened later: the door goes on, and `health` says so."""
     max_rows, max_bytes = settings.outbox.max_rows, settings.outbox.max_mb * 1024 * 1024
     try:
         return Outbox.open(settings.outbox_path, max_rows=max_rows, max_bytes=max_bytes, now=clock.now)
     except OutboxError as error:
         log.error("events are kept in memory only: %s", error)
-        return Outbox.in_memory(max_rows=max_rows, max_bytes=max_bytes)
+        return Unopened(settings.outbox_path, max_rows, max_bytes, beyond(clock.now()))
 
 
 def _password(values: MqttSettings) -> str | None:

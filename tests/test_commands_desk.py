@@ -13,7 +13,7 @@ import pytest
 from edge.children import PHOTO, Errand, read_json
 from edge.clock import SystemClock
 from edge.commands import REMEMBERED, CommandDesk, CommandFiles
-from edge.errors import CommandError, ConfigError
+from edge.errors import CommandError, ConfigError, FileError
 from edge.metrics import Metrics
 from edge.mqtt.broker import Received
 from edge.mqtt.commanding import Command, Rules
@@ -241,3 +241,24 @@ def test_no_process_left_for_a_child_is_told(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("subprocess.Popen", refuse)
     assert "cannot be started" in (bench.finish().error or "")
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_memory_that_cannot_be_read_refuses_changes_and_keeps_no_door_shut(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    bench.command("reload", "t-1")
+
+    def fail(path: Path, max_bytes: int) -> bytes | None:
+        raise FileError(f"{path}: cannot be read: Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("edge.safefile.read_bounded", fail)
+        bench.desk = bench.open()
+        bench.command("reload", "t-1")
+        bench.command("reload", "t-2")
+    assert [each.error for each in bench.told[1:]] == [
+        f"{bench.directory}/answers.json: cannot be read: Input/output error"
+    ] * 2
+    bench.command("reload", "t-1")
+    bench.command("reload", "t-2")
+    assert bench.done == ["t-1", "t-2"], "the disk is back, and what was done is done once"

@@ -319,6 +319,7 @@ def test_what_may_be_pushed_is_chosen_and_not_forgotten():
     assert {key for key, mark in allowed.items() if mark != "live"} == {
         *("log.level", "mqtt.backoff_max_s", "mqtt.keepalive_s", "privacy.anonymous"),
         *("outbox.delivery", "outbox.max_mb", "outbox.max_rows", "strangers.keep_hours"),
+        "homeassistant.discovery",
     }
     risky = ("file", "path", "_dir", "_key", "url", "secret", "source", "command", "host")
     assert not [key for key in allowed if any(word in key for word in risky)]
@@ -515,3 +516,23 @@ def test_a_door_starts_on_a_full_disk_after_a_push_was_tried(door: Door, monkeyp
     FullDisk(monkeypatch)
     again = door.restarted()
     assert (again.report.status, again.trying) == ("rolled_back", False)
+
+
+def test_a_memory_that_cannot_be_read_refuses_pushes_and_keeps_no_door_shut(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+):
+    taken(door, push(5, STRICT))
+    door.desk.keep()
+
+    def fail(path: Path, max_bytes: int) -> bytes | None:
+        raise FileError(f"{path}: cannot be read: Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("edge.safefile.read_bounded", fail)
+        again = door.restarted()
+        assert again.take("device", push(6)) is None
+        assert "not known" in (again.report.error or "")
+    assert again.take("device", push(4)) is None, "old pushes are not let in"
+    assert "came before" in (again.report.error or "")
+    assert again.versions == {"device": 5}
+    assert again.take("device", push(6)) is not None

@@ -228,7 +228,7 @@ def _table(
             spread = f"{ratio['p10']:.2f}-{ratio['p90']:.2f}"
             cells = (f"{ratio['median']:.2f}", spread, f"{ratio['within_factor_2']:.0%} of splits")
             shown.add_row(f"{kind.upper()} {promise}", *cells)
-    Console().print(shown)
+    Console(markup=False, emoji=False).print(shown)
     for photos_each, ratios in several.items():
         told = ", ".join(f"{ratio} times at {rate}" for rate, ratio in ratios.items())
         typer.echo(f"a mean of {photos_each} photos is passed by impostors {told}")
@@ -258,7 +258,7 @@ def _tell(diagnosis: Diagnosis, report: dict[str, Any], settings: Settings) -> N
             )
         for pair in diagnosis.look_alikes:
             table.add_row(pair.first, pair.second, f"{pair.score:.3f}", "")
-        Console().print(table)
+        Console(markup=False, emoji=False).print(table)
     for complaint in diagnosis.poor:
         typer.echo(f"{complaint.subject_id}: {complaint.problem}")
     if found := report.get("cohort"):

@@ -8,6 +8,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from edge.clock import Clock
 from edge.config import Settings
 from edge.delivery import build_broker
@@ -22,21 +24,23 @@ from edge.mqtt.topics import Topics
 LIFETIME = timedelta(minutes=5)
 
 
-def read_args(said: list[str], photo: Path | None) -> dict[str, Any]:
-    """Return the arguments that `key=value` and a photo say; values are JSON where they can be.
+def read_args(verb: str, said: list[str], photo: Path | None) -> dict[str, Any]:
+    """Return the arguments that `key=value` and a photo say.
+
+    What the verb takes as text is text, whatever it looks like; other values are JSON where they can be.
 
     Raises:
-        ConfigError: One is not key=value, or the photo cannot be read.
+        ConfigError: The verb is none, one is not key=value, or the photo cannot be read.
     """
+    if verb not in VERBS:
+        raise ConfigError(f"{verb!r} is no verb; there are {', '.join(VERBS)}")
+    known = VERBS[verb].model_json_schema()["properties"] if VERBS[verb].model_fields else {}
     args: dict[str, Any] = {}
     for each in said:
         key, separator, value = each.partition("=")
         if not separator:
             raise ConfigError(f"--arg {each!r}: write key=value")
-        try:
-            args[key] = json.loads(value)
-        except ValueError:
-            args[key] = value
+        args[key] = value if _is_text(known.get(key, {})) else _json_or_text(value)
     if photo is not None:
         try:
             args["photo"] = base64.b64encode(photo.read_bytes()).decode()
@@ -58,11 +62,8 @@ def send_command(
     """Send a command and return the answer.
 
     Raises:
-        ConfigError: The verb is none.
         LinkError: The broker cannot be reached, or nobody answered.
     """
-    if verb not in VERBS:
-        raise ConfigError(f"{verb!r} is no verb; there are {', '.join(VERBS)}")
     topics, transaction = Topics(settings.site, device), uuid.uuid4().hex
     document: dict[str, Any] = {"schema": "edge.command/1", "transaction": transaction, "args": args}
     document["expires_at"] = (clock.now() + LIFETIME).isoformat()
@@ -87,12 +88,26 @@ def send_command(
                 message = listener.messages.get(timeout=left_s)
             except queue.Empty:
                 break
-            response = ResponsePayload.model_validate_json(message.payload)
+            try:
+                response = ResponsePayload.model_validate_json(message.payload)
+            except ValidationError:
+                continue  # somebody else's: whoever may publish there may publish anything
             if response.transaction == transaction:
                 return response
     raise LinkError(
         f"{device} did not answer in {wait_s:.0f} s: it is offline, or does not believe this key; see its log"
     )
+
+
+def _is_text(schema: dict[str, Any]) -> bool:
+    return "string" in (schema.get("type"), *(each.get("type") for each in schema.get("anyOf", ())))
+
+
+def _json_or_text(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
 
 
 def told(response: ResponsePayload) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
@@ -103,7 +104,7 @@ def push(
     for each, state in sorted(states.items()):
         report = concerned[each].report
         table.add_row(each, state, (report.error or "") if report and state in SETTLED else "")
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)
     raise typer.Exit(0 if states and set(states.values()) <= {"applied", "offline"} else 1)
 
 
@@ -126,7 +127,7 @@ def status(
     )
     for each, row in rows.items():
         table.add_row(each, *(str(value) if value is not None else "-" for value in row.values()))
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)
     for layer, version in view.layers.items():
         typer.echo(f"{layer}: version {version} is published")
 
@@ -141,7 +142,7 @@ def diff(patch: PatchArgument, config_file: ConfigOption = None) -> None:
     for key, value in keys_of(changes).items():
         now = "-" if key in refused else str(value_of(settings, key))
         table.add_row(key, now, str(value), refused.get(key) or known[key])
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)
     raise typer.Exit(1 if refused else 0)
 
 
@@ -165,9 +166,13 @@ def _desired(settings: Settings, patch: Path, scope: Scope, name: str | None, ve
         raise ConfigError(f"{patch}: " + "; ".join(f"{key}: {why}" for key, why in refused.items()))
     number = int(SystemClock().now().timestamp()) if version is None else version
     Topics(settings.site, name or settings.device)
-    return Desired.model_validate(
-        {"scope": scope, "site": settings.site, "name": name, "version": number, "patch": values}
-    )
+    try:
+        return Desired.model_validate(
+            {"scope": scope, "site": settings.site, "name": name, "version": number, "patch": values}
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        raise ConfigError(f"{'.'.join(map(str, first['loc'])) or 'the push'}: {first['msg']}") from None
 
 
 def _listener(settings: Settings) -> Listener:

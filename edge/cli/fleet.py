@@ -232,7 +232,7 @@ def status(
         }
         typer.echo(json.dumps(document, indent=2))
         return
-    console = Console()
+    console = Console(markup=False, emoji=False)
     table = Table("scope", "version", "subjects", "embedder", title=f"fleet {opened.tenant}")
     for each in scopes:
         table.add_row(each.scope, str(each.version), str(each.count), each.model_id or "-")

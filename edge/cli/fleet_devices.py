@@ -64,6 +64,6 @@ def command(
 ) -> None:
     """Have a device do something, over MQTT, and print its answer."""
     settings = load_settings(config_file)
-    args = read_args(arg or [], photo)
+    args = read_args(verb, arg or [], photo)
     response = send_command(settings, device, verb, args, key, wait_s=wait, clock=SystemClock())
     typer.echo(told(response))

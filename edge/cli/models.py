@@ -51,7 +51,7 @@ def list_models(config_file: ConfigOption = None) -> None:
         size = f"{manifest.bytes / 1e6:.1f}"
         mark = f"{name} *" if in_use else name
         table.add_row(mark, manifest.kind, size, manifest.licence, installed, manifest.description)
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)
     typer.echo("* in use by this configuration")
 
 
@@ -94,6 +94,6 @@ def bench(
     for name, figures in report["models"].items():
         cells = (f"{figures['ms_p50']:.2f}", f"{figures['ms_p95']:.2f}", f"{figures['bytes'] / 1e6:.1f}")
         table.add_row(name, *cells, f"{figures['cosine_to_fp32']:.4f}")
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)
     for reason in report["refused"].values():
         typer.echo(f"not timed: {reason}", err=True)

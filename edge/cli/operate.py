@@ -1,6 +1,10 @@
 """Commands of whoever operates a device: run, check, schema."""
 
 import json
+import logging
+import os
+import sys
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,11 +19,11 @@ from edge.assembly import build_recognizer
 from edge.config import Settings
 from edge.configuring import ConfigDesk, effective
 from edge.daemon import Daemon
+from edge.errors import FileError
 from edge.face.liveness import Liveness
 from edge.memory import return_freed_memory
 from edge.metrics import Metrics
 from edge.mqtt import asyncapi
-from edge.mqtt.codec import json_schemas
 from edge.mqtt.topics import Topics
 from edge.redact import scrub, without_credentials
 from edge.stores import gallery_store
@@ -55,12 +59,17 @@ def run(config_file: ConfigOption = None) -> None:
     metrics = Metrics()
     desk = ConfigDesk(settings_reader(config_file), metrics)
     Daemon(settings, desk, metrics=metrics, config_arguments=same).run()
+    if threading.active_count() > 1:
+        # A reader that hangs in native code is left behind; the end of the interpreter would abort it.
+        logging.shutdown()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def check(config_file: ConfigOption = None) -> None:
     """Explain a configuration: every value in force, and what the daemon would do. Changes nothing."""
     settings = load_settings(config_file)
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     table = Table("setting", "value", "meaning", title=str(config_file or "defaults"))
     for key, value, meaning in config.explain(settings):
         table.add_row(key, value, meaning)
@@ -104,12 +113,15 @@ def schema(
     out: Annotated[Path | None, typer.Option(help="Write one file per message into this directory.")] = None,
 ) -> None:
     """Print what every MQTT message looks like, or write it to a directory."""
-    schemas = json_schemas() if form == "json" else {"asyncapi": asyncapi.document(__version__)}
+    schemas = asyncapi.json_schemas() if form == "json" else {"asyncapi": asyncapi.document(__version__)}
     if out is None:
         typer.echo(json.dumps(schemas if form == "json" else schemas["asyncapi"], indent=2))
         return
-    out.mkdir(parents=True, exist_ok=True)
-    for name, each in schemas.items():
-        suffix = ".schema.json" if form == "json" else ".json"
-        (out / f"{name}{suffix}").write_text(json.dumps(each, indent=2) + "\n")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, each in schemas.items():
+            suffix = ".schema.json" if form == "json" else ".json"
+            (out / f"{name}{suffix}").write_text(json.dumps(each, indent=2) + "\n")
+    except OSError as error:
+        raise FileError(f"{out}: cannot be written: {error.strerror}") from None
     typer.echo(f"{len(schemas)} schemas written to {out}")

@@ -16,9 +16,13 @@ PLAIN_STEP = 0.25
 @contextmanager
 def progress(title: str) -> Iterator[Progress]:
     """Show the progress of one piece of work on standard error."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False, emoji=False)
     if console.is_terminal:
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+        )
         with ProgressBar(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
             task = bar.add_task(title, total=None)
 

@@ -51,7 +51,7 @@ def list_strangers(
             f"{stranger.best.probe.quality.weight:.2f}",
             " ".join(visits[-3:]),
         )
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)
     typer.echo("enrol one with `edge enroll SUBJECT --visit ID`")
 
 

@@ -60,7 +60,7 @@ def list_subjects(config_file: ConfigOption = None, as_json: JsonOption = False)
         table.add_row(
             subject.subject_id, subject.label, ", ".join(subject.groups), _when(subject), str(count)
         )
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)
 
 
 @app.command()

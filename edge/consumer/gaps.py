@@ -12,6 +12,9 @@ GRACE_S = 3.0
 MAX_GAPS = 1000
 """Gaps remembered per device; of more the oldest can no longer be said to be filled."""
 
+JUMP = 1_000_000
+"""No gap: a device that could not read its outbox when it started goes on far above its old numbers."""
+
 
 @dataclass(slots=True)
 class _Gap:
@@ -20,6 +23,8 @@ class _Gap:
     since_s: float
     holes: list[tuple[int, int]]
     told: bool = False
+    jump: bool = False
+    """What is in it may still come, but most of it never was."""
 
     def fill(self, seq: int) -> bool:
         """Take `seq` out of what is missing; returns whether it was missing."""
@@ -57,11 +62,14 @@ class Gaps:
             self._devices[source] = _Device(seq, seq)
             return None
         if seq > device.highest:
+            jump = seq > device.highest + JUMP
             if seq > device.highest + 1:
                 hole = (device.highest + 1, seq - 1)
-                device.gaps.append(_Gap(*hole, now_s, [hole]))
+                device.gaps.append(_Gap(*hole, now_s, [hole], told=jump, jump=jump))
                 del device.gaps[:-MAX_GAPS]
             device.highest = seq
+            if jump:
+                return f"{source}: numbers go on at {seq}: the device could not read its outbox at its start"
             return None
         if seq < device.first:
             device.first = seq
@@ -85,7 +93,7 @@ class Gaps:
     def missing(self) -> dict[str, list[tuple[int, int]]]:
         """Return what is missing now by device, as ranges with both ends."""
         found = {
-            source: [hole for gap in device.gaps for hole in gap.holes]
+            source: [hole for gap in device.gaps if not gap.jump for hole in gap.holes]
             for source, device in self._devices.items()
         }
         return {source: holes for source, holes in found.items() if holes}

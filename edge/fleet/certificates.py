@@ -63,20 +63,21 @@ class Authority:
         `hosts` are the names and addresses of a broker; without them it is a client's.
 
         Raises:
-            FleetError: There is one already, or it cannot be written.
+            FleetError: There is one already, it cannot be written, or a name cannot stand in a certificate.
         """
+        subject, names = _name(name), list(map(_host, hosts))
         key_path, path = directory / f"{file}.key", directory / f"{file}.crt"
-        if key_path.exists() or path.exists():
-            raise FleetError(f"{directory}: a certificate is there already; choose another directory")
         try:
+            if key_path.exists() or path.exists():
+                raise FleetError(f"{directory}: a certificate is there already; choose another directory")
             directory.mkdir(safefile.PRIVATE_DIRECTORY, parents=True, exist_ok=True)
         except OSError as error:
             raise FleetError(f"{directory}: cannot be made: {error.strerror}") from None
         key = ec.generate_private_key(ec.SECP256R1())
-        ends = min(self._now + timedelta(days=days), self.certificate.not_valid_after_utc)
+        ends = min(self._now + timedelta(days=min(days, CA_DAYS)), self.certificate.not_valid_after_utc)
         usage = ExtendedKeyUsageOID.SERVER_AUTH if hosts else ExtendedKeyUsageOID.CLIENT_AUTH
         builder = (
-            _builder(_name(name), self.certificate.subject, key, self._now, ends)
+            _builder(subject, self.certificate.subject, key, self._now, ends)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
             .add_extension(_usage(authority=False), critical=True)
@@ -85,9 +86,7 @@ class Authority:
             )
         )
         if hosts:
-            builder = builder.add_extension(
-                x509.SubjectAlternativeName(list(map(_host, hosts))), critical=False
-            )
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         safefile.write_whole(key_path, _private(key))
         certificate = builder.sign(self._key, hashes.SHA256())
         safefile.write_whole(path, certificate.public_bytes(Encoding.PEM), safefile.PUBLIC)
@@ -142,14 +141,25 @@ def _usage(*, authority: bool) -> x509.KeyUsage:
 
 
 def _name(common_name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    try:
+        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    except ValueError:
+        raise FleetError(
+            f"{common_name[:70]!r}: a certificate takes names of 1 to 64 characters, site and device together"
+        ) from None
 
 
 def _host(name: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
+        pass
+    try:
         return x509.DNSName(name)
+    except ValueError:
+        raise FleetError(
+            f"--host {name!r}: write it as the name service has it, in ASCII (xn--...)"
+        ) from None
 
 
 def _private(key: ec.EllipticCurvePrivateKey) -> bytes:

@@ -3,11 +3,12 @@
 Source: AsyncAPI specification 3.0.0.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from edge.mqtt.payloads import (
     CameraInfoPayload,
@@ -52,6 +53,11 @@ class Channel:
     def address(self) -> str:
         """The topic with its parameters in braces."""
         return f"{self.root}/{self.path}"
+
+    @property
+    def mode(self) -> JsonSchemaMode:
+        """Whether the schema is of what is written, where every field is there, or of what may be read."""
+        return "validation" if self.heard else "serialization"
 
 
 def channels() -> tuple[Channel, ...]:
@@ -174,13 +180,22 @@ def channels() -> tuple[Channel, ...]:
     )
 
 
+def json_schemas() -> dict[str, dict[str, Any]]:
+    """Return the JSON Schema of every message by its name, such as camera_status."""
+    return {
+        re.sub(
+            "[A-Z]", lambda found: f"_{found[0].lower()}", channel.name
+        ): channel.payload.model_json_schema(mode=channel.mode)
+        for channel in channels()
+    }
+
+
 def document(version: str) -> dict[str, Any]:
     """Return the document of this version of the software; operations are the device's own."""
     found = channels()
     models = list(dict.fromkeys(channel.payload for channel in found))
-    _, schemas = models_json_schema(
-        [(model, "serialization") for model in models], ref_template="#/components/schemas/{model}"
-    )
+    modes = {channel.payload: channel.mode for channel in found}
+    _, schemas = models_json_schema(list(modes.items()), ref_template="#/components/schemas/{model}")
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -188,7 +203,8 @@ def document(version: str) -> dict[str, Any]:
             "version": version,
             "license": {"name": "Apache-2.0"},
             "description": "Open a door from `event`, keep records from `journal`. No topic holds a name, no "
-            "message an image or an embedding.",
+            "message an embedding. A picture is only in the answer to `snapshot`, off by default, "
+            "and in the commands `enroll` and `identify`.",
         },
         "defaultContentType": "application/json",
         "channels": {channel.name: _channel(channel) for channel in found},

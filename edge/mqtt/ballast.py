@@ -21,15 +21,15 @@ TEND_S = 60.0
 
 
 class Ballast:
-    """The file beside the database at `outbox`; None: there is no disk. Used by one thread."""
+    """The file beside the database at `outbox`. Used by one thread."""
 
-    def __init__(self, outbox: Path | None) -> None:
-        self._path = None if outbox is None else outbox.with_name("outbox.ballast")
+    def __init__(self, outbox: Path) -> None:
+        self._path = outbox.with_name("outbox.ballast")
         self._due_s = 0.0
 
     def tend(self, now_s: float) -> None:
         """Lay the file where it is missing and there is room; looks once a minute (monotonic seconds)."""
-        if self._path is None or now_s < self._due_s:
+        if now_s < self._due_s:
             return
         self._due_s = now_s + TEND_S
         try:
@@ -47,8 +47,6 @@ class Ballast:
 
     def release(self, now_s: float) -> bool:
         """Give the room to the database; returns False when there was none left to give."""
-        if self._path is None:
-            return False
         self._due_s = now_s + TEND_S
         try:
             self._path.unlink()

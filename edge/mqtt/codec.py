@@ -1,4 +1,4 @@
-"""From a FaceEvent to the bytes of a message, and the JSON Schemas of all messages. Sends nothing.
+"""From a FaceEvent to the bytes of a message. Sends nothing.
 
 An event is encoded once, when it is decided. What is only known when it is sent (`published_at`,
 `replayed`) is stamped onto the encoded bytes, so that a row of the outbox never has to be parsed.
@@ -7,17 +7,10 @@ An event is encoded once, when it is decided. What is only known when it is sent
 import math
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
-
-from pydantic import BaseModel
 
 from edge.mqtt.payloads import (
-    CameraInfoPayload,
     Clock,
     DecidedEvent,
-    EventPayload,
-    HealthPayload,
-    InfoPayload,
     LatencyPart,
     LivenessPart,
     ModelPart,
@@ -26,8 +19,6 @@ from edge.mqtt.payloads import (
     QualityPart,
     ScorePart,
     ShotsPart,
-    StatePayload,
-    StatusPayload,
     SubjectPart,
     timestamp,
 )
@@ -110,21 +101,6 @@ def to_millisecond(at: datetime) -> datetime:
     """Return `at` in UTC, cut to the millisecond that a payload can hold."""
     at = at.astimezone(UTC)
     return at.replace(microsecond=at.microsecond // 1000 * 1000)
-
-
-def json_schemas() -> dict[str, dict[str, Any]]:
-    """Return the JSON Schema of every message by its name, as it is sent."""
-    models: dict[str, type[BaseModel]] = {
-        "status": StatusPayload,
-        "info": InfoPayload,
-        "health": HealthPayload,
-        "camera_status": StatusPayload,
-        "camera_info": CameraInfoPayload,
-        "event": EventPayload,
-        "journal": EventPayload,
-        "state": StatePayload,
-    }
-    return {name: model.model_json_schema(mode="serialization") for name, model in models.items()}
 
 
 def _rounded(

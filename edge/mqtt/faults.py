@@ -58,8 +58,10 @@ def unreachable(where: str, error: OSError, *, tls: bool) -> Fault:
             return Fault(f"cannot reach the broker at {where}: {error.strerror or error}; check the network")
 
 
-def hung_up(where: str, *, tls: bool) -> Fault:
-    """Return the fault for a connection that ended before the broker said anything."""
+def hung_up(where: str, *, tls: bool, known: bool = False) -> Fault:
+    """Return the fault for a connection that ended before the broker said anything; `known`: it once did."""
+    if known:
+        return Fault(f"broker at {where} hung up without an answer; is it starting anew?")
     hint = (
         "if it wants a certificate, set mqtt.cert_file and mqtt.key_file"
         if tls

@@ -120,6 +120,8 @@ class Journal:
         Rows that a consumer should have named by now are sent again.
         """
         self._end_waits(now_s)
+        for scan in self._scans():
+            scan.tick(now_s)
         sweeping = self._sweep is not None and not self._sweep.quiet
         if self._window and self._receipts.sweep(now_s, sweeping=sweeping):
             log.warning("no consumer has acknowledged some events; they are sent again")
@@ -145,9 +147,8 @@ class Journal:
 
     def take(self, pending: Pending) -> None:
         """Take the answer to a request; one that was asked before a new start is ignored."""
-        self._scan.take(pending)
-        if self._sweep is not None:
-            self._sweep.take(pending)
+        for scan in self._scans():
+            scan.take(pending)
 
     def acknowledged(self, event_ids: tuple[str, ...], now_s: float) -> None:
         """Forget the rows of these events: a consumer has them.
@@ -245,6 +246,7 @@ class Journal:
         """When the next row is settled or goes again, or the next held topic may be probed, or None."""
         due_s = [hold.until_s for hold in self._holds.values() if hold.stage == _Stage.WAITING]
         due_s.extend(islice(self._settling.values(), 1))
+        due_s.extend(scan.due_s for scan in self._scans() if scan.due_s is not None)
         if self._window and self._receipts.due_s is not None:
             due_s.append(self._receipts.due_s)
         return min(due_s, default=None)
@@ -281,6 +283,9 @@ class Journal:
     def _rescan(self) -> None:
         """Read the outbox from its oldest row again; rows in flight are passed over."""
         self._scan = self._new_scan()
+
+    def _scans(self) -> list[Scan]:
+        return [self._scan] if self._sweep is None else [self._scan, self._sweep]
 
     def _new_scan(self) -> Scan:
         self._token += 1

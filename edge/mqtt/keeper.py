@@ -9,6 +9,7 @@ from edge.errors import OutboxDamagedError, OutboxDiskError, OutboxError, Outbox
 from edge.metrics import Metrics
 from edge.mqtt.ballast import Ballast
 from edge.mqtt.outbox import Outbox, set_aside
+from edge.mqtt.unopened import Unopened
 
 log = logging.getLogger(__name__)
 
@@ -16,15 +17,15 @@ _T = TypeVar("_T")
 
 
 class Keeper:
-    """Owns `outbox` from construction on, and closes it. Used by one thread."""
+    """Owns `outbox` from construction on, opens it where it is not, and closes it. Used by one thread."""
 
-    def __init__(self, outbox: Outbox, metrics: Metrics, clock: Clock) -> None:
-        self._outbox: Outbox | None = outbox
+    def __init__(self, outbox: Outbox | Unopened, metrics: Metrics, clock: Clock) -> None:
+        self._outbox = outbox if isinstance(outbox, Outbox) else None
         self._metrics = metrics
         self._clock = clock
         self._path, self.max_rows, self._max_bytes = outbox.path, outbox.max_rows, outbox.max_bytes
         self._ballast = Ballast(outbox.path)
-        if outbox.set_aside is not None:
+        if isinstance(outbox, Outbox) and outbox.set_aside is not None:
             self._tell_damage(f"{outbox.path}: damaged", outbox.set_aside.name)
 
     def tend(self) -> None:
@@ -48,15 +49,11 @@ class Keeper:
                 raise
             return action(self._opened())
         except OutboxDiskError as error:
-            if self._path is None:
-                raise
             self._metrics.count("outbox.reopened")
             log.debug("%s; closing, opening again and checking", error)
             self._shut()
             return action(self._opened())
         except OutboxDamagedError as error:
-            if self._path is None:
-                raise
             self._shut()
             self._tell_damage(str(error), set_aside(self._path, self._clock.now()).name)
             return action(self._opened())
@@ -76,8 +73,6 @@ class Keeper:
 
     def _opened(self) -> Outbox:
         if self._outbox is None:
-            if self._path is None:
-                raise OutboxError("outbox in memory: closed")
             self._outbox = Outbox.open(
                 self._path, max_rows=self.max_rows, max_bytes=self._max_bytes, now=self._clock.now
             )

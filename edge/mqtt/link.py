@@ -154,7 +154,7 @@ class LinkThread(threading.Thread):
         version = self._broker.version
         session = self._new_session("3.1.1" if version == "3.1.1" else "5")
         fault = self._hold(session)
-        if version == "auto" and session.wants_older and not self._stopping.is_set():
+        if version == "auto" and self._wants_older(session) and not self._stopping.is_set():
             session = self._new_session("3.1.1")
             fault = self._hold(session)
         if self._stopping.is_set():
@@ -164,6 +164,14 @@ class LinkThread(threading.Thread):
         return self._reconnect.pause_s(
             fault, None if session.greeted_s is None else now_s - session.greeted_s
         )
+
+    def _wants_older(self, session: Session) -> bool:
+        """Return whether to try MQTT 3.1.1: a broker that has spoken 5 has to say that it no longer does.
+
+        One that hangs up is starting anew, or stands behind a balancer that does: with 3.1.1 it could not say
+        for as long as that connection lasts that nobody subscribes.
+        """
+        return session.refuses_version or (session.silent and not self._speaks_5)
 
     def _hold(self, session: Session) -> Fault:
         """Run a connection until it ends; returns why."""
@@ -205,7 +213,7 @@ class LinkThread(threading.Thread):
             return faults.refused(self._where, session.refusal.value, str(session.refusal))
         if not greeted:
             session.silent = True
-            return faults.hung_up(self._where, tls=self._broker.tls is not None)
+            return faults.hung_up(self._where, tls=self._broker.tls is not None, known=self._speaks_5)
         if session.ended is not None and session.ended.value == faults.TAKEN_OVER:
             return faults.taken_over(self._where, self._client_id)
         return Fault(f"connection to the broker at {self._where} lost: {session.ended}")

@@ -54,9 +54,7 @@ DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 class Outbox:
     """An open database. `set_aside` is where a damaged one was moved, if this call of `open` found one."""
 
-    def __init__(
-        self, connection: sqlite3.Connection, path: Path | None, max_rows: int, max_bytes: int
-    ) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path, max_rows: int, max_bytes: int) -> None:
         self._connection = connection
         self.path = path
         self.max_rows, self.max_bytes = max_rows, max_bytes
@@ -89,13 +87,6 @@ class Outbox:
         outbox = cls(connection, path, max_rows, max_bytes)
         outbox.set_aside = aside
         return outbox
-
-    @classmethod
-    def in_memory(cls, *, max_rows: int, max_bytes: int = MAX_BYTES) -> "Outbox":
-        """Return an outbox for a device without a usable disk: it forgets all when the process ends."""
-        connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-        connection.executescript(SCHEMA + INDEX)
-        return cls(connection, None, max_rows, max_bytes)
 
     def write(self, changes: Changes) -> Written:
         """Apply `changes`, all or nothing.
@@ -180,7 +171,7 @@ class Outbox:
                 "SELECT created_ms FROM event WHERE quarantined IS NULL ORDER BY seq LIMIT 1"
             ).fetchone()
         oldest_ms = oldest[0] if oldest else None
-        return Counts(self._depth, self._quarantined, oldest_ms, self._dropped, durable=self.path is not None)
+        return Counts(self._depth, self._quarantined, oldest_ms, self._dropped, durable=True)
 
     def close(self) -> None:
         """Close the database; nothing more can be done with it."""
@@ -239,9 +230,13 @@ def set_aside(path: Path, at: datetime) -> Path:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    if not path.parent.is_dir():
+    try:
+        beside, known, file = path.parent.is_dir(), path.exists(), path.is_file()
+    except OSError as error:
+        raise OutboxError(f"{path}: {error.strerror}; check the disk and its permissions") from None
+    if not beside:
         raise OutboxError(f"{path}: {path.parent} is not a directory; create it or correct state_dir")
-    if path.exists() and not path.is_file():
+    if known and not file:
         raise OutboxError(f"{path}: is not a file; remove it")
     with _renamed(path):
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1.0)
@@ -284,16 +279,15 @@ def _row(found: tuple[Any, ...]) -> Row:
 
 
 @contextmanager
-def _renamed(path: Path | None) -> Iterator[None]:
+def _renamed(path: Path) -> Iterator[None]:
     """Rename what SQLite raises."""
     try:
         yield
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-        where = path or "outbox in memory"
         if code in DAMAGED:
-            raise OutboxDamagedError(f"{where}: damaged: {error}") from None
+            raise OutboxDamagedError(f"{path}: damaged: {error}") from None
         if code == sqlite3.SQLITE_FULL:
-            raise OutboxFullError(f"{where}: {error}; free some space") from None
+            raise OutboxFullError(f"{path}: {error}; free some space") from None
         kind = OutboxDiskError if code == sqlite3.SQLITE_IOERR else OutboxError
-        raise kind(f"{where}: {error}; check the disk and the directory's permissions") from None
+        raise kind(f"{path}: {error}; check the disk and the directory's permissions") from None

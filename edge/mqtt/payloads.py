@@ -40,7 +40,10 @@ Count = Annotated[int, Field(ge=0)]
 Milliseconds = Annotated[float, Field(ge=0)]
 
 
-SCHEMAS = ("edge.event/1", "edge.state/1", "edge.camera/1", "edge.info/1", "edge.health/1")
+SCHEMAS = (
+    *("edge.event/1", "edge.state/1", "edge.camera/1", "edge.info/1", "edge.health/1"),
+    *("edge.response/1", "edge.outbox-dropped/1", "edge.config-reported/1", "edge.gallery-reported/1"),
+)
 """The versions of the payloads that this device sends."""
 
 
@@ -243,13 +246,7 @@ class InfoPayload(Payload):
     )
     live_from: Fraction | None = Field(None, description="Liveness below which a match is a spoof.")
     anonymous: bool
-    schemas: tuple[str, ...] = (
-        "edge.event/1",
-        "edge.state/1",
-        "edge.camera/1",
-        "edge.info/1",
-        "edge.health/1",
-    )
+    schemas: tuple[str, ...] = SCHEMAS
 
 
 class Percentiles(Payload):

@@ -65,7 +65,11 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Waiting rows, oldest first, in answer to request `token`; fewer than asked for: that was all."""
+    """Waiting rows, oldest first, in answer to request `token`; fewer than asked for: that was all.
+
+    Not `read`: the disk could not be read, these are only what is in memory.
+    """
 
     token: int
     rows: tuple[Row, ...]
+    read: bool = True

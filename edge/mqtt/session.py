@@ -63,9 +63,9 @@ class Session:
         client.on_socket_register_write = self._on_socket_register_write
 
     @property
-    def wants_older(self) -> bool:
-        """Whether the broker answered as one does that does not know this version of MQTT."""
-        return self.silent or (self.refusal is not None and self.refusal.value == faults.NO_SUCH_VERSION)
+    def refuses_version(self) -> bool:
+        """Whether the broker said that it does not know this version of MQTT."""
+        return self.refusal is not None and self.refusal.value == faults.NO_SUCH_VERSION
 
     def close(self) -> None:
         """Close the network connection, and let go of paho's client, which holds sockets of its own."""

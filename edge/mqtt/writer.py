@@ -18,6 +18,7 @@ from edge.metrics import Metrics
 from edge.mqtt.keeper import Keeper
 from edge.mqtt.outbox import Outbox
 from edge.mqtt.rows import Changes, Pending, Row, Stored
+from edge.mqtt.unopened import Unopened
 from edge.worker import WorkerThread
 
 log = logging.getLogger(__name__)
@@ -76,14 +77,14 @@ _Work = Row | _Done | _Acknowledged | _Quarantine | _Request | _Stop
 
 
 class OutboxThread(WorkerThread):
-    """Owns `outbox` from construction on, and closes it. Answers go to `answers`.
+    """Owns `outbox` from construction on, and closes it; opens it where it is not. Answers go to `answers`.
 
     Every method may be called from any thread and returns at once; what they ask for is done in their order.
     """
 
     def __init__(
         self,
-        outbox: Outbox,
+        outbox: Outbox | Unopened,
         answers: "queue.SimpleQueue[Any]",
         *,
         beats: Beats,
@@ -99,7 +100,7 @@ class OutboxThread(WorkerThread):
         self._untold: list[int] = []
         self._unsure = 0
         self._unsure_lock = threading.Lock()
-        self._failing_since_s: float | None = None
+        self._failing_since_s = clock.monotonic() if isinstance(outbox, Unopened) else None
         self.last_seq = outbox.last_seq
         """The highest seq given out before this thread began."""
         self._stored = outbox.counts()
@@ -145,7 +146,7 @@ class OutboxThread(WorkerThread):
         requests, going = self._gather()
         self._flush()
         for request in requests:
-            self._answers.put(Pending(request.token, tuple(self._pending(request))))
+            self._answers.put(self._pending(request))
         if not going:
             self._close()
         return going
@@ -224,22 +225,23 @@ class OutboxThread(WorkerThread):
             self._answers.put(Stored(tuple(self._untold), self.counts.durable))
             self._untold = []
 
-    def _pending(self, request: _Request) -> list[Row]:
+    def _pending(self, request: _Request) -> Pending:
         """Return what waits on the disk and in memory."""
         gone = self._changes.done | self._changes.quarantined.keys()
         named = self._changes.acknowledged
-        limit = request.limit + len(gone) + len(named)
+        limit, read = request.limit + len(gone) + len(named), True
         try:
             rows = self._keeper.attempt(
                 lambda outbox: outbox.pending(limit, after=request.after, without=request.without)
             )
         except OutboxError as error:
             self._fail(error)
-            rows = []
+            rows, read = [], False
         unsaved = self._changes.puts.values()
         rows += [row for row in unsaved if row.seq > request.after and row.topic not in request.without]
         waiting = [row for row in rows if row.seq not in gone and row.event_id not in named]
-        return sorted(waiting, key=lambda row: row.seq)[: request.limit]
+        found = sorted(waiting, key=lambda row: row.seq)[: request.limit]
+        return Pending(request.token, tuple(found), read)
 
     def _fail(self, error: OutboxError) -> None:
         self._metrics.count("outbox.failures")

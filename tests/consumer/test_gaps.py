@@ -59,5 +59,18 @@ def test_devices_count_for_themselves():
 
 def test_what_is_remembered_is_bounded():
     gaps = Gaps()
-    saw(gaps, *range(1, 10 * MAX_GAPS, 2), 2**62)
+    saw(gaps, *range(1, 10 * MAX_GAPS, 2), 20 * MAX_GAPS)
     assert len(gaps.missing()["hq/a"]) == MAX_GAPS
+
+
+def test_a_device_that_could_not_read_its_outbox_goes_on_elsewhere_and_misses_nothing():
+    gaps = Gaps()
+    base = 1_795_000_000_000_000
+    assert [gaps.saw("a", seq, 0.0) for seq in (1, 2, base)] == [
+        None,
+        None,
+        f"a: numbers go on at {base}: the device could not read its outbox at its start",
+    ]
+    assert [gaps.saw("a", seq, 0.0) for seq in (base + 1, base + 3, 3, 4)] == [None] * 4, "late ones, too"
+    assert not [each for each in gaps.news(60.0) if str(base - 1) in each]
+    assert gaps.missing() == {"a": [(base + 2, base + 2)]}

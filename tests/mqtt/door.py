@@ -19,6 +19,7 @@ from edge.mqtt.link import LinkThread
 from edge.mqtt.outbox import Outbox
 from edge.mqtt.rows import Row
 from edge.mqtt.topics import Topics
+from edge.mqtt.unopened import Unopened
 from edge.mqtt.writer import OutboxThread
 from edge.types import (
     EventType,
@@ -80,7 +81,7 @@ class Door:
     topics: Topics = TOPICS
     metrics: Metrics = field(default_factory=Metrics)
     beats: Beats = field(default_factory=Beats)
-    database: Outbox | None = None
+    database: Outbox | Unopened | None = None
     subscriptions: tuple[str, ...] = ()
     consumer: bool = False
     heard: list[Received] = field(default_factory=list)

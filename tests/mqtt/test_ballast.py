@@ -28,12 +28,6 @@ def test_it_takes_real_room_and_gives_it_back_once(tmp_path: Path) -> None:
     assert file.exists()
 
 
-def test_a_device_without_a_disk_has_none() -> None:
-    ballast = Ballast(None)
-    ballast.tend(0.0)
-    assert not ballast.release(0.0)
-
-
 @pytest.mark.parametrize("size", ["1m", "6m"])
 def test_a_small_disk_is_left_to_the_outbox(tmp_path: Path, size: str) -> None:
     with small_disk(tmp_path / "disk", size) as disk:

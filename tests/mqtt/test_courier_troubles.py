@@ -8,8 +8,10 @@ import pytest
 
 from edge.mqtt.outbox import Outbox
 from edge.mqtt.payloads import EventPayload, StatePayload
+from edge.mqtt.rows import Changes
+from edge.mqtt.unopened import Unopened, beyond
 from tests.broker import Mosquitto, Subscriber, subscriber, wait_until
-from tests.mqtt.door import TOPICS, Door, make_event
+from tests.mqtt.door import TOPICS, Door, make_event, make_row, now
 
 OpenDoor = Callable[..., Door]
 
@@ -175,14 +177,32 @@ def test_the_threads_show_that_they_make_progress(mosquitto: Mosquitto, open_doo
     assert door.courier.link_health().protocol == "5"
 
 
-def test_a_device_without_a_disk_still_delivers(
-    mosquitto: Mosquitto, open_door: OpenDoor, caplog: pytest.LogCaptureFixture
+def test_a_device_whose_disk_comes_late_delivers_meanwhile_and_then_what_was_left_on_it(
+    mosquitto: Mosquitto, open_door: OpenDoor, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     caplog.set_level(logging.INFO)
+    away, path = tmp_path / "away", tmp_path / "disk" / "outbox.sqlite"
+    away.mkdir()
+    left = Outbox.open(away / path.name, max_rows=100, now=now)
+    left.write(Changes(puts={seq: make_row(seq, topic=TOPICS.journal("front")) for seq in range(1, 101)}))
+    left.close()
     with subscriber(mosquitto.port) as seen:
-        door = open_door(mosquitto.port, database=Outbox.in_memory(max_rows=100))
+        door = open_door(mosquitto.port, database=Unopened(path, 1000, 1 << 20, beyond(now())))
         wait_until(lambda: door.courier.connected)
         door.publish(3)
         seen.wait(lambda: len(seen.on("/journal")) == 3 and len(seen.on("/event")) == 3)
         assert door.courier.outbox_health().durable is False
-    assert {record.durable for record in caplog.records if record.message == "decision"} == {False}  # type: ignore[attr-defined]
+        live = [event.seq for event in events(seen.on("/event"))]
+        away.rename(path.parent)
+        wait_until(lambda: door.courier.outbox_health().durable, 10)
+        door.publish(2)
+        seen.wait(lambda: len(seen.on("/journal")) == 105 and len(seen.on("/event")) == 5, 10)
+        wait_until(lambda: door.courier.outbox_health().depth == 0, 10)
+        assert door.courier.stop(5)
+    numbers = [event.seq for event in events(seen.on("/event"))]
+    assert numbers == list(range(live[0], live[0] + 5)), "it goes on, and no number repeats"
+    again = Outbox.open(path, max_rows=100, now=now)
+    assert again.last_seq == numbers[-1]
+    again.close()
+    told = [record.durable for record in caplog.records if record.message == "decision"]  # type: ignore[attr-defined]
+    assert told == [False] * 3 + [True] * 2

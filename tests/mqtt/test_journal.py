@@ -1,5 +1,6 @@
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -8,7 +9,7 @@ from edge.mqtt.journal import SETTLE_S, WINDOW, Journal
 from edge.mqtt.outbox import Outbox
 from edge.mqtt.rows import Changes, Pending
 from edge.mqtt.scan import PAGE
-from tests.mqtt.door import make_row
+from tests.mqtt.door import make_row, now
 
 NO_SUBSCRIBER, NOT_AUTHORIZED, TOO_LARGE = 0x10, 0x87, 0x95
 
@@ -19,7 +20,7 @@ class Desk:
     def __init__(
         self, rows: int, topic: Callable[[int], str] = lambda seq: "front", *, consumer: bool = False
     ) -> None:
-        self.outbox = Outbox.in_memory(max_rows=100_000)
+        self.outbox = Outbox.open(Path(":memory:"), max_rows=100_000, now=now)
         self.outbox.write(Changes(puts={seq: make_row(seq, topic=topic(seq)) for seq in range(1, rows + 1)}))
         self.requests: list[tuple[int, int, int, tuple[str, ...]]] = []
         self.metrics = Metrics()
@@ -279,3 +280,20 @@ def test_nothing_is_due_that_cannot_be_done() -> None:
     desk.answer(2, NO_SUBSCRIBER)
     desk.journal.end()
     assert desk.journal.due_s is None, "without a connection there is nothing to wait for"
+
+
+def test_a_page_that_could_not_be_read_is_asked_for_again_from_the_same_place():
+    desk = Desk(PAGE + 5)
+    desk.journal.begin(100)
+    assert desk.journal.next(0.0) is None
+    token, _, after, _ = desk.requests.pop()
+    in_memory = make_row(999, topic="front")
+    desk.journal.take(Pending(token, (in_memory,), read=False))
+    assert desk.send() == [999], "what is in memory goes out meanwhile"
+    assert not desk.journal.idle
+    desk.journal.tick(0.0)
+    assert desk.journal.due_s == 1.0
+    assert desk.send(0.5) == [], "and the disk is not asked without a pause"
+    desk.journal.tick(1.0)
+    assert desk.send(1.0) == list(range(1, WINDOW)), "nothing that waits is left behind"
+    assert after == 0

@@ -71,6 +71,31 @@ def test_a_broker_that_hangs_up_on_version_5_is_tried_with_the_old_one(
     assert levels == [5, 4]
 
 
+def test_a_broker_that_has_spoken_version_5_is_not_taken_for_an_old_one_because_it_hangs_up(
+    connect: Callable[..., Linking], caplog: pytest.LogCaptureFixture
+) -> None:
+    levels: list[int] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            for number in range(4):
+                with server.accept()[0] as connection:
+                    packet = connection.recv(1024)
+                    levels.append(packet[packet.index(b"MQTT") + 4])
+                    if number in (0, 3):
+                        connection.sendall(bytes([0x20, 3, 0, 0, 0]))
+                        time.sleep(0.2)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        linking = connect(server.getsockname()[1], backoff_max_s=0.1)
+        assert [linking.next(Connected).protocol for _ in range(2)] == ["5", "5"]
+        thread.join()
+        linking.link.stop(5)
+    assert levels == [5] * 4
+    assert "does not speak MQTT 5" not in caplog.text
+
+
 def test_a_broker_that_refuses_the_version_is_believed(
     connect: Callable[..., Linking], caplog: pytest.LogCaptureFixture
 ) -> None:

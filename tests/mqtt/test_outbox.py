@@ -1,6 +1,6 @@
 import resource
 import sqlite3
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -8,6 +8,7 @@ import pytest
 from edge.errors import OutboxDamagedError, OutboxError
 from edge.mqtt.outbox import Outbox
 from edge.mqtt.rows import Changes, Row, Written
+from edge.mqtt.unopened import beyond
 from tests.disk import small_disk
 from tests.mqtt.door import make_row
 
@@ -283,13 +284,11 @@ def test_opening_on_a_full_disk_is_explained_and_harms_nothing(tmp_path: Path, e
         outbox.close()
 
 
-def test_a_device_without_a_disk_keeps_rows_in_memory() -> None:
-    outbox = Outbox.in_memory(max_rows=2)
-    outbox.write(puts(make_row(1), make_row(2), make_row(3)))
-
-    assert seqs(outbox) == [2, 3]
-    assert outbox.counts().durable is False
-    outbox.close()
+def test_numbers_of_a_device_that_cannot_read_its_last_one_never_repeat() -> None:
+    started = [beyond(at) for at in (datetime(1970, 1, 1, tzinfo=UTC), AT, AT + timedelta(seconds=1))]
+    assert started == sorted(set(started))
+    assert started[0] > 10**12
+    assert started[-1] < 2**53, "every JSON reader keeps it exact"
 
 
 def test_what_is_kept_is_bounded_in_bytes_too(path: Path) -> None:

@@ -371,3 +371,24 @@ def test_damage_that_is_found_when_it_is_opened_again_is_told(
     assert writing.metrics.counts()["outbox.set_aside"] == 1
     assert "a new outbox begins" in caplog.text
     assert writing.pending() == [2]
+
+
+def test_a_disk_that_cannot_be_read_is_not_taken_for_an_empty_one(
+    write: Callable[..., Writing], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing = write(tmp_path / "outbox.sqlite")
+    writing.thread.put(make_row(1))
+    assert writing.stored(1)
+    pending = Outbox.pending
+
+    def refuse(*args: Any, **options: Any) -> None:
+        raise OutboxDiskError("disk I/O error")
+
+    monkeypatch.setattr(Outbox, "pending", refuse)
+    writing.thread.request(7, 10)
+    answer = writing.answers.get(timeout=10)
+    assert (answer.rows, answer.read) == ((), False)
+    monkeypatch.setattr(Outbox, "pending", pending)
+    writing.thread.request(7, 10)
+    answer = writing.answers.get(timeout=10)
+    assert ([row.seq for row in answer.rows], answer.read) == ([1], True)
