@@ -9,8 +9,10 @@ import sys
 
 from homeassistant import bootstrap, runner
 from homeassistant.const import EVENT_STATE_CHANGED
+from homeassistant.core import callback
 
 
+@callback
 def tell(event):
     state = event.data["new_state"]
     told = {"entity": event.data["entity_id"], "state": None if state is None else state.state}
@@ -20,6 +22,7 @@ def tell(event):
 
 
 async def main(directory):
+    bootstrap.DEFAULT_INTEGRATIONS = bootstrap.CRITICAL_INTEGRATIONS = set()  # no pages for people
     home = await bootstrap.async_setup_hass(runner.RuntimeConfig(config_dir=directory, skip_pip=True))
     assert home is not None
     home.bus.async_listen(EVENT_STATE_CHANGED, tell)

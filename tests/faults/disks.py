@@ -19,7 +19,18 @@ def disk(fault: str, inject: Callable[[int], str], *, fails: bool = True) -> Sce
     def run(directory: Path, rounds: int) -> Entry:
         count = rounds * PER_ROUND
         files = [f"{directory / 'outbox.sqlite'}{suffix}" for suffix in ("", "-wal")]
-        strace = ["strace", "-f", "-qqq", "--seccomp-bpf", "-o", "/dev/null", "-e", f"inject={inject(count)}"]
+        strace = [
+            "strace",
+            "-f",
+            "-qqq",
+            "--seccomp-bpf",
+            "-o",
+            "/dev/null",
+            "-e",
+            "trace=pwrite64,fdatasync",
+            "-e",
+            f"inject={inject(count)}",
+        ]
         paths = [part for file in files for part in ("-P", file)]
         broker, decided = Mosquitto(directory, OPEN).start(), set[str]()
         child = [

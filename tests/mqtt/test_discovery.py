@@ -1,4 +1,4 @@
-"""What Home Assistant is told. Its own schemas (2025.1.4) accepted these documents when they were written."""
+"""What Home Assistant is told. A real one (2025.1.4) shows it: tests/e2e/test_home_assistant.py."""
 
 import json
 import re
