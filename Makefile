@@ -39,7 +39,7 @@ run: $(VENV)/.installed ## fetch models and clips, then run the daemon on real c
 test: $(VENV)/.installed system-test ## install what the tests need, then run the whole suite
 	$(BIN)/edge models fetch
 	$(BIN)/edge demo --fetch-only
-	$(BIN)/python -m pytest -q --durations=10
+	$(BIN)/python -m pytest -q --numprocesses=2 --dist=worksteal --durations=10
 
 faults: $(VENV)/.installed system-test ## every fault in its long form (20 minutes): decided, delivered, lost
 	$(BIN)/python -m tests.faults

@@ -8,6 +8,7 @@ from edge.cli.tables import Listing
 @pytest.fixture(params=["20", "80"])
 def terminal(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setenv("COLUMNS", request.param)
+    monkeypatch.setenv("LINES", "25")
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "dumb")
     return int(request.param)

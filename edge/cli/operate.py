@@ -19,7 +19,7 @@ from edge.clock import SystemClock
 from edge.config import Settings
 from edge.configuring import ConfigDesk
 from edge.daemon import Daemon
-from edge.errors import FileError
+from edge.errors import ConfigError
 from edge.face.liveness import Liveness
 from edge.gallery.matcher import int8_problem
 from edge.memory import return_freed_memory
@@ -141,5 +141,5 @@ def schema(
             suffix = ".schema.json" if form == "json" else ".json"
             (out / f"{name}{suffix}").write_text(json.dumps(each, indent=2) + "\n")
     except OSError as error:
-        raise FileError(f"{out}: cannot be written: {error.strerror}") from None
+        raise ConfigError(f"{error.filename or out}: cannot be written: {error.strerror}") from None
     typer.echo(f"{len(schemas)} schemas written to {out}")

@@ -11,6 +11,9 @@ from edge.printable import printable
 UNLIMITED = 10_000
 """Columns of what is no terminal: one line per row, for `grep` and files."""
 
+LEAST = 8
+"""Columns that text which may be folded gets at the least."""
+
 
 class Listing:
     """A table; the columns `copied` hold ids, paths and the like, which are printed whole."""
@@ -33,6 +36,7 @@ class Listing:
     def print(self) -> None:
         """Print it to standard output; on a terminal too narrow for an id lines are broken, not ids."""
         console = Console(highlight=False)
-        if not console.is_terminal:
-            console.width = UNLIMITED
+        widths = [max(column.min_width or LEAST, len(str(column.header))) for column in self._table.columns]
+        needed = sum(width + 3 for width in widths) + 1
+        console.width = max(console.width, needed) if console.is_terminal else UNLIMITED
         console.print(self._table, crop=False, no_wrap=True)

@@ -432,7 +432,7 @@ def test_a_contact_sheet_is_written_where_faces_are_kept(
     refuses(
         device.edge("subjects", "show", "p-man", "--sheet", str(tmp_path / "sheet.xyz")),
         1,
-        "sheet.xyz: cannot be written; name a .png or .jpg file",
+        "sheet.xyz: not the name of a picture; end it in .png, .jpg, .jpeg",
     )
     picture = cv2.imread(str(sheet))
     assert picture.shape == (120, 120, 3)

@@ -66,11 +66,12 @@ def denied(directory: Path, rounds: int) -> Entry:
                 connects = door.metrics.counts().get("mqtt.connects", 0)
                 broker.restart()
                 wait_until(partial(_connected_again, door, connects))
-                decided |= set(door.publish(20))
+                new = set(door.publish(20))
+                decided |= new
                 time.sleep(0.5)
-        times = door.metrics.counts().get("journal.held", 0)
-        assert times
-        note = f"held {times} times"
+                assert text != broken or not new & consumer.kept
+        # mosquitto 2.0.11 ends some connections at the first denied message instead of answering 0x87.
+        note = f"held {door.metrics.counts().get('journal.held', 0)} times"
         entry = settle("journal denied, then allowed (consumer)", rounds, decided, consumer, note)
         stop(door)
     broker.stop()
