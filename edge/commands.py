@@ -4,7 +4,6 @@ What is quick is done at once by `actions`; what needs models or the gallery's l
 at a time. Used by the main thread. Who may command what is `mqtt.commanding`'s business.
 """
 
-import hashlib
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from edge.audit import Audit
 from edge.children import Errand, Runner
 from edge.clock import Clock
 from edge.errors import CommandError, EdgeError, FileError
+from edge.gallery.erasure import subject_hash
 from edge.metrics import Metrics
 from edge.mqtt.broker import Received
 from edge.mqtt.bucket import TokenBucket
@@ -35,7 +35,6 @@ REFUSALS_PER_S, REFUSALS_AT_ONCE = 1.0, 10
 REFUSALS_NOTED_PER_S, REFUSALS_NOTED_AT_ONCE = 0.1, 5
 """Refusals that get a line in their file; each line says how many there were until then."""
 
-HASH_CHARS = 16
 KEY_CHARS = 16
 LOOKS = ("snapshot", "identify", "subjects")
 """Verbs that change nothing, but show persons: who looked is noted."""
@@ -246,7 +245,7 @@ class CommandDesk:
 def audit_line(command: Command, error: str | None) -> dict[str, Any]:
     """Return what is noted of a command: subjects as the hash that erasures use, keys by their beginning."""
     subject, camera = (getattr(command.args, name, None) for name in ("subject", "camera"))
-    hashed = None if subject is None else hashlib.sha256(subject.encode()).hexdigest()[:HASH_CHARS]
+    hashed = None if subject is None else subject_hash(subject)
     return {
         "verb": command.verb,
         "transaction": command.transaction,

@@ -8,9 +8,9 @@ import os
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from edge.errors import ConfigError
@@ -38,8 +38,8 @@ from edge.settings_mqtt import (
     PrivacySettings,
     PushSettings,
 )
+from edge.slug import Slug
 
-Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,32}$")]
 """A name that is safe in a topic and in a file name."""
 
 MAX_CONFIG_BYTES = 256 * 1024

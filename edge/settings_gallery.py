@@ -7,6 +7,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from edge.access import zone_problem
 from edge.settings import LIVE, STRICTER, Section
+from edge.slug import Slug
 
 
 class AccessSettings(Section):
@@ -105,14 +106,10 @@ class SyncSettings(Section):
         description="Where the fleet is published: http, https or file URL, or a directory. Unset: the "
         "gallery is this device's own.",
     )
-    scope: str | None = Field(
-        None,
-        pattern=r"^[a-z0-9-]{1,32}$",
-        description="Scope whose gallery this door serves; the device's name when unset.",
+    scope: Slug | None = Field(
+        None, description="Scope whose gallery this door serves; the device's name when unset."
     )
-    tenant: str | None = Field(
-        None, pattern=r"^[a-z0-9-]{1,32}$", description="Whose fleet it is; the site's name when unset."
-    )
+    tenant: Slug | None = Field(None, description="Whose fleet it is; the site's name when unset.")
     trusted_root: Path | None = Field(
         None, description="The fleet's root metadata, brought here by hand: what trust begins with."
     )

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, StringConstraints, model_validator
 
 from edge.settings import RESTART, STRICTER, Section
+from edge.slug import Slug
 
 
 class MqttSettings(Section):
@@ -118,7 +119,7 @@ class PushSettings(Section):
     trusted_keys: PublicKeys = Field(
         (), max_length=8, description="Public keys that `edge config keygen` has printed."
     )
-    groups: tuple[Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,32}$")], ...] = Field(
+    groups: tuple[Slug, ...] = Field(
         (), max_length=8, description="Groups of devices this one belongs to; a later one wins."
     )
     probation_s: float = Field(

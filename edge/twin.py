@@ -11,12 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from edge.config import Settings, environment_sets
 from edge.envelope import opened
 from edge.errors import EnvelopeError, PushError
 from edge.outcome import Outcome
+from edge.slug import Slug
 from edge.strictjson import strict_object
 
 PAYLOAD_TYPE = "application/vnd.edge.config+json"
@@ -29,7 +30,6 @@ MAX_VERSION = 2**53 - 1
 FLEET, DEVICE = "fleet", "device"
 NEVER = "never"
 
-Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,32}$")]
 Version = Annotated[int, Field(ge=1, le=MAX_VERSION)]
 Patch = dict[str, Any]
 

@@ -31,6 +31,7 @@ LAYERS = [
         "worker",
         "safefile",
         "printable",
+        "slug",
         "strictjson",
         "children",
         "access",

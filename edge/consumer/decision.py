@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
 
 from edge.errors import JournalError
-from edge.mqtt.payloads import EventId, Slug
+from edge.mqtt.payloads import EventId
 from edge.mqtt.topics import Topics
+from edge.slug import Slug
 
 MAX_BYTES = 64 * 1024
 """No event is larger than a few kilobytes."""

@@ -3,14 +3,13 @@
 A gallery elsewhere may still hold a subject that was removed here; it must not come back through it.
 """
 
-import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from edge import safefile
 from edge.errors import FileError
-from edge.gallery.erasure import AUDIT, HASH_CHARS, OWED
+from edge.gallery.erasure import AUDIT, HASH_CHARS, OWED, subject_hash
 
 MAX_BYTES = 64 << 20
 """Some million removals."""
@@ -38,7 +37,7 @@ class Erased:
             data = [safefile.read_bounded(path, MAX_BYTES) or b"" for path in self._paths]
             self._hashes = frozenset(name for each in data for name in HASH.findall(each))
             self._seen = seen
-        return hashlib.sha256(str(subject_id).encode()).hexdigest()[:HASH_CHARS].encode() in self._hashes
+        return subject_hash(str(subject_id)).encode() in self._hashes
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:

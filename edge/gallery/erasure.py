@@ -55,7 +55,7 @@ class Erasure:
             return
         # What was noted for a commit that never came into force is void.
         noted = {name: version for name, version in self._noted().items() if version <= serving}
-        noted |= {_hash(each): after.version for each in gone}
+        noted |= {subject_hash(each): after.version for each in gone}
         try:
             safefile.write_whole(self._mark, json.dumps({"removed": noted}).encode())
         except FileError as error:
@@ -100,7 +100,7 @@ class Erasure:
                 continue
             left_over = self._left_over(version, enrolled, removed)
             if left_over:
-                hashes |= {_hash(each) for each in left_over}
+                hashes |= {subject_hash(each) for each in left_over}
                 rewritten.append(version)
         for version in self._files.set_aside_versions():
             self._files.remove(version)  # nobody can tell who is in what cannot be read
@@ -124,7 +124,9 @@ class Erasure:
             self._files.remove(version)
             return set()
         left_over = {
-            each for each in _ids(gallery) if each not in enrolled or version < removed.get(_hash(each), 0)
+            each
+            for each in _ids(gallery)
+            if each not in enrolled or version < removed.get(subject_hash(each), 0)
         }
         if left_over:
             self._vault.write(gallery.without_subjects(left_over))
@@ -156,7 +158,8 @@ def _ends_torn(file: IO[bytes]) -> str:
     return "" if file.read(1) == b"\n" else "\n"
 
 
-def _hash(subject_id: str) -> str:
+def subject_hash(subject_id: str) -> str:
+    """Return what audits call a subject: it can be looked up by who knows the id, and tells nobody else."""
     return hashlib.sha256(subject_id.encode()).hexdigest()[:HASH_CHARS]
 
 

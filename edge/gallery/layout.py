@@ -3,11 +3,11 @@
 import re
 
 from edge.errors import GalleryError
+from edge.slug import is_slug
 
 MODELS = "models"
 """The role that signs models."""
 
-_SLUG = re.compile(r"[a-z0-9-]{1,32}")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}|\*")
 
 
@@ -17,7 +17,7 @@ def check_scope(name: str, what: str) -> str:
     Raises:
         GalleryError: It is not.
     """
-    if not _SLUG.fullmatch(name):
+    if not is_slug(name):
         raise GalleryError(f"{what} {name[:40]!r} cannot be in a path; use 1 to 32 of a-z, 0-9 and -")
     return name
 

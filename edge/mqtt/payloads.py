@@ -18,6 +18,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from edge.slug import Slug
 from edge.types import EventType, Reason, Refusal, RemoteOutcome
 
 
@@ -31,7 +32,6 @@ Timestamp = Annotated[
     PlainSerializer(timestamp, return_type=str),
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
-Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,32}$")]
 EventId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 Clock = Literal["synced", "unsynced"]
 Cosine = Annotated[float, Field(ge=-1.001, le=1.001)]

@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
-from edge.mqtt.payloads import Payload, Slug
+from edge.mqtt.payloads import Payload
+from edge.slug import Slug
 
 MAX_PHOTO_CHARS = 350_000
 """Base64 of 256 KiB."""

@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from edge.mqtt.payloads import Payload, Slug, Timestamp
+from edge.mqtt.payloads import Payload, Timestamp
+from edge.slug import Slug
 
 Version = Annotated[int, Field(ge=0, lt=2**53)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]

@@ -3,12 +3,11 @@
 A topic never holds a subject's id or label: topics are seen by everybody who may list them.
 """
 
-import re
 from dataclasses import dataclass
 
 from edge.errors import ConfigError
+from edge.slug import is_slug
 
-SLUG = re.compile(r"[a-z0-9-]{1,32}")
 """A name without the characters that mean something to a broker: / + # and $."""
 
 MAJOR = "v1"
@@ -21,7 +20,7 @@ def check_slug(name: str, what: str) -> str:
     Raises:
         ConfigError: It is not.
     """
-    if not SLUG.fullmatch(name):
+    if not is_slug(name):
         raise ConfigError(f"{what}: {name[:40]!r} cannot be in a topic; use 1 to 32 of a-z, 0-9 and -")
     return name
 
