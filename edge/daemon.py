@@ -250,8 +250,8 @@ class Daemon:
         Raises:
             EdgeError: It cannot be built; nothing has changed.
         """
-        recognizer = build_recognizer(settings, denials=running.recognizer.denials)
         settings, waiting = kept(self._settings, settings)
+        recognizer = build_recognizer(settings, denials=running.recognizer.denials)
         if waiting:
             log.warning("these settings take effect only after a restart", extra={"settings": waiting})
         self._settings = settings

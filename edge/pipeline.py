@@ -82,12 +82,12 @@ class Pipeline:
     def process(self, frame: Frame, recognizer: Recognizer) -> list[FaceEvent]:
         """Take a frame, in the order of `monotonic_s`, and return what became certain by it, in order.
 
-        Where time steps back, everybody leaves first.
+        Where time steps back, everybody leaves, and the frame is the price.
         """
         if self._last_frame is not None and frame.monotonic_s < self._last_frame.monotonic_s - STEP_BACK_S:
             left = self.flush(recognizer)
             self._last_frame = None
-            return left + self.process(frame, recognizer)
+            return left
         started_s = self._clock()
         captured_s = min(started_s, frame.monotonic_s) if self._live else started_s
         self._detect_ms = self._embed_ms = self._match_ms = 0.0

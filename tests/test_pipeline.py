@@ -13,6 +13,7 @@ from edge.clock import SystemClock
 from edge.config import Settings, load
 from edge.demo.device import enrolled
 from edge.demo.media import ORL_PHOTOS, ORL_SUBJECTS, orl_photo
+from edge.errors import ModelError
 from edge.face.embedder import Embedder
 from edge.gallery.gallery import Gallery
 from edge.metrics import Metrics
@@ -132,6 +133,26 @@ def test_a_step_of_the_frames_clock_ends_the_visits_before_it(
         told += pipeline.process(Frame("front", image, at, at_s, number), recognizer)
     assert [event.event_type for event in told] == ["match", "left", "match"]
     assert told[0].visit == told[1].visit != told[2].visit
+
+
+def test_who_leaves_as_the_clock_steps_back_is_told_whatever_the_frame_brings(
+    settings: Settings, recognizer: Recognizer, media: Path, monkeypatch: pytest.MonkeyPatch
+):
+    camera = ReplayCamera("front", media / "single_face.mp4", clock=SystemClock(), realtime=False)
+    camera.open()
+    man = camera.read().image
+    camera.close()
+    pipeline = build_pipeline("front", settings, metrics=Metrics(), clock=SystemClock(), live=False)
+    at = SystemClock().now()
+    for number in range(50):
+        pipeline.process(Frame("front", man, at, 100 + number / 15, number), recognizer)
+
+    def fails(*_: object) -> None:
+        raise ModelError("the session is broken")
+
+    monkeypatch.setattr(Recognizer, "detect", fails)
+    told = pipeline.process(Frame("front", man[::-1], at, 5, 50), recognizer)
+    assert [event.event_type for event in told] == [EventType.LEFT]
 
 
 def test_a_visit_goes_on_when_the_camera_changes_its_resolution(

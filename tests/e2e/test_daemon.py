@@ -257,6 +257,12 @@ def test_sighup_takes_new_settings_and_refuses_bad_ones(
         heard.wait(lambda: heard.on("/camera/side/status")[-1:] == [b"online"])
         told = InfoPayload.model_validate_json(heard.on(f"{ROOT}/info")[-1])
         assert told.cameras == ("front", "side")
+        assert told.gallery_size == 42
+        elsewhere = device.write().read_text().replace(str(device.state), str(device.directory / "new"))
+        device.config.write_text(elsewhere)
+        device.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: device.said("these settings take effect only after a restart"))
+        wait_until(lambda: len(device.said("reloaded")) == 2)
         device.settings = ("decision.threshold = 7",)
         device.write()
         device.process.send_signal(signal.SIGHUP)
@@ -266,10 +272,12 @@ def test_sighup_takes_new_settings_and_refuses_bad_ones(
         del device.cameras["side"]
         device.write()
         device.process.send_signal(signal.SIGHUP)
-        heard.wait(lambda: thresholds() == [0.5, 0.6, 0.7])
+        heard.wait(lambda: thresholds()[-1:] == [0.7])
         heard.wait(lambda: heard.on("/camera/side/status")[-1:] == [b"offline"])
         offline = [line for line in device.said("camera offline") if line["camera"] == "front"]
         assert offline == [], "a camera that did not change goes on"
+        sizes = {InfoPayload.model_validate_json(data).gallery_size for data in heard.on(f"{ROOT}/info")}
+        assert sizes == {42}, "another gallery waits for the restart, too"
         assert device.stop() == 0
 
 
