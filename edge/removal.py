@@ -23,6 +23,9 @@ class Removal:
     size: int = 0
     """How many subjects were removed from the fullest gallery."""
 
+    older: bool = False
+    """Whether only older versions held somebody, from a roll-back."""
+
     beside: bool = False
     """Whether the only gallery that held somebody is the one beside."""
 
@@ -57,7 +60,7 @@ def remove_subject(settings: Settings, subject_id: str, now: datetime) -> Remova
             if gallery is not None:
                 removal.beside = number == 1 and not removal.galleries
                 removal.galleries.append(gallery)
-    _forget(settings, removal, now, somebody_left=bool(removal.galleries))
+    _forget(settings, removal, now, somebody_left=bool(removal.galleries) or removal.older)
     return removal
 
 
@@ -90,7 +93,7 @@ def purge(settings: Settings) -> Removal:
 
 def _without(store: GalleryStore, subject_ids: set[str] | None, removal: Removal) -> Gallery | None:
     """Return the gallery without these (None: all) of its subjects, None where it holds none of them."""
-    model_id = store.enrolled_with()
+    model_id, changed = store.enrolled_with(), None
     if model_id is not None:
         with store.edit(model_id) as edit:
             before = edit.gallery
@@ -104,9 +107,14 @@ def _without(store: GalleryStore, subject_ids: set[str] | None, removal: Removal
                 owed = edit.commit_owing(after)
                 if owed is not None:
                     removal.problems.append(str(owed))
-                return edit.gallery
-    removal.attempt(store.erase_owed)
-    return None
+                    return edit.gallery
+                changed = edit.gallery
+
+    def erase() -> None:
+        removal.older |= store.erase_owed(subject_ids) and changed is None
+
+    removal.attempt(erase)
+    return changed
 
 
 def _forget(settings: Settings, removal: Removal, now: datetime, *, somebody_left: bool) -> None:

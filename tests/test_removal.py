@@ -79,6 +79,21 @@ def test_who_is_only_in_the_gallery_beside_can_be_removed_too(settings: Settings
     assert kept_of(settings) == everything_of("alice")
 
 
+def test_who_was_rolled_back_from_can_be_removed_and_goes_with_a_purge(settings: Settings):
+    store = gallery_store(settings)
+    for name in ("carol", "dora"):
+        store.commit(store.load(MODEL).with_subject(Subject(name, ""), [template(ROW)]))
+    store.roll_back(1)
+    removal = remove_subject(settings, "carol", NOW)
+    assert (removal.older, removal.galleries, removal.problems) == (True, [], [])
+    assert [ids(store._vault.read(version)) for version in (2, 3)] == [
+        ["alice", "bob"],
+        ["alice", "bob", "dora"],
+    ]
+    assert purge(settings).problems == []
+    assert {store._vault.read(version).size for version in store.versions()} == {0}
+
+
 def test_nobody_is_removed_where_nobody_has_that_id(settings: Settings):
     assert remove_subject(settings, "carol", NOW).galleries == []
     assert kept_of(settings) == everything_of("alice", "bob")
