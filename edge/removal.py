@@ -12,7 +12,7 @@ from edge.config import Settings
 from edge.errors import EdgeError, GalleryIntegrityError
 from edge.gallery.gallery import Gallery
 from edge.gallery.store import GalleryStore
-from edge.stores import beside_store, crop_store, denial_store, gallery_store, visit_store
+from edge.stores import beside_store, crop_store, denial_store, erased_here, gallery_store, visit_store
 
 
 @dataclass(slots=True)
@@ -65,7 +65,7 @@ def remove_subject(settings: Settings, subject_id: str, now: datetime) -> Remova
 
 
 def forget_departed(settings: Settings, now: datetime) -> list[str]:
-    """Erase faces, denials and visits of whoever is in no gallery of this device any more.
+    """Erase faces, denials and visits of whoever is in no gallery that this device decides by.
 
     Returns:
         Why some could not be erased.
@@ -118,21 +118,28 @@ def _without(store: GalleryStore, subject_ids: set[str] | None, removal: Removal
 
 
 def _forget(settings: Settings, removal: Removal, now: datetime, *, somebody_left: bool) -> None:
-    """Erase what is kept of whoever is enrolled nowhere."""
+    """Erase what is kept of whoever is enrolled nowhere.
+
+    Whom the remote gallery may name keeps denials and visits: who is not enrolled, nor was removed here.
+    """
     denials, visits = denial_store(settings), visit_store(settings)
+    asked, erased = settings.remote.policy != "off", erased_here(settings)
     try:
         enrolled = _enrolled(settings)
     except EdgeError as error:
         removal.problems.append(f"faces and denials of who is removed are still kept: {error}")
         return
 
+    def known(subject_id: str) -> bool:
+        return subject_id in enrolled or (asked and subject_id not in erased)
+
     def forget_visits() -> None:
-        kept = enrolled | {""}
-        visits.remove(each.visit_id for each in visits.load(now) if each.taken_for not in kept)
+        matched = [each for each in visits.load(now) if each.taken_for]
+        visits.remove([each.visit_id for each in matched if not known(each.taken_for)])
 
     def forget_denials() -> None:
         try:
-            denials.change(lambda known: known.of(enrolled))
+            denials.change(lambda denied: denied.of(filter(known, denied.counts())))
         except GalleryIntegrityError:
             aside = denials.set_aside()
             removal.warnings.append(f"denials were damaged and are set aside as {aside}; deny again")

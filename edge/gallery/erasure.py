@@ -169,9 +169,7 @@ class Erasure:
             self._files.remove(version)
             return set()
         left_over = {
-            each
-            for each in _ids(gallery)
-            if _is_removed(each, version, removed, enrolled=each in enrolled)
+            each for each in _ids(gallery) if _is_removed(each, version, removed, enrolled=each in enrolled)
         }
         if left_over:
             self._vault.write(gallery.without_subjects(left_over))
