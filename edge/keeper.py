@@ -45,6 +45,7 @@ class GalleryKeeper:
         self._declined = False
         self._revoked_at: datetime | None = None
         self._settings = settings
+        self._denials = DenialFollower(denial_store(settings), metrics)
         self._watch(settings)
         self.use(settings)
 
@@ -111,7 +112,7 @@ class GalleryKeeper:
 
     def _watch(self, settings: Settings) -> None:
         self._follower = GalleryFollower(gallery_store(settings), self._metrics)
-        self._denials = DenialFollower(denial_store(settings), self._metrics)
+        self._denials.watch(denial_store(settings))
 
     def _follow(self, recognizer: Recognizer) -> Recognizer | None:
         auto = self._settings.recognition.embedder == AUTO
