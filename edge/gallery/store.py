@@ -213,7 +213,7 @@ class GalleryStore:
         """Make what a kept version holds the next version, and return it.
 
         Who was removed since is not in it: who is removed is in no version. Who was enrolled since stays in
-        the versions above, which are the way forward again.
+        the versions above, which are the way forward again, until removed by name (`erase_owed`).
 
         Raises:
             GalleryError: There is no such version, or it serves already, or cannot be read.
