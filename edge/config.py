@@ -142,6 +142,11 @@ class Settings(BaseSettings):
         return self.state_dir / "sync"
 
     @property
+    def sync_scope(self) -> str:
+        """The scope whose gallery a fleet's door serves."""
+        return self.sync.scope or self.device
+
+    @property
     def outbox_path(self) -> Path:
         """The outbox's database."""
         return self.state_dir / "outbox.sqlite"

@@ -44,7 +44,7 @@ class GalleryIntegrityError(GalleryError):
 
 
 class ErasureOwedError(GalleryError):
-    """The change is made and serves as `version`; who was removed is still in older versions on the disk."""
+    """Who was removed is still in older versions on the disk. `version` serves, from now on or as before."""
 
     def __init__(self, message: str, version: int) -> None:
         super().__init__(message)

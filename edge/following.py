@@ -15,6 +15,9 @@ from edge.recognizer import Recognizer
 
 log = logging.getLogger(__name__)
 
+NOTHING = 0
+"""The stamp of denials where there is no file."""
+
 
 class GalleryFollower:
     """Watches one store."""
@@ -87,39 +90,63 @@ class BesideFollower:
 
 
 class DenialFollower:
-    """Watches who was said not to be whom. What is damaged is set aside, so that a door can start."""
+    """Watches who was said not to be whom. What is damaged is set aside, so that a door can start.
+
+    Nothing here waits for a lock: what cannot be set aside now is tried again with the next look.
+    """
 
     def __init__(self, store: DenialStore, metrics: Metrics) -> None:
         self._store = store
         self._metrics = metrics
-        self._read()
+        self._seen: int | None = None
+        self._damaged = False
+        self._told = ""
+
+    def watch(self, store: DenialStore) -> None:
+        """Watch another one from now on; the next look reads what lies there, unless nothing does still."""
+        self._store = store
+        self._damaged = False
+        if self._seen != NOTHING:
+            self._seen = None
 
     def follow(self, recognizer: Recognizer) -> Recognizer | None:
-        """Return `recognizer` with the denials of now, None where they have not changed or cannot be read."""
+        """Return `recognizer` with the denials of now, None where it has them or they cannot be read."""
+        if self._damaged:
+            self._set_aside()
         if self._store.stamp() == self._seen:
             return None
         found = self._read()
-        return None if found is None else replace(recognizer, denials=found)
+        if found is None or found.same(recognizer.denials):
+            return None
+        return replace(recognizer, denials=found)
 
     def _read(self) -> Denials | None:
         """Return the denials of now, None where they cannot be read, which is told."""
         self._seen = self._store.stamp()
+        self._damaged = False
         try:
             return self._store.load()
-        except GalleryIntegrityError as error:
-            self._refuse(error)
         except EdgeError as error:
-            self._refuse(error)
+            self._metrics.count("denials.refused")
+            log.error("denials refused, the last good ones serve, after a start none: %s", error)
+            if isinstance(error, GalleryIntegrityError):
+                self._set_aside()
             return None
-        try:
-            aside = self._store.set_aside()
-            if aside is not None:
-                log.error("damaged denials are kept as %s", aside)
-        except EdgeError as error:
-            log.error("damaged denials cannot be set aside: %s", error)
-        self._seen = self._store.stamp()
-        return None
 
-    def _refuse(self, error: EdgeError) -> None:
-        self._metrics.count("denials.refused")
-        log.error("denials refused, the last good ones serve, after a start none: %s", error)
+    def _set_aside(self) -> None:
+        """Try to set what is damaged aside; what takes its place is read with the next look."""
+        try:
+            aside = self._store.set_aside(timeout_s=0)
+        except EdgeError as error:
+            self._damaged = True
+            if str(error) != self._told:
+                self._told = str(error)
+                log.error("damaged denials cannot be set aside, which is tried again: %s", error)
+            return
+        self._damaged = False
+        self._told = ""
+        if aside is None:
+            self._seen = None
+            return
+        self._seen = NOTHING
+        log.error("damaged denials are kept as %s", aside)

@@ -45,6 +45,7 @@ class GalleryKeeper:
         self._declined = False
         self._revoked_at: datetime | None = None
         self._settings = settings
+        self._denials = DenialFollower(denial_store(settings), metrics)
         self._watch(settings)
         self.use(settings)
 
@@ -61,7 +62,7 @@ class GalleryKeeper:
         if self._settings.sync.url is None:
             self._declined = True
         else:
-            self._syncing.request(at_least)
+            self._syncing.request(at_least, self._settings.sync_scope)
 
     def tick(self, recognizer: Recognizer) -> tuple[Recognizer | None, bool]:
         """Return the recognizer to swap to, None where nothing has changed, and whether there is news.
@@ -82,7 +83,7 @@ class GalleryKeeper:
     def report(self, recognizer: Recognizer) -> GalleryReportedPayload:
         """Return what is published about the gallery that serves."""
         settings, beside, gallery = self._settings, recognizer.beside, recognizer.matcher.gallery
-        path, scope = settings.sync_path / FILE_NAME, settings.sync.scope or settings.device
+        path, scope = settings.sync_path / FILE_NAME, settings.sync_scope
         told = None
         if beside is not None:
             of_fleet = beside_version(path, scope, beside.matcher.gallery.version)
@@ -111,7 +112,7 @@ class GalleryKeeper:
 
     def _watch(self, settings: Settings) -> None:
         self._follower = GalleryFollower(gallery_store(settings), self._metrics)
-        self._denials = DenialFollower(denial_store(settings), self._metrics)
+        self._denials.watch(denial_store(settings))
 
     def _follow(self, recognizer: Recognizer) -> Recognizer | None:
         auto = self._settings.recognition.embedder == AUTO

@@ -9,11 +9,10 @@ from edge.clock import Clock
 from edge.config import Settings, credential_path
 from edge.errors import ConfigError, FileError, RemoteGalleryError
 from edge.gallery.elsewhere import Elsewhere
-from edge.gallery.erased import Erased
 from edge.gallery.gallery import Gallery
 from edge.gallery.rotation import Rotation
 from edge.gallery.vouched import Voucher
-from edge.stores import beside_path
+from edge.stores import erased_here
 
 MAX_API_KEY_BYTES = 4096
 
@@ -56,7 +55,7 @@ def build_elsewhere(settings: Settings, gallery: Gallery, dim: int, clock: Clock
     stack.callback(matcher.close)
     return Elsewhere(
         matcher,
-        Erased((settings.gallery_path, beside_path(settings))),
+        erased_here(settings),
         timeout_s=timeout_s,
         clock=clock.monotonic,
         on_close=stack.close,

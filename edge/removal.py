@@ -12,7 +12,7 @@ from edge.config import Settings
 from edge.errors import EdgeError, GalleryIntegrityError
 from edge.gallery.gallery import Gallery
 from edge.gallery.store import GalleryStore
-from edge.stores import beside_store, crop_store, denial_store, gallery_store, visit_store
+from edge.stores import beside_store, crop_store, denial_store, erased_here, gallery_store, visit_store
 
 
 @dataclass(slots=True)
@@ -22,6 +22,9 @@ class Removal:
     galleries: list[Gallery] = field(default_factory=list)
     size: int = 0
     """How many subjects were removed from the fullest gallery."""
+
+    older: bool = False
+    """Whether only older versions held somebody, from a roll-back."""
 
     beside: bool = False
     """Whether the only gallery that held somebody is the one beside."""
@@ -57,12 +60,12 @@ def remove_subject(settings: Settings, subject_id: str, now: datetime) -> Remova
             if gallery is not None:
                 removal.beside = number == 1 and not removal.galleries
                 removal.galleries.append(gallery)
-    _forget(settings, removal, now, somebody_left=bool(removal.galleries))
+    _forget(settings, removal, now, somebody_left=bool(removal.galleries) or removal.older)
     return removal
 
 
 def forget_departed(settings: Settings, now: datetime) -> list[str]:
-    """Erase faces, denials and visits of whoever is in no gallery of this device any more.
+    """Erase faces, denials and visits of whoever is in no gallery that this device decides by.
 
     Returns:
         Why some could not be erased.
@@ -90,7 +93,7 @@ def purge(settings: Settings) -> Removal:
 
 def _without(store: GalleryStore, subject_ids: set[str] | None, removal: Removal) -> Gallery | None:
     """Return the gallery without these (None: all) of its subjects, None where it holds none of them."""
-    model_id = store.enrolled_with()
+    model_id, changed = store.enrolled_with(), None
     if model_id is not None:
         with store.edit(model_id) as edit:
             before = edit.gallery
@@ -104,27 +107,39 @@ def _without(store: GalleryStore, subject_ids: set[str] | None, removal: Removal
                 owed = edit.commit_owing(after)
                 if owed is not None:
                     removal.problems.append(str(owed))
-                return edit.gallery
-    removal.attempt(store.erase_owed)
-    return None
+                    return edit.gallery
+                changed = edit.gallery
+
+    def erase() -> None:
+        removal.older |= store.erase_owed(subject_ids) and changed is None
+
+    removal.attempt(erase)
+    return changed
 
 
 def _forget(settings: Settings, removal: Removal, now: datetime, *, somebody_left: bool) -> None:
-    """Erase what is kept of whoever is enrolled nowhere."""
+    """Erase what is kept of whoever is enrolled nowhere.
+
+    Whom the remote gallery may name keeps denials and visits: who is not enrolled, nor was removed here.
+    """
     denials, visits = denial_store(settings), visit_store(settings)
+    asked, erased = settings.remote.policy != "off", erased_here(settings)
     try:
         enrolled = _enrolled(settings)
     except EdgeError as error:
         removal.problems.append(f"faces and denials of who is removed are still kept: {error}")
         return
 
+    def known(subject_id: str) -> bool:
+        return subject_id in enrolled or (asked and subject_id not in erased)
+
     def forget_visits() -> None:
-        kept = enrolled | {""}
-        visits.remove(each.visit_id for each in visits.load(now) if each.taken_for not in kept)
+        matched = [each for each in visits.load(now) if each.taken_for]
+        visits.remove([each.visit_id for each in matched if not known(each.taken_for)])
 
     def forget_denials() -> None:
         try:
-            denials.change(lambda known: known.of(enrolled))
+            denials.change(lambda denied: denied.of(filter(known, denied.counts())))
         except GalleryIntegrityError:
             aside = denials.set_aside()
             removal.warnings.append(f"denials were damaged and are set aside as {aside}; deny again")

@@ -6,6 +6,7 @@ from pathlib import Path
 from edge.config import Settings
 from edge.gallery.crops import CropStore
 from edge.gallery.denials import DenialStore
+from edge.gallery.erased import Erased
 from edge.gallery.store import GalleryStore
 from edge.gallery.visits import VisitStore
 
@@ -48,6 +49,11 @@ def denial_store(settings: Settings) -> DenialStore:
         settings.device_key_path,
         make_key=settings.gallery.device_key is None,
     )
+
+
+def erased_here(settings: Settings) -> Erased:
+    """Return who was ever removed from this device's galleries."""
+    return Erased((settings.gallery_path, beside_path(settings)))
 
 
 def _store(settings: Settings, directory: Path) -> GalleryStore:

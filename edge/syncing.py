@@ -45,16 +45,18 @@ class SyncRunner:
         self._child: subprocess.Popen[bytes] | None = None
         self._started_s = 0.0
         self._wanted = False
-        self._published = 0
+        self._known: SyncOutcome | None = None
         self._failure: str | None = None
         self._bucket = TokenBucket(STARTS_PER_S, STARTS_AT_ONCE, clock.monotonic)
 
-    def request(self, at_least: int = 0) -> None:
-        """Synchronise now, or after the child that is at it; not if the last one found `at_least` already.
+    def request(self, at_least: int = 0, scope: str | None = None) -> None:
+        """Synchronise now, or after the child that is at it.
 
-        Where more ask than are started, the last one is started later.
+        Not if the last one found `at_least` of this scope already. Where more ask than are started, the last
+        one is started later.
         """
-        if at_least and self._published >= at_least:
+        known = self._known
+        if at_least and known is not None and known.scope == scope and known.version >= at_least:
             return
         self._wanted = True
         self._start()
@@ -62,7 +64,7 @@ class SyncRunner:
     def know(self, outcome: SyncOutcome) -> None:
         """Take what a synchronisation came to that somebody else has started."""
         if outcome.status != "refused":
-            self._published = outcome.version
+            self._known = outcome
 
     def poll(self) -> SyncOutcome | None:
         """Return what a child that has ended printed; None while none has. Never waits."""

@@ -2,6 +2,7 @@
 
 import json
 import stat
+from datetime import UTC, datetime
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,8 @@ from edge.config import Settings, load
 from edge.errors import EdgeError
 from edge.face import manifest as manifests
 from edge.gallery.gallery import Gallery
-from edge.stores import beside_store, crop_store, denial_store, gallery_store
+from edge.gallery.visits import KeptVisit
+from edge.stores import beside_store, crop_store, denial_store, gallery_store, visit_store
 from edge.types import Subject
 from tests.gallery.samples import probe, template, unit_rows
 
@@ -88,6 +90,46 @@ def test_who_is_removed_is_removed_from_both(door: Door):
     )
     assert door.states() == [["alice active", "carol active"]] * 2
     assert "no subject 'bob'" in error_of(door.run("subjects", "remove", "bob"))
+
+
+REMOTE = '[strangers]\nkeep_hours = 24\n[remote]\nurl = "http://127.0.0.1:9"\nsecret = "s"\npolicy = "{}"\n'
+
+
+@pytest.mark.parametrize(
+    ("policy", "subject", "says"),
+    [
+        pytest.param("unknown", "p-there", None, id="named by the remote gallery"),
+        pytest.param("off", "p-there", "no subject 'p-there' in the gallery; see", id="it is not asked"),
+        pytest.param("unknown", "p-ther", "the remote one did not take v-1 for it", id="another id"),
+        pytest.param("unknown", "bob", "no subject 'bob' in the gallery; see", id="removed here"),
+    ],
+)
+def test_a_match_that_the_remote_gallery_found_can_be_denied(
+    door: Door, policy: str, subject: str, says: str | None
+):
+    assert door.run("subjects", "remove", "bob").exit_code == 0
+    door.write(REMOTE.format(policy))
+    face = probe(unit_rows(1)[0], EMBEDDER.model_id)
+    visit_store(door.settings).put(KeptVisit("v-1", "front", datetime.now(UTC), face, "p-there"))
+    done = door.run("gallery", "deny", subject, "--visit", "v-1")
+    if says is None:
+        assert done.exit_code == 0, done.output
+        assert denial_store(door.settings).load().counts() == {"p-there": 1}
+    else:
+        assert says in error_of(done)
+        assert denial_store(door.settings).load().counts() == {}
+
+
+def test_who_was_rolled_back_from_is_removed_from_the_older_versions(door: Door):
+    assert door.run("gallery", "roll-back", "2").exit_code == 0
+    beside = beside_store(door.settings)
+    beside.commit(beside.load(OTHER.model_id).without_subject("carol"))
+    done = door.run("subjects", "remove", "carol")
+    assert (done.exit_code, done.output) == (
+        0,
+        "removed carol from older versions; the gallery has no such subject\n",
+    )
+    assert gallery_store(door.settings).history()[2].size == 2
 
 
 def test_a_removal_with_damaged_denials_says_what_was_done(door: Door):

@@ -15,8 +15,9 @@ from edge.gallery.floors import Floors, save_floors
 from edge.gallery.outcome import SyncOutcome, save_outcome
 from edge.keeper import GalleryKeeper
 from edge.metrics import Metrics
-from edge.stores import gallery_store
+from edge.stores import denial_store, gallery_store
 from tests.fleet.fleets import people
+from tests.gallery.samples import probe, unit_rows
 
 AT = datetime(2026, 11, 24, 2, 0, tzinfo=UTC)
 REFUSED = SyncOutcome("refused", 0, 0, None, "an old state is offered", reason="rollback", at=AT)
@@ -108,6 +109,39 @@ def test_a_refusal_stands_over_a_change_here_and_a_restart_until_a_synchronisati
     door.enrol("dora")
     door.tick()
     assert door.told()[:2] == ("updated", None)
+
+
+@pytest.mark.parametrize(("left", "started"), [("front", 0), ("back", 1), (None, 1)])
+def test_after_a_restart_with_another_scope_a_lower_version_is_asked_for(
+    door: Door, left: str | None, started: int
+):
+    save_outcome(door.sync, SyncOutcome("current", 58, 2, "m", at=AT, scope=left))
+    door.start()
+    door.keeper.request(3)
+    door.keeper.stop()
+    assert door.metrics.counts().get("sync.started", 0) == started
+
+
+def test_a_denial_that_is_made_while_the_gallerys_settings_change_is_followed(door: Door):
+    assert not door.tick()
+    deny(door, "alice")
+    changed = door.settings.gallery.model_copy(update={"keep_versions": 7})
+    door.keeper.use(door.settings.model_copy(update={"gallery": changed}))
+    assert door.tick()
+    assert door.recognizer.denials.counts() == {"alice": 1}
+    assert not door.tick()
+
+
+def test_a_denial_that_is_made_while_a_door_starts_is_followed(door: Door):
+    deny(door, "alice")
+    door.start()
+    assert door.tick()
+    assert door.recognizer.denials.counts() == {"alice": 1}
+
+
+def deny(door: Door, subject_id: str) -> None:
+    face = probe(unit_rows(1)[0], door.model_id)
+    denial_store(door.settings).change(lambda denials: denials.plus(subject_id, face))
 
 
 def test_an_outcome_that_cannot_be_read_is_passed_over(door: Door):

@@ -13,6 +13,7 @@ from edge.errors import GalleryError
 from edge.gallery.gallery import Gallery
 from edge.gallery.visits import KeptVisit
 from edge.removal import forget_departed, purge, remove_subject
+from edge.settings_gallery import RemoteSettings
 from edge.stores import beside_store, crop_store, denial_store, gallery_store, visit_store
 from edge.types import Subject
 from tests.gallery.samples import MODEL, ids, probe, template, unit_rows
@@ -79,6 +80,21 @@ def test_who_is_only_in_the_gallery_beside_can_be_removed_too(settings: Settings
     assert kept_of(settings) == everything_of("alice")
 
 
+def test_who_was_rolled_back_from_can_be_removed_and_goes_with_a_purge(settings: Settings):
+    store = gallery_store(settings)
+    for name in ("carol", "dora"):
+        store.commit(store.load(MODEL).with_subject(Subject(name, ""), [template(ROW)]))
+    store.roll_back(1)
+    removal = remove_subject(settings, "carol", NOW)
+    assert (removal.older, removal.galleries, removal.problems) == (True, [], [])
+    assert [ids(store._vault.read(version)) for version in (2, 3)] == [
+        ["alice", "bob"],
+        ["alice", "bob", "dora"],
+    ]
+    assert purge(settings).problems == []
+    assert {store._vault.read(version).size for version in store.versions()} == {0}
+
+
 def test_nobody_is_removed_where_nobody_has_that_id(settings: Settings):
     assert remove_subject(settings, "carol", NOW).galleries == []
     assert kept_of(settings) == everything_of("alice", "bob")
@@ -89,6 +105,27 @@ def test_who_left_by_a_synchronisation_leaves_nothing_behind(settings: Settings)
         store.commit(store.load(model_id).without_subject("bob"))
     assert forget_departed(settings, NOW) == []
     assert kept_of(settings) == everything_of("alice")
+
+
+@pytest.mark.parametrize(
+    ("policy", "kept"),
+    [("unknown", ["alice", "remote-carol"]), ("off", ["alice"])],
+    ids=["remote gallery", "no remote gallery"],
+)
+def test_whom_the_remote_gallery_named_keeps_visits_and_denials_unless_removed_here(
+    settings: Settings, policy: str, kept: list[str]
+):
+    remote = RemoteSettings(policy=policy, url="http://127.0.0.1:9", secret=Path("site.secret"))  # type: ignore[arg-type]
+    settings = settings.model_copy(update={"remote": remote})
+    visit_store(settings).put(KeptVisit("v-9", "front", NOW, probe(ROW), "remote-carol"))
+    denial_store(settings).change(lambda denials: denials.plus("remote-carol", probe(ROW)))
+    for forget in (
+        lambda: remove_subject(settings, "bob", NOW).problems,
+        lambda: forget_departed(settings, NOW),
+    ):
+        assert forget() == []
+        found = kept_of(settings)
+        assert (sorted(found["denials"]), sorted(found["visits"])) == (kept, ["", *kept])
 
 
 def test_who_is_in_the_gallery_beside_has_not_left(settings: Settings):

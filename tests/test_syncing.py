@@ -117,6 +117,24 @@ def test_what_was_found_published_already_is_not_asked_for_again():
     assert outcome(running).version == 57
 
 
+def test_what_is_known_of_another_scope_does_not_count():
+    running = runner(says("current", 3))
+    left = SyncOutcome("current", 50, 3, "m", scope="back")
+    for known in (left, replace(left, scope=None)):
+        running.know(known)
+        running.request(3, "front")
+        assert outcome(running).version == 3
+    running.know(replace(left, scope="front"))
+    running.request(50, "front")
+    assert running.poll() is None
+
+
+def test_an_outcome_that_an_older_release_left_is_still_read(tmp_path: Path):
+    old = '{"status": "current", "version": 57, "count": 2, "model_id": "m", "error": null, "beside": false}'
+    (tmp_path / "outcome.json").write_text(old)
+    assert load_outcome(tmp_path) == SyncOutcome("current", 57, 2, "m")
+
+
 def test_a_version_that_was_refused_is_asked_for_again():
     running = runner(says("refused", 57))
     for _ in range(2):

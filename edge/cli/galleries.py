@@ -17,7 +17,7 @@ from edge.face import manifest as manifests
 from edge.remoting import upload_gallery
 from edge.removal import purge as purge_everything
 from edge.selection import choose
-from edge.stores import denial_store, gallery_store
+from edge.stores import denial_store, erased_here, gallery_store
 
 gallery = typer.Typer(help="The gallery as a whole.", no_args_is_help=True)
 
@@ -118,9 +118,15 @@ def deny(
         typer.echo(f"nothing is denied of {subject} any more")
         return
     found, manifest = gallery_in_force(settings)
-    if found.subject(subject) is None:
+    enrolled, asked = found.subject(subject) is not None, settings.remote.policy != "off"
+    if not enrolled and (not asked or subject in erased_here(settings)):
         raise EnrollmentError(f"no subject {subject!r} in the gallery; see `edge subjects list`")
     kept = kept_visit(settings, visit, manifest.model_id)
+    if not enrolled and kept.taken_for != subject:
+        raise EnrollmentError(
+            f"no subject {subject!r} in the gallery, and the remote one did not take {visit} for it; see "
+            "`edge strangers list --matched`"
+        )
     store.change(lambda denials: denials.plus(subject, kept.probe))
     typer.echo(f"the face of {visit} is not taken for {subject} any more")
 

@@ -171,7 +171,9 @@ def remove(subject: SubjectArgument, config_file: ConfigOption = None) -> None:
     )
     for warning in removal.warnings:
         typer.echo(f"warning: {warning}", err=True)
-    if not removal.galleries:
+    if removal.older and not removal.galleries:
+        done = f"removed {subject} from older versions; the gallery has no such subject"
+    elif not removal.galleries:
         told = "; ".join(["see `edge subjects list`", *removal.problems])
         raise EnrollmentError(f"no subject {subject!r} in the gallery; {told}")
     if removal.problems:

@@ -44,10 +44,11 @@ def sync(
         if as_json:
             typer.echo(refusal(error, now()).to_json())
         raise
+    scope = settings.sync_scope
     try:
-        outcome = replace(synchronise(settings), at=now())
+        outcome = replace(synchronise(settings), at=now(), scope=scope)
     except EdgeError as error:
-        outcome = refusal(error, now())
+        outcome = refusal(error, now(), scope)
         _leave(settings, outcome)
         if as_json:
             typer.echo(outcome.to_json())
@@ -95,7 +96,7 @@ def synchronise(settings: Settings) -> SyncOutcome:
     source = SyncSource(
         values.url,
         values.tenant or settings.site,
-        values.scope or settings.device,
+        settings.sync_scope,
         root,
         keys,
         timeout_s=values.timeout_s,

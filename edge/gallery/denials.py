@@ -47,6 +47,17 @@ class Denials:
         rows = self.rows.get(probe.model_id, {}).get(subject_id)
         return None if rows is None else float((rows @ probe.embedding).max())
 
+    def same(self, other: "Denials") -> bool:
+        """Return whether exactly the same faces are denied."""
+        return self._bytes() == other._bytes()
+
+    def _bytes(self) -> dict[tuple[str, str], bytes]:
+        return {
+            (model_id, subject_id): rows.tobytes()
+            for model_id, each in self.rows.items()
+            for subject_id, rows in each.items()
+        }
+
     def counts(self) -> dict[str, int]:
         """Return how many faces were denied of whom."""
         counts: dict[str, int] = {}
@@ -125,13 +136,13 @@ class DenialStore:
                 self._save(after)
             return after
 
-    def set_aside(self) -> Path | None:
+    def set_aside(self, timeout_s: float = LOCK_TIMEOUT_S) -> Path | None:
         """Keep a damaged file under another name, which it returns; None where it is not damaged.
 
         Raises:
-            FileError: It cannot be renamed.
+            FileError: It cannot be renamed, or somebody else is at it for longer than `timeout_s`.
         """
-        with self._alone():
+        with self._alone(timeout_s):
             try:
                 self.load()
             except GalleryIntegrityError:
@@ -161,8 +172,8 @@ class DenialStore:
             safefile.shred(path)
         return len(found)
 
-    def _alone(self) -> AbstractContextManager[None]:
-        return safefile.sole_user(self._path.with_suffix(".lock"), LOCK_TIMEOUT_S, time.monotonic)
+    def _alone(self, timeout_s: float = LOCK_TIMEOUT_S) -> AbstractContextManager[None]:
+        return safefile.sole_user(self._path.with_suffix(".lock"), timeout_s, time.monotonic)
 
     def _aside(self, number: int) -> Path:
         return self._path.with_name(f"{self._path.name}.damaged{f'-{number}' if number else ''}")

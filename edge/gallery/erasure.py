@@ -9,7 +9,8 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import IO
@@ -25,6 +26,9 @@ log = logging.getLogger(__name__)
 OWED = "erasing"
 AUDIT = "erasures.jsonl"
 HASH_CHARS = 16
+ANYBODY = "*"
+"""In the mark, in the place of a hash: whoever is not enrolled any more."""
+
 MAX_MARK_BYTES = 64 << 20
 """A million removals at once."""
 
@@ -56,10 +60,32 @@ class Erasure:
         # What was noted for a commit that never came into force is void.
         noted = {name: version for name, version in self._noted().items() if version <= serving}
         noted |= {subject_hash(each): after.version for each in gone}
-        try:
-            safefile.write_whole(self._mark, json.dumps({"removed": noted}).encode())
-        except FileError as error:
-            raise GalleryError(f"nobody is removed, because that cannot be noted: {error}") from None
+        if before is None:
+            noted[ANYBODY] = after.version
+        if noted:
+            self._write_mark(noted)
+        else:
+            self._unmark()
+
+    def owe_also(self, current: Gallery, subject_ids: Collection[str] | None) -> bool:
+        """Note that these (None: all) are to go from the kept versions where `current` has none of them.
+
+        Nobody is noted who is in no version: it would count as removed here. Returns whether one may be.
+
+        Raises:
+            GalleryError: It cannot be noted.
+        """
+        if subject_ids is None:
+            also = {ANYBODY}
+        else:
+            held: set[str] = set()
+            for version in self._files.versions():
+                with suppress(FileNotFoundError, GalleryIntegrityError):
+                    held |= _ids(self._vault.read(version))
+            also = {subject_hash(each) for each in (held & set(subject_ids)) - _ids(current)}
+        if also:
+            self._write_mark(self._noted() | dict.fromkeys(also, current.version))
+        return bool(also)
 
     def settle(self, current: Gallery) -> None:
         """Do what is owed.
@@ -73,8 +99,8 @@ class Erasure:
             self._erase(current)
         except GalleryError as error:
             raise ErasureOwedError(
-                "the change is made, but who was removed is still in older versions: "
-                f"{error}; the next change or synchronisation tries again",
+                f"who was removed is still in older versions: {error}; the next change or synchronisation "
+                "tries again",
                 current.version,
             ) from None
 
@@ -83,17 +109,37 @@ class Erasure:
         return self._files.directory / OWED
 
     def _noted(self) -> dict[str, int]:
-        """Return hashes of who was removed, each with the version that came into force without it."""
+        """Return hashes of who was removed, each with the version that came into force without it.
+
+        A mark that names nobody, or cannot be read, is about anybody.
+        """
+        anybody = {ANYBODY: 0}
         try:
-            said = json.loads(safefile.read_bounded(self._mark, MAX_MARK_BYTES) or b"{}")
-            return {str(name): int(version) for name, version in said.get("removed", {}).items()}
-        except (FileError, ValueError, TypeError, AttributeError):
-            return {}
+            data = safefile.read_bounded(self._mark, MAX_MARK_BYTES)
+            if data is None:
+                return {}
+            said = json.loads(data)
+            return {str(name): int(version) for name, version in said["removed"].items()} or anybody
+        except (FileError, ValueError, TypeError, AttributeError, KeyError):
+            return anybody
+
+    def _write_mark(self, noted: Mapping[str, int]) -> None:
+        try:
+            safefile.write_whole(self._mark, json.dumps({"removed": noted}).encode())
+        except FileError as error:
+            raise GalleryError(f"nobody is removed, because that cannot be noted: {error}") from None
+
+    def _unmark(self) -> None:
+        try:
+            self._mark.unlink(missing_ok=True)
+        except OSError as error:
+            raise GalleryError(f"{self._mark}: cannot be deleted: {error.strerror}") from None
+        self._files.settled()
 
     def _erase(self, current: Gallery) -> None:
         enrolled, rewritten = _ids(current), []
         removed = {name: at for name, at in self._noted().items() if at <= current.version}
-        hashes = set(removed)
+        hashes = removed.keys() - {ANYBODY}
         self._files.shred_replaced()
         for version in self._files.versions():
             if version == current.version:
@@ -108,14 +154,13 @@ class Erasure:
         if hashes:
             self._note(current.version, rewritten, hashes)
             log.info("subjects erased", extra={"subjects": len(hashes), "versions": len(rewritten)})
-        try:
-            self._mark.unlink(missing_ok=True)
-        except OSError as error:
-            raise GalleryError(f"{self._mark}: cannot be deleted: {error.strerror}") from None
-        self._files.settled()
+        self._unmark()
 
     def _left_over(self, version: int, enrolled: set[str], removed: Mapping[str, int]) -> set[str]:
-        """Write a version anew without those who are not enrolled, or are again; return who that was."""
+        """Write a version anew without those who were removed, also if enrolled again; return who that was.
+
+        Who is neither enrolled nor was removed stays: it was rolled back from.
+        """
         try:
             gallery = self._vault.read(version)
         except FileNotFoundError:
@@ -124,9 +169,7 @@ class Erasure:
             self._files.remove(version)
             return set()
         left_over = {
-            each
-            for each in _ids(gallery)
-            if each not in enrolled or version < removed.get(subject_hash(each), 0)
+            each for each in _ids(gallery) if _is_removed(each, version, removed, enrolled=each in enrolled)
         }
         if left_over:
             self._vault.write(gallery.without_subjects(left_over))
@@ -148,6 +191,14 @@ class Erasure:
                 os.fsync(file.fileno())
         except OSError as error:
             raise GalleryError(f"{path}: the erasure cannot be noted: {error.strerror}") from None
+
+
+def _is_removed(subject_id: str, version: int, removed: Mapping[str, int], *, enrolled: bool) -> bool:
+    """Return whether somebody who is in a version must not be."""
+    at = removed.get(subject_hash(subject_id))
+    if enrolled:
+        return at is not None and version < at
+    return at is not None or ANYBODY in removed
 
 
 def _ends_torn(file: IO[bytes]) -> str:

@@ -63,14 +63,17 @@ class SyncOutcome:
     at: AwareDatetime | None = None
     """When it ended."""
 
+    scope: str | None = None
+    """Whose gallery it was about; None: an older release did not say."""
+
     def to_json(self) -> str:
         """Return one line of JSON."""
         return json.dumps({**asdict(self), "at": self.at.isoformat() if self.at else None})
 
 
-def refusal(error: EdgeError, at: datetime | None = None) -> SyncOutcome:
+def refusal(error: EdgeError, at: datetime | None = None, scope: str | None = None) -> SyncOutcome:
     """Return the outcome of a synchronisation that an error ended."""
-    return SyncOutcome("refused", 0, 0, None, str(error), reason=reason_of(error), at=at)
+    return SyncOutcome("refused", 0, 0, None, str(error), reason=reason_of(error), at=at, scope=scope)
 
 
 def reason_of(error: EdgeError) -> str:

@@ -6,7 +6,7 @@ aside, and the last good version serves. Nothing is fetched here.
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -157,19 +157,27 @@ class GalleryStore:
         with self._files.locked(self._lock_timeout_s, self._clock):
             return self._commit(gallery)
 
-    def erase_owed(self) -> None:
+    def erase_owed(self, also: Collection[str] | None = ()) -> bool:
         """Erase whoever is still in older versions because it failed when they were removed.
 
+        `also` (None: all) go as well where only other versions have them, which were rolled back from.
+
+        Returns:
+            Whether one of `also` may have been there.
+
         Raises:
-            ErasureOwedError: It fails again.
+            ErasureOwedError: It fails, or fails again.
             GalleryError: The gallery cannot be read, or somebody else changes it.
         """
-        if not self._erasure.owed:
-            return
+        if not self.versions() or not (self._erasure.owed or also is None or also):
+            return False
         with self._files.locked(self._lock_timeout_s, self._clock):
             gallery = self._serving.find().gallery
-            if gallery is not None:
-                self._erasure.settle(gallery)
+            if gallery is None:
+                return False
+            found = self._erasure.owe_also(gallery, also)
+            self._erasure.settle(gallery)
+            return found
 
     @contextmanager
     def edit(self, model_id: str, dim: int | None = None) -> Iterator[Edit]:
@@ -205,7 +213,7 @@ class GalleryStore:
         """Make what a kept version holds the next version, and return it.
 
         Who was removed since is not in it: who is removed is in no version. Who was enrolled since stays in
-        the versions above, which are the way forward again.
+        the versions above, which are the way forward again, until removed by name (`erase_owed`).
 
         Raises:
             GalleryError: There is no such version, or it serves already, or cannot be read.
@@ -245,7 +253,10 @@ class GalleryStore:
                 self._files.remove(version)
             raise
         self._prune(current, version)
-        self._erasure.settle(committed)
+        try:
+            self._erasure.settle(committed)
+        except ErasureOwedError as owed:
+            raise ErasureOwedError(f"the change is made, but {owed}", owed.version) from None
         return committed
 
     def _before(self, current: int) -> Gallery | None:
@@ -256,7 +267,10 @@ class GalleryStore:
             return None
 
     def _prune(self, previous: int, current: int) -> None:
-        """Remove what was rolled back from, and all but the newest versions."""
+        """Remove all but the newest versions, and what was written but never came into force.
+
+        `previous` was the current version until now: what lies between the two was left by a power cut.
+        """
         versions = self.versions()
         abandoned = [version for version in versions if previous < version < current]
         kept = [version for version in versions if version not in abandoned]

@@ -82,6 +82,7 @@ def test_what_was_enrolled_at_the_office_arrives_at_the_door_and_a_revocation_to
         "model_id": EMBEDDER.model_id,
         "error": None,
         "beside": False,
+        "scope": "front",
         "reason": None,
     }
     assert site.known() == ["alice"]

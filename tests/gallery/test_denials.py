@@ -3,6 +3,7 @@
 import base64
 import json
 import threading
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge import safefile
 from edge.errors import GalleryError, GalleryIntegrityError
 from edge.following import DenialFollower
 from edge.gallery import denials as module
@@ -150,7 +152,8 @@ def test_a_running_door_keeps_the_last_good_denials_and_one_that_starts_serves(
     assert metrics.counts() == {"denials.refused": 1}
     assert "denials refused" in caplog.text
     assert (tmp_path / "denials.sealed.damaged").exists() == (harm == b"torn")
-    DenialFollower(store, metrics)
+    again = DenialFollower(store, metrics)
+    assert again.follow(Door(Denials.none())) is None  # type: ignore[arg-type]
     (tmp_path / "denials.sealed").unlink(missing_ok=True)
     deny(store, "p-2", unit_rows(1)[0])
     found = follower.follow(running)  # type: ignore[arg-type]
@@ -163,6 +166,38 @@ class Door:
     """In the place of a recognizer."""
 
     denials: Denials
+
+
+def test_what_was_set_aside_stays_in_force_when_another_store_is_watched(store: DenialStore, tmp_path: Path):
+    deny(store, "p-1", unit_rows(1)[0])
+    follower, running = DenialFollower(store, Metrics()), Door(store.load())
+    (tmp_path / "denials.sealed").write_bytes(b"torn")
+    follower.follow(running)  # type: ignore[arg-type]
+    follower.watch(store)
+    assert follower.follow(running) is None  # type: ignore[arg-type]
+
+
+def test_damaged_denials_that_somebody_is_at_are_set_aside_later_and_nobody_waits(
+    store: DenialStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    deny(store, "p-1", unit_rows(1)[0])
+    metrics = Metrics()
+    follower, running = DenialFollower(store, metrics), Door(store.load())
+    (tmp_path / "denials.sealed").write_bytes(b"torn")
+    with safefile.sole_user(tmp_path / "denials.lock", 0, time.monotonic):
+        started_s = time.monotonic()
+        for _ in range(3):
+            assert follower.follow(running) is None  # type: ignore[arg-type]
+        assert time.monotonic() - started_s < 2
+        assert not (tmp_path / "denials.sealed.damaged").exists()
+    assert caplog.text.count("cannot be set aside") == 1
+    assert follower.follow(running) is None  # type: ignore[arg-type]
+    assert (tmp_path / "denials.sealed.damaged").exists()
+    assert metrics.counts() == {"denials.refused": 1}
+    deny(store, "p-2", unit_rows(1)[0])
+    found = follower.follow(running)  # type: ignore[arg-type]
+    assert found is not None
+    assert found.denials.counts() == {"p-2": 1}
 
 
 def test_there_is_an_end_to_denials(monkeypatch: pytest.MonkeyPatch):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from edge.errors import ErasureOwedError, GalleryError
+from edge.gallery.erased import Erased
 from edge.gallery.store import GalleryStore
 from edge.gallery.vault import Vault
 from edge.types import Subject
@@ -226,6 +227,69 @@ def test_a_removal_that_could_not_be_made_erases_nobody(
     enrol(store, "c")
     assert kept(store) == [["a", "b", "c"], ["a", "b"], ["a"]]
     assert audit(tmp_path) == []
+
+
+def test_who_was_rolled_back_from_stays_when_somebody_else_is_removed(store: GalleryStore, tmp_path: Path):
+    enrol(store, "a", "y", "x")
+    store.roll_back(2)
+    remove(store, "y")
+    assert kept(store) == [["a"], ["a"], ["a", "x"], ["a"], ["a"]]
+    assert [line["subjects"] for line in audit(tmp_path)] == [[hashed("y")]]
+    assert "x" not in Erased([tmp_path / "gallery"])
+    assert ids(store.roll_back(3)) == ["a", "x"]
+
+
+def test_who_was_rolled_back_from_stays_after_a_removal_that_could_not_be_made(
+    store: GalleryStore, monkeypatch: pytest.MonkeyPatch
+):
+    enrol(store, "a", "x")
+    store.roll_back(1)
+    for settle in (store.erase_owed, lambda: enrol(store, "c")):
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "symlink", failing_on_rewrites(os.symlink, "symlink", number=1))
+            with pytest.raises(GalleryError, match="the current one"):
+                remove(store, "a")
+        settle()
+        assert ["a", "x"] in kept(store)
+
+
+@pytest.mark.parametrize("mark", ['{"removed": {}}', "torn"])
+def test_a_mark_that_names_nobody_is_about_whoever_is_not_enrolled(
+    store: GalleryStore, tmp_path: Path, mark: str
+):
+    enrol(store, "a", "b", "x")
+    store.roll_back(2)
+    (tmp_path / "gallery" / "erasing").write_text(mark)
+    remove(store, "b")
+    assert kept(store) == [["a"]] * 5
+    assert [line["subjects"] for line in audit(tmp_path)] == [sorted([hashed("b"), hashed("x")])]
+
+
+@pytest.mark.parametrize("also", [["x", "nobody"], None], ids=["one", "all"])
+def test_who_was_rolled_back_from_can_be_erased_too(
+    store: GalleryStore, tmp_path: Path, also: list[str] | None
+):
+    enrol(store, "a", "x")
+    store.roll_back(1)
+    assert store.erase_owed(also)
+    assert kept(store) == [["a"], ["a"], ["a"]]
+    assert [line["subjects"] for line in audit(tmp_path)] == [[hashed("x")]]
+    assert not store.erase_owed(["x"])
+
+
+def test_a_roll_back_that_has_to_wait_for_an_erasure_does_not_say_that_it_is_made(
+    store: GalleryStore, monkeypatch: pytest.MonkeyPatch
+):
+    enrol(store, "a", "b", "c")
+    monkeypatch.setattr(os, "link", failing_on_rewrites(os.link, "link"))
+    for act, says in (
+        (lambda: remove(store, "b"), "the change is made, but who was removed is still"),
+        (lambda: store.roll_back(1), "who was removed is still in older versions"),
+        (store.erase_owed, "who was removed is still in older versions"),
+    ):
+        with pytest.raises(ErasureOwedError, match=f"^{says}"):
+            act()
+        assert store.current_version() == 4
 
 
 def failing_on_rewrites(real: Callable[..., Any], step: str, number: int = 2) -> Callable[..., Any]:
