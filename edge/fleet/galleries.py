@@ -86,6 +86,14 @@ class ScopeGalleries:
         self._repository.publish(scope_role(scope), targets, gone, forget=forget)
         return told[0]
 
+    def forget(self, scopes: Collection[str]) -> None:
+        """Delete what was published for these scopes before what is published now; needs no key.
+
+        Raises:
+            FleetError: Something cannot be deleted; all else is.
+        """
+        self._repository.forget([scope_role(scope) for scope in scopes])
+
     def _difference(self, scope: str, before: Gallery, new: Gallery, key: bytes) -> bytes | None:
         change = encode_delta(before, new)
         return None if change is None else self._sealed(scope, new, change, key)

@@ -128,8 +128,8 @@ class Repository:
         `forget` they are deleted as well.
 
         Raises:
-            FleetError: Keys are missing, or it cannot be written, and nothing has changed; or it is published,
-                and a file of before cannot be deleted.
+            FleetError: Keys are missing, or it cannot be written, and nothing has changed; or it is
+                published, and a file of before cannot be deleted.
         """
         metadata = self.role(role)
         for path in gone:
@@ -144,7 +144,7 @@ class Repository:
             self._announce((role,))
 
     def forget(self, roles: Collection[str]) -> None:
-        """Delete the files of the versions before of these roles, and all that is published no more; needs no key.
+        """Delete the files of these roles' versions before, and all that is published no more; needs no key.
 
         Raises:
             FleetError: One cannot be deleted; all others are.

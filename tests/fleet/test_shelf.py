@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edge import safefile
-from edge.errors import EdgeError, FileError, SignatureError
+from edge.errors import EdgeError, FileError, FleetError, SignatureError
 from edge.fleet.authoring import Fleet
 from edge.gallery.bundle import decode
 from edge.gallery.delta import HEADER, MAGIC
@@ -78,6 +78,31 @@ def test_who_is_taken_out_is_in_no_file_any_more(fleet: Fleet, then):
     then(fleet)
     assert "eve" not in held(fleet, "front")
     assert held(fleet, "front") >= set(MANY)
+
+
+def test_a_revocation_done_again_deletes_what_the_first_one_could_not(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+):
+    for scope in ("front", "back"):
+        fleet.publish_gallery(scope, people(*MANY, "eve"))
+    stuck = sorted(fleet.published.glob("targets/galleries/*/*"))[0]
+    unlink = Path.unlink
+
+    def failing(path: Path, missing_ok: bool = False) -> None:
+        if path == stuck:
+            raise PermissionError(1, "Operation not permitted")
+        unlink(path, missing_ok)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", failing)
+        for _ in range(2):
+            with pytest.raises(FleetError, match=f"do it again: .*{stuck.name}"):
+                fleet.revoke("eve")
+            assert "eve" in held(fleet, "back")
+            assert "eve" not in held(fleet, "front"), "one file that stays keeps no other"
+    assert fleet.revoke("eve") == []
+    assert "eve" not in held(fleet, "back")
+    assert held(fleet, "back") >= set(MANY)
 
 
 def test_what_an_earlier_release_left_behind_goes_with_the_next_change(fleet: Fleet):
