@@ -62,7 +62,7 @@ class ScopeGalleries:
             found = self.read(scope, path)
             before = None if found is None else found[0]
             new = replace(gallery, version=before.version + 1 if before else 1)
-            forget |= before is not None and not ids_of(before) <= ids_of(new)
+            forget |= before is not None and not before.ids <= new.ids
             full = self._sealed(scope, new, encode(new), key)
             said = {"scope": scope, "version": new.version, "model_id": new.model_id, "count": new.size}
             said |= {"model": model} if model else {}
@@ -112,18 +112,13 @@ def in_groups(gallery: Gallery, groups: Collection[str]) -> Gallery:
     )
 
 
-def ids_of(gallery: Gallery) -> set[str]:
-    """Return who is in a gallery."""
-    return {subject.subject_id for subject in gallery.subjects}
-
-
 def check_nobody_missing(scope: str, current: OfModel | None, beside: Gallery) -> None:
     """Accept a gallery to switch to that has everybody of the current one.
 
     Raises:
         FleetError: Somebody would be locked out by the switch.
     """
-    missing = sorted(ids_of(current[0]) - ids_of(beside)) if current else []
+    missing = sorted(current[0].ids - beside.ids) if current else []
     if current and missing:
         few = ", ".join(missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")
         raise FleetError(

@@ -50,7 +50,7 @@ class Erasure:
         Raises:
             GalleryError: It cannot be noted; the commit must not happen.
         """
-        gone = set() if before is None else _ids(before) - _ids(after)
+        gone = set() if before is None else before.ids - after.ids
         if before is not None and not gone and not self.owed:
             return
         # What was noted for a commit that never came into force is void.
@@ -91,7 +91,7 @@ class Erasure:
             return {}
 
     def _erase(self, current: Gallery) -> None:
-        enrolled, rewritten = _ids(current), []
+        enrolled, rewritten = current.ids, []
         removed = {name: at for name, at in self._noted().items() if at <= current.version}
         hashes = set(removed)
         self._files.shred_replaced()
@@ -125,7 +125,7 @@ class Erasure:
             return set()
         left_over = {
             each
-            for each in _ids(gallery)
+            for each in gallery.ids
             if each not in enrolled or version < removed.get(subject_hash(each), 0)
         }
         if left_over:
@@ -161,7 +161,3 @@ def _ends_torn(file: IO[bytes]) -> str:
 def subject_hash(subject_id: str) -> str:
     """Return what audits call a subject: it can be looked up by who knows the id, and tells nobody else."""
     return hashlib.sha256(subject_id.encode()).hexdigest()[:HASH_CHARS]
-
-
-def _ids(gallery: Gallery) -> set[str]:
-    return {subject.subject_id for subject in gallery.subjects}
