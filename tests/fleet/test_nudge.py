@@ -1,11 +1,13 @@
 """`--nudge`: doors at a real broker are asked to synchronise, and the operator is told who has it."""
 
 import json
+import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import paho.mqtt.client as paho
 import pytest
@@ -14,7 +16,9 @@ from paho.mqtt.enums import CallbackAPIVersion
 from edge.arrival import Arrival, Door, Wanted
 from edge.cli.nudge import nudge_doors
 from edge.config import Settings, load
+from edge.errors import LinkError
 from edge.mqtt.payloads_sync import BesidePayload, GalleryReportedPayload
+from edge.printable import printable
 from tests.broker import Mosquitto, subscriber
 
 EARLIER, LATER = datetime(2026, 11, 24, 2, 0, tzinfo=UTC), datetime(2026, 11, 24, 3, 0, tzinfo=UTC)
@@ -171,6 +175,58 @@ def test_a_door_that_is_away_is_asked_when_it_is_back(
     with subscriber(broker.port) as heard:
         heard.wait(lambda: heard.on("door-1/gallery/desired"))
         assert json.loads(heard.on("door-1/gallery/desired")[0])["version"] == 58
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("error", ["[/red] [link=http://a]b", "\x1b]0;owned\x07", "two\nlines"])
+def test_what_a_door_says_is_shown_as_text(
+    broker: Mosquitto,
+    settings: Settings,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    terminal: bool,
+    error: str,
+):
+    if terminal:
+        for name, value in {"FORCE_COLOR": "1", "TERM": "dumb", "COLUMNS": "120"}.items():
+            monkeypatch.setenv(name, value)
+    hostile = report(57, status="refused", error=error, synchronised_at=LATER)
+    door = SimulatedDoor(broker.port, "door-1", report(57), lambda _: hostile)
+    assert nudge_doors(settings, {"front": Wanted(58)}, [], 10.0) == 1
+    door.close()
+    shown = capsys.readouterr().out
+    assert printable(error) in shown
+    assert not {"\x1b", "\x07"} & set(shown)
+
+
+@pytest.mark.parametrize("online", [True, False])
+def test_a_nudge_that_the_broker_forbids_is_said_at_once(tmp_path: Path, settings: Settings, online: bool):
+    acl = tmp_path / "acl"
+    acl.write_text("topic read edge/v1/#\ntopic write edge/v1/+/door-1/status\n")
+    acl.chmod(0o600)
+    broker = Mosquitto(tmp_path, lines=("allow_anonymous true", f"acl_file {acl}")).start()
+    strict = settings.model_copy(update={"mqtt": settings.mqtt.model_copy(update={"port": broker.port})})
+    door = SimulatedDoor(broker.port, "door-1", report(57), follows) if online else None
+    began_s = time.monotonic()
+    try:
+        with pytest.raises(LinkError, match="door-1/gallery/desired: Not authorized"):
+            nudge_doors(strict, {"front": Wanted(58)}, ["door-1"], 60.0)
+    finally:
+        if door is not None:
+            door.close()
+        broker.stop()
+    assert time.monotonic() - began_s < 20
+
+
+@pytest.mark.parametrize("version", ["5", "3.1.1"])
+def test_a_nudge_speaks_the_version_that_the_settings_name(
+    broker: Mosquitto, settings: Settings, version: Literal["5", "3.1.1"]
+):
+    mqtt = settings.mqtt.model_copy(update={"version": version})
+    assert nudge_doors(settings.model_copy(update={"mqtt": mqtt}), {"front": Wanted(58)}, [], 1.0) == 1
+    spoken = "p5" if version == "5" else "p2"
+    log = (broker.directory / f"mosquitto-{broker.port}.log").read_text()
+    assert set(re.findall(r"New client connected .*\((p\d),", log)) == {spoken}
 
 
 def test_nobody_at_the_broker_is_said_and_no_success(
