@@ -89,7 +89,7 @@ def publish(
             )
             tell(published)
     if nudge and published is not None:
-        wanted = {published.scope: Wanted(published.version, beside)}
+        wanted = {published.scope: Wanted(published.version, published.beside)}
         raise typer.Exit(nudge_doors(settings, wanted, device or [], wait))
 
 
@@ -178,7 +178,7 @@ def revoke(
             refused = error
     try:
         if settings is not None and published:
-            wanted = {each.scope: Wanted(each.version) for each in published}
+            wanted = {each.scope: Wanted(each.version, each.beside) for each in published}
             code = nudge_doors(settings, wanted, device or [], wait)
             raise typer.Exit(code)
     finally:

@@ -77,7 +77,15 @@ class ScopeGalleries:
             else:
                 change = None
             told.append(
-                Published(scope, new.version, new.size, 0, len(full), None if change is None else len(change))
+                Published(
+                    scope,
+                    new.version,
+                    new.size,
+                    0,
+                    len(full),
+                    None if change is None else len(change),
+                    beside=kind == "next",
+                )
             )
         gone: set[str] = set()
         if full_path(scope) in targets:

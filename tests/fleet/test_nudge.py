@@ -12,14 +12,17 @@ from typing import Any, Literal
 import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
+from typer.testing import CliRunner
 
 from edge.arrival import Arrival, Door, Wanted
+from edge.cli.app import app
 from edge.cli.nudge import nudge_doors
 from edge.config import Settings, load
 from edge.errors import LinkError
 from edge.mqtt.payloads_sync import BesidePayload, GalleryReportedPayload
 from edge.printable import printable
 from tests.broker import Mosquitto, subscriber
+from tests.fleet.fleets import make_fleet, people
 
 EARLIER, LATER = datetime(2026, 11, 24, 2, 0, tzinfo=UTC), datetime(2026, 11, 24, 3, 0, tzinfo=UTC)
 ERROR = "an old state is offered"
@@ -122,9 +125,13 @@ def broker(tmp_path: Path) -> Iterator[Mosquitto]:
     broker.stop()
 
 
+def settings_file(directory: Path) -> Path:
+    return directory / "edge.toml"
+
+
 @pytest.fixture
 def settings(tmp_path: Path, broker: Mosquitto) -> Settings:
-    config = tmp_path / "edge.toml"
+    config = settings_file(tmp_path)
     config.write_text(f'site = "hq"\n[mqtt]\nhost = "127.0.0.1"\nport = {broker.port}\n')
     return load(config)
 
@@ -162,6 +169,29 @@ def test_doors_of_the_scope_are_nudged_and_who_has_it_not_is_named(
         assert nudge_doors(settings, {"front": Wanted(58)}, ["door-1"], 10.0) == 0
         assert nudge_doors(settings, {"front": Wanted(58), "back": Wanted(4)}, ["door-3"], 10.0) == 0
         assert other.asked == [4]
+
+
+def test_who_is_only_in_the_gallery_beside_is_revoked_there_and_the_doors_are_waited_for(
+    broker: Mosquitto, settings: Settings, tmp_path: Path
+):
+    fleet = make_fleet(tmp_path / "fleet", "front")
+    for _ in range(3):
+        fleet.publish_gallery("front", people("alice", "bob"))
+    fleet.publish_gallery("front", people("alice", "bob", "eve"), beside=True)
+    door = SimulatedDoor(
+        broker.port,
+        "door-1",
+        report(3, beside=beside(1)),
+        lambda version: report(3, beside=beside(2), synchronised_at=LATER),
+    )
+    options = ("--fleet", str(fleet.directory), "--config", str(settings_file(tmp_path)), "--wait", "15")
+    done = CliRunner().invoke(app, ["fleet", "revoke", "eve", "--nudge", *options], catch_exceptions=False)
+    door.close()
+    assert (done.exit_code, door.asked) == (0, [0]), done.output
+    assert "door-1: has it" in done.output
+    with subscriber(broker.port) as heard:
+        heard.wait(lambda: heard.on("door-1/gallery/reported"))
+        assert not heard.on("door-1/gallery/desired"), "a version that is none of its gallery's stays not"
 
 
 def test_a_door_that_is_away_is_asked_when_it_is_back(
