@@ -85,18 +85,6 @@ def enroll_all(
     return outcomes
 
 
-def check_report(path: Path) -> None:
-    """Refuse, before minutes of work, a place that nothing can be written to. An empty file stays there.
-
-    Raises:
-        MediaError: It cannot be written.
-    """
-    try:
-        path.open("a").close()
-    except (OSError, ValueError) as error:
-        raise _not_written(path, error) from None
-
-
 def write_outcomes(outcomes: Iterable[Outcome], path: Path) -> None:
     """Write what became of everybody as a CSV file.
 
@@ -110,7 +98,8 @@ def write_outcomes(outcomes: Iterable[Outcome], path: Path) -> None:
             for each in outcomes:
                 writer.writerow(map(cell, (each.subject_id, each.photo, each.status, each.reason)))
     except (OSError, ValueError) as error:
-        raise _not_written(path, error) from None
+        why = error.strerror if isinstance(error, OSError) else error
+        raise MediaError(f"{path}: the report cannot be written: {why}") from None
 
 
 def tell_refusals(outcomes: Iterable[Outcome], told: Callable[[str], None]) -> None:
@@ -159,11 +148,6 @@ def _enroll(
     except (EnrollmentError, GalleryError) as error:
         return gallery, [Outcome(subject_id, "", "refused", str(error))]
     return done.gallery, [Outcome(subject_id, "", "enrolled"), *_warnings(subject_id, done.warnings)]
-
-
-def _not_written(path: Path, error: OSError | ValueError) -> MediaError:
-    why = error.strerror if isinstance(error, OSError) else error
-    return MediaError(f"{path}: the report cannot be written: {why}")
 
 
 def _warnings(subject_id: str, warnings: Iterable[str]) -> Iterator[Outcome]:

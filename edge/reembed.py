@@ -90,7 +90,7 @@ def _aligned(store: GalleryStore, current: Gallery, recognizer: Recognizer) -> s
         return set()
     with store.edit(model_id, dim) as edit:
         known = {subject.subject_id: subject for subject in current.subjects}
-        gone = {subject.subject_id for subject in edit.gallery.subjects} - known.keys()
+        gone = edit.gallery.ids - known.keys()
         kept = edit.gallery.without_subjects(gone)
         said = tuple(known[subject.subject_id] for subject in kept.subjects)
         if gone or said != kept.subjects:

@@ -33,7 +33,8 @@ def write_whole(path: Path, data: bytes, mode: int = PRIVATE) -> None:
     """Replace `path` by `data` in one step that survives a power cut: the old file or the new one.
 
     Raises:
-        FileError: It cannot be written; the old one stays.
+        FileError: It cannot be written, and the old one stays; or the new one is there, and not safe from a
+            power cut.
     """
     part = path.with_name(f".{path.name}.tmp")
     try:
@@ -48,15 +49,20 @@ def write_whole(path: Path, data: bytes, mode: int = PRIVATE) -> None:
             file.flush()
             os.fsync(descriptor)
         part.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise FileError(f"{path}: cannot be written: {error.strerror}; what was there stays") from None
+    try:
         directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(directory)
         finally:
             os.close(directory)
     except OSError as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise FileError(f"{path}: cannot be written: {error.strerror}; what was there stays") from None
+        raise FileError(
+            f"{path}: the new one is there, but a power cut may bring the old one back: {error.strerror}"
+        ) from None
 
 
 def read_bounded(path: Path, max_bytes: int) -> bytes | None:

@@ -52,7 +52,17 @@ LONG = "a" * 32
     ("arguments", "told"),
     [
         pytest.param(["schema", "--out", "/proc/x"], "/proc/x: cannot be written", id="schema"),
-        pytest.param(["demo", "--out", "/proc/x/y"], "/proc/x/y cannot be written", id="demo"),
+        pytest.param(["demo", "--out", "/proc/x/y"], "--out: /proc/x/y cannot be written", id="demo"),
+        pytest.param(
+            ["enroll", "--csv", "none.csv", "--report", "/proc/x/y"],
+            "--report: /proc/x/y cannot be written",
+            id="the report of an enrolment",
+        ),
+        pytest.param(
+            ["fleet", "reembed", "--photos", ".", "--model", "sface-int8", "--report", "/proc/x"],
+            "--report: /proc/x cannot be written",
+            id="the report of a re-embedding",
+        ),
         pytest.param(
             ["fleet", "enroll-device", LONG, "--out", "c", "-c", "edge.toml"], "1 to 64", id="65 characters"
         ),
@@ -67,6 +77,16 @@ def test_it_is_told_in_one_line(tmp_path: Path, arguments: list[str], told: str)
     assert last.startswith("edge: ")
     assert told in last
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("before", [None, b"", b"of yesterday"])
+def test_what_is_refused_leaves_the_place_of_its_report_as_it_was(tmp_path: Path, before: bytes | None):
+    report = tmp_path / "report.csv"
+    if before is not None:
+        report.write_bytes(before)
+    done = edge(tmp_path, "enroll", "--csv", "none.csv", "--report", "report.csv")
+    assert done.returncode == 1, done.stderr
+    assert (report.read_bytes() if report.exists() else None) == before
 
 
 def test_a_certificate_ends_with_its_authority_however_many_days_are_asked_for(tmp_path: Path):
@@ -128,7 +148,7 @@ class Heard:
 
 
 def test_what_others_publish_below_response_is_passed_over(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(cli_command, "Listener", Heard)
+    monkeypatch.setattr(cli_command, "site_listener", Heard)
     answer = send_command(load(None, {}), "door", "subjects", {}, None, wait_s=5, clock=SystemClock())
     assert answer.data == {"n": 1}
 
@@ -156,7 +176,7 @@ def test_a_source_with_an_address_in_brackets_is_shown_whole(tmp_path: Path, mod
 
 
 def test_what_devices_say_is_shown_as_it_is(monkeypatch: pytest.MonkeyPatch):
-    def listen(settings: Any) -> Heard:
+    def listen(*_: Any) -> Heard:
         heard = Heard()
         report = {
             **{"schema": "edge.config-reported/1", "at": "2026-11-24T12:00:00.000Z", "status": "rejected"},
@@ -167,7 +187,7 @@ def test_what_devices_say_is_shown_as_it_is(monkeypatch: pytest.MonkeyPatch):
         heard.messages.put(type("Message", (), message)())
         return heard
 
-    monkeypatch.setattr(config_push, "_listener", listen)
+    monkeypatch.setattr(config_push, "site_listener", listen)
     done = CliRunner().invoke(app, ["config", "status"], env={"COLUMNS": "200"})
     assert "no [/model] here" in done.output, done.exception
 

@@ -11,14 +11,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from edge.cli.site_listener import check_accepted, site_listener
 from edge.clock import Clock
 from edge.config import Settings
-from edge.delivery import build_broker
 from edge.envelope import sign
 from edge.errors import CommandError, ConfigError, LinkError, MediaError
 from edge.fleet.pushes import load_signing_key
 from edge.mqtt.commanding import PAYLOAD_TYPE
-from edge.mqtt.listener import Listener
 from edge.mqtt.payloads_command import MAX_PHOTO_CHARS, VERBS, ResponsePayload
 from edge.mqtt.topics import Topics
 from edge.photo import fit_photo
@@ -104,22 +103,12 @@ def send_command(
     else:
         document |= {"site": settings.site, "device": device, "verb": verb}
         data = sign(json.dumps(document).encode(), PAYLOAD_TYPE, [load_signing_key(key)])
-    known = build_broker(settings.mqtt)
-    with Listener(
-        known.host,
-        known.port,
-        (f"{topics.root}/response/+",),
-        version=known.version,
-        username=known.username,
-        password=known.password,
-        tls=known.tls,
-    ) as listener:
+    with site_listener(settings.mqtt, (f"{topics.root}/response/+",)) as listener:
         correlation = transaction.encode()
         listener.publish(topics.command(verb), data, correlation=correlation)
         until_s = clock.monotonic() + wait_s
         while (left_s := until_s - clock.monotonic()) > 0:
-            if (refusal := listener.refusal()) is not None:
-                raise LinkError(refusal)
+            check_accepted(listener)
             try:
                 message = listener.messages.get(timeout=min(left_s, LOOK_S))
             except queue.Empty:

@@ -11,11 +11,11 @@ from pydantic import ValidationError
 from edge.cli.config_tables import detail, detail_table, push_table, row, status_table
 from edge.cli.operate import ConfigOption, load_settings, settings_reader
 from edge.cli.progress import progress
+from edge.cli.site_listener import QUIET_S, check_accepted, site_listener
 from edge.cli.tables import Listing
 from edge.clock import SystemClock
 from edge.config import Settings
-from edge.delivery import build_broker
-from edge.errors import ConfigError, LinkError
+from edge.errors import ConfigError
 from edge.fleet.pushes import load_signing_key, make_signing_key, read_patch, signed_push
 from edge.mqtt.listener import Listener
 from edge.mqtt.topics import Topics
@@ -24,9 +24,6 @@ from edge.rollout import OPEN, SiteView, watched
 from edge.twin import MAX_VERSION, Desired, document, keys_of, marks, mistakes, refusals, value_of
 
 app = typer.Typer(no_args_is_help=True)
-
-QUIET_S = 1.5
-"""Retained messages come at once; after this long without one there are no more."""
 
 Scope = Literal["fleet", "group", "device"]
 PatchArgument = Annotated[Path, typer.Argument(help="Settings to push, written like edge.toml, or JSON.")]
@@ -88,7 +85,7 @@ def push(
         desired.layer
     )
     view, clock = SiteView(), SystemClock()
-    with _listener(settings) as listener, progress("push") as told:
+    with site_listener(settings.mqtt, watched(settings.site)) as listener, progress("push") as told:
         _collect(listener, view, QUIET_S)
         if not offline_ok and not view.concerned(desired.layer, name):
             raise ConfigError(
@@ -100,8 +97,7 @@ def push(
         until_s = clock.monotonic() + wait
         while clock.monotonic() < until_s:
             _collect(listener, view, 0.5, one=True)
-            if (refusal := listener.refusal()) is not None:
-                raise LinkError(refusal)
+            check_accepted(listener)
             states = view.came_to(pushed)
             open_ = sum(state in OPEN for state, _ in states.values())
             told("devices", len(states) - open_, len(states))
@@ -128,7 +124,7 @@ def status(
         raise ConfigError("--fleet: this shows all devices; name one, or give --fleet")
     settings = load_settings(config_file)
     view = SiteView()
-    with _listener(settings) as listener:
+    with site_listener(settings.mqtt, watched(settings.site)) as listener:
         _collect(listener, view, QUIET_S)
     if device is not None:
         shown = view.devices.get(device)
@@ -194,19 +190,6 @@ def _desired(settings: Settings, patch: Path, scope: Scope, name: str | None, ve
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         raise ConfigError(f"{'.'.join(map(str, first['loc'])) or 'the push'}: {first['msg']}") from None
-
-
-def _listener(settings: Settings) -> Listener:
-    known = build_broker(settings.mqtt)
-    return Listener(
-        known.host,
-        known.port,
-        watched(settings.site),
-        version=known.version,
-        username=known.username,
-        password=known.password,
-        tls=known.tls,
-    )
 
 
 def _collect(listener: Listener, view: SiteView, quiet_s: float, *, one: bool = False) -> None:

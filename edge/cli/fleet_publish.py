@@ -13,6 +13,7 @@ from edge.cli.fleet import HERE, FleetOption, KeysOption, PassphraseOption, app,
 from edge.cli.migrate import beside_gallery, gallery_in_force, reembed_gallery
 from edge.cli.nudge import Wanted, nudge_doors
 from edge.cli.operate import ConfigOption, load_settings
+from edge.cli.reports import ReportOption
 from edge.clock import SystemClock
 from edge.config import Settings
 from edge.errors import ConfigError, FleetError
@@ -89,7 +90,7 @@ def publish(
             )
             tell(published)
     if nudge and published is not None:
-        wanted = {published.scope: Wanted(published.version, beside)}
+        wanted = {published.scope: Wanted(published.version, published.beside)}
         raise typer.Exit(nudge_doors(settings, wanted, device or [], wait))
 
 
@@ -134,7 +135,7 @@ def reembed(
     photos: Annotated[Path, typer.Option(help="Each subject a photo, or a folder of them, of its id.")],
     model: Annotated[str, typer.Option(help="The embedder to move to; see `edge models list`.")],
     processes: Annotated[int, typer.Option(min=1, help="Processes that embed.")] = os.cpu_count() or 1,
-    report: Annotated[Path | None, typer.Option(help="Write what became of each to this CSV file.")] = None,
+    report: ReportOption = None,
     config_file: ConfigOption = None,
 ) -> None:
     """Embed everybody who is enrolled here anew, beside the gallery in force, which stays as it is.
@@ -178,7 +179,7 @@ def revoke(
             refused = error
     try:
         if settings is not None and published:
-            wanted = {each.scope: Wanted(each.version) for each in published}
+            wanted = {each.scope: Wanted(each.version, each.beside) for each in published}
             code = nudge_doors(settings, wanted, device or [], wait)
             raise typer.Exit(code)
     finally:

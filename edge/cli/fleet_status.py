@@ -5,10 +5,9 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from edge.cli.fleet import HERE, FleetOption, app
+from edge.cli.tables import Listing
 from edge.clock import SystemClock
 from edge.fleet.authoring import open_fleet
 from edge.fleet.keyring import KeyRing
@@ -35,17 +34,16 @@ def status(
         }
         typer.echo(json.dumps(document, indent=2))
         return
-    console = Console()
-    console.print(_scopes(scopes, opened.tenant))
-    console.print(_roles(roles))
+    _scopes(scopes, opened.tenant).print()
+    _roles(roles).print()
     hint = "" if revoked or not opened.revoked else "; --revoked shows whom"
     typer.echo(f"{len(opened.revoked)} subject(s) revoked{hint}")
     for subject_id in opened.revoked if revoked else ():
         typer.echo(subject_id)
 
 
-def _scopes(scopes: list[ScopeStatus], tenant: str) -> Table:
-    table = Table(
+def _scopes(scopes: list[ScopeStatus], tenant: str) -> Listing:
+    table = Listing(
         "scope",
         "version",
         "subjects",
@@ -53,6 +51,7 @@ def _scopes(scopes: list[ScopeStatus], tenant: str) -> Table:
         "embedder",
         "trusted until",
         "beside",
+        copied=("scope", "embedder", "beside"),
         title=f"fleet {tenant}",
     )
     for each in scopes:
@@ -69,8 +68,8 @@ def _scopes(scopes: list[ScopeStatus], tenant: str) -> Table:
     return table
 
 
-def _roles(roles: list[RoleStatus]) -> Table:
-    table = Table("role", "version", "must agree", "keys", "expires")
+def _roles(roles: list[RoleStatus]) -> Listing:
+    table = Listing("role", "version", "must agree", "keys", "expires", copied=("role", "keys"))
     for each in roles:
         expires = f"{each.expires:%Y-%m-%d %H:%M} UTC"
         agree = f"{each.threshold} of {each.keys}"

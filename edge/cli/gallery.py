@@ -12,10 +12,11 @@ import typer
 
 from edge import safefile
 from edge.assembly import PHOTO_SIDE_PX, build_camera, build_recognizer
-from edge.bulk import check_report, enroll_all, tell_refusals, write_outcomes
+from edge.bulk import enroll_all, tell_refusals, write_outcomes
 from edge.camera.sources import Camera
 from edge.cli.operate import ConfigOption, load_settings
 from edge.cli.progress import progress
+from edge.cli.reports import ReportOption
 from edge.cli.strangers import strangers_visits
 from edge.cli.subjects import (
     ConsentOption,
@@ -58,9 +59,7 @@ def enroll(
     roster: Annotated[
         Path | None, typer.Option("--csv", help=f"Enrol many: columns {', '.join(COLUMNS)}.")
     ] = None,
-    report: Annotated[
-        Path | None, typer.Option(help="With many: write what became of each to this CSV file.")
-    ] = None,
+    report: ReportOption = None,
     replace: Annotated[
         bool,
         typer.Option(
@@ -157,8 +156,6 @@ def _enroll_many(
     force: bool,
     replace: bool,
 ) -> None:
-    if report:
-        check_report(report)
     entries = from_folder(folder) if folder else from_csv(roster or Path(), settings.access.time_zone)
     recognizer = build_recognizer(settings, side_px=PHOTO_SIDE_PX).for_enrolment()
     with progress("enrol") as told:

@@ -12,17 +12,16 @@ import typer
 from pydantic import ValidationError
 
 from edge.cli.operate import ConfigOption, load_settings
+from edge.cli.site_listener import site_listener
 from edge.clock import Clock, SystemClock
 from edge.consumer.database import Database
 from edge.consumer.decision import Decision
 from edge.consumer.follow import Follower, follow, topics
 from edge.consumer.gaps import Gaps
 from edge.consumer.store import JsonLines, MemoryStore, Saw, Store
-from edge.delivery import build_broker
 from edge.errors import ConfigError
 from edge.instance import sole_daemon
 from edge.mqtt.held import held
-from edge.mqtt.listener import Listener
 from edge.mqtt.outbox import Outbox
 from edge.mqtt.rows import Changes
 from edge.mqtt.topics import Topics, check_slug
@@ -62,7 +61,6 @@ def follow_command(
         if name != "+":
             check_slug(name, what)
     values = _mqtt(settings.mqtt, broker, user, password_file, tls, ca_file)
-    known = build_broker(values)
     clock, gaps, stop = SystemClock(), Gaps(), queue.SimpleQueue[str]()
 
     def show(decision: Decision) -> None:
@@ -76,20 +74,11 @@ def follow_command(
     with (
         signals_to(stop),
         closing(_store(to, lambda source, seq: gaps.saw(source, seq, begun_s), clock)) as store,
-        Listener(
-            known.host,
-            known.port,
-            topics(site, device),
-            version=known.version,
-            username=known.username,
-            password=known.password,
-            tls=known.tls,
-            session=session,
-        ) as listener,
+        site_listener(values, topics(site, device), session=session) as listener,
     ):
         if ack and to is None:
             tell("--ack without --to: devices forget what is only printed here")
-        tell(f"following {site}/{device} at {known.host}:{known.port}")
+        tell(f"following {site}/{device} at {values.host}:{values.port}")
         publish = listener.publish if ack else None
         follower = Follower(store, gaps, show=show, tell=tell, publish=publish)
         follow(listener, follower, clock, stop, tell)

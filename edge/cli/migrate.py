@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 from edge.assembly import choose_embedder, embedding_dim
-from edge.bulk import check_report, tell_refusals, write_outcomes
+from edge.bulk import tell_refusals, write_outcomes
 from edge.cli.progress import progress
 from edge.clock import SystemClock
 from edge.config import Settings
@@ -28,8 +28,6 @@ def reembed_gallery(settings: Settings, photos: Path, model: str, processes: int
     Raises:
         EdgeError: The photos, the model or a store cannot be used.
     """
-    if report:
-        check_report(report)
     recognition = settings.recognition.model_copy(update={"embedder": model})
     current = gallery_in_force(settings)[0]
     with progress("reembed") as told:

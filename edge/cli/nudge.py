@@ -4,21 +4,19 @@ import queue
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
-from rich.table import Table
 
 from edge.arrival import Arrival, Wanted, watched
 from edge.cli.progress import progress
+from edge.cli.site_listener import QUIET_S, check_accepted, site_listener
+from edge.cli.tables import Listing
 from edge.clock import SystemClock
 from edge.config import Settings
-from edge.delivery import build_broker
 from edge.mqtt.listener import Listener
 from edge.mqtt.payloads_sync import GalleryDesiredPayload
 from edge.mqtt.topics import Topics
+from edge.printable import printable
 
 __all__ = ("Wanted", "nudge_doors")
-
-QUIET_S = 1.5
-"""Retained messages come at once; after this long all doors have shown themselves."""
 
 PAUSE_S = 0.25
 
@@ -29,24 +27,14 @@ def nudge_doors(
     """Nudge the doors that serve these scopes, or those named; returns the exit code.
 
     Raises:
-        LinkError: The broker cannot be reached.
+        LinkError: The broker cannot be reached, or refuses it.
         ConfigError: A device is badly named.
     """
     for name in devices:
         Topics(settings.site, name)
-    known, clock = build_broker(settings.mqtt), SystemClock()
+    clock = SystemClock()
     arrival, asked = Arrival(wanted, tuple(devices)), set[str]()
-    with (
-        Listener(
-            known.host,
-            known.port,
-            watched(settings.site),
-            username=known.username,
-            password=known.password,
-            tls=known.tls,
-        ) as listener,
-        progress("nudge") as told,
-    ):
+    with site_listener(settings.mqtt, watched(settings.site)) as listener, progress("nudge") as told:
         began_s = clock.monotonic()
         while (passed_s := clock.monotonic() - began_s) < max(wait_s, QUIET_S):
             all_known = passed_s >= QUIET_S
@@ -61,6 +49,9 @@ def nudge_doors(
                 if "waiting" not in states:
                     break
             _hear(listener, arrival)
+            check_accepted(listener)
+        listener.flush()
+        check_accepted(listener)
     return _told(arrival)
 
 
@@ -79,21 +70,21 @@ def _hear(listener: Listener, arrival: Arrival) -> None:
 
 def _told(arrival: Arrival) -> int:
     """Print which doors have it; returns the exit code."""
-    doors, console = arrival.concerned(), Console()
+    doors = arrival.concerned()
     scopes = ", ".join(arrival.wanted)
     if not doors:
-        console.print(f"no door has reported at this broker that it serves {scopes}; name it with --device")
+        print(f"no door has reported at this broker that it serves {scopes}; name it with --device")
         return 1
     states = {name: arrival.came_to(door) for name, door in doors.items()}
-    if console.is_terminal:
-        table = Table("door", "published", "why", title=scopes)
+    if Console().is_terminal:
+        table = Listing("door", "published", "why", copied=("door",), title=scopes)
         for name, (state, why) in states.items():
-            table.add_row(name, state, why)
-        console.print(table)
+            table.add_row(name, state, printable(why))
+        table.print()
     else:
         for name, (state, why) in states.items():
-            print(f"{name}: {state}{f': {why}' if why else ''}")
+            print(printable(f"{name}: {state}{f': {why}' if why else ''}"))
     without = [name for name, (state, _) in states.items() if state != "has it"]
     if without:
-        print(f"{len(without)} of {len(states)} door(s) have not got it: {', '.join(without)}")
+        print(printable(f"{len(without)} of {len(states)} door(s) have not got it: {', '.join(without)}"))
     return 1 if without else 0

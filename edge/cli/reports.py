@@ -1,6 +1,7 @@
-"""The options and the file of commands that measure: `--json FILE`, `--plots DIR`. Measures nothing."""
+"""The options that name where a result goes, checked before the work: `--json FILE`, `--plots DIR`."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,10 +12,19 @@ from edge.errors import ConfigError
 
 
 def _can_be_written(parameter: CallbackParam, path: Path | None) -> Path | None:
-    """Refuse, before minutes of work, a place that nothing can be written to."""
-    if path is not None and (path.is_dir() or not path.parent.is_dir()):
-        option = parameter.opts[0]
-        raise ConfigError(f"{option}: {path} cannot be written; name a file in a folder that exists")
+    """Refuse, before minutes of work, a place that nothing can be written to; leaves no file there."""
+    if path is None:
+        return None
+    try:
+        is_new = not os.path.lexists(path)
+        path.open("ab").close()
+        if is_new:
+            path.unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"{parameter.opts[0]}: {path} cannot be written: {error.strerror}; name a file in a folder that "
+            "exists"
+        ) from None
     return path
 
 
@@ -36,6 +46,12 @@ PlotsOption = Annotated[
 ]
 OutOption = Annotated[
     Path | None, typer.Option("--out", callback=_can_be_written, help="Also write the result as JSON here.")
+]
+ReportOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--report", callback=_can_be_written, help="Write what became of each of many to this CSV file."
+    ),
 ]
 
 

@@ -208,17 +208,19 @@ class Fleet:
     ) -> list[Published]:
         """Take a subject out of every scope, for good: later galleries are published without it as well.
 
-        Goes through wherever it can. `told` hears of each scope at once.
+        Goes through wherever it can. `told` hears of each scope at once. Done again, it also deletes what was
+        left over of it, in every scope.
 
         Raises:
             FleetError: It is in no scope; or it is revoked, and scopes that cannot be published are named.
         """
-        found = Found.of(subject_id, self.scopes(), self._galleries)
-        if not found.holding and not found.failed and subject_id not in self.revoked:
+        scopes, again = self.scopes(), subject_id in self.revoked
+        found = Found.of(subject_id, scopes, self._galleries)
+        if not found.holding and not found.failed and not again:
             raise FleetError(f"subject {subject_id!r} is in no published gallery")
-        if subject_id not in self.revoked:
+        if not again:
             self.change(self._config.with_revoked({*self.revoked, subject_id}))
-        return found.take_out(self._galleries, told)
+        return found.take_out(self._galleries, told, left_over=scopes if again else ())
 
     def reinstate(self, subject_id: str) -> None:
         """Let a revoked subject be published again; publishes nothing.

@@ -62,7 +62,7 @@ class ScopeGalleries:
             found = self.read(scope, path)
             before = None if found is None else found[0]
             new = replace(gallery, version=before.version + 1 if before else 1)
-            forget |= before is not None and not ids_of(before) <= ids_of(new)
+            forget |= before is not None and not before.ids <= new.ids
             full = self._sealed(scope, new, encode(new), key)
             said = {"scope": scope, "version": new.version, "model_id": new.model_id, "count": new.size}
             said |= {"model": model} if model else {}
@@ -77,7 +77,15 @@ class ScopeGalleries:
             else:
                 change = None
             told.append(
-                Published(scope, new.version, new.size, 0, len(full), None if change is None else len(change))
+                Published(
+                    scope,
+                    new.version,
+                    new.size,
+                    0,
+                    len(full),
+                    None if change is None else len(change),
+                    beside=kind == "next",
+                )
             )
         gone: set[str] = set()
         if full_path(scope) in targets:
@@ -85,6 +93,14 @@ class ScopeGalleries:
             gone = there - targets.keys() - {next_path(scope)}
         self._repository.publish(scope_role(scope), targets, gone, forget=forget)
         return told[0]
+
+    def forget(self, scopes: Collection[str]) -> None:
+        """Delete what was published for these scopes before what is published now; needs no key.
+
+        Raises:
+            FleetError: Something cannot be deleted; all else is.
+        """
+        self._repository.forget([scope_role(scope) for scope in scopes])
 
     def _difference(self, scope: str, before: Gallery, new: Gallery, key: bytes) -> bytes | None:
         change = encode_delta(before, new)
@@ -104,18 +120,13 @@ def in_groups(gallery: Gallery, groups: Collection[str]) -> Gallery:
     )
 
 
-def ids_of(gallery: Gallery) -> set[str]:
-    """Return who is in a gallery."""
-    return {subject.subject_id for subject in gallery.subjects}
-
-
 def check_nobody_missing(scope: str, current: OfModel | None, beside: Gallery) -> None:
     """Accept a gallery to switch to that has everybody of the current one.
 
     Raises:
         FleetError: Somebody would be locked out by the switch.
     """
-    missing = sorted(ids_of(current[0]) - ids_of(beside)) if current else []
+    missing = sorted(current[0].ids - beside.ids) if current else []
     if current and missing:
         few = ", ".join(missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")
         raise FleetError(

@@ -17,6 +17,9 @@ class Published:
     groups: tuple[str, ...] = ()
     """Whose subjects were published; none: everybody."""
 
+    beside: bool = False
+    """Whether it is the one that the scope may be switched to; its versions count apart."""
+
 
 @dataclass(frozen=True, slots=True)
 class RoleStatus:

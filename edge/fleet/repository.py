@@ -8,7 +8,7 @@ files come beside the old ones and become visible with the timestamp, which is w
 Source: the specification of The Update Framework, 1.0, chapters 4 and 6.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -128,12 +128,13 @@ class Repository:
         `forget` they are deleted as well.
 
         Raises:
-            FleetError: Keys are missing, or it cannot be written; nothing has changed.
+            FleetError: Keys are missing, or it cannot be written, and nothing has changed; or it is
+                published, and a file of before cannot be deleted.
         """
         metadata = self.role(role)
         for path in gone:
             metadata.signed.targets.pop(path, None)
-        with self._said.change(forgotten=role if forget else None):
+        with self._said.change(forgotten=(role,) if forget else ()):
             for path, (data, custom) in targets.items():
                 info = TargetFile.from_data(path, data, [HASH])
                 info.unrecognized_fields["custom"] = custom
@@ -141,6 +142,14 @@ class Repository:
                 self._said.add(info, data)
             self._draft(role, metadata)
             self._announce((role,))
+
+    def forget(self, roles: Collection[str]) -> None:
+        """Delete the files of these roles' versions before, and all that is published no more; needs no key.
+
+        Raises:
+            FleetError: One cannot be deleted; all others are.
+        """
+        self._said.sweep(roles)
 
     def read(self, role: str, path: str) -> tuple[bytes, dict[str, Any]] | None:
         """Return a published file and what is said of it, None where there is none.

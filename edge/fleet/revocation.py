@@ -1,6 +1,6 @@
 """A subject taken out of the galleries of all scopes: wherever that can be, whatever else is broken."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 
 from edge.errors import EdgeError, FleetError
@@ -32,8 +32,12 @@ class Found:
                 made.failed[scope] = str(error)
         return made
 
-    def take_out(self, galleries: ScopeGalleries, told: Callable[[Published], None]) -> list[Published]:
+    def take_out(
+        self, galleries: ScopeGalleries, told: Callable[[Published], None], left_over: Collection[str] = ()
+    ) -> list[Published]:
         """Publish the galleries without the subject. `told` hears of each scope at once.
+
+        Of the scopes `left_over` what was published before goes, too: it may still have the subject.
 
         Raises:
             FleetError: There are scopes for which that cannot be done; all others are done.
@@ -48,10 +52,15 @@ class Found:
                 continue
             told(done)
             published.append(done)
-        if self.failed:
-            why = "; ".join(f"scope {scope}: {error}" for scope, error in self.failed.items())
+        why = [f"scope {scope}: {error}" for scope, error in self.failed.items()]
+        if left_over:
+            try:
+                galleries.forget(left_over)
+            except EdgeError as error:
+                why.append(str(error))
+        if why:
             raise FleetError(
                 f"{self.subject_id!r} is revoked, but could not be taken out everywhere; mend this and do it "
-                f"again: {why}"
+                f"again: {'; '.join(why)}"
             )
         return published

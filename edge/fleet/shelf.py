@@ -3,7 +3,7 @@
 A web server of another user offers them: all may read them, and walk through their directories.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -32,8 +32,10 @@ class Shelf:
         found = (path.name.split(".")[0] for path in (self.directory / "metadata").glob(f"*.{role}.json"))
         return sorted(int(number) for number in found if number.isdecimal())
 
-    def write(self, files: Mapping[str, bytes]) -> None:
+    def write(self, files: Mapping[str, bytes], believed: Collection[str] = ()) -> None:
         """Write files in this order; where one cannot be written, those that are new go again.
+
+        Not once one of those that are `believed` is there: it may name the others.
 
         Raises:
             FleetError, FileError: It cannot be written.
@@ -47,18 +49,19 @@ class Shelf:
                     made.append(path)
                 safefile.write_whole(path, data, safefile.PUBLIC)
         except BaseException:
-            for path in reversed(made):
-                with suppress(OSError):
-                    path.unlink(missing_ok=True)
+            if not any(self._may_hold(name, files[name]) for name in believed):
+                for path in reversed(made):
+                    with suppress(OSError):
+                        path.unlink(missing_ok=True)
             raise
 
     def sweep(self, kept: Iterable[str]) -> None:
         """Delete every file of the repository that is not one of these.
 
         Raises:
-            FleetError: One cannot be deleted.
+            FleetError: One cannot be deleted; all others are.
         """
-        names = set(kept)
+        names, refused = set(kept), ""
         for folder in FOLDERS:
             for path in sorted((self.directory / folder).rglob("*"), reverse=True):
                 if path.is_dir() or path.relative_to(self.directory).as_posix() in names:
@@ -66,9 +69,19 @@ class Shelf:
                 try:
                     path.unlink(missing_ok=True)
                 except OSError as error:
-                    raise FleetError(
+                    refused = (
                         f"{path}: published no more, but it cannot be deleted: {error.strerror}; delete it"
-                    ) from None
+                    )
+        if refused:
+            raise FleetError(refused)
+
+    def _may_hold(self, name: str, data: bytes) -> bool:
+        try:
+            return (self.directory / name).read_bytes() == data
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
 
     def _prepare(self, folder: Path) -> None:
         try:

@@ -4,7 +4,7 @@ Signs nothing and looks at no signature (`repository`). The newest is what the t
 was written when a change broke off is not there, and goes with the next one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -82,26 +82,35 @@ class Statements:
         self._files[target_file(info)] = data
 
     @contextmanager
-    def change(self, forgotten: str | None = None) -> Iterator[None]:
+    def change(self, forgotten: Collection[str] = ()) -> Iterator[None]:
         """Write what was drafted meanwhile, or nothing of it; then delete what is published no more.
 
-        Of the role `forgotten` no older file stays.
+        Of the roles `forgotten` no older file stays.
 
         Raises:
-            FleetError, FileError: It cannot be written.
+            FleetError, FileError: It cannot be written; or it is, and something older cannot be deleted.
         """
         try:
             yield
             last = [role for role in WRITTEN_LAST if role in self._drafts]
             order = [*(role for role in self._drafts if role not in last), *last]
-            self._shelf.write(self._files | {self._drafts[role][0]: self._drafts[role][1] for role in order})
+            # The first root of all is trusted by nobody yet.
+            believed = [self._drafts[role][0] for role in last if role != "root" or self.exists(role)]
+            files = self._files | {self._drafts[role][0]: self._drafts[role][1] for role in order}
+            self._shelf.write(files, believed)
         finally:
             self._drafts.clear()
             self._files.clear()
-        self._sweep(forgotten)
+        self.sweep(forgotten)
 
-    def _sweep(self, forgotten: str | None) -> None:
-        """Delete all files but those that are named by the newest metadata, and for a while by older ones."""
+    def sweep(self, forgotten: Collection[str] = ()) -> None:
+        """Delete all files but those that are named by the newest metadata, and for a while by older ones.
+
+        Of the roles `forgotten` no older file stays.
+
+        Raises:
+            FleetError: One cannot be deleted; all others are.
+        """
         targets = cast(Targets, self.load("targets").signed)
         delegated = (targets.delegations.roles or {}) if targets.delegations else {}
         kept = {_metadata_file("root", number) for number in self._shelf.numbers("root")}
@@ -112,7 +121,7 @@ class Statements:
             numbers = [number for number in self._shelf.numbers(role) if number <= newest][-KEPT_METADATA:]
             kept |= {_metadata_file(role, number) for number in numbers}
             if role != "snapshot":
-                for number in numbers[-1 if role == forgotten else -KEPT_TARGETS :]:
+                for number in numbers[-1 if role in forgotten else -KEPT_TARGETS :]:
                     kept |= self._targets_of(_metadata_file(role, number))
         self._shelf.sweep(kept)
 

@@ -54,7 +54,7 @@ class Erasure:
         Raises:
             GalleryError: It cannot be noted; the commit must not happen.
         """
-        gone = set() if before is None else _ids(before) - _ids(after)
+        gone = set() if before is None else before.ids - after.ids
         if before is not None and not gone and not self.owed:
             return
         # What was noted for a commit that never came into force is void.
@@ -137,7 +137,7 @@ class Erasure:
         self._files.settled()
 
     def _erase(self, current: Gallery) -> None:
-        enrolled, rewritten = _ids(current), []
+        enrolled, rewritten = current.ids, []
         removed = {name: at for name, at in self._noted().items() if at <= current.version}
         hashes = removed.keys() - {ANYBODY}
         self._files.shred_replaced()
@@ -169,7 +169,7 @@ class Erasure:
             self._files.remove(version)
             return set()
         left_over = {
-            each for each in _ids(gallery) if _is_removed(each, version, removed, enrolled=each in enrolled)
+            each for each in gallery.ids if _is_removed(each, version, removed, enrolled=each in enrolled)
         }
         if left_over:
             self._vault.write(gallery.without_subjects(left_over))
@@ -212,7 +212,3 @@ def _ends_torn(file: IO[bytes]) -> str:
 def subject_hash(subject_id: str) -> str:
     """Return what audits call a subject: it can be looked up by who knows the id, and tells nobody else."""
     return hashlib.sha256(subject_id.encode()).hexdigest()[:HASH_CHARS]
-
-
-def _ids(gallery: Gallery) -> set[str]:
-    return {subject.subject_id for subject in gallery.subjects}

@@ -76,7 +76,7 @@ class Gallery:
         _check_rows(self.matrix)
         for subject in self.subjects:
             check_subject(subject)
-        if len({subject.subject_id for subject in self.subjects}) != self.size:
+        if len(self.ids) != self.size:
             raise GalleryError("a subject's id is there twice; ids are unique")
         for row in self.provenance:
             _check_provenance(row)
@@ -114,6 +114,11 @@ class Gallery:
         """What each subject counts as chances of a false match, float32 (size,); see `SEVERAL_PHOTOS`."""
         each = np.array([worth(row.photos) for row in self.provenance], np.float32)
         return np.add.reduceat(each, self.starts) if self.size else each
+
+    @property
+    def ids(self) -> set[str]:
+        """The ids of all subjects."""
+        return {subject.subject_id for subject in self.subjects}
 
     @property
     def active(self) -> frozenset[str]:

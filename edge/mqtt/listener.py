@@ -30,7 +30,7 @@ LONGEST_PAUSE_S = 30
 """Between two tries to connect again."""
 
 FLUSH_S = 2.0
-"""How long leaving waits for the broker's answer to what was published last."""
+"""How long is waited for the broker's answer to what was published last."""
 
 MAX_SENT = 1024
 """Published messages whose topic is known when the broker refuses them."""
@@ -107,8 +107,7 @@ class Listener:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Wait shortly for what was published last, and disconnect."""
-        if self._published is not None and self.connected:
-            self._published.wait_for_publish(FLUSH_S)
+        self.flush()
         self._client.disconnect()
         self._client.loop_stop()
 
@@ -132,6 +131,11 @@ class Listener:
         self._sent[self._published.mid] = topic
         if len(self._sent) > MAX_SENT:
             self._sent.popitem(last=False)
+
+    def flush(self) -> None:
+        """Wait shortly for the broker's answer to what was published last."""
+        if self._published is not None and self.connected:
+            self._published.wait_for_publish(FLUSH_S)
 
     def refusal(self) -> str | None:
         """Return what the broker says against something that was published, once; None: nothing."""

@@ -133,6 +133,24 @@ def test_keys_scopes_and_their_status(site: Site):
     assert "scope-back" in site.run("fleet", "status", *fleet)
 
 
+@pytest.mark.parametrize("columns", ["20", "80"])
+def test_the_status_on_a_terminal_cuts_no_id_and_shows_groups_as_they_are_named(
+    site: Site, monkeypatch: pytest.MonkeyPatch, columns: str
+):
+    store = GalleryStore(site.directory / "office" / "gallery", keep_versions=5)
+    row = template(unit_rows(1, seed=9)[0], EMBEDDER.model_id)
+    store.commit(store.load(EMBEDDER.model_id).with_subject(Subject("dave", "dave", ("[b]",)), [row]))
+    site.publish("--group", "[b]")
+    for name, value in {"FORCE_COLOR": "1", "TERM": "dumb", "COLUMNS": columns}.items():
+        monkeypatch.setenv(name, value)
+    shown = site.run("fleet", "status", "--fleet", str(site.fleet))
+    document = json.loads(site.run("fleet", "status", "--json", "--fleet", str(site.fleet)))
+    assert EMBEDDER.model_id in shown
+    assert "[b]" in shown
+    assert all(key in shown for each in document["roles"] for key in each["key_ids"])
+    assert all(each["role"] in shown for each in document["roles"])
+
+
 def test_the_child_says_why_it_was_refused_and_exits_with_one(site: Site):
     site.publish()
     timestamp = site.fleet / "published" / "metadata" / "timestamp.json"

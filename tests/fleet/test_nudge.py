@@ -1,21 +1,28 @@
 """`--nudge`: doors at a real broker are asked to synchronise, and the operator is told who has it."""
 
 import json
+import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
+from typer.testing import CliRunner
 
 from edge.arrival import Arrival, Door, Wanted
+from edge.cli.app import app
 from edge.cli.nudge import nudge_doors
 from edge.config import Settings, load
+from edge.errors import LinkError
 from edge.mqtt.payloads_sync import BesidePayload, GalleryReportedPayload
+from edge.printable import printable
 from tests.broker import Mosquitto, subscriber
+from tests.fleet.fleets import make_fleet, people
 
 EARLIER, LATER = datetime(2026, 11, 24, 2, 0, tzinfo=UTC), datetime(2026, 11, 24, 3, 0, tzinfo=UTC)
 ERROR = "an old state is offered"
@@ -118,9 +125,13 @@ def broker(tmp_path: Path) -> Iterator[Mosquitto]:
     broker.stop()
 
 
+def settings_file(directory: Path) -> Path:
+    return directory / "edge.toml"
+
+
 @pytest.fixture
 def settings(tmp_path: Path, broker: Mosquitto) -> Settings:
-    config = tmp_path / "edge.toml"
+    config = settings_file(tmp_path)
     config.write_text(f'site = "hq"\n[mqtt]\nhost = "127.0.0.1"\nport = {broker.port}\n')
     return load(config)
 
@@ -160,6 +171,29 @@ def test_doors_of_the_scope_are_nudged_and_who_has_it_not_is_named(
         assert other.asked == [4]
 
 
+def test_who_is_only_in_the_gallery_beside_is_revoked_there_and_the_doors_are_waited_for(
+    broker: Mosquitto, settings: Settings, tmp_path: Path
+):
+    fleet = make_fleet(tmp_path / "fleet", "front")
+    for _ in range(3):
+        fleet.publish_gallery("front", people("alice", "bob"))
+    fleet.publish_gallery("front", people("alice", "bob", "eve"), beside=True)
+    door = SimulatedDoor(
+        broker.port,
+        "door-1",
+        report(3, beside=beside(1)),
+        lambda version: report(3, beside=beside(2), synchronised_at=LATER),
+    )
+    options = ("--fleet", str(fleet.directory), "--config", str(settings_file(tmp_path)), "--wait", "15")
+    done = CliRunner().invoke(app, ["fleet", "revoke", "eve", "--nudge", *options], catch_exceptions=False)
+    door.close()
+    assert (done.exit_code, door.asked) == (0, [0]), done.output
+    assert "door-1: has it" in done.output
+    with subscriber(broker.port) as heard:
+        heard.wait(lambda: heard.on("door-1/gallery/reported"))
+        assert not heard.on("door-1/gallery/desired"), "a version that is none of its gallery's stays not"
+
+
 def test_a_door_that_is_away_is_asked_when_it_is_back(
     broker: Mosquitto, settings: Settings, capsys: pytest.CaptureFixture[str]
 ):
@@ -171,6 +205,58 @@ def test_a_door_that_is_away_is_asked_when_it_is_back(
     with subscriber(broker.port) as heard:
         heard.wait(lambda: heard.on("door-1/gallery/desired"))
         assert json.loads(heard.on("door-1/gallery/desired")[0])["version"] == 58
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("error", ["[/red] [link=http://a]b", "\x1b]0;owned\x07", "two\nlines"])
+def test_what_a_door_says_is_shown_as_text(
+    broker: Mosquitto,
+    settings: Settings,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    terminal: bool,
+    error: str,
+):
+    if terminal:
+        for name, value in {"FORCE_COLOR": "1", "TERM": "dumb", "COLUMNS": "120"}.items():
+            monkeypatch.setenv(name, value)
+    hostile = report(57, status="refused", error=error, synchronised_at=LATER)
+    door = SimulatedDoor(broker.port, "door-1", report(57), lambda _: hostile)
+    assert nudge_doors(settings, {"front": Wanted(58)}, [], 10.0) == 1
+    door.close()
+    shown = capsys.readouterr().out
+    assert printable(error) in shown
+    assert not {"\x1b", "\x07"} & set(shown)
+
+
+@pytest.mark.parametrize("online", [True, False])
+def test_a_nudge_that_the_broker_forbids_is_said_at_once(tmp_path: Path, settings: Settings, online: bool):
+    acl = tmp_path / "acl"
+    acl.write_text("topic read edge/v1/#\ntopic write edge/v1/+/door-1/status\n")
+    acl.chmod(0o600)
+    broker = Mosquitto(tmp_path, lines=("allow_anonymous true", f"acl_file {acl}")).start()
+    strict = settings.model_copy(update={"mqtt": settings.mqtt.model_copy(update={"port": broker.port})})
+    door = SimulatedDoor(broker.port, "door-1", report(57), follows) if online else None
+    began_s = time.monotonic()
+    try:
+        with pytest.raises(LinkError, match="door-1/gallery/desired: Not authorized"):
+            nudge_doors(strict, {"front": Wanted(58)}, ["door-1"], 60.0)
+    finally:
+        if door is not None:
+            door.close()
+        broker.stop()
+    assert time.monotonic() - began_s < 20
+
+
+@pytest.mark.parametrize("version", ["5", "3.1.1"])
+def test_a_nudge_speaks_the_version_that_the_settings_name(
+    broker: Mosquitto, settings: Settings, version: Literal["5", "3.1.1"]
+):
+    mqtt = settings.mqtt.model_copy(update={"version": version})
+    assert nudge_doors(settings.model_copy(update={"mqtt": mqtt}), {"front": Wanted(58)}, [], 1.0) == 1
+    spoken = "p5" if version == "5" else "p2"
+    log = (broker.directory / f"mosquitto-{broker.port}.log").read_text()
+    assert set(re.findall(r"New client connected .*\((p\d),", log)) == {spoken}
 
 
 def test_nobody_at_the_broker_is_said_and_no_success(

@@ -1,11 +1,13 @@
 """What stays on the web server: what is published now, and nothing of who was taken out."""
 
+import os
+import stat
 from pathlib import Path
 
 import pytest
 
 from edge import safefile
-from edge.errors import EdgeError, FileError, SignatureError
+from edge.errors import EdgeError, FileError, FleetError, SignatureError
 from edge.fleet.authoring import Fleet
 from edge.gallery.bundle import decode
 from edge.gallery.delta import HEADER, MAGIC
@@ -76,6 +78,31 @@ def test_who_is_taken_out_is_in_no_file_any_more(fleet: Fleet, then):
     then(fleet)
     assert "eve" not in held(fleet, "front")
     assert held(fleet, "front") >= set(MANY)
+
+
+def test_a_revocation_done_again_deletes_what_the_first_one_could_not(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+):
+    for scope in ("front", "back"):
+        fleet.publish_gallery(scope, people(*MANY, "eve"))
+    stuck = sorted(fleet.published.glob("targets/galleries/*/*"))[0]
+    unlink = Path.unlink
+
+    def failing(path: Path, missing_ok: bool = False) -> None:
+        if path == stuck:
+            raise PermissionError(1, "Operation not permitted")
+        unlink(path, missing_ok)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", failing)
+        for _ in range(2):
+            with pytest.raises(FleetError, match=f"do it again: .*{stuck.name}"):
+                fleet.revoke("eve")
+            assert "eve" in held(fleet, "back")
+            assert "eve" not in held(fleet, "front"), "one file that stays keeps no other"
+    assert fleet.revoke("eve") == []
+    assert "eve" not in held(fleet, "back")
+    assert held(fleet, "back") >= set(MANY)
 
 
 def test_what_an_earlier_release_left_behind_goes_with_the_next_change(fleet: Fleet):
@@ -152,6 +179,49 @@ def test_a_publication_that_cannot_be_written_leaves_no_file(
     assert door.sync().version == 1
     assert fleet.publish_gallery("front", people(*MANY, "eve")).version == 2
     assert door.sync().version == 2
+
+
+@pytest.mark.parametrize(
+    "stops", [OSError(5, "Input/output error"), KeyboardInterrupt()], ids=["disk", "Ctrl-C"]
+)
+@pytest.mark.parametrize(
+    ("last", "change", "versions"),
+    [
+        pytest.param(
+            "timestamp.json", lambda f: f.publish_gallery("front", people("alice", "bob")), 2, id="all"
+        ),
+        pytest.param("3.root.json", lambda f: f.rotate_key("root"), 1, id="a new root"),
+    ],
+)
+def test_what_broke_off_after_it_could_be_seen_is_not_undone(
+    fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stops, last, change, versions
+):
+    fleet.rotate_key("root")
+    fleet.publish_gallery("front", people("alice"))
+    replace, sync, replaced = Path.replace, os.fsync, []
+
+    def replacing(path: Path, target: Path) -> Path:
+        replaced.append(target.name)
+        return replace(path, target)
+
+    def syncing(descriptor: int) -> None:
+        if replaced and replaced[-1] == last and stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise stops
+        sync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", replacing)
+        patch.setattr(os, "fsync", syncing)
+        with pytest.raises((FileError, KeyboardInterrupt)) as refused:
+            change(fleet)
+    assert "what was there stays" not in str(refused.value)
+    assert (fleet.published / "metadata" / last).exists()
+    assert fleet.status()[0].version == versions
+    door = make_device(tmp_path / "door", fleet, "front", str(fleet.published))
+    assert door.sync().version == versions
+    assert "timestamp" in fleet.repository.renew()
+    assert fleet.publish_gallery("front", people("alice", "bob", "carol")).version == versions + 1
+    assert door.sync().version == versions + 1
 
 
 def test_what_a_power_cut_left_half_written_is_not_built_upon(fleet: Fleet):
