@@ -81,8 +81,8 @@ class Erasure:
             held: set[str] = set()
             for version in self._files.versions():
                 with suppress(FileNotFoundError, GalleryIntegrityError):
-                    held |= _ids(self._vault.read(version))
-            also = {subject_hash(each) for each in (held & set(subject_ids)) - _ids(current)}
+                    held |= self._vault.read(version).ids
+            also = {subject_hash(each) for each in (held & set(subject_ids)) - current.ids}
         if also:
             self._write_mark(self._noted() | dict.fromkeys(also, current.version))
         return bool(also)
