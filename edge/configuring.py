@@ -79,15 +79,16 @@ class ConfigDesk:
 
     def read_again(self) -> bool:
         """Read what the disk did not give before, if anything; returns whether all is known now."""
-        if self.unread is not None:
-            try:
-                self._read_memory()
-            except ConfigError as error:
-                self._is_unread(error)
-            if self.unread is None:
-                self.report = self._remembered()
-                self.recover()
-        return self.unread is None
+        if self.unread is None:
+            return True
+        try:
+            known = self._read_memory()
+        except ConfigError as error:
+            known = self._is_unread(error)
+        if known:
+            self.report = self._remembered()
+            self.recover()
+        return known
 
     @property
     def trying(self) -> bool:
@@ -218,22 +219,24 @@ class ConfigDesk:
         local = self._local
         return Identity(local.site, local.device, self._groups, local.push.trusted_keys)
 
-    def _read_memory(self) -> None:
-        """Read what is remembered, or say why the disk does not give it.
+    def _read_memory(self) -> bool:
+        """Read what is remembered, or say why the disk does not give it; returns whether it did.
 
         Raises:
             ConfigError: It is damaged.
         """
         try:
             self._memory = load_memory(self._path)
-            self.unread = None
         except FileError as error:
-            self._is_unread(error)
+            return self._is_unread(error)
+        self.unread = None
+        return True
 
-    def _is_unread(self, error: EdgeError) -> None:
+    def _is_unread(self, error: EdgeError) -> bool:
         if str(error) != self.unread:
             log.error("what was pushed before cannot be read, edge.toml stands alone: %s", error)
         self.unread = str(error)
+        return False
 
     def _remembered(self) -> Outcome:
         """Return what became of the last push before the daemon started; that applied what needed it."""
