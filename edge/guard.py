@@ -16,9 +16,9 @@ BEAT_LIMIT_S = 10.0
 class Guard:
     """Used by one thread. Failures are counted as `<name>.failures`.
 
-    With `beats` it beats as `name` before and after every part, until one of them has failed `MAX_FAILURES` times in a
-    row in a way that nobody thought of: then the watchdog restarts the process, unless that part works again.
-    Without it nothing that fails restarts anything: what others ask for must not.
+    With `beats` it beats as `name` before and after every part, until one of them has failed `MAX_FAILURES`
+    times in a row in a way that nobody thought of: then the watchdog restarts the process, unless that part
+    works again. Without it nothing that fails restarts anything: what others ask for must not.
     """
 
     def __init__(self, name: str, metrics: Metrics, beats: Beats | None = None) -> None:
