@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edge import safefile
-from edge.errors import ConfigError, FileError
+from edge.errors import ConfigError, EdgeError, FileError
 from edge.mqtt.commanding import Command
 
 log = logging.getLogger(__name__)
@@ -54,13 +54,12 @@ class Answers:
         self._read()
 
     def read_again(self) -> None:
-        """Read what the disk did not give before, if anything.
-
-        Raises:
-            ConfigError: The file is damaged.
-        """
+        """Read what the disk did not give before, if anything."""
         if self.unread is not None:
-            self._read()
+            try:
+                self._read()
+            except ConfigError as error:
+                self._is_unread(error)
 
     def get(self, transaction: str) -> Remembered | None:
         """Return the answer to a transaction, None where there was none."""
@@ -120,9 +119,13 @@ class Answers:
                 self._answers = OrderedDict(_File.model_validate_json(data).answers)
             self.unread = None
         except FileError as error:
-            log.error("commands that change something are refused: %s", error)
-            self.unread = str(error)
+            self._is_unread(error)
         except ValidationError:
             raise ConfigError(
                 f"{self._path}: damaged; restore it, or remove it to forget which commands were done"
             ) from None
+
+    def _is_unread(self, error: EdgeError) -> None:
+        if str(error) != self.unread:
+            log.error("commands that change something are refused: %s", error)
+        self.unread = str(error)

@@ -1,7 +1,6 @@
 """Audit: files of one JSON line for everything that matters, flushed to the disk. Knows no commands."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,10 +29,6 @@ class Audit:
             path.parent.mkdir(safefile.PRIVATE_DIRECTORY, parents=True, exist_ok=True)
             if path.exists() and path.stat().st_size > MAX_BYTES:
                 path.replace(path.with_suffix(".old.jsonl"))
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-            with os.fdopen(os.open(path, flags, safefile.PRIVATE), "a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
         except OSError as error:
             raise FileError(f"{path}: cannot be written: {error.strerror}") from None
+        safefile.append_line(path, json.dumps(line))

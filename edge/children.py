@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import IO, Any
 
 from edge.clock import Clock
@@ -23,8 +24,17 @@ MAX_SAID_BYTES = 8 * 1024 * 1024
 
 MAX_MESSAGE_CHARS = 1000
 EDGE = (sys.executable, "-m", "edge")
-PHOTO, LABEL = "{photo}", "{label}"
 STANDARD_INPUT = "/proc/self/fd/0"
+
+
+class Given(Enum):
+    """Stands among the arguments for the path of what is given: no text, so that no id is taken for it."""
+
+    PHOTO = "photo"
+    LABEL = "label"
+
+
+PHOTO, LABEL = Given.PHOTO, Given.LABEL
 
 
 def read_text(code: int, text: str) -> dict[str, Any]:
@@ -40,7 +50,7 @@ class Errand:
     the device may see the arguments of a process.
     """
 
-    arguments: tuple[str, ...]
+    arguments: tuple[str | Given, ...]
     photo: str | None = field(default=None, repr=False)
     read: "Callable[[int, str], dict[str, Any]]" = read_text
     label: str | None = field(default=None, repr=False)
@@ -68,7 +78,7 @@ class Runner:
         """Start a child.
 
         Raises:
-            CommandError: The photo is no base64.
+            CommandError: The photo is no base64, or no program can be given what it is to be given.
             FileError: There is no memory, no process or no file left for it.
         """
         try:
@@ -80,7 +90,7 @@ class Runner:
             self._err = os.memfd_create("err")
             with _in_memory(photo) as given, _in_memory((errand.label or "").encode()) as label:
                 paths = {PHOTO: STANDARD_INPUT, LABEL: f"/proc/self/fd/{label.fileno()}"}
-                arguments = [paths.get(part, part) for part in errand.arguments]
+                arguments = [part if isinstance(part, str) else paths[part] for part in errand.arguments]
                 self._child = subprocess.Popen(
                     [*EDGE, *arguments],
                     stdin=given,
@@ -91,6 +101,9 @@ class Runner:
         except OSError as error:
             self._forget()
             raise FileError(f"a child cannot be started: {error.strerror}; try again later") from None
+        except ValueError:
+            self._forget()
+            raise CommandError("args: they hold a character that no program can be given, as NUL") from None
         self._errand, self._began_s = errand, self._clock.monotonic()
 
     def poll(self) -> Result | None:
@@ -106,6 +119,9 @@ class Runner:
             result = Result(why, {}) if code is None else self._result(code, errand)
         except OSError as error:
             result = Result(f"what it came to cannot be read: {error.strerror}", {})
+        except Exception:
+            self.stop()
+            raise
         self.stop()
         return result
 

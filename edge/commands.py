@@ -6,8 +6,10 @@ at a time. Used by the main thread. Who may command what is `mqtt.commanding`'s 
 
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,7 @@ LOOKS = ("snapshot", "identify", "subjects")
 
 FULL = f"{MAX_REMEMBERED} commands were done and have not expired; ask again when they have"
 INTERRUPTED = "the daemon was restarted while it was at it; look what is in force before you ask again"
+FAILED = "it failed in a way that nobody thought of; the device's log says how"
 DUPLICATE = "duplicate: this was answered before; ask again as a new transaction"
 
 Action = Callable[[Command], dict[str, Any]]
@@ -136,19 +139,18 @@ class CommandDesk:
     def tick(self) -> None:
         """Take note of a child that has ended, and start the next one."""
         if self._at_work is not None:
-            result = self._runner.poll()
-            if result is None:
-                return
             command, self._at_work = self._at_work, None
-            self._done(command, result.error, result.data)
+            with self._answering(command):
+                result = self._runner.poll()
+                if result is None:
+                    self._at_work = command
+                    return
+                self._done(command, result.error, result.data)
         if self._waiting:
             command = self._waiting.popleft()
-            try:
+            with self._answering(command):
                 self._begin(command)
                 self._runner.start(self._errands(command))
-            except EdgeError as error:
-                self._done(command, str(error), {})
-            else:
                 self._at_work = command
 
     def stop(self) -> None:
@@ -189,13 +191,23 @@ class CommandDesk:
         return self._answers.full(self._clock.now().timestamp(), len(self._waiting))
 
     def _execute(self, command: Command, action: Action) -> None:
-        try:
+        data = None
+        with self._answering(command):
             self._begin(command)
             data = action(command)
+        if data is not None:
+            self._done(command, None, data)
+
+    @contextmanager
+    def _answering(self, command: Command) -> Iterator[None]:
+        """Answer a command that fails. An error that nobody thought of is answered, and goes on."""
+        try:
+            yield
         except EdgeError as error:
             self._done(command, str(error), {})
-        else:
-            self._done(command, None, data)
+        except Exception:
+            self._done(command, FAILED, {})
+            raise
 
     def _begin(self, command: Command) -> None:
         """Write down that it is being done, so that it is never done twice unnoticed."""
@@ -204,28 +216,30 @@ class CommandDesk:
 
     def _done(self, command: Command, error: str | None, data: dict[str, Any]) -> None:
         self._metrics.count(f"commands.{'failed' if error else 'done'}")
-        try:
-            self._keep(command, error, data)
-        except EdgeError as failed:
-            log.error("a command is not remembered: %s", failed)
+        for keep in self._keeping(command, error, data):
+            try:
+                keep()
+            except EdgeError as failed:
+                log.error("a command is not remembered: %s", failed)
         log.info("command", extra={"verb": command.verb, "outcome": "error" if error else "ok"})
         self._tell(command, error, data)
 
-    def _keep(self, command: Command, error: str | None, data: dict[str, Any]) -> None:
-        """Remember and note what was done; of a look only that it was answered, since it shows persons.
+    def _keeping(
+        self, command: Command, error: str | None, data: dict[str, Any]
+    ) -> Iterator[Callable[[], None]]:
+        """Yield what remembers and notes what was done, of which each may fail for itself with a FileError.
 
-        Raises:
-            FileError: It cannot be written.
+        Of a look it is remembered only that it was answered, since it shows persons.
         """
-        now_s = self._clock.now().timestamp()
+        now_s, line = self._clock.now().timestamp(), {"at": self._at(), **audit_line(command, error)}
         if command.verb not in READS:
-            self._answers.remember(command, error, data, now_s)
-            self._audit.note({"at": self._at(), **audit_line(command, error)})
+            yield partial(self._answers.remember, command, error, data, now_s)
+            yield partial(self._audit.note, line)
             return
         if command.verb in LOOKS:
-            self._reads.note({"at": self._at(), **audit_line(command, error)})
+            yield partial(self._reads.note, line)
         if command.signed:
-            self._answers.spend(command, DUPLICATE, now_s)
+            yield partial(self._answers.spend, command, DUPLICATE, now_s)
 
     def _at(self) -> str:
         return self._clock.now().isoformat(timespec="seconds")

@@ -12,7 +12,7 @@ from typing import Any
 
 from edge.clock import Clock, SystemClock
 from edge.config import Settings
-from edge.errors import EdgeError, FileError, PushError, RefusedError
+from edge.errors import ConfigError, EdgeError, FileError, PushError, RefusedError
 from edge.metrics import Metrics
 from edge.mqtt.bucket import TokenBucket
 from edge.mqtt.codec import to_millisecond
@@ -43,7 +43,11 @@ class ConfigDesk:
     """One device's pushes. `read` reads edge.toml with a patch on top. Used by the main thread.
 
     `report` is what became of the last push that was believed, `unbelieved` the last that was not. The groups
-    of the device are those it had when this was made: to others it does not listen.
+    of the device are those it had when this was made: to others it does not listen. `unread` says why the
+    disk does not give what was pushed before: nothing is believed until it does, and edge.toml stands alone.
+
+    Raises:
+        ConfigError: What was pushed before is damaged, at construction.
     """
 
     def __init__(
@@ -59,7 +63,8 @@ class ConfigDesk:
         self._memory = Memory()
         self._waiting: dict[str, bytes] = {}
         self._written = True
-        self._unread = self._read_memory()
+        self.unread: str | None = None
+        self._read_memory()
         self.unbelieved: Unbelieved | None = None
         self.report = self._remembered()
 
@@ -71,6 +76,19 @@ class ConfigDesk:
             report = Outcome(status="rolled_back", layer=layer, version=tried.version, error=why)
             self._settle(report, trial={})
             log.error("pushed configuration rolled back: %s", why)
+
+    def read_again(self) -> bool:
+        """Read what the disk did not give before, if anything; returns whether all is known now."""
+        if self.unread is None:
+            return True
+        try:
+            known = self._read_memory()
+        except ConfigError as error:
+            known = self._is_unread(error)
+        if known:
+            self.report = self._remembered()
+            self.recover()
+        return known
 
     @property
     def trying(self) -> bool:
@@ -101,6 +119,7 @@ class ConfigDesk:
         Raises:
             ConfigError: They cannot be read, or do not go together.
         """
+        self.read_again()
         self._local = self._read({})
         layers = self._memory.layers(self._groups) if self._local.push.trusted_keys else {}
         return self._read(merged(layers.values())) if layers else self._local
@@ -110,14 +129,9 @@ class ConfigDesk:
 
         While one is being tried, the next of each layer waits (`resume`).
         """
-        if self._unread is not None:
-            self._unread = self._read_memory()
-            if self._unread is None:
-                self.report = self._remembered()
-                self.recover()
         try:
-            if self._unread is not None:
-                raise PushError(f"what was pushed before is not known: {self._unread}", "memory")
+            if not self.read_again():
+                raise PushError(f"what was pushed before is not known: {self.unread}", "memory")
             found = believed(data, layer, self._who, self._memory)
         except PushError as error:
             self._not_believed(layer, data, error)
@@ -205,8 +219,8 @@ class ConfigDesk:
         local = self._local
         return Identity(local.site, local.device, self._groups, local.push.trusted_keys)
 
-    def _read_memory(self) -> str | None:
-        """Read what is remembered; returns why the disk does not give it: nothing is believed until it does.
+    def _read_memory(self) -> bool:
+        """Read what is remembered, or say why the disk does not give it; returns whether it did.
 
         Raises:
             ConfigError: It is damaged.
@@ -214,10 +228,15 @@ class ConfigDesk:
         try:
             self._memory = load_memory(self._path)
         except FileError as error:
-            if self._lines.take():
-                log.error("what was pushed before cannot be read, edge.toml stands alone: %s", error)
-            return str(error)
-        return None
+            return self._is_unread(error)
+        self.unread = None
+        return True
+
+    def _is_unread(self, error: EdgeError) -> bool:
+        if str(error) != self.unread:
+            log.error("what was pushed before cannot be read, edge.toml stands alone: %s", error)
+        self.unread = str(error)
+        return False
 
     def _remembered(self) -> Outcome:
         """Return what became of the last push before the daemon started; that applied what needed it."""

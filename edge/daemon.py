@@ -169,12 +169,12 @@ class Daemon:
         """Do what is asked, and what is to be done now and then, until stopped; what fails ends nothing."""
         watchdog_s = watchdog_interval_s()
         fed_s = published_s = -float("inf")
-        attempt = Guard("main", self.metrics).attempt
+        asked, attempt = Guard("main", self.metrics).attempt, Guard("main", self.metrics, self._beats).attempt
         while (command := self._next_command()) != "stop":
             if command == "reload":
-                attempt("reload", partial(self._reload, running))
+                asked("reload", partial(self._reload, running))
             elif command == "mail":
-                attempt("request", partial(self._answer, running))
+                asked("request", partial(self._answer, running))
             attempt("pushed configuration", running.pushes.tick)
             attempt("commands", running.commands.tick)
             attempt("strangers", self._strangers.tick)

@@ -8,6 +8,7 @@ import logging
 import queue
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from edge import __version__, safefile
@@ -20,7 +21,7 @@ from edge.mqtt.broker import Broker, Will, tls_context
 from edge.mqtt.bucket import TokenBucket
 from edge.mqtt.codec import EventEncoder
 from edge.mqtt.courier import CourierThread
-from edge.mqtt.discovery import birth_topic, documents
+from edge.mqtt.discovery import birth_topic, describes, documents
 from edge.mqtt.errands import Acknowledged
 from edge.mqtt.incoming import Incoming, Request, subscriptions
 from edge.mqtt.link import LinkThread
@@ -35,6 +36,9 @@ log = logging.getLogger(__name__)
 MAX_ANNOUNCED_BYTES = 64 * 1024
 ANNOUNCED = re.compile(r"[A-Za-z0-9_-]{1,64}/device/edge__[a-z0-9_-]{1,128}/config")
 """What may be taken back: nothing else, whatever the file of what was announced says."""
+
+MAX_TAKEN_BACK = 64
+"""Topics that go on being taken back: nobody says whether a broker has ever heard that they are gone."""
 
 COMMANDS_PER_S, COMMANDS_AT_ONCE = 5.0, 20
 """More than any operator sends by hand; what is beyond is dropped and counted."""
@@ -138,21 +142,37 @@ def build_broker(values: MqttSettings) -> Broker:
 def announcements(settings: Settings) -> dict[str, bytes]:
     """Return what Home Assistant is told now, and empty documents that take back what it was told before.
 
-    What was told is remembered, so that a camera that is taken out of edge.toml goes from there as well,
-    also over a restart.
+    What was told is remembered, so that a camera that is taken out of edge.toml goes from there as well, over
+    restarts and broken connections: the last `MAX_TAKEN_BACK` of this device go on being taken back. Those of a name that it had before are taken back once: another device may have it now.
     """
     wanted, path = discovery_documents(settings), settings.state_dir / "announced.json"
+    before: list[str] = []
     try:
-        data = safefile.read_bounded(path, MAX_ANNOUNCED_BYTES)
+        before = _announced(path)
+        own = Topics(settings.site, settings.device)
+        gone = [topic for topic in before if topic not in wanted and describes(own, topic)]
+        remembered = gone[-MAX_TAKEN_BACK:] + sorted(wanted)
+        if remembered != before:
+            safefile.write_whole(path, json.dumps(remembered).encode())
+    except FileError as error:
+        log.warning("what Home Assistant is told cannot be remembered, or is not known: %s", error)
+    return dict.fromkeys(before, b"") | wanted
+
+
+def _announced(path: Path) -> list[str]:
+    """Return what was announced under whatever prefix, what is gone first; nothing where it is damaged.
+
+    Raises:
+        FileError: The disk does not give it.
+    """
+    data = safefile.read_bounded(path, MAX_ANNOUNCED_BYTES)
+    try:
         found = json.loads(data) if data else []
-        before = [topic for topic in found if isinstance(topic, str)] if isinstance(found, list) else []
-        if sorted(before) != sorted(wanted):
-            safefile.write_whole(path, json.dumps(sorted(wanted)).encode())
-    except (FileError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         log.warning("what Home Assistant was told before is not known: %s", error)
-        before = []
-    gone = [topic for topic in before if ANNOUNCED.fullmatch(topic)]  # under an earlier prefix, too
-    return dict.fromkeys(gone, b"") | wanted
+        return []
+    texts = [topic for topic in found if isinstance(topic, str)] if isinstance(found, list) else []
+    return [topic for topic in texts if ANNOUNCED.fullmatch(topic)]
 
 
 def discovery_documents(settings: Settings) -> dict[str, bytes]:

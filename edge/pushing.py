@@ -9,6 +9,7 @@ from edge.config import Settings
 from edge.configuring import ConfigDesk
 from edge.errors import ConfigError, EdgeError
 from edge.probation import Probation, Seen
+from edge.twin import effective_hash
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class PushRunner:
         self._probation: Probation | None = None
         self._before = settings()
         self._goes_back = False
+        self._behind = desk.unread is not None or effective_hash(self._good()) != effective_hash(settings())
         self._retry_s = -float("inf")
         self._complaint = ""
         self._told_s = -float("inf")
@@ -54,6 +56,7 @@ class PushRunner:
 
     def take(self, layer: str, data: bytes) -> None:
         """Take a push that came in for a layer."""
+        self._catch_up()
         before = self._desk.report
         settings = self._desk.take(layer, data)
         if settings is not None:
@@ -67,6 +70,9 @@ class PushRunner:
         """Keep or take back what is tried, when it is time; try again what could not be done."""
         self._tell_refused()
         if self._clock.monotonic() < self._retry_s:
+            return
+        if self._behind and not self._look_again():
+            self._retry_s = self._clock.monotonic() + RETRY_S
             return
         try:
             ended = self._judge()
@@ -91,7 +97,21 @@ class PushRunner:
         self._told_s, self._told_refused = self._clock.monotonic(), self._desk.refused
         self._publish(self._desk.told(self._settings()))
 
+    def _catch_up(self) -> None:
+        """Put in force what was pushed before the start where the disk gives it only now."""
+        if self._behind and self._look_again():
+            self._retry_s = -float("inf")
+            self.tick()
+
+    def _look_again(self) -> bool:
+        """Return whether what was pushed before is known; it is to be put in force then."""
+        if self._desk.read_again():
+            self._behind, self._goes_back = False, True
+        return not self._behind
+
     def _tell_refused(self) -> None:
+        if self._goes_back:
+            return  # what is in force is not what the desk says
         if self._desk.refused != self._told_refused:
             if self._clock.monotonic() - self._told_s >= TELL_AGAIN_S:
                 self.tell()
@@ -142,5 +162,5 @@ class PushRunner:
         try:
             return self._desk.settings()
         except ConfigError as error:
-            log.error("edge.toml cannot be read, what was in force before goes on: %s", error)
+            log.error("edge.toml and the pushes make no settings, what was in force goes on: %s", error)
             return self._before

@@ -65,6 +65,24 @@ def write_whole(path: Path, data: bytes, mode: int = PRIVATE) -> None:
         ) from None
 
 
+def append_line(path: Path, line: str, mode: int = PRIVATE) -> None:
+    """Append a line, also on the disk; one that a full disk or a power cut left unfinished stands alone.
+
+    Raises:
+        FileError: It cannot be written, or only its beginning.
+    """
+    try:
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(path, flags, mode), "a+b") as file:
+            size = file.seek(0, os.SEEK_END)
+            torn = size > 0 and os.pread(file.fileno(), 1, size - 1) != b"\n"
+            file.write((b"\n" if torn else b"") + line.encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise FileError(f"{path}: cannot be written: {error.strerror}") from None
+
+
 def read_bounded(path: Path, max_bytes: int) -> bytes | None:
     """Return what is in a file, None where there is none.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import cv2
 
-from edge.children import LABEL, PHOTO, Errand, read_json
+from edge.children import LABEL, PHOTO, Errand, Given, read_json
 from edge.commands import Action
 from edge.config import Settings
 from edge.errors import CommandError
@@ -96,7 +96,7 @@ def _errand(door: Door, command: Command) -> Errand:
 def _enroll(args: EnrollArgs) -> Errand:
     if (args.photo is None) == (args.visit is None):
         raise CommandError("args: give a photo or a visit")
-    said = [f"--group={group}" for group in args.groups]
+    said: list[str | Given] = [f"--group={group}" for group in args.groups]
     said += [] if args.label is None else ["--label-file", LABEL]
     said += ["--force"] if args.force else []
     said += ["--replace"] if args.replace else []

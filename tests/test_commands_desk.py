@@ -13,7 +13,7 @@ import pytest
 from edge.answers import REMEMBERED
 from edge.children import LABEL, PHOTO, Errand, read_json
 from edge.clock import SystemClock
-from edge.commands import REFUSALS_AT_ONCE, REFUSALS_NOTED_AT_ONCE, CommandDesk, CommandFiles
+from edge.commands import FAILED, REFUSALS_AT_ONCE, REFUSALS_NOTED_AT_ONCE, CommandDesk, CommandFiles
 from edge.config import load
 from edge.envelope import sign
 from edge.errors import CommandError, ConfigError, FileError
@@ -135,7 +135,7 @@ def test_a_child_that_fails_is_told_in_its_last_line(tmp_path: Path):
 
 
 def test_a_photo_that_is_none_is_told(tmp_path: Path):
-    bench = Bench(tmp_path / "commands", lambda command: Errand(("identify", "{photo}"), "no base64!"))
+    bench = Bench(tmp_path / "commands", lambda command: Errand(("identify", PHOTO), "no base64!"))
     bench.command("identify", "t-1", {"photo": "x" * 20})
     assert "base64" in (bench.finish().error or "")
 
@@ -255,6 +255,105 @@ def test_no_process_left_for_a_child_is_told(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
+    ("verb", "args"),
+    [
+        pytest.param("revoke", {"subject": "p\0"}, id="an id"),
+        pytest.param("enroll", {"subject": "p", "groups": ["\0"], "photo": "x" * 16}, id="a group"),
+    ],
+)
+def test_what_no_program_can_be_given_is_told_and_noted_and_leaves_nothing_open(
+    tmp_path: Path, verb: str, args: dict[str, Any]
+):
+    door = Door(lambda: load(None, {}), *[lambda *_: None] * 7)  # type: ignore[arg-type]
+    bench = Bench(tmp_path / "commands", lambda command: errand(door, (), command))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(2):
+        bench.command(verb, "t-1", args)
+        bench.desk.tick()
+        assert "no program can be given" in (bench.told[-1].error or "")
+        bench.desk = bench.open()
+    assert len(bench.told) == 2
+    assert [each["outcome"] for each in bench.lines("audit")] == ["error"]
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def nobody_thought_of_it(*_: Any) -> Any:
+    raise TypeError("nobody thought of it")
+
+
+@pytest.mark.parametrize(
+    ("verb", "errands", "waits"),
+    [
+        pytest.param("reload", None, False, id="an action"),
+        pytest.param("revoke", nobody_thought_of_it, True, id="what an errand is made of"),
+        pytest.param(
+            "revoke", lambda command: Errand(("--version",), read=nobody_thought_of_it), True, id="an answer"
+        ),
+    ],
+)
+def test_what_fails_as_nobody_thought_of_is_answered_and_raised(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    verb: str,
+    errands: Callable[[Command], Errand] | None,
+    waits: bool,
+):
+    monkeypatch.setattr(Bench, "act", nobody_thought_of_it)
+    bench = Bench(tmp_path / "commands", errands)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+
+    def ask() -> None:
+        bench.command(verb, "t-1", {"subject": "p-1"} if waits else {})
+        bench.finish()
+
+    with pytest.raises(TypeError):
+        ask()
+    bench.desk.tick()
+    assert [each.error for each in bench.told] == [FAILED]
+    assert [each["outcome"] for each in bench.lines("audit")] == ["error"]
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    bench.desk = bench.open()
+    bench.command(verb, "t-1", {"subject": "p-1"} if waits else {})
+    assert bench.told[-1].error == FAILED, "not that the daemon was restarted"
+
+
+def test_an_action_that_fails_leaves_the_child_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Bench, "act", nobody_thought_of_it)
+    bench = Bench(tmp_path / "commands", lambda command: Errand(("--version",)))
+    bench.command("revoke", "t-1", {"subject": "p-1"})
+    bench.desk.tick()
+    with pytest.raises(TypeError):
+        bench.command("reload", "t-2")
+    assert (bench.finish().status, bench.told[-1].transaction) == ("ok", "t-1")
+
+
+def test_what_was_done_is_noted_also_where_it_cannot_be_remembered(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    def fill_the_disk(command: Command) -> dict[str, Any]:
+        monkeypatch.setattr("edge.safefile.write_whole", no_room)
+        return {}
+
+    def no_room(path: Path, data: bytes) -> None:
+        raise FileError(f"{path}: cannot be written: No space left on device")
+
+    monkeypatch.setattr(bench, "act", fill_the_disk)
+    bench.desk = bench.open()
+    bench.command("reload", "t-1")
+    assert [each.status for each in bench.told] == ["ok"]
+    assert [(each["verb"], each["outcome"]) for each in bench.lines("audit")] == [("reload", "ok")]
+
+
+@pytest.mark.parametrize("name", ["{photo}", "{label}", "Given.PHOTO", "photo"])
+def test_no_id_is_taken_for_what_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str):
+    python(monkeypatch, "import sys, json; print(json.dumps({'argv': sys.argv[1:]}))")
+    made = Errand((name, PHOTO), base64.b64encode(b"x" * 20).decode(), read_json)
+    bench = Bench(tmp_path / "commands", lambda command: made)
+    bench.command("identify", "t-1", {"photo": "x" * 20})
+    assert bench.finish().data == {"argv": [name, "/proc/self/fd/0"]}
+
+
+@pytest.mark.parametrize(
     ("verb", "payload", "transaction", "where", "reason"),
     [
         pytest.param("open", signed("open"), "t-1", "refused", "unknown_verb", id="unknown verb"),
@@ -348,7 +447,7 @@ def test_enrolling_puts_no_label_among_the_arguments():
         known = EnrollArgs(subject="p-1", label="Alice", groups=["staff"], **args)
         command = Command("enroll", "t-1", known, Reply("x"), "", None, None)
         made = errand(door, ("--config", "x"), command)
-        assert "Alice" not in " ".join(made.arguments)
+        assert "Alice" not in " ".join(map(str, made.arguments))
         assert (made.label, LABEL in made.arguments) == ("Alice", True)
 
 
@@ -371,3 +470,22 @@ def test_a_memory_that_cannot_be_read_refuses_changes_and_keeps_no_door_shut(
     bench.command("reload", "t-1")
     bench.command("reload", "t-2")
     assert bench.done == ["t-1", "t-2"], "the disk is back, and what was done is done once"
+
+
+def test_a_memory_found_damaged_later_refuses_changes_and_is_said_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def fail(path: Path, max_bytes: int) -> bytes | None:
+        raise FileError(f"{path}: cannot be read: Input/output error")
+
+    bench.command("reload", "t-1")
+    with monkeypatch.context() as patch:
+        patch.setattr("edge.safefile.read_bounded", fail)
+        bench.desk = bench.open()
+        bench.command("reload", "t-2")
+    (bench.directory / "answers.json").write_text("{")
+    bench.command("reload", "t-3")
+    bench.command("reload", "t-4")
+    assert bench.done == ["t-1"]
+    assert ["damaged;" in (each.error or "") for each in bench.told] == [False, False, True, True]
+    assert len([each for each in caplog.records if "are refused" in each.getMessage()]) == 2

@@ -20,7 +20,7 @@ from edge.mqtt.payloads_config import ConfigReportedPayload
 from edge.probation import Seen
 from edge.pushed import effective, memory_path
 from edge.pushing import PushRunner
-from edge.twin import PAYLOAD_TYPE, marks, refusals
+from edge.twin import PAYLOAD_TYPE, effective_hash, marks, refusals
 from tests.pushes import KEY, OTHER_KEY, TRUSTED, content, push
 
 STRICT = {"decision": {"target_fpir": 0.0001}}
@@ -694,17 +694,18 @@ def test_models_that_a_push_has_changed_are_asked_before_it_is_kept(
     assert driver.in_force.recognition.threads == (2 if status == "applied" and tested else 1)
 
 
+def unreadable(path: Path, max_bytes: int) -> bytes | None:
+    raise FileError(f"{path}: cannot be read: Input/output error")
+
+
 def test_a_memory_that_cannot_be_read_refuses_pushes_and_keeps_no_door_shut(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ):
     taken(door, push(5, STRICT))
     door.desk.keep()
 
-    def fail(path: Path, max_bytes: int) -> bytes | None:
-        raise FileError(f"{path}: cannot be read: Input/output error")
-
     with monkeypatch.context() as patch:
-        patch.setattr("edge.safefile.read_bounded", fail)
+        patch.setattr("edge.safefile.read_bounded", unreadable)
         again = door.restarted()
         assert again.take("device", push(6)) is None
         assert again.unbelieved is not None
@@ -713,4 +714,104 @@ def test_a_memory_that_cannot_be_read_refuses_pushes_and_keeps_no_door_shut(
     assert "came before" in again.unbelieved.error
     assert (again.report.status, again.report.version) == ("applied", 5)
     assert again.versions == {"device": 5}
+    assert again.settings().decision.target_fpir == 0.0001
     assert again.take("device", push(6)) is not None
+
+
+class Blind(Driver):
+    """A door that started while the disk did not give what was pushed before: version 5, kept."""
+
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch, read: bool = False) -> None:
+        door = Door(directory, "push.probation_s = 10")
+        taken(door, push(5, STRICT))
+        door.desk.keep()
+        with monkeypatch.context() as patch:
+            if not read:
+                patch.setattr("edge.safefile.read_bounded", unreadable)
+            door.desk = door.restarted()
+            super().__init__(door)
+            self.runner.tell()
+            ticked(self, 60)
+
+    @property
+    def shown(self) -> tuple[str, str, float]:
+        """What is told, and what is in force."""
+        told = self.told[-1]
+        assert told["effective"] == effective_hash(self.in_force)
+        return told["status"], str(told["versions"]), self.in_force.decision.target_fpir
+
+
+GOOD = ("applied", "{'device': 5}", 0.0001)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        pytest.param(None, id="nothing comes"),
+        pytest.param(b"junk", id="junk"),
+        pytest.param(push(5, STRICT), id="the retained push again"),
+        pytest.param(push(4), id="an older push"),
+    ],
+)
+def test_what_was_pushed_before_is_put_in_force_when_the_disk_gives_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: bytes | None
+):
+    driver = Blind(tmp_path, monkeypatch)
+    if message is None:
+        ticked(driver, 10)
+    else:
+        driver.runner.take("device", message)
+    assert driver.shown == GOOD
+    told = len(driver.told)
+    ticked(driver, 30)
+    assert driver.shown == GOOD
+    assert len(driver.told) <= told + 1, "at most what was refused is told beside"
+
+
+def test_a_reload_reads_what_was_pushed_before_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    driver = Blind(tmp_path, monkeypatch)
+    driver.apply(driver.door.desk.settings())
+    driver.runner.tell()
+    assert driver.shown == GOOD
+
+
+def test_what_was_pushed_before_and_cannot_be_built_yet_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    driver = Blind(tmp_path, monkeypatch)
+    driver.builds, before = False, len(driver.told)
+    driver.runner.take("device", b"junk")
+    ticked(driver, 20)
+    assert len(driver.told) == before, "nothing is said to be applied"
+    driver.builds = True
+    ticked(driver, 10)
+    assert driver.shown == GOOD
+
+
+def test_what_only_one_of_two_readers_was_given_is_put_in_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    assert Blind(tmp_path, monkeypatch, read=True).shown == GOOD
+
+
+def test_a_new_push_is_tried_over_what_was_pushed_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    driver = Blind(tmp_path, monkeypatch)
+    driver.runner.take("device", push(6, {"decision": {"target_fpir": 0.5}}))
+    assert driver.in_force.decision.target_fpir == 0.5
+    driver.works = False
+    ticked(driver, 30)
+    assert driver.shown == ("rolled_back", "{'device': 5}", 0.0001)
+
+
+def test_a_memory_found_damaged_later_refuses_pushes_and_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    driver = Blind(tmp_path, monkeypatch)
+    memory_path(driver.in_force).write_text("{")
+    for version in (6, 7):
+        driver.runner.take("device", push(version))
+        ticked(driver, 30)
+    assert "damaged" in unbelieved(driver.door)
+    assert driver.told[-1]["refused"]["reason"] == "memory"
+    lines = [each.getMessage() for each in caplog.records if "stands alone" in each.getMessage()]
+    assert len(lines) == 2, lines

@@ -6,7 +6,9 @@ import pytest
 
 from edge.errors import FileError
 from edge.guard import Guard
+from edge.health import Beats
 from edge.metrics import Metrics
+from edge.worker import MAX_FAILURES
 
 
 @pytest.mark.parametrize(
@@ -46,3 +48,55 @@ def test_an_exit_is_no_failure():
 
 def _interrupt() -> None:
     raise KeyboardInterrupt
+
+
+class Loop:
+    """A loop of two parts, of which one may fail, and what the watchdog looks at."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.beats = Beats(lambda: self.now_s)
+        self.guard = Guard("main", Metrics(), self.beats)
+
+    def turn(self, times: int, error: Exception | None) -> list[str]:
+        def fail() -> None:
+            if error is not None:
+                raise error
+
+        for _ in range(times):
+            self.now_s += 0.25
+            self.guard.attempt("commands", fail)
+            self.guard.attempt("gallery", lambda: None)
+        return self.beats.late()
+
+
+def test_a_part_that_fails_for_ever_as_nobody_thought_of_lets_the_watchdog_act(
+    caplog: pytest.LogCaptureFixture,
+):
+    loop, unforeseen = Loop(), TypeError("nobody thought of it")
+    assert loop.turn(MAX_FAILURES - 1, unforeseen) == []
+    assert loop.turn(100, None) == [], "it works again"
+    assert loop.turn(200, unforeseen) == ["main"]
+    said = [each.getMessage() for each in caplog.records]
+    assert [f"({MAX_FAILURES} times" in each for each in said] == [False, False, True]
+    assert loop.turn(1, None) == []
+
+
+@pytest.mark.parametrize("error", [FileError("the disk is full"), BlockingIOError(11, "no process left")])
+def test_a_part_that_fails_for_a_known_reason_restarts_nothing(error: Exception):
+    assert Loop().turn(1000, error) == []
+
+
+def test_a_guard_of_what_others_ask_for_restarts_nothing():
+    loop = Loop()
+    loop.guard = Guard("main", Metrics())
+    loop.beats = Beats(lambda: loop.now_s)
+    assert loop.turn(1000, TypeError("nobody thought of it")) == []
+
+
+def test_what_took_long_elsewhere_makes_no_part_late():
+    loop = Loop()
+    loop.now_s = 100.0
+    late: list[str] = []
+    loop.guard.attempt("pushed configuration", lambda: late.extend(loop.beats.late()))
+    assert late == []

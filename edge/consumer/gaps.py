@@ -24,7 +24,7 @@ class _Gap:
     holes: list[tuple[int, int]]
     told: bool = False
     jump: bool = False
-    """What is in it may still come, but most of it never was."""
+    """Most of what is in it never was. What comes of it goes on from its ends without gaps."""
 
     def fill(self, seq: int) -> bool:
         """Take `seq` out of what is missing; returns whether it was missing."""
@@ -74,7 +74,11 @@ class Gaps:
         if seq < device.first:
             device.first = seq
             return None
-        for gap in device.gaps:
+        for place, gap in enumerate(device.gaps):
+            if gap.jump and gap.first <= seq <= gap.last:
+                device.gaps[place : place + 1] = _split(gap, seq, now_s)
+                del device.gaps[:-MAX_GAPS]
+                return None
             if gap.fill(seq):
                 return self._filled(source, device, gap)
         self._devices[source] = _Device(seq, seq)
@@ -106,6 +110,18 @@ class Gaps:
             return None
         self.filled += 1
         return f"{source}: gap filled: {_numbers([(gap.first, gap.last)])} came late"
+
+
+def _split(jump: _Gap, seq: int, now_s: float) -> list[_Gap]:
+    """Return what is missing from a number to the end of a jump it is nearer to, and the jump left over."""
+    below, above = (jump.first, seq - 1), (seq + 1, jump.last)
+    old = seq - jump.first <= jump.last - seq
+    found = []
+    for hole, left_over in ((below, not old), (above, old)):
+        still = left_over or hole[1] - hole[0] >= JUMP
+        if hole[0] <= hole[1]:
+            found.append(_Gap(*hole, jump.since_s if still else now_s, [hole], told=still, jump=still))
+    return found
 
 
 def _numbers(holes: list[tuple[int, int]]) -> str:

@@ -8,12 +8,10 @@ erasure to whoever knows the id and tells nobody else.
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import IO
 
 from edge import safefile
 from edge.errors import ErasureOwedError, FileError, GalleryError, GalleryIntegrityError
@@ -182,15 +180,10 @@ class Erasure:
             "rewritten": versions,
             "subjects": sorted(hashes),
         }
-        path = self._files.directory / AUDIT
         try:
-            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-            with os.fdopen(os.open(path, flags, MODE), "a+b") as file:
-                file.write((_ends_torn(file) + json.dumps(line) + "\n").encode())
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise GalleryError(f"{path}: the erasure cannot be noted: {error.strerror}") from None
+            safefile.append_line(self._files.directory / AUDIT, json.dumps(line), MODE)
+        except FileError as error:
+            raise GalleryError(f"the erasure cannot be noted: {error}") from None
 
 
 def _is_removed(subject_id: str, version: int, removed: Mapping[str, int], *, enrolled: bool) -> bool:
@@ -199,14 +192,6 @@ def _is_removed(subject_id: str, version: int, removed: Mapping[str, int], *, en
     if enrolled:
         return at is not None and version < at
     return at is not None or ANYBODY in removed
-
-
-def _ends_torn(file: IO[bytes]) -> str:
-    """Return what ends a last line that a full disk or a power cut left unfinished."""
-    if not file.seek(0, os.SEEK_END):
-        return ""
-    file.seek(-1, os.SEEK_END)
-    return "" if file.read(1) == b"\n" else "\n"
 
 
 def subject_hash(subject_id: str) -> str:

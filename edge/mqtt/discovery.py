@@ -35,6 +35,12 @@ def documents(topics: Topics, cameras: tuple[str, ...], version: str, prefix: st
     return {topic: json.dumps(document, separators=(",", ":")).encode() for topic, document in found.items()}
 
 
+def describes(topics: Topics, topic: str) -> bool:
+    """Return whether a discovery topic, whatever its prefix, is of this device or of a camera of it."""
+    own, (_, _, what) = _id(topics), topic.partition("/device/")
+    return what.startswith((f"{own}/", f"{own}__"))
+
+
 def birth_topic(prefix: str) -> str:
     """Return where Home Assistant says `online` after a start, and wants to be told everything again."""
     return f"{prefix}/status"

@@ -74,3 +74,32 @@ def test_a_device_that_could_not_read_its_outbox_goes_on_elsewhere_and_misses_no
     assert [gaps.saw("a", seq, 0.0) for seq in (base + 1, base + 3, 3, 4)] == [None] * 4, "late ones, too"
     assert not [each for each in gaps.news(60.0) if str(base - 1) in each]
     assert gaps.missing() == {"a": [(base + 2, base + 2)]}
+
+
+def test_old_numbers_that_a_device_goes_on_with_after_a_jump_are_told_where_some_are_missing():
+    gaps = Gaps()
+    base = 1_795_000_000_000_000
+    saw(gaps, 1, 2, 3, base, base + 1)
+    assert saw(gaps, 4, 5, 10, now_s=1.0) == []
+    assert gaps.news(1.0 + GRACE_S) == ["hq/a: gap: #6-9 missing"]
+    assert gaps.missing() == {"hq/a": [(6, 9)]}
+    assert saw(gaps, 7, 6, 9, 8, 11, base + 2) == ["hq/a: gap filled: #6-9 came late"]
+    assert (gaps.missing(), gaps.news(1e6)) == ({}, [])
+
+
+def test_new_numbers_that_overtake_one_another_after_a_jump_are_told_where_some_are_missing():
+    gaps = Gaps()
+    base = 1_795_000_000_000_000
+    saw(gaps, 1, base + 4)
+    assert saw(gaps, base + 1, 2, base + 2, base // 2) == []
+    assert gaps.news(GRACE_S) == [f"hq/a: gap: #{base + 3} missing"]
+    assert saw(gaps, base + 3, base, 3) == [f"hq/a: gap filled: #{base + 2}-{base + 3} came late"]
+    assert gaps.missing() == {}
+
+
+def test_gaps_among_old_numbers_are_bounded():
+    gaps = Gaps()
+    saw(gaps, 1, 1_795_000_000_000_000)
+    saw(gaps, *range(3, 10 * MAX_GAPS, 2))
+    assert len(gaps.missing()["hq/a"]) <= MAX_GAPS
+    assert saw(gaps, 10 * MAX_GAPS + 1) == [], "the jump itself is remembered"
