@@ -143,7 +143,8 @@ def announcements(settings: Settings) -> dict[str, bytes]:
     """Return what Home Assistant is told now, and empty documents that take back what it was told before.
 
     What was told is remembered, so that a camera that is taken out of edge.toml goes from there as well, over
-    restarts and broken connections: the last `MAX_TAKEN_BACK` of this device go on being taken back. Those of a name that it had before are taken back once: another device may have it now.
+    restarts and broken connections: the last `MAX_TAKEN_BACK` of this device go on being taken back. Those
+    of a name that it had before are taken back once: another device may have it now.
     """
     wanted, path = discovery_documents(settings), settings.state_dir / "announced.json"
     before: list[str] = []

@@ -25,7 +25,8 @@ class Outcome(BaseModel):
 class Unbelieved:
     """The last message that came as a push and is none for this device: unsigned, old, for somebody else.
 
-    `sha256` is that of the message as it came, by which whoever sent it knows it again.
+    `sha256` is that of the message, by which whoever sent it knows it again; of one of more than 64 KiB that
+    of its first 64 KiB and one byte (`mqtt.incoming` takes no more).
     """
 
     at: datetime

@@ -202,13 +202,13 @@ def channels() -> tuple[Channel, ...]:
 
 
 def json_schemas() -> dict[str, dict[str, Any]]:
-    """Return the JSON Schema of every message by its name, such as camera_status."""
-    return {
-        re.sub(
-            "[A-Z]", lambda found: f"_{found[0].lower()}", channel.name
-        ): channel.payload.model_json_schema(mode=channel.mode)
-        for channel in channels()
-    }
+    """Return the JSON Schema of every message by its name, such as camera_status, or command_signed."""
+    schemas: dict[str, dict[str, Any]] = {}
+    for channel in channels():
+        name = re.sub("[A-Z]", lambda found: f"_{found[0].lower()}", channel.name)
+        for suffix, payload in zip(("", "_signed"), channel.payloads, strict=False):
+            schemas[name + suffix] = payload.model_json_schema(mode=channel.mode)
+    return schemas
 
 
 def document(version: str) -> dict[str, Any]:

@@ -21,7 +21,9 @@ class UnbelievedPushPayload(Payload):
         "version, too_large, empty or memory; health counts them as config.refused.<reason>."
     )
     error: str
-    sha256: Sha256 = Field(description="Of the message as it came, for whoever sent it.")
+    sha256: Sha256 = Field(
+        description="Of the message, for whoever sent it; of its first 65537 bytes where it is longer."
+    )
     count: Version = Field(description="All pushes refused since the daemon started, for whatever reason.")
 
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from edge.errors import ConfigError
 from edge.slug import is_slug
 
-"""A name without the characters that mean something to a broker: / + # and $."""
-
 MAJOR = "v1"
 """Version of the topics; payloads carry their own."""
 
