@@ -2,18 +2,13 @@
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edge.assembly import build_pipeline, build_recognizer
+from edge.assembly import build_pipeline
 from edge.camera.latest import LatestFrames
-from edge.camera.replay import ReplayCamera
-from edge.clock import SystemClock
 from edge.config import load
-from edge.demo.device import enrolled
-from edge.gallery.gallery import Gallery
 from edge.health import Beats
 from edge.inference import SILENT_S, InferenceThread
 from edge.metrics import Metrics
@@ -85,22 +80,6 @@ class Door:
             for _, event in self.told
             if event.camera == camera
         ]
-
-
-@pytest.fixture(scope="module")
-def recognizer(media: Path) -> Recognizer:
-    nobody = build_recognizer(load(), Gallery.empty("none"))
-    return nobody.with_gallery(enrolled(nobody, media, lambda what, done, total: None))
-
-
-@pytest.fixture(scope="module")
-def man(media: Path) -> Image:
-    camera = ReplayCamera("front", media / "single_face.mp4", clock=SystemClock(), realtime=False)
-    camera.open()
-    frame = camera.read()
-    camera.close()
-    assert frame is not None
-    return frame.image
 
 
 def watch(

@@ -11,7 +11,6 @@ from edge.assembly import PHOTO_SIDE_PX, build_pipeline, build_recognizer
 from edge.camera.replay import ReplayCamera
 from edge.clock import SystemClock
 from edge.config import Settings, load
-from edge.demo.device import enrolled
 from edge.demo.media import ORL_PHOTOS, ORL_SUBJECTS, orl_photo
 from edge.errors import ModelError
 from edge.face.embedder import Embedder
@@ -21,18 +20,12 @@ from edge.photo import read_photo
 from edge.recognizer import Recognizer
 from edge.replay import replay
 from edge.selection import load_session
-from edge.types import EventType, FaceEvent, Frame
+from edge.types import EventType, FaceEvent, Frame, Image
 
 
 @pytest.fixture(scope="module")
 def settings() -> Settings:
     return load()
-
-
-@pytest.fixture(scope="module")
-def recognizer(settings: Settings, media: Path) -> Recognizer:
-    nobody = build_recognizer(settings, Gallery.empty("none"))
-    return nobody.with_gallery(enrolled(nobody, media, lambda what, done, total: None))
 
 
 def run(
@@ -119,12 +112,8 @@ def test_a_silent_camera_lets_people_leave(settings: Settings, recognizer: Recog
 
 @pytest.mark.parametrize("step_s", [-5, -3600, 3600])
 def test_a_step_of_the_frames_clock_ends_the_visits_before_it(
-    settings: Settings, recognizer: Recognizer, media: Path, step_s: float
+    settings: Settings, recognizer: Recognizer, man: Image, step_s: float
 ):
-    camera = ReplayCamera("front", media / "single_face.mp4", clock=SystemClock(), realtime=False)
-    camera.open()
-    man = camera.read().image
-    camera.close()
     pipeline = build_pipeline("front", settings, metrics=Metrics(), clock=SystemClock(), live=False)
     told, at = [], SystemClock().now()
     for number in range(150):
@@ -136,12 +125,8 @@ def test_a_step_of_the_frames_clock_ends_the_visits_before_it(
 
 
 def test_who_leaves_as_the_clock_steps_back_is_told_whatever_the_frame_brings(
-    settings: Settings, recognizer: Recognizer, media: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, recognizer: Recognizer, man: Image, monkeypatch: pytest.MonkeyPatch
 ):
-    camera = ReplayCamera("front", media / "single_face.mp4", clock=SystemClock(), realtime=False)
-    camera.open()
-    man = camera.read().image
-    camera.close()
     pipeline = build_pipeline("front", settings, metrics=Metrics(), clock=SystemClock(), live=False)
     at = SystemClock().now()
     for number in range(50):
@@ -156,12 +141,8 @@ def test_who_leaves_as_the_clock_steps_back_is_told_whatever_the_frame_brings(
 
 
 def test_a_visit_goes_on_when_the_camera_changes_its_resolution(
-    settings: Settings, recognizer: Recognizer, media: Path
+    settings: Settings, recognizer: Recognizer, man: Image
 ):
-    camera = ReplayCamera("front", media / "single_face.mp4", clock=SystemClock(), realtime=False)
-    camera.open()
-    man = camera.read().image
-    camera.close()
     pipeline = build_pipeline("front", settings, metrics=Metrics(), clock=SystemClock(), live=False)
     told, at = [], SystemClock().now()
     for number in range(150):
@@ -172,12 +153,8 @@ def test_a_visit_goes_on_when_the_camera_changes_its_resolution(
 
 
 def test_a_visit_that_cannot_be_told_takes_no_decision_about_another_back(
-    settings: Settings, recognizer: Recognizer, media: Path, caplog: pytest.LogCaptureFixture
+    settings: Settings, recognizer: Recognizer, man: Image, caplog: pytest.LogCaptureFixture
 ):
-    camera = ReplayCamera("front", media / "single_face.mp4", clock=SystemClock(), realtime=False)
-    camera.open()
-    man = camera.read().image
-    camera.close()
     caplog.set_level(logging.ERROR)
     pipeline = build_pipeline("front", settings, metrics=Metrics(), clock=SystemClock(), live=False)
     numbers, failing = count(), [1, 2]

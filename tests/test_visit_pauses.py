@@ -5,18 +5,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from edge.assembly import build_pipeline, build_recognizer
-from edge.camera.replay import ReplayCamera
+from edge.assembly import build_pipeline
 from edge.clock import SystemClock
 from edge.config import load
-from edge.demo.device import enrolled
-from edge.gallery.gallery import Gallery
 from edge.metrics import Metrics
 from edge.presence import Presence
 from edge.recognizer import Recognizer
@@ -87,22 +83,6 @@ class Calls(Metrics):
     def record_ms(self, name: str, duration_ms: float) -> None:
         super().record_ms(name, duration_ms)
         self.of[name] += 1
-
-
-@pytest.fixture(scope="module")
-def recognizer(media: Path) -> Recognizer:
-    nobody = build_recognizer(load(), Gallery.empty("none"))
-    return nobody.with_gallery(enrolled(nobody, media, lambda what, done, total: None))
-
-
-@pytest.fixture(scope="module")
-def man(media: Path) -> Image:
-    camera = ReplayCamera("front", media / "single_face.mp4", clock=SystemClock(), realtime=False)
-    camera.open()
-    frame = camera.read()
-    camera.close()
-    assert frame is not None
-    return frame.image
 
 
 def test_a_blurred_face_that_nobody_moves_is_hardly_searched_and_decided_once_it_is_sharp(
