@@ -3,9 +3,9 @@
 import sys
 from io import TextIOWrapper
 
-from edge.config import limit_decoders
-from edge.errors import ConfigError, EdgeError, ModelError
-from edge.printable import printable
+from edge.core.errors import ConfigError, EdgeError, ModelError
+from edge.core.text import printable
+from edge.device.settings.load import limit_decoders
 
 EX_FAILURE = 1
 EX_CONFIG = 78

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from edge.assembly import build_recognizer
-from edge.camera.replay import ReplayCamera
-from edge.clock import SystemClock
-from edge.config import load
-from edge.demo.device import enrolled
-from edge.demo.media import media_dir
+from edge.camera.clips import ReplayCamera
+from edge.core.clock import SystemClock
+from edge.core.types import Image
+from edge.device.assembly.recognizer import build_recognizer
+from edge.device.settings.load import load
 from edge.gallery.gallery import Gallery
-from edge.recognizer import Recognizer
-from edge.types import Image
+from edge.lab.demo.device import enrolled
+from edge.lab.demo.media import media_dir
+from edge.recognition.recognizer import Recognizer
 
 
 @pytest.fixture(scope="session")

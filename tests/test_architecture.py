@@ -1,257 +1,283 @@
-"""The house rules that a machine can hold: who may import whom, and what may stand where."""
+"""The house rules that a machine can hold: who may import whom, and what may stand where. See edge/README.md."""
 
 import ast
+from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.support.places import ROOT
+
 PACKAGE = ROOT / "edge"
-FILES = sorted(PACKAGE.rglob("*.py"))
 
-LAYERS = [
-    {
-        "types",
-        "errors",
-        "metrics",
-        "health",
-        "clock",
-        "eventids",
-        "logs",
-        "photo",
-        "download",
-        "settings",
-        "settings_gallery",
-        "settings_mqtt",
-        "memory",
-        "instance",
-        "signals",
-        "redact",
-        "worker",
-        "safefile",
-        "printable",
-        "slug",
-        "strictjson",
-        "children",
-        "access",
-        "envelope",
-        "audit",
-        "outcome",
-        "guard",
-    },
-    {"config", "face", "gallery", "camera", "mqtt", "tracker", "presence", "visit", "annotate"},
-    {"recognizer", "twin"},
-    {"shadow", "inquiries", "pushed"},
-    {"configuring", "probation", "stores", "answers", "lasting"},
-    {"pipeline", "enroll", "assembly", "delivery", "selection", "roster", "remoting", "removal"},
-    {"bulk", "reembed"},
-    {
-        "pushing",
-        "strangers",
-        "commands",
-        "rollout",
-        "arrival",
-        "cameras",
-        "fleet",
-        "consumer",
-        "following",
-        "syncing",
-        "inference",
-        "replay",
-        "evaluate",
-        "vitals",
-    },
-    {"keeper", "verbs"},
-    {"control"},
-    {"daemon", "demo"},
-    {"bench"},
-    {"cli"},
-    {"__main__"},
-]
-"""What stands lower is imported, never imports upward. Within a layer only what SIBLINGS names."""
+ROOMS = (
+    *({"core"}, {"camera", "face", "gallery", "mqtt"}, {"recognition"}),
+    *({"device"}, {"fleet"}, {"lab"}, {"cli"}, {"__main__"}),
+)
+"""A room imports from rooms that stand to its left only."""
 
-SIBLINGS = {
-    ("config", "settings"),
-    ("assembly", "pipeline"),
-    ("assembly", "selection"),
-    ("assembly", "remoting"),
-    ("presence", "visit"),
-    ("photo", "errors"),
-    ("evaluate", "replay"),
-    ("reembed", "bulk"),
-}
+MOST_ENTRIES = 12
+"""Modules and folders in one folder, `__init__.py` apart."""
 
-FORBIDDEN = [
-    ("face", "gallery"),
-    ("gallery", "face"),
-    ("mqtt", "face"),
-    ("mqtt", "gallery"),
-    ("mqtt", "camera"),
-    ("fleet", "face"),
-    ("fleet", "camera"),
-    ("fleet", "mqtt"),
-    ("consumer", "face"),
-    ("consumer", "gallery"),
-    ("consumer", "camera"),
-    ("evaluate", "mqtt"),
-    ("evaluate", "daemon"),
-]
+SMALL_LINES = 60
+"""A module below this that serves one other module is a splinter of it."""
+
+SETTINGS_ROOMS = {"device", "lab", "cli", "__main__"}
 
 LIBRARIES = {
-    "onnxruntime": {"face/session.py"},
-    "paho": {"mqtt/link.py", "mqtt/listener.py", "mqtt/session.py"},
-    "sqlite3": {"mqtt/outbox.py", "consumer/database.py"},
-    "simsimd": {"gallery/quantized.py"},
-    "qdrant_client": {"gallery/remote.py"},
-    "securesystemslib": {"envelope.py", "fleet/keyring.py", "fleet/repository.py"},
-    "tuf": {
-        "fleet/repository.py",
-        "fleet/statements.py",
-        "gallery/fetch.py",
-        "gallery/sync.py",
-        "gallery/trust.py",
+    "amqtt": {"lab.demo.broker"},
+    "cryptography": {
+        "device.envelope",
+        "fleet.certificates",
+        "fleet.keys",
+        "fleet.rollout.config",
+        "gallery.format.delta",
+        "gallery.format.seal",
+        "gallery.remote.rotation",
+        "gallery.store.vault",
     },
-    "signal": {"signals.py", "camera/pipe.py"},
+    "matplotlib": {"lab.photos.plots"},
+    "onnx": {
+        "face.build.fp32",
+        "face.build.graph",
+        "face.build.heads",
+        "face.build.int8",
+        "face.build.network",
+        "face.build.prelu",
+        "face.build.quantized",
+        "face.build.recipes",
+        "lab.weights.calibrate",
+    },
+    "onnxruntime": {"face.session"},
+    "paho": {"mqtt.connection", "mqtt.client", "mqtt.subscriber"},
+    "qdrant_client": {"gallery.remote.qdrant"},
+    "securesystemslib": {"device.envelope", "fleet.keys", "fleet.repository"},
+    "signal": {"core.process", "camera.pipe"},
+    "simsimd": {"gallery.int8_matcher"},
+    "sqlite3": {"mqtt.delivery.outbox", "fleet.journal.database"},
+    "tuf": {
+        "device.sync.fetch",
+        "device.sync.sync",
+        "device.sync.trust",
+        "fleet.repository",
+        "fleet.statements",
+    },
 }
-"""Foreign libraries and the only files that may import them. `camera/pipe` only sends a signal."""
+"""Foreign libraries and the only modules that may import them. `camera.pipe` only sends a signal."""
 
 
-def name(path: Path) -> str:
-    return path.relative_to(PACKAGE).as_posix()
+@dataclass(frozen=True)
+class Module:
+    """One file of the package, parsed once."""
+
+    path: Path
+    text: str
+    tree: ast.Module
+
+    @property
+    def name(self) -> str:
+        """The dotted name below `edge`: `gallery.store.vault`."""
+        return ".".join(self.path.relative_to(PACKAGE).with_suffix("").parts)
+
+    @property
+    def room(self) -> str:
+        return self.name.split(".")[0]
+
+    @property
+    def folder(self) -> str:
+        return self.name.rpartition(".")[0]
+
+    def imports(self) -> Iterator[str]:
+        """Every name that an import could mean, the module's own functions' imports included."""
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                yield node.module
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+    def neighbours(self) -> set[str]:
+        """The modules of the package that this one imports, by the name below `edge`."""
+        named = (name.removeprefix("edge.") for name in self.imports() if name.startswith("edge."))
+        return {name for name in named if name in names()} - {self.name}
 
 
-def part(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+@cache
+def modules() -> tuple[Module, ...]:
+    """Every module but the folders' own `__init__`."""
+    files = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
+    return tuple(Module(path, text := path.read_text(), ast.parse(text)) for path in files)
 
 
-def imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield from ([node.module] if node.module != "edge" else (f"edge.{a.name}" for a in node.names))
+@cache
+def names() -> frozenset[str]:
+    return frozenset(module.name for module in modules())
 
 
-def edges() -> Iterator[tuple[Path, str]]:
-    for path in FILES:
-        for module in imports(path):
-            if module.startswith("edge."):
-                yield path, module.split(".")[1]
+@cache
+def graph() -> dict[str, set[str]]:
+    """Which module imports which."""
+    return {module.name: module.neighbours() for module in modules()}
 
 
-def layer(part_name: str) -> int:
-    return next(i for i, parts in enumerate(LAYERS) if part_name in parts)
+def folders() -> list[Path]:
+    return [PACKAGE, *(p for p in sorted(PACKAGE.rglob("*")) if p.is_dir() and p.name != "__pycache__")]
 
 
-def test_every_part_has_a_layer():
-    known = set().union(*LAYERS)
-    assert {part(path) for path in FILES} - known - {"__init__"} == set()
+def circle(imports: dict[str, set[str]]) -> list[str]:
+    """Return one circle of imports, empty where there is none."""
+    try:
+        TopologicalSorter(imports).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
 
 
-def test_imports_point_one_way():
+def test_every_module_stands_in_one_of_ten_rooms():
+    assert {module.room for module in modules()} == set().union(*ROOMS)
+
+
+def test_imports_point_to_the_left():
+    level = {room: index for index, rooms in enumerate(ROOMS) for room in rooms}
     wrong = [
-        f"{name(path)} imports {target}"
-        for path, target in edges()
-        if target not in ("__version__", part(path))
-        and layer(part(path)) <= layer(target)
-        and not (layer(part(path)) == layer(target) and layer(target) == 0)
-        and (part(path), target) not in SIBLINGS
+        f"{importer} imports {imported}"
+        for importer, neighbours in graph().items()
+        for imported in neighbours
+        if (left := imported.split(".")[0]) != (right := importer.split(".")[0])
+        and level[left] >= level[right]
     ]
     assert wrong == []
 
 
-@pytest.mark.parametrize(("importer", "imported"), FORBIDDEN)
-def test_strangers_stay_strangers(importer: str, imported: str):
-    assert [name(path) for path, target in edges() if part(path) == importer and target == imported] == []
+def folder_of(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def room_of(name: str) -> str:
+    return name.split(".")[0]
+
+
+@pytest.mark.parametrize(
+    "grouped",
+    [pytest.param(str, id="module"), pytest.param(folder_of, id="folder"), pytest.param(room_of, id="room")],
+)
+def test_imports_make_no_circle(grouped):
+    imports: dict[str, set[str]] = defaultdict(set)
+    for importer, neighbours in graph().items():
+        imports[grouped(importer)] |= {grouped(name) for name in neighbours} - {grouped(importer)}
+    assert circle(imports) == []
+
+
+def test_a_circle_would_be_found():
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"a"}}) != []
+
+
+def test_a_folder_has_at_most_twelve_entries_and_says_its_job():
+    wrong = []
+    for folder in folders():
+        entries = [p for p in folder.iterdir() if p.name not in ("__init__.py", "__pycache__", "models")]
+        entries = [p for p in entries if p.is_dir() or p.suffix == ".py"]
+        if len(entries) > MOST_ENTRIES:
+            wrong.append(f"{folder}: {len(entries)} entries")
+        if not (ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or "").strip():
+            wrong.append(f"{folder}/__init__.py has no docstring")
+    assert wrong == []
+
+
+def test_no_module_is_a_splinter_of_another():
+    importers = Counter(name for neighbours in graph().values() for name in neighbours)
+    wrong = [
+        f"{module.name}: {lines} lines, one importer"
+        for module in modules()
+        if (lines := len(module.text.splitlines())) < SMALL_LINES and importers[module.name] == 1
+    ]
+    assert wrong == []
+
+
+def test_no_two_modules_of_a_room_share_a_name():
+    shared = Counter((module.room, module.name.rpartition(".")[2]) for module in modules())
+    assert [key for key, count in shared.items() if count > 1] == []
+
+
+def test_no_two_classes_share_a_name():
+    classes = defaultdict(list)
+    for module in modules():
+        for node in module.tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                classes[node.name].append(module.name)
+    assert {name: where for name, where in classes.items() if len(where) > 1} == {}
+
+
+def test_settings_are_read_at_the_device_and_above():
+    users = {
+        module.room
+        for module in modules()
+        if any(name.startswith("edge.device.settings") for name in module.imports())
+    }
+    assert users <= SETTINGS_ROOMS
 
 
 def test_only_the_command_line_knows_the_daemon():
-    assert {part(path) for path, target in edges() if target == "daemon"} <= {"cli"}
-
-
-def test_settings_stay_at_assembly_and_above():
-    users = {part(path) for path, target in edges() if target.startswith(("config", "settings"))}
-    of_settings = {"config", "settings_gallery", "settings_mqtt", "twin", "pushed", "configuring", "pushing"}
-    of_parts = {
-        "stores",
-        "lasting",
-        "assembly",
-        "remoting",
-        "removal",
-        "delivery",
-        "selection",
-        "cameras",
-        "keeper",
-        "reembed",
-        "verbs",
-        "vitals",
-        "control",
-    }
-    assert users <= of_settings | of_parts | {"daemon", "cli", "demo", "bench", "__main__"}
+    assert {module.room for module in modules() if "device.daemon" in module.neighbours()} <= {"cli"}
 
 
 @pytest.mark.parametrize(("library", "owners"), LIBRARIES.items())
 def test_a_foreign_library_has_one_door(library: str, owners: set[str]):
-    users = {name(path) for path in FILES for module in imports(path) if module.split(".")[0] == library}
-    assert users <= owners
+    users = {module.name for module in modules() if any(n.split(".")[0] == library for n in module.imports())}
+    assert users == owners
 
 
 def test_video_capture_lives_in_camera_sources():
-    users = {name(path) for path in FILES if "VideoCapture(" in path.read_text()}
-    assert users <= {"camera/sources.py"}
+    assert {module.name for module in modules() if "VideoCapture(" in module.text} == {"camera.sources"}
 
 
-def test_the_environment_is_read_in_config_and_health_only():
+def test_the_environment_is_read_in_two_places_only():
     users = {
-        name(path)
-        for path in FILES
-        for node in ast.walk(ast.parse(path.read_text()))
+        module.name
+        for module in modules()
+        for node in ast.walk(module.tree)
         if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "putenv")
     }
-    assert users <= {"config.py", "health.py"}
+    assert users <= {"device.settings.load", "core.process"}
 
 
 def test_nothing_hides_behind_type_checking():
-    assert [name(path) for path in FILES if "TYPE_CHECKING" in path.read_text()] == []
+    assert [module.name for module in modules() if "TYPE_CHECKING" in module.text] == []
 
 
 def test_modules_hold_no_mutable_state_and_do_no_work_when_imported():
     wrong = []
-    for path in FILES:
-        for node in ast.parse(path.read_text()).body:
+    for module in modules():
+        for node in module.tree.body:
             if isinstance(node, ast.Expr) and not isinstance(node.value, ast.Constant):
-                if name(path) != "cli/app.py" or not ast.unparse(node).startswith("app."):
-                    wrong.append(f"{name(path)}:{node.lineno} works at import")
+                wrong.append(f"{module.name}:{node.lineno} works at import")
             if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.List | ast.Set):
-                wrong.append(f"{name(path)}:{node.lineno} mutable global")
-        if any(isinstance(node, ast.Global) for node in ast.walk(ast.parse(path.read_text()))):
-            wrong.append(f"{name(path)} rebinds a global")
+                wrong.append(f"{module.name}:{node.lineno} mutable global")
+        if any(isinstance(node, ast.Global) for node in ast.walk(module.tree)):
+            wrong.append(f"{module.name} rebinds a global")
     assert wrong == []
 
 
 def test_no_file_is_called_after_nothing():
-    assert [p for p in FILES if p.stem in ("utils", "util", "helpers", "common", "misc", "const")] == []
-
-
-def test_no_file_hides_two():
-    assert [(name(p), n) for p in FILES if (n := len(p.read_text().splitlines())) > 300] == []
+    nothing = {"utils", "util", "helpers", "common", "misc", "const"}
+    assert [module.name for module in modules() if module.path.stem in nothing] == []
 
 
 def test_the_project_names_no_registry_and_no_private_index():
     texts = [
-        *FILES,
-        ROOT / "requirements.lock",
-        ROOT / "pyproject.toml",
-        ROOT / "Makefile",
-        ROOT / "README.md",
+        *((module.name, module.text) for module in modules()),
+        *((path.name, path.read_text()) for path in sorted(ROOT.glob("requirements*.lock"))),
+        *((name, (ROOT / name).read_text()) for name in ("pyproject.toml", "Makefile", "README.md")),
     ]
     words = ("pypi.org", "pythonhosted", "file://", "--index-url", "--find-links")
-    allowed = {("camera", "file://")}
     found = [
-        (path.name, word)
-        for path in texts
+        (name, word)
+        for name, text in texts
         for word in words
-        if word in path.read_text() and (path.parent.name, word) not in allowed
+        if word in text and not (name.startswith("camera.") and word == "file://")
     ]
     assert found == []

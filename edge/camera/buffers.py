@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 
-from edge.types import Image
+from edge.core.types import Image
 
 COUNT = 4
 """One is being filled, one waits to be taken, one is looked at, one is being copied for a snapshot."""

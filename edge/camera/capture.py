@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 
 from edge.camera.latest import LatestFrames
 from edge.camera.sources import Camera
-from edge.clock import Clock
-from edge.errors import CameraError
-from edge.health import Beats
-from edge.metrics import Metrics
-from edge.types import Frame
+from edge.core.clock import Clock
+from edge.core.errors import CameraError
+from edge.core.metrics import Metrics
+from edge.core.process import Beats
+from edge.core.types import Frame
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ A live camera replaces a frame that nobody has taken; a replay that must lose no
 
 import threading
 
-from edge.types import Frame
+from edge.core.types import Frame
 
 
 class LatestFrames:

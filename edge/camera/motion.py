@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from edge.types import Frame, Image
+from edge.core.types import Frame, Image
 
 REDUCTION = 4
 """Divisor of the compared frame's sides. Nearest-neighbour: averaging 1080p costs more than detection."""

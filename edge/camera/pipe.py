@@ -17,10 +17,10 @@ import numpy as np
 from edge.camera.buffers import FrameBuffers
 from edge.camera.mjpeg import MAX_JPEG_BYTES, JpegSplitter
 from edge.camera.sources import as_bgr
-from edge.clock import Clock
-from edge.errors import CameraError
-from edge.redact import scrub
-from edge.types import Frame, Image
+from edge.core.clock import Clock
+from edge.core.errors import CameraError
+from edge.core.redact import scrub
+from edge.core.types import Frame, Image
 
 CHUNK_BYTES = 1 << 16
 """The size of a pipe's buffer on Linux. Source: pipe(7)."""

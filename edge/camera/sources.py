@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 
 from edge.camera.buffers import FrameBuffers
-from edge.clock import Clock
-from edge.errors import CameraError
-from edge.redact import without_credentials
-from edge.types import Frame, Image
+from edge.core.clock import Clock
+from edge.core.errors import CameraError
+from edge.core.redact import without_credentials
+from edge.core.types import Frame, Image
 
 SCHEMES = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
 """Protocols of network cameras and their ports. Others (file, concat, subfile, pipe) could read files of this

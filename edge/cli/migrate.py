@@ -7,19 +7,19 @@ from pathlib import Path
 
 import typer
 
-from edge.assembly import choose_embedder, embedding_dim
-from edge.bulk import tell_refusals, write_outcomes
 from edge.cli.progress import progress
-from edge.clock import SystemClock
-from edge.config import Settings
-from edge.errors import GalleryError
+from edge.core.clock import SystemClock
+from edge.core.errors import GalleryError
+from edge.device.assembly.recognizer import choose_embedder, embedding_dim
+from edge.device.assembly.stores import beside_store, gallery_store
+from edge.device.settings.load import Settings
 from edge.face import manifest as manifests
+from edge.face.choice import choose
 from edge.face.manifest import Manifest
+from edge.fleet.reembed import reembed as reembed_all
 from edge.gallery.gallery import Gallery
-from edge.reembed import reembed as reembed_all
-from edge.roster import from_folder
-from edge.selection import choose
-from edge.stores import beside_store, gallery_store
+from edge.recognition.enrolment.bulk import tell_refusals, write_outcomes
+from edge.recognition.enrolment.roster import from_folder
 
 
 def reembed_gallery(settings: Settings, photos: Path, model: str, processes: int, report: Path | None) -> int:

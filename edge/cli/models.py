@@ -5,16 +5,16 @@ from typing import Annotated
 
 import typer
 
-from edge.bench.embedders import REFERENCE, measure_embedders
-from edge.cli.operate import ConfigOption, load_settings
+from edge.cli.output import Listing
 from edge.cli.progress import progress
-from edge.cli.tables import Listing
-from edge.demo.media import fetch_media, media_dir
-from edge.errors import ModelError
+from edge.cli.run import ConfigOption, load_settings
+from edge.core.errors import ModelError
 from edge.face import manifest as manifests
 from edge.face.session import Session, self_test
 from edge.face.weights import fetch as fetch_model
 from edge.face.weights import installed_path, load_verified
+from edge.lab.bench.embedders import REFERENCE, measure_embedders
+from edge.lab.demo.media import fetch_media, media_dir
 
 app = typer.Typer(help="The models: where they come from and whether they are intact.", no_args_is_help=True)
 

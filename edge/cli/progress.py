@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as ProgressBar
 
-from edge.download import Progress
-from edge.printable import printable
+from edge.core.download import Progress
+from edge.core.text import printable
 
 PLAIN_STEP = 0.25
 """Share of the work between two plain lines."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer import CallbackParam
 
-from edge.errors import ConfigError
+from edge.core.errors import ConfigError
 
 
 def _can_be_written(parameter: CallbackParam, path: Path | None) -> Path | None:

@@ -5,15 +5,15 @@ from typing import Annotated, Any
 
 import typer
 
-from edge.assembly import choose_embedder, decision_rule
-from edge.cli.operate import ConfigOption, load_settings
-from edge.cli.tables import Listing
-from edge.clock import SystemClock
-from edge.config import Settings
-from edge.errors import ConfigError, EnrollmentError
+from edge.cli.output import Listing
+from edge.cli.run import ConfigOption, load_settings
+from edge.core.clock import SystemClock
+from edge.core.errors import ConfigError, EnrollmentError
+from edge.device.assembly.recognizer import choose_embedder, decision_rule
+from edge.device.assembly.stores import visit_store
+from edge.device.settings.load import Settings
 from edge.face import manifest as manifests
-from edge.gallery.visits import SAME_FMR, KeptVisit, Stranger, group
-from edge.stores import visit_store
+from edge.gallery.store.kept_visits import SAME_FMR, KeptVisit, Stranger, group
 
 app = typer.Typer(no_args_is_help=True)
 

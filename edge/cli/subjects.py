@@ -6,21 +6,21 @@ from typing import Annotated
 
 import typer
 
-from edge import safefile
-from edge.access import SubjectState
-from edge.assembly import choose_embedder, embedding_dim
-from edge.cli.operate import ConfigOption, load_settings
-from edge.cli.tables import Listing
-from edge.clock import SystemClock
-from edge.config import Settings
-from edge.errors import EdgeError, EnrollmentError, ErasureOwedError
+from edge.cli.output import Listing
+from edge.cli.run import ConfigOption, load_settings
+from edge.core import files as safefile
+from edge.core.access import SubjectState
+from edge.core.clock import SystemClock
+from edge.core.errors import EdgeError, EnrollmentError, ErasureOwedError
+from edge.core.types import Subject
+from edge.device.assembly.recognizer import choose_embedder, embedding_dim
+from edge.device.assembly.stores import beside_store, crop_store, gallery_store
+from edge.device.removal import remove_subject
+from edge.device.settings.load import Settings
 from edge.face import manifest as manifests
-from edge.gallery.crops import encode_sheet
 from edge.gallery.gallery import Gallery
-from edge.removal import remove_subject
-from edge.roster import Details, describe
-from edge.stores import beside_store, crop_store, gallery_store
-from edge.types import Subject
+from edge.gallery.store.crops import encode_sheet
+from edge.recognition.enrolment.roster import Details, describe
 
 app = typer.Typer(help="The enrolled subjects of this device.", no_args_is_help=True)
 

@@ -7,22 +7,22 @@ from typing import Annotated
 
 import typer
 
-from edge import safefile
-from edge.assembly import embedding_dim
-from edge.cli.operate import ConfigOption, load_settings
-from edge.clock import SystemClock
-from edge.config import Settings, credential_path
-from edge.errors import ConfigError, EdgeError, FileError
+from edge.cli.run import ConfigOption, load_settings
+from edge.core import files as safefile
+from edge.core.clock import SystemClock
+from edge.core.errors import ConfigError, EdgeError, FileError
+from edge.device.assembly.recognizer import embedding_dim
+from edge.device.assembly.stores import beside_store, gallery_store
+from edge.device.removal import forget_departed
+from edge.device.settings.load import Settings, credential_path
+from edge.device.sync.outcome import SyncOutcome, refusal, save_outcome
+from edge.device.sync.sync import Sync, SyncSource
 from edge.face import manifest as manifests
+from edge.face.choice import AUTO
 from edge.face.pushed import Fetch, install_pushed
 from edge.face.weights import installed_path
-from edge.gallery.outcome import SyncOutcome, refusal, save_outcome
-from edge.gallery.seal import MAX_KEYS
+from edge.gallery.format.seal import MAX_KEYS
 from edge.gallery.selftest import self_test
-from edge.gallery.sync import Sync, SyncSource
-from edge.removal import forget_departed
-from edge.selection import AUTO
-from edge.stores import beside_store, gallery_store
 
 log = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """What was measured of an embedder, as its manifest tells it: truth to its reference, and false matches.
 
-Measures nothing: `python -m edge.face.build.compare` and `edge calibrate` do.
+Measures nothing: `python -m edge.lab.weights.compare` and `edge calibrate` do.
 """
 
 from typing import Annotated, Self

@@ -8,7 +8,7 @@ TPIR at FPIR .003 with sface-int8 (worse in 7 halves, better in 1) and .0008 wit
 import cv2
 import numpy as np
 
-from edge.types import FloatArray, Image
+from edge.core.types import FloatArray, Image
 
 
 def similarity_transform(source: FloatArray, target: FloatArray) -> FloatArray:

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from edge.errors import ModelShapeError
+from edge.core.errors import ModelShapeError
+from edge.core.types import Detection, FloatArray, Image
 from edge.face.manifest import Manifest
 from edge.face.session import Session, self_test
-from edge.types import Detection, FloatArray, Image
 
 STRIDES = (8, 16, 32)
 INPUT_MULTIPLE_PX = 32

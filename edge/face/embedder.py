@@ -3,11 +3,11 @@
 import cv2
 import numpy as np
 
-from edge.errors import ModelError
+from edge.core.errors import ModelError
+from edge.core.types import FloatArray, Image
 from edge.face.align import align
 from edge.face.manifest import Manifest
 from edge.face.session import Session, self_test
-from edge.types import FloatArray, Image
 
 
 class Embedder:

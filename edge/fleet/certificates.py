@@ -23,8 +23,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from edge import safefile
-from edge.errors import FleetError
+from edge.core import files as safefile
+from edge.core.errors import FleetError
 
 CA_DAYS = 3650
 SLACK = timedelta(hours=1)

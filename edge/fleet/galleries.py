@@ -7,15 +7,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from edge.errors import FleetError
-from edge.fleet.keyring import KeyRing
+from edge.core.errors import FleetError
+from edge.fleet.keys import KeyRing
 from edge.fleet.reports import Published
 from edge.fleet.repository import Repository
-from edge.gallery.bundle import decode, encode
-from edge.gallery.delta import encode_delta
+from edge.gallery.format.bundle import decode, encode
+from edge.gallery.format.delta import encode_delta
+from edge.gallery.format.published import delta_path, full_path, next_path, scope_role
+from edge.gallery.format.seal import Binding, seal, unseal_any
 from edge.gallery.gallery import Gallery
-from edge.gallery.layout import delta_path, full_path, next_path, scope_role
-from edge.gallery.seal import Binding, seal, unseal_any
 
 SHOWN = 5
 """Of the ids that a message names."""

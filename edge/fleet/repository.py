@@ -28,9 +28,9 @@ from tuf.api.metadata import (  # type: ignore[attr-defined]
     Timestamp,
 )
 
-from edge import safefile
-from edge.errors import FleetError, SignatureError
-from edge.fleet.keyring import KeyRing
+from edge.core import files as safefile
+from edge.core.errors import FleetError, SignatureError
+from edge.fleet.keys import KeyRing
 from edge.fleet.statements import Statements, target_file
 
 TOP = ("root", "targets", "snapshot", "timestamp")

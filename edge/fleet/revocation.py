@@ -3,10 +3,10 @@
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 
-from edge.errors import EdgeError, FleetError
+from edge.core.errors import EdgeError, FleetError
 from edge.fleet.galleries import OfModel, ScopeGalleries
 from edge.fleet.reports import Published
-from edge.gallery.layout import full_path, next_path
+from edge.gallery.format.published import full_path, next_path
 
 
 @dataclass(slots=True)

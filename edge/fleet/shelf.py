@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from edge import safefile
-from edge.errors import FleetError
+from edge.core import files as safefile
+from edge.core.errors import FleetError
 
 FOLDERS = ("metadata", "targets")
 

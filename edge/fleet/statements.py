@@ -18,7 +18,7 @@ from tuf.api.metadata import (  # type: ignore[attr-defined]
     Timestamp,
 )
 
-from edge.errors import FleetError
+from edge.core.errors import FleetError
 from edge.fleet.shelf import Shelf
 
 MAX_METADATA_BYTES = 8 << 20

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from edge.access import Access, SubjectState, Window, zone
+from edge.core.access import Access, SubjectState, Window, zone
+from edge.core.types import Reason, Subject
 from edge.gallery.gallery import Gallery
 from edge.gallery.search import Mask, Scope
-from edge.types import Reason, Subject
 
 
 class Admission:

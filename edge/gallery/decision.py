@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from edge.errors import ConfigError, ModelError
-from edge.types import Barred, Candidate, Decision, EventType, Match, Reason, Score
+from edge.core.errors import ConfigError, ModelError
+from edge.core.types import Barred, Candidate, Decision, EventType, Match, Reason, Score
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edge.core.types import FloatArray
 from edge.gallery.decision import DecisionRule
 from edge.gallery.gallery import Gallery
 from edge.gallery.search import Mask, Scope
-from edge.types import FloatArray
 
 BLOCK_SCORES = 16_000_000
 """Scores computed at a time: 64 MB."""

@@ -11,10 +11,10 @@ from math import isfinite
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.access import SubjectState
-from edge.errors import GalleryError, ModelMismatchError
+from edge.core.access import SubjectState
+from edge.core.errors import GalleryError, ModelMismatchError
+from edge.core.types import FloatArray, Quality, Subject, Template
 from edge.gallery.subjects import check_subject
-from edge.types import FloatArray, Quality, Subject, Template
 
 MAX_PROTOTYPES = 5
 """Templates per subject. Measured on synthetic faces: three do as well as all 1,000 examples."""

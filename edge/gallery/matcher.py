@@ -9,9 +9,9 @@ from functools import cache
 
 import numpy as np
 
+from edge.core.types import FloatArray, Match, Probe
 from edge.gallery.gallery import Gallery
 from edge.gallery.search import Mask, Matcher, Scope, best_two, check_probe, exact, like_nobody, rule_out
-from edge.types import FloatArray, Match, Probe
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ def make_matcher(gallery: Gallery, previous: Matcher | None = None) -> Matcher:
     """
     if gallery.matrix.size <= DENSE_VALUES or int8_problem() is not None:
         return DenseMatcher(gallery)
-    from edge.gallery.quantized import QuantizedMatcher  # a small gallery needs no simsimd
+    from edge.gallery.int8_matcher import QuantizedMatcher  # a small gallery needs no simsimd
 
     if isinstance(previous, QuantizedMatcher):
         return previous.updated(gallery)
@@ -40,7 +40,7 @@ def make_matcher(gallery: Gallery, previous: Matcher | None = None) -> Matcher:
 def int8_problem() -> str | None:
     """Return why large galleries cannot be searched in int8 here, None if they can; logged once."""
     try:
-        from edge.gallery.quantized import check_kernel
+        from edge.gallery.int8_matcher import check_kernel
 
         check_kernel()
     except Exception as error:  # whatever a foreign binary does when it is loaded or called

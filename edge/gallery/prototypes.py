@@ -6,9 +6,9 @@ Knows no gallery and no other subject.
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.errors import GalleryError
+from edge.core.errors import GalleryError
+from edge.core.types import FloatArray
 from edge.gallery.gallery import MAX_PROTOTYPES, NORM_TOLERANCE
-from edge.types import FloatArray
 
 MIN_WEIGHT = 1e-3
 """A photo that was accepted always counts a little, also where its quality weighs nothing."""

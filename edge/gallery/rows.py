@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.errors import GalleryError
+from edge.core.errors import GalleryError
+from edge.core.types import FloatArray
 from edge.gallery.gallery import NORM_TOLERANCE
-from edge.types import FloatArray
 
 CODES = 127
 """Codes lie in -127..127: symmetric, so that a scale is all that it takes to read them."""

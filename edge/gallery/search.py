@@ -8,9 +8,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.errors import GalleryError, ModelMismatchError
+from edge.core.errors import GalleryError, ModelMismatchError
+from edge.core.types import Candidate, FloatArray, Match, Probe
 from edge.gallery.gallery import NORM_TOLERANCE, Gallery
-from edge.types import Candidate, FloatArray, Match, Probe
 
 Mask = NDArray[np.bool_]
 """Which subjects may be found, bool (size,) in the order of `Gallery.subjects`."""

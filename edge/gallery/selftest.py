@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from edge.errors import GalleryError
+from edge.core.errors import GalleryError
+from edge.core.types import Probe
 from edge.gallery.gallery import Gallery
 from edge.gallery.matcher import make_matcher
-from edge.types import Probe
 
 PROBES = 16
 MIN_SCORE = 0.999

@@ -1,7 +1,7 @@
 """What a subject may be called. Keeps no subjects and knows no templates."""
 
-from edge.errors import GalleryError
-from edge.types import Subject
+from edge.core.errors import GalleryError
+from edge.core.types import Subject
 
 MAX_ID_CHARS = 64
 MAX_LABEL_CHARS = 128

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from edge.errors import ConfigError
+from edge.core.errors import ConfigError
 
 Protocol = Literal["5", "3.1.1"]
 

@@ -3,7 +3,7 @@
 import logging
 import random
 
-from edge.mqtt.backoff import Backoff, Uniform
+from edge.core.backoff import Backoff, Uniform
 from edge.mqtt.faults import Fault, too_brief
 
 log = logging.getLogger(__name__)

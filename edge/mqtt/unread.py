@@ -3,8 +3,8 @@
 import logging
 import threading
 
-from edge.metrics import Metrics
-from edge.mqtt.bucket import TokenBucket
+from edge.core.metrics import Metrics
+from edge.core.pacing import TokenBucket
 
 log = logging.getLogger(__name__)
 

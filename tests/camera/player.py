@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 from edge.camera.sources import Camera
-from edge.types import Frame
+from edge.core.types import Frame
 
 
 def play(camera: Camera, limit: int = 10_000) -> list[Frame]:

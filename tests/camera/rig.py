@@ -9,11 +9,11 @@ import numpy as np
 from edge.camera.capture import CaptureThread
 from edge.camera.latest import LatestFrames
 from edge.camera.sources import Camera
-from edge.clock import SystemClock
-from edge.errors import CameraError
-from edge.health import Beats
-from edge.metrics import Metrics
-from edge.types import Frame
+from edge.core.clock import SystemClock
+from edge.core.errors import CameraError
+from edge.core.metrics import Metrics
+from edge.core.process import Beats
+from edge.core.types import Frame
 
 CLOCK = SystemClock()
 

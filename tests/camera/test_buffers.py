@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from edge.camera.buffers import COUNT, FrameBuffers
+from edge.camera.clips import ReplayCamera
 from edge.camera.pipe import PipeCamera
-from edge.camera.replay import ReplayCamera
 from edge.camera.sources import Camera
-from edge.clock import SystemClock
-from edge.types import Frame, Image
+from edge.core.clock import SystemClock
+from edge.core.types import Frame, Image
 
 SIZE = (48, 64)
 RAW = f"""

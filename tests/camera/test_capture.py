@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from edge.camera.capture import MAX_ABANDONED, CaptureThread
+from edge.camera.clips import ReplayCamera
 from edge.camera.pipe import PipeCamera
-from edge.camera.replay import ReplayCamera
 from edge.camera.sources import Camera, OpenCVCamera
-from edge.errors import CameraError
-from edge.types import Frame
+from edge.core.errors import CameraError
+from edge.core.types import Frame
 from tests.camera.rig import CLOCK, CountingCamera, HungCamera, Rig
-from tests.streams import MjpegServer, SilentServer, free_port, jpeg, make_clip
+from tests.support.streams import MjpegServer, SilentServer, free_port, jpeg, make_clip
 
 
 def http(port: int) -> Callable[[], Camera]:

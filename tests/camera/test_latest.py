@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from edge.camera.latest import LatestFrames
-from edge.types import Frame
+from edge.core.types import Frame
 
 
 def frame(camera: str, number: int) -> Frame:

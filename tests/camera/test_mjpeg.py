@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.camera.mjpeg import JpegSplitter
-from tests.streams import jpeg
+from tests.support.streams import jpeg
 
 NOISE = np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8)
 BUSY = cv2.imencode(".jpg", NOISE, [cv2.IMWRITE_JPEG_RST_INTERVAL, 2])[1].tobytes()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from edge.camera.motion import REFRESH_S, MotionGate
-from edge.types import Frame
+from edge.core.types import Frame
 
 RNG = np.random.default_rng(0)
 SCENE = cv2.GaussianBlur(RNG.integers(0, 255, (480, 640, 3), np.uint8), (0, 0), 4)

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from edge.camera.pipe import PipeCamera
-from edge.clock import SystemClock
-from edge.errors import CameraError
+from edge.core.clock import SystemClock
+from edge.core.errors import CameraError
 from tests.camera.player import play
-from tests.streams import jpeg
+from tests.support.streams import jpeg
 
 RED = "ffmpeg -v error -f lavfi -i color=red:size=64x48:rate=20:duration=1 -pix_fmt bgr24 -f rawvideo -"
 FRAME = jpeg(200)

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 from edge.camera.sources import OpenCVCamera
-from edge.clock import SystemClock
-from edge.errors import CameraError
+from edge.core.clock import SystemClock
+from edge.core.errors import CameraError
 from tests.camera.player import play
 from tests.camera.servers import RtspServer, http_answer
-from tests.streams import MjpegServer, SilentServer, free_port, make_clip
+from tests.support.places import ROOT
+from tests.support.streams import MjpegServer, SilentServer, free_port, make_clip
 
 CLOCK = SystemClock()
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def network(url: str, *, open_s: float = 2.0, read_s: float = 1.0) -> OpenCVCamera:
@@ -170,11 +170,12 @@ def test_a_password_that_must_be_escaped_says_how():
 READS = """
 import sys
 if sys.argv[1] == "as the daemon":
-    from edge.config import limit_decoders
+    from edge.device.settings.load import limit_decoders
     limit_decoders()
 from edge.camera.sources import OpenCVCamera
-from edge.clock import SystemClock
-from edge.errors import CameraError
+from edge.core.clock import SystemClock
+from edge.core.errors import CameraError
+from tests.support.places import ROOT
 for url in sys.argv[2:]:
     camera = OpenCVCamera("front", url, clock=SystemClock(), open_timeout_s=3, read_timeout_s=2)
     try:

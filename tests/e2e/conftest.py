@@ -8,12 +8,12 @@ from typing import Any
 import cv2
 import pytest
 
-from edge.config import load
-from edge.demo.device import enrol_all
-from edge.demo.scenario import Photo, photos
-from tests.broker import Mosquitto, Subscriber
-from tests.described import check
+from edge.device.settings.load import load
+from edge.lab.demo.device import enrol_all
+from edge.lab.demo.scenario import Photo, photos
 from tests.e2e.device import Device
+from tests.support.broker import Mosquitto, Subscriber
+from tests.support.described import check
 
 pytestmark = pytest.mark.e2e
 

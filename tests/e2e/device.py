@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edge.config import environment_without_settings
-from tests.broker import wait_until
+from edge.device.settings.load import environment_without_settings
+from tests.support.broker import wait_until
 
 ROOT = "edge/v1/test/door"
 

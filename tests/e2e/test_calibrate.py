@@ -8,13 +8,13 @@ from pathlib import Path
 import cv2
 import pytest
 
-from edge.config import load
-from edge.demo.media import orl_photo
+from edge.camera.photo import read_photo
+from edge.device.settings.load import load
 from edge.face import manifest as manifests
 from edge.face.weights import installed_path
-from edge.photo import read_photo
+from edge.lab.demo.media import orl_photo
 from tests.e2e.device import Device
-from tests.streams import free_port
+from tests.support.streams import free_port
 
 pytestmark = pytest.mark.e2e
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from edge.face import manifest as manifests
-from edge.mqtt.payloads import EventPayload
+from edge.mqtt.contract.messages import EventPayload
 from tests.e2e.device import Device, edge
-from tests.streams import free_port, make_clip
+from tests.support.streams import free_port, make_clip
 
 pytestmark = pytest.mark.e2e
 

@@ -8,14 +8,14 @@ from typing import Any
 import paho.mqtt.publish as mqtt
 import pytest
 
-from edge.config import load
-from edge.mqtt.payloads import InfoPayload
-from edge.mqtt.payloads_config import ConfigReportedPayload
-from edge.mqtt.topics import Topics
-from tests.broker import Mosquitto, Subscriber, subscriber, wait_until
+from edge.device.settings.load import load
+from edge.mqtt.contract.messages import InfoPayload
+from edge.mqtt.contract.payloads_config import ConfigReportedPayload
+from edge.mqtt.contract.topics import Topics
 from tests.e2e.device import ROOT, Device
-from tests.pushes import TRUSTED, content, push
-from tests.streams import MjpegServer, free_port
+from tests.support.broker import Mosquitto, Subscriber, subscriber, wait_until
+from tests.support.pushes import TRUSTED, content, push
+from tests.support.streams import MjpegServer, free_port
 
 pytestmark = pytest.mark.e2e
 

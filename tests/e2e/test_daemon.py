@@ -10,10 +10,10 @@ from pathlib import Path
 import paho.mqtt.publish as mqtt
 import pytest
 
-from edge.mqtt.payloads import EventPayload, HealthPayload, InfoPayload, StatePayload
-from tests.broker import Mosquitto, Subscriber, subscriber, wait_until
+from edge.mqtt.contract.messages import EventPayload, HealthPayload, InfoPayload, StatePayload
 from tests.e2e.device import ROOT, Device, notify_socket
-from tests.streams import MjpegServer, free_port
+from tests.support.broker import Mosquitto, Subscriber, subscriber, wait_until
+from tests.support.streams import MjpegServer, free_port
 
 pytestmark = pytest.mark.e2e
 

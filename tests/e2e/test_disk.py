@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from edge.mqtt.payloads import HealthPayload
-from tests.broker import Mosquitto, subscriber, wait_until
-from tests.disk import SmallDisk, read_only, small_disk
+from edge.mqtt.contract.messages import HealthPayload
 from tests.e2e.device import ROOT, Device
+from tests.support.broker import Mosquitto, subscriber, wait_until
+from tests.support.disk import SmallDisk, read_only, small_disk
 
 pytestmark = pytest.mark.e2e
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from edge.face import manifest as manifests
-from edge.mqtt.payloads import InfoPayload
-from tests.broker import Mosquitto, Subscriber, subscriber
+from edge.mqtt.contract.messages import InfoPayload
 from tests.e2e.device import Device, edge
+from tests.support.broker import Mosquitto, Subscriber, subscriber
 
 pytestmark = pytest.mark.e2e
 

@@ -11,12 +11,12 @@ import paho.mqtt.publish as mqtt
 import pytest
 
 from edge.face import manifest as manifests
-from edge.gallery.layout import full_path
-from edge.mqtt.payloads import EventPayload
-from edge.mqtt.payloads_sync import GalleryReportedPayload
-from tests.broker import Mosquitto, Subscriber, subscriber
+from edge.gallery.format.published import full_path
+from edge.mqtt.contract.messages import EventPayload
+from edge.mqtt.contract.payloads_sync import GalleryReportedPayload
 from tests.e2e.device import Device, edge
-from tests.fleet.fleets import StaticServer, serving
+from tests.support.broker import Mosquitto, Subscriber, subscriber
+from tests.support.fleets import StaticServer, serving
 
 pytestmark = pytest.mark.e2e
 

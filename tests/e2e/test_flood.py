@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from edge.health import rss_mb
-from tests.broker import Mosquitto, subscriber, wait_until
+from edge.core.process import rss_mb
 from tests.e2e.device import ROOT, Device
 from tests.e2e.test_daemon import clip
 from tests.e2e.test_mqtt_commands import sending, signed, started
-from tests.pushes import TRUSTED, push
+from tests.support.broker import Mosquitto, subscriber, wait_until
+from tests.support.pushes import TRUSTED, push
 
 pytestmark = pytest.mark.e2e
 

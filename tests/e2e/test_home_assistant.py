@@ -16,8 +16,8 @@ from typing import Any
 import paho.mqtt.publish as mqtt
 import pytest
 
-from tests.broker import Mosquitto, Subscriber, subscriber, wait_until
 from tests.e2e.device import ROOT, Device
+from tests.support.broker import Mosquitto, Subscriber, subscriber, wait_until
 
 pytestmark = pytest.mark.e2e
 

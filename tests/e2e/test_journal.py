@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from edge.config import environment_without_settings
-from tests.broker import Mosquitto, wait_until
+from edge.device.settings.load import environment_without_settings
 from tests.e2e.device import Device
+from tests.support.broker import Mosquitto, wait_until
 
 pytestmark = pytest.mark.e2e
 

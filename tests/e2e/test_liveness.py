@@ -7,14 +7,14 @@ import cv2
 import numpy as np
 import pytest
 
-from edge.camera.replay import ReplayCamera
-from edge.clock import SystemClock
-from edge.mqtt.payloads import EventPayload, InfoPayload, StatePayload
-from tests.broker import Mosquitto, subscriber, wait_until
+from edge.camera.clips import ReplayCamera
+from edge.core.clock import SystemClock
+from edge.mqtt.contract.messages import EventPayload, InfoPayload, StatePayload
 from tests.e2e.device import Device
-from tests.liveness import NAME, install, network
-from tests.streams import free_port
-from tests.test_pipeline_liveness import DARK
+from tests.recognition.test_pipeline_liveness import DARK
+from tests.support.broker import Mosquitto, subscriber, wait_until
+from tests.support.liveness import NAME, install, network
+from tests.support.streams import free_port
 
 pytestmark = pytest.mark.e2e
 

@@ -16,14 +16,14 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from edge.envelope import sign
-from edge.fleet.pushes import make_signing_key
-from edge.mqtt.commanding import PAYLOAD_TYPE
-from edge.mqtt.payloads import EventPayload
-from edge.mqtt.payloads_command import ResponsePayload
-from tests.broker import Mosquitto, Subscriber, subscriber, wait_until
+from edge.device.commands.parse import PAYLOAD_TYPE
+from edge.device.envelope import sign
+from edge.fleet.rollout.pushes import make_signing_key
+from edge.mqtt.contract.messages import EventPayload
+from edge.mqtt.contract.payloads_command import ResponsePayload
 from tests.e2e.device import ROOT, Device, edge
-from tests.pushes import KEY, TRUSTED
+from tests.support.broker import Mosquitto, Subscriber, subscriber, wait_until
+from tests.support.pushes import KEY, TRUSTED
 
 pytestmark = pytest.mark.e2e
 

@@ -13,13 +13,14 @@ from typing import Any
 import paho.mqtt.publish as mqtt
 import pytest
 
-from edge.mqtt.asyncapi import channels
-from edge.mqtt.payloads import EventPayload
-from edge.types import EventType
-from tests.broker import Mosquitto, subscriber, wait_until
-from tests.streams import free_port
+from edge.core.types import EventType
+from edge.mqtt.contract.asyncapi import channels
+from edge.mqtt.contract.messages import EventPayload
+from tests.support.broker import Mosquitto, subscriber, wait_until
+from tests.support.places import ROOT
+from tests.support.streams import free_port
 
-FLOW = Path(__file__).resolve().parents[2] / "deploy" / "node-red" / "flow.json"
+FLOW = ROOT / "deploy" / "node-red" / "flow.json"
 NODE_RED = os.environ.get("NODE_RED") or shutil.which("node-red")
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from edge.mqtt.payloads import EventPayload
-from tests.broker import Mosquitto, Subscriber, subscriber, wait_until
+from edge.mqtt.contract.messages import EventPayload
 from tests.e2e.device import Device
-from tests.streams import free_port
+from tests.support.broker import Mosquitto, Subscriber, subscriber, wait_until
+from tests.support.streams import free_port
 
 pytestmark = pytest.mark.e2e
 

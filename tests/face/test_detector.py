@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
-from edge.errors import ModelShapeError
+from edge.core.errors import ModelShapeError
+from edge.core.types import Detection, FloatArray
 from edge.face import manifest
 from edge.face.detector import STRIDES, Canvas, Detector
 from edge.face.session import Session
 from edge.face.weights import installed_path, load_verified
-from edge.types import Detection, FloatArray
 
 
 @pytest.fixture(scope="module")

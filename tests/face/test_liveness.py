@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.errors import ModelError, ModelIntegrityError, ModelMissingError, ModelShapeError
+from edge.core.errors import ModelError, ModelIntegrityError, ModelMissingError, ModelShapeError
+from edge.core.types import Image
 from edge.face.build.graph import GraphWriter, float_tensor
 from edge.face.liveness import Liveness, load_liveness
 from edge.face.manifest import read
 from edge.face.session import Session, record_golden
-from edge.types import Image
-from tests.liveness import ALIVE_FROM, BLIND_BELOW, NAME, install, manifest, network
+from tests.support.liveness import ALIVE_FROM, BLIND_BELOW, NAME, install, manifest, network
+from tests.support.places import ROOT
 
 BOX = np.array([100, 80, 140, 130], np.float32)
 
@@ -242,7 +243,7 @@ def test_what_is_missing_or_swapped_is_refused(
 
 
 def test_an_embedder_cannot_be_taken_for_a_liveness_model() -> None:
-    directory = Path(__file__).resolve().parents[2] / "models" / "sface-int8"
+    directory = ROOT / "models" / "sface-int8"
     with pytest.raises(ModelError, match=r"of kind embedder, not liveness; correct liveness\.model"):
         load_liveness(directory, threads=1)
 
@@ -265,7 +266,7 @@ def test_a_golden_file_is_compared_where_the_manifest_names_one(tmp_path: Path) 
 
 
 def test_the_manifest_in_the_documentation_is_one(tmp_path: Path) -> None:
-    text = (Path(__file__).resolve().parents[2] / "models" / "README.md").read_text()
+    text = (ROOT / "models" / "README.md").read_text()
     example = text.split("## Liveness: bring your own")[1].split("```toml\n")[1].split("```")[0]
     model = network()
     example = example.replace('"..."', f'"{hashlib.sha256(model).hexdigest()}"').replace(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import edge
-from edge.errors import ModelError
+from edge.core.errors import ModelError
 from edge.face import manifest as manifests
 from edge.face.weights import build_data
 

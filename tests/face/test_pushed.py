@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.errors import ModelError
+from edge.core.errors import ModelError
 from edge.face import manifest as manifests
 from edge.face.pushed import MANIFEST, install_pushed
 from edge.face.weights import installed_path, load_verified

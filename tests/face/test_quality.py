@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from edge.evaluate.degrade import motion_blur
+from edge.core.types import Detection, Refusal
 from edge.face.quality import QualityGate, sharpness, yaw_deg
-from edge.types import Detection, Refusal
+from edge.lab.photos.degrade import motion_blur
 
 GATE = QualityGate(min_face_px=40, min_sharpness=0.15, max_yaw_deg=45, min_score=0.7)
 FRAME = (480, 640, 3)

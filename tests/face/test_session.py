@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edge.errors import ModelError, ModelIntegrityError, ModelShapeError
+from edge.core.errors import ModelError, ModelIntegrityError, ModelShapeError
 from edge.face.build.graph import GraphWriter, float_tensor
 from edge.face.manifest import Input, Manifest, Output, load, names
 from edge.face.session import Session, pattern, read_golden, sample, self_test

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.errors import ModelError, ModelIntegrityError, ModelMissingError
+from edge.core.errors import ModelError, ModelIntegrityError, ModelMissingError
 from edge.face.manifest import Manifest, load
 from edge.face.weights import fetch, installed_path, load_verified
 

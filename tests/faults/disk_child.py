@@ -4,9 +4,9 @@ import sys
 import time
 from pathlib import Path
 
-from edge.mqtt import writer
 from edge.mqtt.broker import Broker
-from tests.mqtt.door import Door
+from edge.mqtt.delivery import outbox_thread as writer
+from tests.support.door import Door
 
 
 def main(directory: Path, port: int, count: int) -> None:

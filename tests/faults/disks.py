@@ -5,8 +5,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.broker import Mosquitto
 from tests.faults.ledger import OPEN, Consumer, Entry, Scenario, settle
+from tests.support.broker import Mosquitto
 
 PER_ROUND = 50
 

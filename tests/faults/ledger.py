@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from edge.mqtt.broker import Broker
-from tests.broker import Mosquitto, Subscriber
-from tests.mqtt.door import TOPICS, Door
+from tests.support.broker import Mosquitto, Subscriber
+from tests.support.door import TOPICS, Door
 
 ACK_BATCH = 400
 OPEN = ("allow_anonymous true", "max_queued_messages 0")

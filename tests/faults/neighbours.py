@@ -11,10 +11,10 @@ from uuid import uuid4
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edge.types import Subject
-from tests.broker import Mosquitto, wait_until
+from edge.core.types import Subject
 from tests.faults.ledger import OPEN, Consumer, Entry, Scenario, at, settle, stop
-from tests.mqtt.door import TOPICS, Door
+from tests.support.broker import Mosquitto, wait_until
+from tests.support.door import TOPICS, Door
 
 
 def client(port: int, client_id: str = "") -> paho.Client:

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from edge.mqtt.outbox import Outbox
+from edge.mqtt.delivery.outbox import Outbox
 from tests.faults.ledger import Entry
 from tests.faults.recorded import Op, record
-from tests.mqtt.door import now
+from tests.support.door import now
 
 SECTOR = 512
 GROUPS = 120

@@ -5,9 +5,9 @@ import random
 import sys
 from pathlib import Path
 
-from edge.mqtt.outbox import Outbox
-from edge.mqtt.rows import Changes
-from tests.mqtt.door import make_row, now
+from edge.mqtt.delivery.outbox import Outbox
+from edge.mqtt.delivery.rows import Changes
+from tests.support.door import make_row, now
 
 
 def say(sign: str, seqs: list[int]) -> None:

@@ -10,14 +10,14 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from edge.clock import SystemClock
-from tests.broker import Mosquitto, wait_until
+from edge.core.clock import SystemClock
 from tests.faults.disks import DISKS
 from tests.faults.ledger import OPEN, Consumer, Entry, Scenario, at, settle, stop
 from tests.faults.neighbours import NEIGHBOURS
 from tests.faults.power import power_cut
 from tests.faults.proxy import Mangle, Proxy, dropping_pubacks, faithful, resetting, slicing
-from tests.mqtt.door import Door
+from tests.support.broker import Mosquitto, wait_until
+from tests.support.door import Door
 
 
 def broker_killed(directory: Path, rounds: int) -> Entry:
@@ -50,7 +50,7 @@ def door_killed(directory: Path, rounds: int) -> Entry:
     with Consumer(broker, acknowledge=False) as consumer:
         for _ in range(rounds):
             with subprocess.Popen(
-                [sys.executable, "-m", "tests.mqtt.door_child", str(state), str(broker.port)],
+                [sys.executable, "-m", "tests.support.door_child", str(state), str(broker.port)],
                 stderr=subprocess.PIPE,
                 text=True,
             ) as child:

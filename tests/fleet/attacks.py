@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from tuf.api.metadata import TargetFile
 
-from edge.fleet.authoring import Fleet, open_fleet
-from edge.fleet.keyring import KeyRing
+from edge.fleet.fleet import Fleet, open_fleet
+from edge.fleet.keys import KeyRing
 from edge.fleet.repository import Repository
-from edge.gallery.bundle import DIGEST_BYTES, encode
+from edge.gallery.format.bundle import DIGEST_BYTES, encode
+from edge.gallery.format.published import full_path, scope_role
+from edge.gallery.format.seal import Binding, new_key, seal
 from edge.gallery.gallery import Gallery
-from edge.gallery.layout import full_path, scope_role
-from edge.gallery.seal import Binding, new_key, seal
-from tests.fleet.fleets import (
+from tests.support.fleets import (
     TENANT,
     ShiftedClock,
     StaticServer,
@@ -27,7 +27,7 @@ from tests.fleet.fleets import (
     people,
     sending,
 )
-from tests.gallery.samples import MODEL, damage
+from tests.support.gallery_samples import MODEL, damage
 
 WEEKS = timedelta(weeks=1)
 

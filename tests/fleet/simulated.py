@@ -10,16 +10,16 @@ from typing import Any
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edge import config
-from edge.config import Settings
-from edge.configuring import ConfigDesk
-from edge.metrics import Metrics
-from edge.mqtt.codec import encode
+from edge.core.metrics import Metrics
+from edge.device.pushes.desk import ConfigDesk
+from edge.device.pushes.push import Patch
+from edge.device.settings import load as config
+from edge.device.settings.load import Settings
+from edge.mqtt.contract.encode import encode
+from edge.mqtt.contract.payloads_config import ConfigReportedPayload
+from edge.mqtt.contract.topics import Topics
 from edge.mqtt.faults import Fault
-from edge.mqtt.payloads_config import ConfigReportedPayload
 from edge.mqtt.reconnect import Reconnect
-from edge.mqtt.topics import Topics
-from edge.twin import Patch
 
 
 class SimulatedDevice:

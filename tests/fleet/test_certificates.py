@@ -17,12 +17,13 @@ from paho.mqtt.enums import CallbackAPIVersion
 from typer.testing import CliRunner
 
 from edge.cli.app import app
-from edge.errors import FleetError
+from edge.core.errors import FleetError
 from edge.fleet.certificates import Authority
-from tests.broker import Mosquitto, wait_until
 from tests.e2e.device import Device
+from tests.support.broker import Mosquitto, wait_until
+from tests.support.places import ROOT
 
-ACL = Path(__file__).resolve().parents[2] / "deploy" / "mosquitto" / "acl"
+ACL = ROOT / "deploy" / "mosquitto" / "acl"
 
 
 @pytest.fixture

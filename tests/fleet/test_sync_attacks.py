@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.errors import (
+from edge.core.errors import (
     EdgeError,
     GalleryError,
     GalleryIntegrityError,
@@ -19,7 +19,7 @@ from edge.errors import (
     SyncError,
 )
 from edge.fleet.repository import RolePlan
-from edge.gallery.layout import full_path
+from edge.gallery.format.published import full_path
 from tests.fleet.attacks import (
     Scene,
     another_doors_key,
@@ -62,7 +62,7 @@ from tests.fleet.attacks import (
     wiped_cache_and_old_repository,
     withdrawn,
 )
-from tests.fleet.fleets import (
+from tests.support.fleets import (
     Device,
     dripping,
     dripping_head,
@@ -74,7 +74,7 @@ from tests.fleet.fleets import (
     silent,
     status,
 )
-from tests.gallery.samples import MODEL
+from tests.support.gallery_samples import MODEL
 
 
 @pytest.fixture

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from edge.errors import ModelError, ModelMismatchError
-from edge.fleet.authoring import Fleet
-from edge.gallery.layout import next_path, scope_role
-from edge.gallery.store import GalleryStore
-from edge.gallery.sync import Sync
+from edge.core.errors import ModelError, ModelMismatchError
+from edge.device.sync.sync import Sync
+from edge.fleet.fleet import Fleet
+from edge.gallery.format.published import next_path, scope_role
+from edge.gallery.store.store import GalleryStore
 from tests.fleet.attacks import Scene
-from tests.fleet.fleets import Device, make_device, make_fleet, people, serving
-from tests.gallery.samples import MODEL, ids
+from tests.support.fleets import Device, make_device, make_fleet, people, serving
+from tests.support.gallery_samples import MODEL, ids
 
 OTHER = "other@12345678"
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from edge.config import environment_without_settings
-from edge.fleet.pushes import make_signing_key
-from tests.broker import Mosquitto
+from edge.device.settings.load import environment_without_settings
+from edge.fleet.rollout.pushes import make_signing_key
 from tests.fleet.simulated import Fleet, SimulatedDevice
+from tests.support.broker import Mosquitto
 
 DEVICES = 1000
 MOST_AT_ONCE = 0.10

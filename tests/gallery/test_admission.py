@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from edge.access import Access, SubjectState, Window
+from edge.core.access import Access, SubjectState, Window
+from edge.core.types import Reason
 from edge.gallery.admission import Admission
 from edge.gallery.gallery import Gallery
-from edge.types import Reason
-from tests.gallery.samples import gallery_of
+from tests.support.gallery_samples import gallery_of
 
 TUESDAY_NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 DAY = timedelta(days=1)

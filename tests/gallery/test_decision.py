@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.errors import ConfigError, ModelError
+from edge.core.errors import ConfigError, ModelError
+from edge.core.types import Barred, Candidate, EventType, Match, Reason, Subject
 from edge.gallery.decision import Calibration, DecisionRule
-from edge.types import Barred, Candidate, EventType, Match, Reason, Subject
 
 ALICE, BOB = Subject("a", "Alice"), Subject("b", "Bob")
 TABLE = Calibration((0.3, 0.4, 0.5), (1e-2, 1e-3, 1e-4))

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from edge.core.types import FloatArray, Subject
 from edge.gallery.decision import Calibration, DecisionRule
 from edge.gallery.doctor import examine, strangers_let_in
 from edge.gallery.gallery import SEVERAL_PHOTOS, Gallery
-from edge.types import FloatArray, Subject
-from tests.gallery.samples import MODEL, QUALITY, gallery_of, template, unit_rows
+from tests.support.gallery_samples import MODEL, QUALITY, gallery_of, template, unit_rows
 
 RULE = DecisionRule(0.01, None, 0.05, Calibration((0.3, 0.4, 0.5, 0.6), (1e-2, 1e-3, 1e-4, 1e-5)))
 

@@ -4,11 +4,11 @@ from datetime import datetime, timedelta, timezone
 import numpy as np
 import pytest
 
-from edge.errors import GalleryError, ModelMismatchError
+from edge.core.errors import GalleryError, ModelMismatchError
+from edge.core.types import Quality, Subject
 from edge.gallery import gallery as module
 from edge.gallery.gallery import Gallery
-from edge.types import Quality, Subject
-from tests.gallery.samples import AT, MODEL, QUALITY, gallery_of, template, unit_rows
+from tests.support.gallery_samples import AT, MODEL, QUALITY, gallery_of, template, unit_rows
 
 
 def test_an_empty_gallery_knows_its_model_and_nobody():

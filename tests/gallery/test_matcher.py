@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.errors import GalleryError, ModelMismatchError
+from edge.core.errors import GalleryError, ModelMismatchError
+from edge.core.types import EventType, Subject
 from edge.gallery.decision import DecisionRule
 from edge.gallery.gallery import Gallery
+from edge.gallery.int8_matcher import QuantizedMatcher
 from edge.gallery.matcher import DENSE_VALUES, DenseMatcher, make_matcher
-from edge.gallery.quantized import QuantizedMatcher
 from edge.gallery.search import Matcher
-from edge.types import EventType, Subject
-from tests.gallery.samples import MODEL, gallery_of, probe, template, unit_rows
+from tests.support.gallery_samples import MODEL, gallery_of, probe, template, unit_rows
 
 EAST = np.array([1, 0], np.float32)
 NORTH = np.array([0, 1], np.float32)
@@ -236,7 +236,7 @@ def test_without_its_kernel_a_large_gallery_is_searched_in_float32_and_that_is_s
         "import logging, sys\n"
         "logging.basicConfig(stream=sys.stdout)\n"
         "from edge.gallery.matcher import DENSE_VALUES, make_matcher\n"
-        "from tests.gallery.samples import gallery_of, probe\n"
+        "from tests.support.gallery_samples import gallery_of, probe\n"
         "gallery = gallery_of([1] * (DENSE_VALUES // 1024 + 1), 1024)\n"
         "matcher = make_matcher(gallery, make_matcher(gallery))\n"
         "assert matcher.match(probe(gallery.matrix[7])).best.subject is gallery.subjects[7]\n"

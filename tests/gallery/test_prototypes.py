@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from edge.errors import GalleryError
+from edge.core.errors import GalleryError
+from edge.core.types import FloatArray
 from edge.gallery.prototypes import prototypes
-from edge.types import FloatArray
-from tests.gallery.samples import unit_rows
+from tests.support.gallery_samples import unit_rows
 
 
 def photos(count: int, appearances: int = 1, seed: int = 0) -> FloatArray:

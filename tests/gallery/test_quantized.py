@@ -5,11 +5,11 @@ import sys
 import numpy as np
 import pytest
 
+from edge.core.types import FloatArray, Match, Subject
 from edge.gallery.gallery import Gallery
+from edge.gallery.int8_matcher import GATHER, QuantizedMatcher
 from edge.gallery.matcher import DenseMatcher
-from edge.gallery.quantized import GATHER, QuantizedMatcher
-from edge.types import FloatArray, Match, Subject
-from tests.gallery.samples import gallery_of, probe, template, unit_rows
+from tests.support.gallery_samples import gallery_of, probe, template, unit_rows
 
 
 def told(match: Match) -> list[tuple[str, float]]:

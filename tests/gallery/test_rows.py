@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.errors import GalleryError
+from edge.core.errors import GalleryError
+from edge.core.types import FloatArray
 from edge.gallery.rows import GAPS, SPARE, Rows, quantize, quantize_one
-from edge.types import FloatArray
-from tests.gallery.samples import unit_rows
+from tests.support.gallery_samples import unit_rows
 
 
 def read(rows: Rows) -> FloatArray:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from edge.mqtt.broker import Broker
-from tests.broker import Mosquitto, free_port, wait_until
-from tests.mqtt.door import Door
 from tests.mqtt.linking import Linking
+from tests.support.broker import Mosquitto, free_port, wait_until
+from tests.support.door import Door
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ import sys
 import time
 from typing import Any
 
-from edge.clock import SystemClock
-from edge.metrics import Metrics
+from edge.core.clock import SystemClock
+from edge.core.metrics import Metrics
 from edge.mqtt.broker import Broker, Connected, Will
-from edge.mqtt.link import LinkThread
+from edge.mqtt.connection import LinkThread
 
 inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
 LinkThread(

@@ -4,10 +4,10 @@ import queue
 import time
 from typing import Any
 
-from edge.clock import SystemClock
-from edge.metrics import Metrics
+from edge.core.clock import SystemClock
+from edge.core.metrics import Metrics
 from edge.mqtt.broker import Broker, Will
-from edge.mqtt.link import LinkThread
+from edge.mqtt.connection import LinkThread
 
 WILL = Will("edge/v1/hq/door-03/status", b"offline")
 

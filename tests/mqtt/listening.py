@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.broker import Subscriber
+from tests.support.broker import Subscriber
 
 
 @contextmanager

@@ -4,10 +4,10 @@ import sys
 import time
 from pathlib import Path
 
-from edge import logs
-from edge.memory import return_freed_memory
+from edge.core import logs
+from edge.core.memory import return_freed_memory
 from edge.mqtt.broker import Broker
-from tests.mqtt.door import TOPICS, Door
+from tests.support.door import TOPICS, Door
 
 
 def main(directory: Path, port: int, version: str, *options: str) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from edge.errors import ModelError
+from edge.core.errors import ModelError
 from edge.face.build.graph import float_tensor
 
 STRIDES = (8, 16, 32)

@@ -13,7 +13,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from edge.errors import ModelError
+from edge.core.errors import ModelError
 
 Floats = NDArray[np.float64]
 

@@ -2,7 +2,7 @@
 
 import onnx
 
-from edge.errors import ModelError
+from edge.core.errors import ModelError
 
 
 def free_input_size(model: bytes) -> bytes:

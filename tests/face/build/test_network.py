@@ -4,14 +4,14 @@ import numpy as np
 import onnx
 import pytest
 
-from edge.errors import ModelError
+from edge.core.errors import ModelError
+from edge.core.types import FloatArray
 from edge.face.build.flip import flip_steep_slopes
 from edge.face.build.fp32 import write_fp32
 from edge.face.build.network import Network, exact_sums, parse
 from edge.face.manifest import Input, Output, load
 from edge.face.session import Session, pattern
 from edge.face.weights import load_verified
-from edge.types import FloatArray
 from tests.face.build.networks import small_network
 
 INPUT = Input(name="data", size=(112, 112), colour="rgb")

@@ -5,12 +5,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from edge.core.types import FloatArray
 from edge.face.build.graph import GraphWriter, float_tensor
 from edge.face.build.prelu import PreluForm, add_prelu, max_prelu, scale_constants
 from edge.face.build.quantized import QuantizedLayer, Scale
 from edge.face.manifest import Input, Output
 from edge.face.session import Session
-from edge.types import FloatArray
 
 SLOPES = (-1.0, -0.4, 0.0, 0.25, 0.9, 1.0)
 OUT = Scale.over(-1.5, 2.5)

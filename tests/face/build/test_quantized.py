@@ -1,16 +1,16 @@
 import numpy as np
 import pytest
 
-from edge.errors import ModelError
-from edge.face.build.calibrate import calibrate
+from edge.core.errors import ModelError
+from edge.core.types import FloatArray
 from edge.face.build.flip import flip_steep_slopes
 from edge.face.build.fp32 import write_fp32
 from edge.face.build.int8 import write_int8
 from edge.face.build.quantized import Scale, equalise, quantize
-from edge.face.build.statistics import Statistics, read_statistics, write_statistics
+from edge.face.build.tables import Statistics, read_statistics, write_statistics
 from edge.face.manifest import Input, Output
 from edge.face.session import Session, pattern
-from edge.types import FloatArray
+from edge.lab.weights.calibrate import calibrate
 from tests.face.build.networks import small_network
 
 INPUT = Input(name="data", size=(112, 112), colour="rgb")

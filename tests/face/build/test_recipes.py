@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.errors import ModelError
+from edge.core.errors import ModelError
 from edge.face.build.recipes import run_recipe
 from edge.face.build.symbolic import free_input_size
 from edge.face.manifest import load, names

@@ -1,0 +1,173 @@
+"""ReplayCamera: clips and folders of images as a camera, in real time or as fast as they can be read.
+
+Timestamps are truthful: the distance between two frames is that of the clip's own clock, whatever the speed.
+What cannot be decoded is skipped with a warning, as long as something else can.
+"""
+
+import logging
+import threading
+from collections.abc import Generator, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import cv2
+
+from edge.camera.buffers import FrameBuffers
+from edge.camera.photo import SUFFIXES, read_photo
+from edge.camera.sources import open_capture, read_capture
+from edge.core.clock import Clock
+from edge.core.errors import CameraError, MediaError
+from edge.core.types import Frame, Image
+
+log = logging.getLogger(__name__)
+
+FOLDER_FPS = 10.0
+"""Speed of a folder of images unless told otherwise."""
+
+STILL_SUFFIXES = SUFFIXES | {".pgm", ".ppm"}
+VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts"})
+
+WHOLE_SHARE = 0.9
+"""Less than this of the frames that a clip promises means that it is truncated; promises are estimates."""
+
+
+class ReplayCamera:
+    """A clip, or a folder whose images and clips are played in the order of their names.
+
+    `realtime` keeps the clip's own speed; otherwise frames come as fast as they are taken. `loop` starts
+    again at the end. The first frame is at `started_at` (UTC), or at the moment of `open`. Where a clip
+    changes its resolution, OpenCV scales the rest to the size it began with; parts of a folder keep theirs.
+    """
+
+    live = False
+
+    def __init__(
+        self,
+        name: str,
+        path: Path,
+        *,
+        clock: Clock,
+        realtime: bool = True,
+        loop: bool = False,
+        fps: float | None = None,
+        started_at: datetime | None = None,
+    ) -> None:
+        self._name, self._path, self._clock = name, path, clock
+        self._started_at = started_at
+        self._loop, self._fps = loop, fps
+        self._frames: Generator[tuple[float, Image]] | None = None
+        self._started: tuple[datetime, float] | None = None
+        self._number = 0
+        self._step_s = 0.0
+        self._interrupted = threading.Event()
+        self._buffers = FrameBuffers()
+        self.paced = realtime
+        self.description = str(path)
+
+    def open(self) -> None:
+        """Find the material.
+
+        Raises:
+            CameraError: There is nothing that can be played.
+        """
+        try:
+            if not self._path.exists():
+                raise CameraError(f"{self._path}: no such clip or folder")
+            parts = self._parts()
+        except OSError as error:
+            raise CameraError(f"{self._path}: cannot be read: {error.strerror}") from None
+        if not parts:
+            raise CameraError(f"{self._path}: the folder has no images or clips to play")
+        self._frames = self._play(parts)
+        self._started = (self._started_at or self._clock.now(), self._clock.monotonic())
+
+    def read(self) -> Frame | None:
+        """Return the next frame when it is due, or None at the end.
+
+        Raises:
+            CameraError: The material cannot be decoded at all.
+        """
+        if self._frames is None or self._started is None:
+            raise CameraError(f"{self._path}: not open")
+        step = next(self._frames, None)
+        if step is None:
+            return None
+        offset_s, image = step
+        started_at, started_s = self._started
+        due_s = started_s + offset_s
+        if self.paced:
+            self._interrupted.wait(max(0.0, due_s - self._clock.monotonic()))
+        frame = Frame(self._name, image, started_at + timedelta(seconds=offset_s), due_s, self._number)
+        self._number += 1
+        return frame
+
+    def interrupt(self) -> None:
+        """Wake a read that waits for its moment; from now on nothing is waited for."""
+        self._interrupted.set()
+
+    def close(self) -> None:
+        """Stop playing."""
+        frames, self._frames = self._frames, None
+        if frames is not None:
+            frames.close()
+
+    def _parts(self) -> list[Path]:
+        if self._path.is_file():
+            return [self._path]
+        kinds = STILL_SUFFIXES | VIDEO_SUFFIXES
+        return sorted(path for path in self._path.iterdir() if path.suffix.lower() in kinds)
+
+    def _play(self, parts: list[Path]) -> Generator[tuple[float, Image]]:
+        """Yield (seconds since the start, image), one part after the other."""
+        start_s = 0.0
+        while True:
+            begun_s, problem = start_s, None
+            for part in parts:
+                offset_s = None
+                try:
+                    for offset_s, image in self._part(part):
+                        yield start_s + offset_s, image
+                except CameraError as error:
+                    if len(parts) == 1:
+                        raise
+                    problem = problem or error
+                    log.warning("skipped: %s", error)
+                if offset_s is not None:
+                    start_s += offset_s + self._step_s
+            if start_s == begun_s:
+                raise problem or CameraError(f"{self._path}: nothing could be decoded")
+            if not self._loop:
+                return
+
+    def _part(self, path: Path) -> Iterator[tuple[float, Image]]:
+        if path.suffix.lower() not in STILL_SUFFIXES:
+            yield from self._clip(path)
+            return
+        self._step_s = 1 / (self._fps or FOLDER_FPS)
+        try:
+            yield 0.0, read_photo(path)
+        except MediaError as error:
+            raise CameraError(str(error)) from None
+
+    def _clip(self, path: Path) -> Iterator[tuple[float, Image]]:
+        """Decode one clip. A truncated one plays as far as it goes."""
+        capture = open_capture(str(path), cv2.CAP_FFMPEG, {cv2.CAP_PROP_N_THREADS: 1})
+        try:
+            if not capture.isOpened():
+                raise CameraError(f"{path}: cannot be decoded; not a video, or damaged")
+            fps = self._fps or capture.get(cv2.CAP_PROP_FPS) or FOLDER_FPS
+            self._step_s = 1 / fps
+            number, last_s = 0, -1.0
+            while (image := read_capture(capture, self._buffers)) is not None:
+                stamp_s = capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
+                # Some containers give no presentation times, or one for all frames.
+                last_s = stamp_s if stamp_s > last_s and not self._fps else max(number / fps, last_s + 1e-6)
+                yield last_s, image
+                number += 1
+            promised = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+            if number == 0:
+                raise CameraError(f"{path}: holds no frame that can be decoded; damaged, or not a video")
+            if number < WHOLE_SHARE * promised:
+                log.warning("%s: truncated or damaged: %d of %d frames", path, number, promised)
+        finally:
+            capture.release()

@@ -1,0 +1,261 @@
+"""Commands about faces: enroll, identify, verify."""
+
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edge.camera.photo import read_photo
+from edge.camera.sources import Camera
+from edge.cli.progress import progress
+from edge.cli.reports import ReportOption
+from edge.cli.run import ConfigOption, load_settings
+from edge.cli.strangers import strangers_visits
+from edge.cli.subjects import (
+    ConsentOption,
+    FromOption,
+    GroupOption,
+    JsonOption,
+    LabelOption,
+    NotesOption,
+    UntilOption,
+    WindowOption,
+    ZoneOption,
+    details,
+    tell_of_fleet,
+)
+from edge.core import files as safefile
+from edge.core.clock import SystemClock
+from edge.core.errors import ConfigError, EnrollmentError, MediaError
+from edge.core.types import EventType, Frame
+from edge.device.assembly.recognizer import PHOTO_SIDE_PX, build_camera, build_recognizer
+from edge.device.assembly.stores import crop_store, gallery_store, visit_store
+from edge.device.settings.load import Settings
+from edge.recognition.enrolment.bulk import enroll_all, tell_refusals, write_outcomes
+from edge.recognition.enrolment.enrol import crop_photo, encode_photo, walk_up
+from edge.recognition.enrolment.enrol import enroll as enroll_probes
+from edge.recognition.enrolment.roster import COLUMNS, Details, describe, from_csv, from_folder
+from edge.recognition.recognizer import Recognizer
+
+MAX_LABEL_BYTES = 1024
+
+
+def enroll(
+    subject: Annotated[
+        str | None, typer.Argument(help="Opaque id of the subject, unique in the gallery.")
+    ] = None,
+    photos: Annotated[
+        list[Path] | None, typer.Argument(help="One photo is enough; more make it better.")
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="Enrol many: each a photo, or a folder of them, of that name."),
+    ] = None,
+    roster: Annotated[
+        Path | None, typer.Option("--csv", help=f"Enrol many: columns {', '.join(COLUMNS)}.")
+    ] = None,
+    report: ReportOption = None,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace",
+            help="Enrol a subject although it is enrolled with another face. With many: enrol those again "
+            "who are enrolled; another face is refused all the same.",
+        ),
+    ] = False,
+    visit: Annotated[
+        str, typer.Option(help="Enrol a past visit of a stranger instead (`edge strangers`).")
+    ] = "",
+    all_visits: Annotated[
+        bool, typer.Option(help="With --visit: use all visits of the same stranger.")
+    ] = False,
+    camera: Annotated[str, typer.Option(help="Enrol whoever walks up to this camera instead.")] = "",
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for a walk-up.")] = 30.0,
+    force: Annotated[bool, typer.Option(help="Enrol although another subject looks the same.")] = False,
+    label: LabelOption = None,
+    label_file: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    group: GroupOption = None,
+    valid_from: FromOption = None,
+    valid_until: UntilOption = None,
+    window: WindowOption = None,
+    time_zone: ZoneOption = None,
+    consent: ConsentOption = None,
+    notes: NotesOption = None,
+    config_file: ConfigOption = None,
+) -> None:
+    """Enrol a subject from a photo or a camera, or many; nothing is retrained, a running daemon follows.
+
+    With many, exits 1 if somebody could not be enrolled; run it again to go on where it stopped.
+    """
+    settings = load_settings(config_file)
+    if label_file is not None:  # what other processes must not see
+        label = (safefile.read_bounded(label_file, MAX_LABEL_BYTES) or b"").decode(errors="replace")
+    said = details(label, group, valid_from, valid_until, window, time_zone, consent, notes)
+    tell_of_fleet(settings)
+    if folder or roster:
+        if subject is not None or camera or visit or said != Details() or (folder and roster):
+            raise typer.BadParameter("--folder or --csv stands alone; a CSV file may say more of each")
+        _enroll_many(settings, folder, roster, report, force, replace)
+        return
+    if subject is None or bool(photos) + bool(camera) + bool(visit) != 1:
+        raise typer.BadParameter(
+            "give a subject and one or more photos, or --camera NAME, --visit ID, --folder or --csv"
+        )
+    if report:
+        raise typer.BadParameter("--report is for --folder and --csv")
+    source = _camera(camera, settings) if camera else None
+    recognizer = build_recognizer(settings, side_px=PHOTO_SIDE_PX if photos else None).for_enrolment()
+    visits: list[str] = []
+    if visit:
+        model_id = recognizer.embedder.model_id
+        kept = strangers_visits(settings, visit, all_visits=all_visits, model_id=model_id)
+        probes, visits = [each.probe for each in kept], [each.visit_id for each in kept]
+    elif photos:
+        probes = [encode_photo(read_photo(photo), str(photo), recognizer) for photo in photos]
+    else:
+        assert source is not None
+        typer.echo(f"stand alone before camera {camera!r} and look at it ...", err=True)
+        probes = walk_up(_frames(source), recognizer, timeout_s=timeout)
+    with gallery_store(settings).edit(recognizer.embedder.model_id, recognizer.embedder.dim) as edit:
+        enrolment = enroll_probes(
+            describe(subject, edit.gallery.subject(subject), said, settings.access.time_zone),
+            probes,
+            recognizer,
+            edit.gallery,
+            source=f"camera:{camera}" if camera else "visit" if visit else "photo",
+            at=SystemClock().now(),
+            max_prototypes=settings.gallery.prototypes,
+            force=force,
+            replace=replace,
+        )
+        owed = edit.commit_owing(enrolment.gallery)
+    visit_store(settings).remove(visits)
+    _keep_crops(settings, recognizer, {subject: photos or []})
+    if owed is not None:
+        raise owed
+    gallery = edit.gallery
+    for warning in enrolment.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    best = max(template.quality.weight for template in enrolment.templates)
+    typer.echo(
+        f"enrolled {subject} from {len(probes)} shot(s) as {len(enrolment.templates)} template(s), "
+        f"best quality {best:.2f}; gallery version {gallery.version} has {gallery.size} subject(s)"
+    )
+
+
+def _enroll_many(
+    settings: Settings,
+    folder: Path | None,
+    roster: Path | None,
+    report: Path | None,
+    force: bool,
+    replace: bool,
+) -> None:
+    entries = from_folder(folder) if folder else from_csv(roster or Path(), settings.access.time_zone)
+    recognizer = build_recognizer(settings, side_px=PHOTO_SIDE_PX).for_enrolment()
+    with progress("enrol") as told:
+        outcomes = enroll_all(
+            entries,
+            recognizer,
+            gallery_store(settings),
+            at=SystemClock().now,
+            max_prototypes=settings.gallery.prototypes,
+            force=force,
+            replace=replace,
+            told=told,
+        )
+    enrolled = {each.subject_id for each in outcomes if each.status == "enrolled"}
+    used = {each.subject.subject_id: each.photos for each in entries if each.subject.subject_id in enrolled}
+    _keep_crops(settings, recognizer, used)
+    tell_refusals(outcomes, partial(typer.echo, err=True))
+    if report:
+        write_outcomes(outcomes, report)
+    counts = Counter(each.status for each in outcomes if not each.photo)
+    typer.echo(", ".join(f"{count} {status}" for status, count in counts.items()))
+    raise typer.Exit(1 if any(each.status == "refused" for each in outcomes) else 0)
+
+
+def _keep_crops(settings: Settings, recognizer: Recognizer, photos: Mapping[str, Sequence[Path]]) -> None:
+    """Keep the faces of the photos that subjects were just enrolled from, and none of those before.
+
+    All their photos, those that were of use and others; none where they are not to be kept.
+    """
+    store = crop_store(settings)
+    for subject_id, paths in photos.items():
+        crops = []
+        for path in paths if settings.gallery.keep_crops else ():
+            with contextlib.suppress(EnrollmentError, MediaError):  # told when it was enrolled
+                crops.append(crop_photo(read_photo(path), str(path), recognizer))
+        if crops:
+            store.save(subject_id, crops)
+        else:
+            store.remove([subject_id])
+
+
+def identify(photo: Path, config_file: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Say whose face a photo shows, or that it is nobody's. Exits 1 for a reject."""
+    settings = load_settings(config_file)
+    recognizer = build_recognizer(settings, side_px=PHOTO_SIDE_PX)
+    probe = encode_photo(read_photo(photo), str(photo), recognizer)
+    decision = recognizer.identify(probe, SystemClock().now())
+    score = decision.score
+    if as_json:
+        typer.echo(
+            json.dumps(
+                {
+                    "decision": decision.event_type,
+                    "reason": decision.reason,
+                    "subject": decision.subject.subject_id if decision.subject else None,
+                    "best": score.best if score else None,
+                    "second": score.second if score else None,
+                    "threshold": score.threshold if score else None,
+                    "gallery_size": score.gallery_size if score else 0,
+                }
+            )
+        )
+    else:
+        who = decision.subject.label if decision.subject else decision.reason
+        numbers = f"best {score.best:.3f}, " if score and score.best is not None else ""
+        limit = f"threshold {score.threshold:.3f}, {score.gallery_size} subjects" if score else ""
+        typer.echo(f"{decision.event_type}: {who} ({numbers}{limit})")
+    raise typer.Exit(0 if decision.event_type == EventType.MATCH else 1)
+
+
+def verify(first: Path, second: Path, config_file: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Compare the faces of two photos 1:1. Exits 1 when they are different."""
+    settings = load_settings(config_file)
+    recognizer = build_recognizer(settings, side_px=PHOTO_SIDE_PX)
+    score = recognizer.verify(
+        *(encode_photo(read_photo(photo), str(photo), recognizer) for photo in (first, second))
+    )
+    threshold = recognizer.rule.threshold_for(1)
+    same = score >= threshold
+    if as_json:
+        typer.echo(json.dumps({"same": same, "score": round(score, 4), "threshold": round(threshold, 4)}))
+    else:
+        verdict = "same subject" if same else "different subjects"
+        typer.echo(f"{verdict} (score {score:.3f}, threshold {threshold:.3f})")
+    raise typer.Exit(0 if same else 1)
+
+
+def _camera(name: str, settings: Settings) -> Camera:
+    if name not in settings.cameras:
+        known = ", ".join(settings.cameras) or "none"
+        raise ConfigError(
+            f"no camera {name!r} is configured (configured: {known}); add a table [cameras.{name}]"
+        )
+    return build_camera(name, settings, SystemClock())
+
+
+def _frames(camera: Camera) -> Iterator[Frame]:
+    camera.open()
+    try:
+        while (frame := camera.read()) is not None:
+            yield frame
+    finally:
+        camera.close()

@@ -1,0 +1,147 @@
+"""What `edge fleet command` does: sign, send, wait for the answer."""
+
+import base64
+import json
+import queue
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from edge.camera.photo import fit_photo
+from edge.cli.fleet.site_listener import check_accepted, site_listener
+from edge.core.clock import Clock
+from edge.core.errors import CommandError, ConfigError, LinkError, MediaError
+from edge.core.text import printable
+from edge.device.commands.parse import PAYLOAD_TYPE
+from edge.device.envelope import sign
+from edge.device.settings.load import Settings
+from edge.fleet.rollout.pushes import load_signing_key
+from edge.mqtt.contract.payloads_command import MAX_PHOTO_CHARS, VERBS, ResponsePayload
+from edge.mqtt.contract.topics import Topics
+
+LIFETIME = timedelta(minutes=5)
+LOOK_S = 0.25
+"""Between two looks whether the broker refuses what was sent."""
+
+MAX_PHOTO_BYTES = MAX_PHOTO_CHARS // 4 * 3
+
+
+def read_args(
+    verb: str, said: list[str], photo: Path | None, tell: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
+    """Return the arguments that `key=value` and a photo say.
+
+    What the verb takes as text is text, whatever it looks like; other values are JSON where they can be. A
+    photo that is too large is made smaller, and `tell` is told.
+
+    Raises:
+        ConfigError: The verb is none, or one is not key=value.
+        MediaError: The photo cannot be read, or is none.
+    """
+    if verb not in VERBS:
+        raise ConfigError(f"{verb!r} is no verb; there are {', '.join(VERBS)}")
+    known = VERBS[verb].model_json_schema()["properties"] if VERBS[verb].model_fields else {}
+    args: dict[str, Any] = {}
+    for each in said:
+        key, separator, value = each.partition("=")
+        if not separator:
+            raise ConfigError(f"--arg {each!r}: write key=value")
+        args[key] = value if _is_text(known.get(key, {})) else _json_or_text(value)
+    if photo is not None:
+        args["photo"] = base64.b64encode(_fitting(photo, tell)).decode()
+    return args
+
+
+def check_args(verb: str, args: dict[str, Any]) -> None:
+    """Accept what a verb takes.
+
+    Raises:
+        ConfigError: It does not; says which argument is wrong.
+    """
+    try:
+        VERBS[verb].model_validate(args)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        raise ConfigError(f"{verb}: {'.'.join(map(str, first['loc']))}: {first['msg'].lower()}") from None
+
+
+def _fitting(photo: Path, tell: Callable[[str], None]) -> bytes:
+    try:
+        data = photo.read_bytes()
+    except OSError as error:
+        raise MediaError(f"{photo}: cannot be read: {error.strerror}") from None
+    small = fit_photo(data, str(photo), MAX_PHOTO_BYTES)
+    if small is not data:
+        tell(f"{photo}: {len(data) >> 10} KiB are too many for a message; sent as {len(small) >> 10} KiB")
+    return small
+
+
+def send_command(
+    settings: Settings,
+    device: str,
+    verb: str,
+    args: dict[str, Any],
+    key: Path | None,
+    *,
+    wait_s: float,
+    clock: Clock,
+) -> ResponsePayload:
+    """Send a command and return the answer.
+
+    Raises:
+        LinkError: The broker cannot be reached, refuses it, or nobody answered.
+    """
+    topics, transaction = Topics(settings.site, device), uuid.uuid4().hex
+    document: dict[str, Any] = {"schema": "edge.command/1", "transaction": transaction, "args": args}
+    document["expires_at"] = (clock.now() + LIFETIME).isoformat()
+    if key is None:
+        data = json.dumps(document).encode()
+    else:
+        document |= {"site": settings.site, "device": device, "verb": verb}
+        data = sign(json.dumps(document).encode(), PAYLOAD_TYPE, [load_signing_key(key)])
+    with site_listener(settings.mqtt, (f"{topics.root}/response/+",)) as listener:
+        correlation = transaction.encode()
+        listener.publish(topics.command(verb), data, correlation=correlation)
+        until_s = clock.monotonic() + wait_s
+        while (left_s := until_s - clock.monotonic()) > 0:
+            check_accepted(listener)
+            try:
+                message = listener.messages.get(timeout=min(left_s, LOOK_S))
+            except queue.Empty:
+                continue
+            try:
+                response = ResponsePayload.model_validate_json(message.payload)
+            except ValidationError:
+                continue  # somebody else's: whoever may publish there may publish anything
+            if transaction == response.transaction or message.correlation == correlation:
+                return response
+    raise LinkError(
+        f"{device} did not answer in {wait_s:.0f} s: it is offline or busy, or there is no such device"
+    )
+
+
+def _is_text(schema: dict[str, Any]) -> bool:
+    return "string" in (schema.get("type"), *(each.get("type") for each in schema.get("anyOf", ())))
+
+
+def _json_or_text(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+
+
+def told(response: ResponsePayload) -> str:
+    """Return an answer for people.
+
+    Raises:
+        CommandError: It is an error.
+    """
+    if response.error is not None:
+        raise CommandError(response.error)
+    message = response.data.get("message")
+    return printable(message) if isinstance(message, str) else json.dumps(response.data, indent=2)

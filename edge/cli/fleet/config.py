@@ -1,0 +1,213 @@
+"""Commands about pushed configuration: keygen, sign, push, status, diff, schema."""
+
+import json
+import queue
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from pydantic import ValidationError
+
+from edge.cli.fleet.config_tables import detail, detail_table, push_table, row, status_table
+from edge.cli.fleet.site_listener import QUIET_S, check_accepted, site_listener
+from edge.cli.output import Listing
+from edge.cli.progress import progress
+from edge.cli.run import ConfigOption, load_settings, settings_reader
+from edge.core.clock import SystemClock
+from edge.core.errors import ConfigError
+from edge.core.text import printable
+from edge.device.pushes.push import (
+    MAX_VERSION,
+    Desired,
+    document,
+    keys_of,
+    marks,
+    mistakes,
+    refusals,
+    value_of,
+)
+from edge.device.settings.load import Settings
+from edge.fleet.rollout.config import OPEN, SiteView, watched
+from edge.fleet.rollout.pushes import load_signing_key, make_signing_key, read_patch, signed_push
+from edge.mqtt.contract.topics import Topics
+from edge.mqtt.subscriber import Listener
+
+app = typer.Typer(no_args_is_help=True)
+
+Scope = Literal["fleet", "group", "device"]
+PatchArgument = Annotated[Path, typer.Argument(help="Settings to push, written like edge.toml, or JSON.")]
+ScopeOption = Annotated[Scope, typer.Option(help="Whom it is for.")]
+NameOption = Annotated[str | None, typer.Option(help="The device or the group.")]
+VersionOption = Annotated[
+    int | None, typer.Option(help="Higher than any before for this scope; seconds since 1970 when unset.")
+]
+KeyOption = Annotated[Path, typer.Option("--key", help="File of `edge config keygen`.")]
+
+
+@app.callback()
+def config() -> None:
+    """Push configuration to a fleet of devices: signed, tried by each device, taken back where it fails."""
+
+
+@app.command()
+def keygen(file: Annotated[Path, typer.Argument(help="New file for the private key.")]) -> None:
+    """Make a key that signs pushes, and print what devices have to trust."""
+    public = make_signing_key(file)
+    typer.echo(f"[push]\ntrusted_keys = [{json.dumps(public)}]")
+
+
+@app.command()
+def sign(
+    patch: PatchArgument,
+    key: KeyOption,
+    scope: ScopeOption = "device",
+    name: NameOption = None,
+    version: VersionOption = None,
+    config_file: ConfigOption = None,
+) -> None:
+    """Print the signed envelope of a push, to be published retained by other means."""
+    desired = _desired(load_settings(config_file), patch, scope, name, version)
+    typer.echo(signed_push(desired, load_signing_key(key)).decode())
+
+
+@app.command()
+def push(
+    patch: PatchArgument,
+    key: KeyOption,
+    scope: ScopeOption = "device",
+    name: NameOption = None,
+    version: VersionOption = None,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the devices' reports.")] = 90.0,
+    offline_ok: Annotated[
+        bool, typer.Option("--offline-ok", help="Publish it also where no such device was ever seen.")
+    ] = False,
+    config_file: ConfigOption = None,
+) -> None:
+    """Sign and publish a push, and wait until the devices that are online have tried it.
+
+    Exits 1 where one refused it, took it back, or did not answer; what is offline gets it when it is back.
+    """
+    settings = load_settings(config_file)
+    desired = _desired(settings, patch, scope, name, version)
+    data = signed_push(desired, load_signing_key(key))
+    topic = Topics(settings.site, settings.device if scope != "device" else name or "").config_desired(
+        desired.layer
+    )
+    view, clock = SiteView(), SystemClock()
+    with site_listener(settings.mqtt, watched(settings.site)) as listener, progress("push") as told:
+        _collect(listener, view, QUIET_S)
+        if not offline_ok and not view.concerned(desired.layer, name):
+            raise ConfigError(
+                f"nothing is published: no device of {desired.layer} {name or ''} was ever seen at site "
+                f"{settings.site}; check --name, or give --offline-ok to leave it for when one comes"
+            )
+        pushed = view.push(desired.layer, name, desired.version, data)
+        listener.publish(topic, data, retain=True)
+        until_s = clock.monotonic() + wait
+        while clock.monotonic() < until_s:
+            _collect(listener, view, 0.5, one=True)
+            check_accepted(listener)
+            states = view.came_to(pushed)
+            open_ = sum(state in OPEN for state, _ in states.values())
+            told("devices", len(states) - open_, len(states))
+            if not open_:
+                break
+    states = view.came_to(pushed)
+    push_table(f"{desired.layer} version {desired.version}", states).print()
+    raise typer.Exit(0 if {state for state, _ in states.values()} <= {"applied", "offline"} else 1)
+
+
+@app.command()
+def status(
+    device: Annotated[
+        str | None, typer.Argument(help="One device, in detail; all of the site if unset.")
+    ] = None,
+    fleet: Annotated[
+        bool, typer.Option("--fleet", help="All devices of the site, as without a name.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    config_file: ConfigOption = None,
+) -> None:
+    """Show the devices of the site: what is desired of each, what is in force, and what it refused."""
+    if fleet and device is not None:
+        raise ConfigError("--fleet: this shows all devices; name one, or give --fleet")
+    settings = load_settings(config_file)
+    view = SiteView()
+    with site_listener(settings.mqtt, watched(settings.site)) as listener:
+        _collect(listener, view, QUIET_S)
+    if device is not None:
+        shown = view.devices.get(device)
+        if shown is None:
+            raise ConfigError(f"{device!r} was never seen at site {settings.site}; see `edge config status`")
+        if as_json:
+            typer.echo(json.dumps(detail(shown), indent=2))
+        else:
+            detail_table(device, shown).print()
+        return
+    rows = {each: row(device) for each, device in sorted(view.devices.items())}
+    if as_json:
+        typer.echo(json.dumps({"layers": view.layers, "devices": rows}, indent=2))
+        return
+    status_table(settings.site, rows).print()
+    for layer, version in view.layers.items():
+        typer.echo(f"{printable(layer)}: version {version} is published")
+
+
+@app.command()
+def diff(patch: PatchArgument, config_file: ConfigOption = None) -> None:
+    """Compare a patch with a device's settings: what would change, when, and what would be refused."""
+    settings = load_settings(config_file)
+    changes = read_patch(patch)
+    known, refused = marks(), refusals(changes, settings)
+    wrong = refused | mistakes(changes)
+    table = Listing("setting", "now", "pushed", "takes effect", copied=("setting",))
+    for key, value in keys_of(changes).items():
+        now = "-" if key in refused else str(value_of(settings, key))
+        table.add_row(key, now, str(value), wrong.get(key) or known[key])
+    table.print()
+    if not wrong:
+        settings_reader(config_file)(changes)  # whether it goes together with the rest
+    raise typer.Exit(1 if wrong else 0)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of edge.toml for editors; `push` says what a push may do to each setting."""
+    typer.echo(json.dumps(document(), indent=2))
+
+
+def _desired(settings: Settings, patch: Path, scope: Scope, name: str | None, version: int | None) -> Desired:
+    """Return what is to be signed.
+
+    Raises:
+        ConfigError, FleetError: It cannot be pushed; says why.
+    """
+    if (name is None) != (scope == "fleet"):
+        raise ConfigError("--name: a device or a group has one, a fleet has none")
+    values = read_patch(patch)
+    refused = refusals(values, settings) or mistakes(values)
+    if refused:
+        raise ConfigError(f"{patch}: " + "; ".join(f"{key}: {why}" for key, why in refused.items()))
+    number = int(SystemClock().now().timestamp()) if version is None else version
+    if not 1 <= number <= MAX_VERSION:
+        raise ConfigError(f"--version: {number} is not in 1 to {MAX_VERSION}")
+    Topics(settings.site, name or settings.device)
+    try:
+        return Desired.model_validate(
+            {"scope": scope, "site": settings.site, "name": name, "version": number, "patch": values}
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        raise ConfigError(f"{'.'.join(map(str, first['loc'])) or 'the push'}: {first['msg']}") from None
+
+
+def _collect(listener: Listener, view: SiteView, quiet_s: float, *, one: bool = False) -> None:
+    """Hear what comes until nothing has for `quiet_s`, or `one` message."""
+    while True:
+        try:
+            message = listener.messages.get(timeout=quiet_s)
+        except queue.Empty:
+            return
+        view.hear(message.topic, message.payload)
+        if one:
+            return

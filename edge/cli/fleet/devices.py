@@ -1,0 +1,73 @@
+"""Commands of `edge fleet` about single devices: enroll-device, command, command-key."""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edge.cli.fleet import publish as fleet_publish
+from edge.cli.fleet import status as fleet_status
+from edge.cli.fleet.command import check_args, read_args, send_command, told
+from edge.cli.fleet.fleet import HERE, FleetOption, KeysOption, app
+from edge.cli.run import ConfigOption, load_settings
+from edge.core.clock import SystemClock
+from edge.fleet.certificates import Authority
+from edge.fleet.rollout.pushes import make_signing_key
+from edge.mqtt.contract.payloads_command import VERBS
+from edge.mqtt.contract.topics import Topics
+
+__all__ = ("app", "fleet_publish", "fleet_status")
+
+
+@app.command("enroll-device")
+def enroll_device(
+    device: Annotated[str, typer.Argument(help="Which device of the site; or the broker, with --host.")],
+    out: Annotated[Path, typer.Option(help="Directory for ca.crt, device.crt and device.key.")],
+    host: Annotated[
+        list[str] | None, typer.Option(help="Make the broker's certificate for these names and addresses.")
+    ] = None,
+    days: Annotated[int, typer.Option(min=1, help="How long it is valid.")] = 825,
+    fleet: FleetOption = HERE,
+    keys: KeysOption = None,
+    config_file: ConfigOption = None,
+) -> None:
+    """Make the certificate by which a device is known to the broker, and print its settings."""
+    settings, clock = load_settings(config_file), SystemClock()
+    authority = Authority(keys or fleet / "keys", clock.now())
+    if host:
+        ends = authority.issue(device, out, "broker", days=days, hosts=host)
+        typer.echo(f"{out}: the broker's certificate, valid until {ends:%Y-%m-%d}")
+        return
+    Topics(settings.site, device)
+    ends = authority.issue(f"{settings.site}/{device}", out, "device", days=days)
+    typer.echo(
+        f"# {out}: valid until {ends:%Y-%m-%d}; bring these files to the device\n"
+        f'[mqtt]\ntls = true\nca_file = "/etc/edge/ca.crt"\n'
+        f'cert_file = "/etc/edge/device.crt"\nkey_file = "/etc/edge/device.key"'
+    )
+
+
+@app.command("command-key")
+def command_key(file: Annotated[Path, typer.Argument(help="New file for the private key.")]) -> None:
+    """Make a key that signs commands, and print what devices have to trust."""
+    typer.echo(f"[commands]\ntrusted_keys = [{json.dumps(make_signing_key(file))}]")
+
+
+@app.command()
+def command(
+    device: Annotated[str, typer.Argument(help="Which device of the site.")],
+    verb: Annotated[str, typer.Argument(help=f"One of {', '.join(VERBS)}.")],
+    arg: Annotated[list[str] | None, typer.Option(help="key=value; several times.")] = None,
+    photo: Annotated[Path | None, typer.Option(help="A photo, for enroll and identify.")] = None,
+    key: Annotated[Path | None, typer.Option(help="File of `edge fleet command-key`; signs it.")] = None,
+    wait: Annotated[float, typer.Option(min=1, help="Seconds to wait for the answer.")] = 60.0,
+    config_file: ConfigOption = None,
+) -> None:
+    """Have a device do something, over MQTT, and print its answer."""
+    settings = load_settings(config_file)
+    args = read_args(verb, arg or [], photo, partial(typer.echo, err=True))
+    check_args(verb, args)
+    response = send_command(settings, device, verb, args, key, wait_s=wait, clock=SystemClock())
+    typer.echo(told(response))

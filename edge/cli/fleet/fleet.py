@@ -1,0 +1,166 @@
+"""Commands of whoever runs a fleet of doors: init, scope, renew, rotate-key. Others add theirs to `app`."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edge.core import files as safefile
+from edge.core.clock import SystemClock
+from edge.core.errors import ConfigError
+from edge.fleet.fleet import Fleet, init_fleet, open_fleet
+from edge.fleet.keys import KeyRing
+from edge.fleet.plan import PLANS
+from edge.fleet.reports import Published
+from edge.fleet.repository import RolePlan
+
+app = typer.Typer(
+    help="Galleries for many doors: signed, sealed for each scope, published as files.", no_args_is_help=True
+)
+
+LOCK_TIMEOUT_S = 10.0
+MAX_PASSPHRASE_BYTES = 1024
+
+FleetOption = Annotated[Path, typer.Option("--fleet", help="Directory of the fleet.")]
+KeysOption = Annotated[
+    Path | None, typer.Option("--keys", help="Directory of its keys; FLEET/keys when unset.")
+]
+PassphraseOption = Annotated[
+    Path | None, typer.Option("--passphrase-file", help="Its first line encrypts the signing keys.")
+]
+HERE = Path("fleet")
+SEALING = "sealing-"
+
+
+@app.command()
+def init(
+    tenant: Annotated[str, typer.Argument(help="Whose fleet it is: a-z, 0-9 and -.")],
+    scope: Annotated[list[str] | None, typer.Option(help="A door, or doors alike; several times.")] = None,
+    root_keys: Annotated[int, typer.Option(help="Root keys to make.")] = PLANS["root"].keys,
+    root_threshold: Annotated[int, typer.Option(help="Root keys that must agree.")] = PLANS["root"].threshold,
+    scope_keys: Annotated[int, typer.Option(help="Keys to make for each scope.")] = PLANS["scope"].keys,
+    scope_threshold: Annotated[int, typer.Option(help="Keys of a scope that must agree.")] = PLANS[
+        "scope"
+    ].threshold,
+    online_days: Annotated[
+        int, typer.Option(help="Days after which a device notices that updates are held back.")
+    ] = PLANS["timestamp"].days,
+    fleet: FleetOption = HERE,
+    keys: KeysOption = None,
+    passphrase_file: PassphraseOption = None,
+) -> None:
+    """Make a fleet: its keys, its scopes, and an empty directory to publish."""
+    plans = {
+        "root": RolePlan(root_keys, root_threshold, PLANS["root"].days),
+        "scope": RolePlan(scope_keys, scope_threshold, PLANS["scope"].days),
+        "snapshot": RolePlan(1, 1, online_days),
+        "timestamp": RolePlan(1, 1, online_days),
+    }
+    ring = key_ring(fleet, keys, passphrase_file)
+    made = init_fleet(fleet, ring, tenant, SystemClock(), plans, scope or ())
+    root = f"{made.published}/metadata/{made.repository.root().signed.version}.root.json"
+    typer.echo(
+        f"fleet {tenant} with {len(made.scopes())} scope(s): publish {made.published} with any web server\n"
+        f"keep {ring.directory}/offline apart from any network; run `edge fleet renew` every day\n"
+        f"a device needs {root} and its scope's key in {ring.directory}/sealing"
+    )
+
+
+@app.command("scope")
+def add_scope(
+    name: Annotated[str, typer.Argument(help="A door, or doors alike: a-z, 0-9 and -.")],
+    fleet: FleetOption = HERE,
+    keys: KeysOption = None,
+    passphrase_file: PassphraseOption = None,
+) -> None:
+    """Add a scope; its devices need its sealing key."""
+    with opened_fleet(fleet, keys, passphrase_file) as opened:
+        opened.add_scope(name)
+    typer.echo(f"scope {name}: publish its gallery with `edge fleet publish {name}`")
+
+
+@app.command()
+def renew(
+    fleet: FleetOption = HERE, keys: KeysOption = None, passphrase_file: PassphraseOption = None
+) -> None:
+    """Sign again what would expire; needs the online keys only. To be run every day."""
+    with opened_fleet(fleet, keys, passphrase_file) as opened:
+        typer.echo(f"renewed: {', '.join(opened.repository.renew())}")
+
+
+@app.command("rotate-key")
+def rotate_key(
+    role: Annotated[
+        str,
+        typer.Argument(
+            help="root, targets, snapshot, timestamp, models, scope-NAME (it signs), sealing-NAME (it seals)."
+        ),
+    ],
+    prepare: Annotated[
+        bool, typer.Option(help="sealing-NAME: only make the new key, so that doors have it before its use.")
+    ] = False,
+    fleet: FleetOption = HERE,
+    keys: KeysOption = None,
+    passphrase_file: PassphraseOption = None,
+) -> None:
+    """Replace the oldest key of a role by a new one; devices follow by themselves.
+
+    Only a sealing key has to be brought to the doors of its scope: until then they keep what they have.
+    """
+    scope = role.removeprefix(SEALING) if role.startswith(SEALING) else None
+    if prepare and scope is None:
+        raise ConfigError(f"--prepare: {role} has no key that doors need; it is for {SEALING}NAME")
+    with opened_fleet(fleet, keys, passphrase_file) as opened:
+        if scope is None:
+            typer.echo(f"{role}: its oldest key is trusted no more; destroy {opened.rotate_key(role)}")
+            return
+        published = opened.rotate_sealing(scope, prepare=prepare)
+        path = opened.sealing_path(scope)
+    if prepare:
+        typer.echo(
+            f"scope {scope}: bring {path} to its doors; with it they open what is sealed with either key. "
+            f"Then put the new one in use: edge fleet rotate-key {role}"
+        )
+        return
+    if published is not None:
+        tell(published)
+    typer.echo(
+        f"scope {scope}: sealed with a new key; bring {path} to its doors. One that has not got it refuses "
+        "what is published and keeps its last gallery"
+    )
+
+
+@contextmanager
+def opened_fleet(fleet: Path, keys: Path | None, passphrase_file: Path | None) -> Iterator[Fleet]:
+    """Open the fleet for a change that nobody else makes at the same time."""
+    opened = open_fleet(fleet, key_ring(fleet, keys, passphrase_file), SystemClock())
+    with safefile.sole_user(opened.lock_path, LOCK_TIMEOUT_S, SystemClock().monotonic):
+        yield open_fleet(fleet, key_ring(fleet, keys, passphrase_file), SystemClock())
+
+
+def key_ring(fleet: Path, keys: Path | None, passphrase_file: Path | None) -> KeyRing:
+    """Return the keys of a fleet.
+
+    Raises:
+        ConfigError: The file has no passphrase.
+    """
+    passphrase = None
+    if passphrase_file is not None:
+        data = safefile.read_bounded(passphrase_file, MAX_PASSPHRASE_BYTES) or b""
+        passphrase = data.decode(errors="replace").split("\n")[0]
+        if not passphrase:
+            raise ConfigError(f"{passphrase_file}: holds no passphrase; write it into the first line")
+    return KeyRing(keys or fleet / "keys", passphrase)
+
+
+def tell(published: Published) -> None:
+    """Print what was published for a scope."""
+    change = f", difference {published.delta_bytes} bytes" if published.delta_bytes else ""
+    groups = f" of {', '.join(published.groups)}" if published.groups else ""
+    left_out = f"; {published.excluded} revoked left out" if published.excluded else ""
+    typer.echo(
+        f"scope {published.scope}: version {published.version} with {published.count} subject(s){groups}, "
+        f"{published.bytes} bytes{change}{left_out}"
+    )

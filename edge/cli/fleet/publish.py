@@ -1,0 +1,210 @@
+"""Commands that change what the doors of a fleet serve: publish, switch, reembed, revoke."""
+
+import math
+import os
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edge.cli.fleet.fleet import HERE, FleetOption, KeysOption, PassphraseOption, app, opened_fleet, tell
+from edge.cli.fleet.nudge import Wanted, nudge_doors
+from edge.cli.migrate import beside_gallery, gallery_in_force, reembed_gallery
+from edge.cli.reports import ReportOption
+from edge.cli.run import ConfigOption, load_settings
+from edge.core.clock import SystemClock
+from edge.core.errors import ConfigError, FleetError
+from edge.device.settings.load import Settings
+from edge.face import manifest as manifests
+from edge.face.weights import load_verified
+from edge.fleet.fleet import Fleet
+from edge.fleet.reports import Published
+
+__all__ = ("app",)
+
+MAX_VALID_DAYS = 3650
+
+NudgeOption = Annotated[
+    bool,
+    typer.Option("--nudge", help="Ask the doors over MQTT to synchronise now, and wait until they have it."),
+]
+DeviceOption = Annotated[
+    list[str] | None,
+    typer.Option(help="With --nudge: only this device; several times. All that serve the scope when unset."),
+]
+WaitOption = Annotated[float, typer.Option(min=0, max=3600, help="With --nudge: seconds to wait for them.")]
+
+
+@app.command()
+def publish(
+    scope: Annotated[str | None, typer.Argument(help="Scope to publish this device's gallery for.")] = None,
+    group: Annotated[
+        list[str] | None,
+        typer.Option(help="Only subjects of this group; several times. Remembered for the next time."),
+    ] = None,
+    everybody: Annotated[bool, typer.Option("--everybody", help="Forget the groups of the scope.")] = False,
+    model: Annotated[str | None, typer.Option(help="Publish this installed model as well.")] = None,
+    valid_days: Annotated[
+        float | None, typer.Option(help="Days after which doors trust it no more; forever when unset.")
+    ] = None,
+    beside: Annotated[
+        bool, typer.Option(help="Publish what `edge fleet reembed` made, to be tried and switched to.")
+    ] = False,
+    allow_empty: Annotated[bool, typer.Option(help="Lock everybody out.")] = False,
+    allow_missing: Annotated[
+        bool, typer.Option(help="With --beside: also where it lacks somebody of the gallery in force.")
+    ] = False,
+    nudge: NudgeOption = False,
+    device: DeviceOption = None,
+    wait: WaitOption = 60.0,
+    fleet: FleetOption = HERE,
+    keys: KeysOption = None,
+    passphrase_file: PassphraseOption = None,
+    config_file: ConfigOption = None,
+) -> None:
+    """Publish the gallery that was enrolled here (`edge enroll`) for a scope, or a model, or both."""
+    if scope is None and model is None:
+        raise typer.BadParameter("name a scope, or a --model, or both")
+    if group and everybody:
+        raise typer.BadParameter("--group and --everybody say different things")
+    lifetime = _lifetime(valid_days)
+    settings = load_settings(config_file)
+    published = None
+    with opened_fleet(fleet, keys, passphrase_file) as opened:
+        if model is not None:
+            _publish_model(opened, settings, model)
+        if scope is not None:
+            gallery, manifest = beside_gallery(settings) if beside else gallery_in_force(settings)
+            if lifetime is not None:
+                gallery = replace(gallery, not_after=SystemClock().now() + lifetime)
+            published = opened.publish_gallery(
+                scope,
+                gallery,
+                model=manifest.name,
+                groups=() if everybody else group,
+                beside=beside,
+                allow_empty=allow_empty,
+                allow_missing=allow_missing,
+            )
+            tell(published)
+    if nudge and published is not None:
+        wanted = {published.scope: Wanted(published.version, published.beside)}
+        raise typer.Exit(nudge_doors(settings, wanted, device or [], wait))
+
+
+@app.command()
+def switch(
+    scope: Annotated[str, typer.Argument(help="Scope whose gallery and the one beside it change places.")],
+    drop: Annotated[
+        bool, typer.Option(help="Instead, withdraw the one beside: there is no way back then.")
+    ] = False,
+    allow_missing: Annotated[
+        bool, typer.Option(help="Also where the one beside lacks somebody, who is then locked out.")
+    ] = False,
+    nudge: NudgeOption = False,
+    device: DeviceOption = None,
+    wait: WaitOption = 60.0,
+    fleet: FleetOption = HERE,
+    keys: KeysOption = None,
+    passphrase_file: PassphraseOption = None,
+    config_file: ConfigOption = None,
+) -> None:
+    """Move the doors of a scope to the gallery beside theirs, model and threshold with it; again: back."""
+    settings = load_settings(config_file) if nudge else None
+    with opened_fleet(fleet, keys, passphrase_file) as opened:
+        if drop:
+            opened.drop_beside(scope)
+            typer.echo(f"scope {scope}: nothing lies beside its gallery any more")
+            wanted = Wanted(0, beside=True)
+        else:
+            published = opened.switch(scope, allow_missing=allow_missing)
+            tell(published)
+            typer.echo(
+                'its doors need recognition.embedder = "auto"; one with a fixed embedder refuses this '
+                "gallery and all after it"
+            )
+            wanted = Wanted(published.version)
+    if settings is not None:
+        raise typer.Exit(nudge_doors(settings, {scope: wanted}, device or [], wait))
+
+
+@app.command()
+def reembed(
+    photos: Annotated[Path, typer.Option(help="Each subject a photo, or a folder of them, of its id.")],
+    model: Annotated[str, typer.Option(help="The embedder to move to; see `edge models list`.")],
+    processes: Annotated[int, typer.Option(min=1, help="Processes that embed.")] = os.cpu_count() or 1,
+    report: ReportOption = None,
+    config_file: ConfigOption = None,
+) -> None:
+    """Embed everybody who is enrolled here anew, beside the gallery in force, which stays as it is.
+
+    Run it again to go on where it stopped. Exits 1 if somebody could not be embedded: find better photos and
+    run it again, or enrol these by hand after the switch.
+    """
+    raise typer.Exit(reembed_gallery(load_settings(config_file), photos, model, processes, report))
+
+
+@app.command()
+def revoke(
+    subject: Annotated[str, typer.Argument(help="Opaque id of the subject.")],
+    undo: Annotated[bool, typer.Option(help="Let the subject be published again.")] = False,
+    nudge: NudgeOption = False,
+    device: DeviceOption = None,
+    wait: WaitOption = 60.0,
+    fleet: FleetOption = HERE,
+    keys: KeysOption = None,
+    passphrase_file: PassphraseOption = None,
+    config_file: ConfigOption = None,
+) -> None:
+    """Take a subject out of every scope, and keep it out of what is published later."""
+    settings = load_settings(config_file) if nudge else None
+    published: list[Published] = []
+    refused: FleetError | None = None
+
+    def told(each: Published) -> None:
+        published.append(each)
+        tell(each)
+
+    with opened_fleet(fleet, keys, passphrase_file) as opened:
+        if undo:
+            opened.reinstate(subject)
+            typer.echo(f"{subject} may be published again; publish the scopes it belongs to")
+            return
+        try:
+            opened.revoke(subject, told)
+            typer.echo(f"{subject} is revoked")
+        except FleetError as error:
+            refused = error
+    try:
+        if settings is not None and published:
+            wanted = {each.scope: Wanted(each.version, each.beside) for each in published}
+            code = nudge_doors(settings, wanted, device or [], wait)
+            raise typer.Exit(code)
+    finally:
+        if refused is not None:
+            raise refused
+
+
+def _lifetime(valid_days: float | None) -> timedelta | None:
+    """Return how long a gallery is trusted, None for ever.
+
+    Raises:
+        ConfigError: No such time can be.
+    """
+    if valid_days is None:
+        return None
+    if not math.isfinite(valid_days) or not 0 < valid_days <= MAX_VALID_DAYS:
+        raise ConfigError(
+            f"--valid-days {valid_days:g}: must be more than 0 and at most {MAX_VALID_DAYS}; past its end a "
+            "gallery closes the doors, see sync.stale"
+        )
+    return timedelta(days=valid_days)
+
+
+def _publish_model(opened: Fleet, settings: Settings, model: str) -> None:
+    manifest = manifests.load(model, settings.models_path)
+    files = {path.name: path.read_bytes() for path in manifest.directory.iterdir() if path.is_file()}
+    opened.publish_model(model, {**files, manifest.file: load_verified(manifest, settings.models_path)})
+    typer.echo(f"model {model}: published with {len(files)} file(s) and its weights")

@@ -1,0 +1,77 @@
+"""The command that shows how a fleet stands: `edge fleet status`."""
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from edge.cli.fleet.fleet import HERE, FleetOption, app
+from edge.cli.output import Listing
+from edge.core.clock import SystemClock
+from edge.fleet.fleet import open_fleet
+from edge.fleet.keys import KeyRing
+from edge.fleet.reports import RoleStatus, ScopeStatus
+
+__all__ = ("app",)
+
+
+@app.command()
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    revoked: Annotated[bool, typer.Option("--revoked", help="Show who is revoked.")] = False,
+    fleet: FleetOption = HERE,
+) -> None:
+    """Show the scopes, the versions published for them, and when signatures expire. Needs no key."""
+    opened = open_fleet(fleet, KeyRing(fleet / "keys"), SystemClock())
+    scopes, roles = opened.status(), opened.roles()
+    if as_json:
+        document = {
+            "tenant": opened.tenant,
+            "revoked": list(opened.revoked) if revoked else len(opened.revoked),
+            "scopes": [asdict(each) for each in scopes],
+            "roles": [{**asdict(each), "expires": each.expires.isoformat()} for each in roles],
+        }
+        typer.echo(json.dumps(document, indent=2))
+        return
+    _scopes(scopes, opened.tenant).print()
+    _roles(roles).print()
+    hint = "" if revoked or not opened.revoked else "; --revoked shows whom"
+    typer.echo(f"{len(opened.revoked)} subject(s) revoked{hint}")
+    for subject_id in opened.revoked if revoked else ():
+        typer.echo(subject_id)
+
+
+def _scopes(scopes: list[ScopeStatus], tenant: str) -> Listing:
+    table = Listing(
+        "scope",
+        "version",
+        "subjects",
+        "groups",
+        "embedder",
+        "trusted until",
+        "beside",
+        copied=("scope", "embedder", "beside"),
+        title=f"fleet {tenant}",
+    )
+    for each in scopes:
+        beside = each.beside
+        table.add_row(
+            each.scope,
+            str(each.version),
+            str(each.count),
+            ", ".join(each.groups) or "everybody",
+            each.model_id or "-",
+            f"{each.not_after[:16].replace('T', ' ')} UTC" if each.not_after else "-",
+            f"{beside.model_id} version {beside.version}, {beside.count} subject(s)" if beside else "-",
+        )
+    return table
+
+
+def _roles(roles: list[RoleStatus]) -> Listing:
+    table = Listing("role", "version", "must agree", "keys", "expires", copied=("role", "keys"))
+    for each in roles:
+        expires = f"{each.expires:%Y-%m-%d %H:%M} UTC"
+        agree = f"{each.threshold} of {each.keys}"
+        table.add_row(each.role, str(each.version), agree, "\n".join(each.key_ids), expires)
+    return table

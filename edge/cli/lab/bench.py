@@ -1,0 +1,101 @@
+"""Commands that measure speed: bench, bench gallery, bench mqtt."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from edge.cli.progress import progress
+from edge.cli.run import ConfigOption, load_settings
+from edge.lab.bench.report import print_report, run_bench
+from edge.lab.demo.media import fetch_media, media_dir
+
+app = typer.Typer(invoke_without_command=True)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.callback()
+def bench(
+    context: typer.Context,
+    as_json: JsonOption = False,
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="How often every contestant runs.")] = 3,
+    config_file: ConfigOption = None,
+) -> None:
+    """Measure this device: stages, frames per second, int8 and fp32, beside the usual OpenCV loop."""
+    if context.invoked_subcommand is not None:
+        return
+    settings = load_settings(config_file)
+    with progress("clips") as step:
+        fetch_media(media_dir(settings), step)
+    with progress("bench") as step:
+        report = run_bench(settings, rounds=rounds, progress=step)
+    if as_json:
+        typer.echo(json.dumps(report, indent=2))
+    else:
+        print_report(report, Console(highlight=False))
+
+
+@app.command()
+def gallery(
+    rows: Annotated[
+        list[int] | None, typer.Option(min=100, max=1_000_000, help="Templates; may be repeated.")
+    ] = None,
+    dim: Annotated[int, typer.Option(min=8, max=1024, help="Values of an embedding.")] = 128,
+    rounds: Annotated[
+        int, typer.Option(min=5, max=10_000, help="Turns of every engine, four probes each.")
+    ] = 30,
+    as_json: JsonOption = False,
+    plots: Annotated[Path | None, typer.Option(help="Write plots into this directory.")] = None,
+) -> None:
+    """Time the search of synthetic galleries, alternately with numpy and face_recognition's formula."""
+    from edge.lab.bench.search import measure_galleries, plot_galleries
+
+    with progress("gallery") as step:
+        report = measure_galleries(sorted(set(rows or [10_000])), dim, rounds, step)
+    if plots is not None:
+        plot_galleries(report, plots)
+    if as_json:
+        typer.echo(json.dumps(report, indent=2))
+        return
+    for size in (*report["smaller"], report):
+        _print_gallery(size)
+
+
+@app.command()
+def mqtt(
+    decisions: Annotated[int, typer.Option(min=10, max=100_000, help="Decisions to time.")] = 500,
+    rows: Annotated[int, typer.Option(min=100, max=1_000_000, help="Rows of the backlog.")] = 10_000,
+    as_json: JsonOption = False,
+) -> None:
+    """Time decision to subscriber, the outbox, and the drain of a backlog over a broker on this machine."""
+    from edge.lab.bench.mqtt import as_text, measure_mqtt
+
+    with progress("mqtt") as step:
+        report = measure_mqtt(step, decisions=decisions, rows=rows)
+    typer.echo(json.dumps(report, indent=2) if as_json else as_text(report))
+
+
+def _print_gallery(report: dict[str, Any]) -> None:
+    title = f"{report['rows']:,} x {report['dim']}, one core"
+    table = Table("engine", "ms p50", "ms p95", "MB", "x read floor", "same as exact", title=title)
+    for name, figures in report["engines"].items():
+        agreement = figures["agreement"]
+        table.add_row(
+            name,
+            f"{figures['ms_p50']:.3f}",
+            f"{figures['ms_p95']:.3f}",
+            f"{figures['bytes'] / 1e6:.1f}",
+            f"{figures['floor_ratio']:.2f}",
+            "-" if agreement is None else f"{agreement:.1%}",
+        )
+    console = Console(highlight=False)
+    console.print(table)
+    scoped, changes = report["scoped"], report["changes"]
+    console.print(
+        "scoped, ms p50: " + ", ".join(f"{name} {figures['ms_p50']:.3f}" for name, figures in scoped.items())
+    )
+    console.print(f"one row: added in {changes['append_us']} us, removed in {changes['remove_us']} us")

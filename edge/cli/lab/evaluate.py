@@ -1,0 +1,132 @@
+"""Commands that measure accuracy on an operator's own photos: evaluate verify, evaluate identify."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from edge.cli.lab import clips as evaluate_clips
+from edge.cli.lab import gate as evaluate_gate
+from edge.cli.lab import oneshot
+from edge.cli.lab import variants as evaluate_variants
+from edge.cli.lab.embedding import embed_all, recognizer_with
+from edge.cli.reports import ImagesOption, JsonFileOption, PlotsOption, write_report
+from edge.cli.run import ConfigOption, load_settings
+from edge.core.errors import ConfigError
+from edge.device.assembly.recognizer import choose_embedder
+from edge.device.settings.load import Settings
+from edge.lab.photos import measure, rates
+from edge.lab.photos.plots import plot_det, plot_roc
+from edge.lab.photos.protocol import open_set, read_pairs
+
+app = typer.Typer(help="How accurate this is, on photos of your own.", no_args_is_help=True)
+
+ModelOption = Annotated[
+    list[str] | None, typer.Option("--model", help="Embedder; may be repeated, the first is the reference.")
+]
+
+
+@app.command()
+def verify(
+    images: ImagesOption,
+    pairs: Annotated[Path, typer.Option(help="Pairs in LFW's format.")],
+    model: ModelOption = None,
+    json_file: JsonFileOption = None,
+    plots: PlotsOption = None,
+    config_file: ConfigOption = None,
+) -> None:
+    """Measure 1:1: accuracy over folds, TAR at FAR, ROC."""
+    settings = load_settings(config_file)
+    protocol = read_pairs(images, pairs)
+    photos = list(dict.fromkeys([*protocol.first, *protocol.second]))
+    report, curves = _report("edge.evaluate.verify/1", images), {}
+    for name, embeddings in _embed_all(model, photos, settings, report).items():
+        scores = measure.pair_scores(protocol, embeddings)
+        report["models"][name] |= measure.verification(protocol, scores)
+        curves[name] = rates.roc_curve(scores[protocol.same], scores[~protocol.same])
+    if plots is not None:
+        plot_roc(curves, plots / "roc.png")
+    table = Table("model", "accuracy", "TAR at FAR .01", ".001", "pairs", "not found")
+    for name, figures in report["models"].items():
+        accuracy = f"{figures['accuracy']:.4f} ± {figures['accuracy_std']:.4f}"
+        tar = [f"{value:.4f}" for value in figures["tar"].values()]
+        table.add_row(name, accuracy, *tar, str(figures["n_pairs"]), str(figures["fta"]))
+    _finish(report, table, json_file)
+
+
+@app.command()
+def identify(
+    images: ImagesOption,
+    enroll: Annotated[int, typer.Option(min=1, help="Photos enrolled per subject.")] = 1,
+    min_images: Annotated[int, typer.Option(min=2, help="Photos that a subject needs to be enrolled.")] = 4,
+    at_target_fpir: Annotated[
+        float | None, typer.Option(min=1e-6, max=0.5, help="Also apply the product's own threshold rule.")
+    ] = None,
+    model: ModelOption = None,
+    json_file: JsonFileOption = None,
+    plots: PlotsOption = None,
+    config_file: ConfigOption = None,
+) -> None:
+    """Measure 1:N with strangers: rank-1, TPIR at FPIR with intervals, thresholds, DET."""
+    settings = load_settings(config_file)
+    protocol = open_set(images, enroll=enroll, min_images=min_images)
+    report, curves = _report("edge.evaluate.identify/1", images), {}
+    for name, embeddings in _embed_all(model, protocol.photos, settings, report).items():
+        scores = measure.open_set_scores(protocol, embeddings, settings.gallery.prototypes)
+        rule = None
+        if at_target_fpir is not None:
+            rule = replace(recognizer_with(name, settings).rule, target_fpir=at_target_fpir, threshold=None)
+        report["models"][name] |= measure.identification(protocol, scores, rule)
+        curves[name] = rates.det_curve(scores.best, scores.right, scores.strangers)
+    if plots is not None:
+        plot_det(curves, plots / "det.png")
+    table = Table("model", "rank-1", *(f"TPIR at FPIR {fpir}" for fpir in measure.FPIRS), "not found")
+    for name, figures in report["models"].items():
+        cells = [
+            f"{figures['tpir'][key]:.4f} ({low:.3f}-{high:.3f})"
+            for key, (low, high) in figures["tpir_interval"].items()
+        ]
+        table.add_row(name, f"{figures['rank1']:.4f}", *cells, str(figures["fta"]))
+        if obtained := figures.get("at_target_fpir"):
+            told = f"FPIR {obtained['fpir']:.4f}, TPIR {obtained['tpir']:.4f}"
+            table.add_row("  by the rule", "", f"target {obtained['target']}: {told}")
+    _finish(report, table, json_file)
+
+
+def _report(schema: str, images: Path) -> dict[str, Any]:
+    return {"schema": schema, "images": str(images), "models": {}}
+
+
+def _embed_all(
+    names: list[str] | None, photos: list[Path], settings: Settings, report: dict[str, Any]
+) -> dict[str, measure.Embeddings]:
+    """Embed all photos with every model; compares each with the first."""
+    names = names or [choose_embedder(settings).name]
+    if len(set(names)) != len(names):
+        raise ConfigError("--model: a model is named twice")
+    found: dict[str, measure.Embeddings] = {}
+    for name in names:
+        model_id, found[name] = embed_all(photos, name, settings)
+        report["models"][name] = {"model_id": model_id}
+        if name != names[0]:
+            close = measure.agreement(found[names[0]], found[name])
+            report["models"][name]["cosine_to_reference"] = close
+    return found
+
+
+def _finish(report: dict[str, Any], table: Table, json_file: Path | None) -> None:
+    write_report(report, json_file)
+    Console().print(table)
+
+
+for command in (
+    evaluate_clips.clips,
+    evaluate_gate.gate,
+    evaluate_gate.fusion,
+    evaluate_variants.variants,
+    oneshot.oneshot,
+):
+    app.command()(command)

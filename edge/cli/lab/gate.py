@@ -1,0 +1,137 @@
+"""Commands that measure what the quality gate and the fusion of shots buy: evaluate gate, evaluate fusion."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from edge.cli.lab.embedding import recognizer_with
+from edge.cli.progress import progress
+from edge.cli.reports import ImagesOption, JsonFileOption, PlotsOption, write_report
+from edge.cli.run import ConfigOption, load_settings
+from edge.core.errors import MediaError
+from edge.device.assembly.recognizer import choose_embedder
+from edge.device.settings.load import Settings
+from edge.lab.photos.degrade import Degradation, degradations, drawn
+from edge.lab.photos.plots import plot_gate
+from edge.lab.photos.shots import Shots, take_shots
+from edge.lab.studies import fusion as fusions
+from edge.lab.studies import gate as gates
+
+ModelOption = Annotated[str | None, typer.Option(help="Embedder; the configured one by default.")]
+
+
+def gate(
+    images: ImagesOption,
+    enroll: Annotated[int, typer.Option(min=1, help="Photos enrolled per subject.")] = 1,
+    min_images: Annotated[int, typer.Option(min=2, help="Photos that a subject needs to be enrolled.")] = 4,
+    strangers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Subjects not enrolled; default: those with one photo, or half of all."),
+    ] = None,
+    probes: Annotated[int, typer.Option(min=1, help="Genuine probes, and strangers, at most.")] = 500,
+    target_fpir: Annotated[
+        float | None, typer.Option(min=1e-6, max=0.5, help="Target of the threshold; default: configured.")
+    ] = None,
+    model: ModelOption = None,
+    json_file: JsonFileOption = None,
+    plots: PlotsOption = None,
+    config_file: ConfigOption = None,
+) -> None:
+    """Measure the quality gate: TPIR, FPIR and failures to acquire with and without, on spoiled photos."""
+    settings = load_settings(config_file)
+    name = model or choose_embedder(settings).name
+    protocol = gates.door_protocol(images, enroll=enroll, min_images=min_images, strangers=strangers)
+    protocol = gates.thinned(protocol, probes)
+    rule = recognizer_with(name, settings).rule
+    if target_fpir is not None:
+        rule = replace(rule, target_fpir=target_fpir, threshold=None)
+    ways = degradations()
+    known = [path for photos in protocol.gallery.values() for path in photos]
+    enrolled = _take(known, ways[:1], name, settings, "gallery")[ways[0].name]
+    asked = list(dict.fromkeys([*(path for _, path in protocol.genuine), *protocol.strangers]))
+    shots = _take(asked, ways, name, settings, "probes")
+    rows = {path: shot.embedding if shot else None for path, shot in enrolled.items()}
+    report: dict[str, Any] = {"schema": "edge.evaluate.gate/1", "images": str(images), "model": name}
+    report |= gates.compare(protocol, rows, shots, rule, settings.gallery.prototypes)
+    if plots is not None:
+        plot_gate(report["conditions"], plots / "gate.png")
+    _finish(report, _gate_table(report), json_file)
+
+
+def fusion(
+    images: ImagesOption,
+    model: ModelOption = None,
+    json_file: JsonFileOption = None,
+    config_file: ConfigOption = None,
+) -> None:
+    """Measure how to fuse the shots of a visit: best shot, mean, weighted mean, best score."""
+    settings = load_settings(config_file)
+    name = model or choose_embedder(settings).name
+    who = fusions.visits(images)
+    clean, *worse = degradations()
+    ways = [clean, drawn(worse)]
+    gallery = _take(who.gallery, ways[:1], name, settings, "gallery")[clean.name]
+    rows = []
+    for path in who.gallery:
+        shot = gallery[path]
+        if shot is None:
+            raise MediaError(f"{path}: no face found; this photo is to be enrolled: replace it")
+        rows.append(shot.embedding)
+    shots = _take([path for photos in who.photos for path in photos], ways, name, settings, "visits")
+    report: dict[str, Any] = {"schema": "edge.evaluate.fusion/1", "images": str(images), "model": name}
+    report |= fusions.compare(who, np.stack(rows), shots[ways[0].name], shots[ways[1].name])
+    title = "TPIR at FPIR " + " and ".join(map(str, fusions.FPIRS))
+    table = Table("visits", "", "no shot", *fusions.METHODS, box=None, padding=(0, 1, 0, 0), title=title)
+    for column in table.columns:
+        column.no_wrap = True
+    for condition, gated in report["conditions"].items():
+        for kind, figures in gated.items():
+            cells = [" ".join(f"{rate:.3f}" for rate in figures[way].values()) for way in fusions.METHODS]
+            table.add_row(condition, kind, f"{figures['fta']:.3f}", *cells)
+    _finish(report, table, json_file)
+
+
+def _take(
+    photos: Sequence[Path], ways: Sequence[Degradation], name: str, settings: Settings, what: str
+) -> dict[str, Shots]:
+    with progress(what) as step:
+        make = partial(recognizer_with, name, settings)
+        return dict(take_shots(photos, ways, make, step, workers=os.cpu_count() or 1))
+
+
+def _gate_table(report: dict[str, Any]) -> Table:
+    columns = ("", "FTA", "gated", "TPIR", "gated", "passed", "FPIR", "avoided", "lost", "ratio")
+    table = Table(*columns, box=None, padding=(0, 1, 0, 0))
+    table.columns[0].no_wrap = True
+    for name, figures in report["conditions"].items():
+        shown = [(key, kind) for key in ("fta", "tpir") for kind in ("ungated", "gated")]
+        shown += [("tpir", "accepted"), ("fpir", "ungated")]
+        table.add_row(name, *(_rate(figures[kind][key]) for key, kind in shown), *_pays(figures["pays"]))
+    table.add_row("all", *[""] * 6, *_pays(report["pays"]))
+    return table
+
+
+def _pays(pays: dict[str, Any]) -> tuple[str, str, str]:
+    per_lost = pays["avoided_per_lost"]
+    return (
+        f"{pays['avoided']}/{pays['errors']}",
+        f"{pays['lost']}/{pays['usable']}",
+        "-" if per_lost is None else f"{per_lost:.2f}",
+    )
+
+
+def _rate(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _finish(report: dict[str, Any], table: Table, json_file: Path | None) -> None:
+    write_report(report, json_file)
+    Console().print(table)

@@ -1,0 +1,147 @@
+"""Commands of whoever operates a device: run, check, schema."""
+
+import json
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from edge import __version__
+from edge.cli.output import Listing
+from edge.core import logs
+from edge.core.clock import SystemClock
+from edge.core.errors import ConfigError
+from edge.core.memory import return_freed_memory
+from edge.core.metrics import Metrics
+from edge.core.redact import scrub, without_credentials
+from edge.device.assembly.recognizer import build_recognizer
+from edge.device.assembly.stores import gallery_store
+from edge.device.daemon import Daemon
+from edge.device.pushes.desk import ConfigDesk
+from edge.device.pushes.memory import effective
+from edge.device.pushes.push import Patch
+from edge.device.settings import load as config
+from edge.device.settings.load import Settings
+from edge.face.liveness import Liveness
+from edge.gallery.matcher import int8_problem
+from edge.mqtt.contract import asyncapi
+from edge.mqtt.contract.topics import Topics
+
+SYSTEM_CONFIG = Path("/etc/edge/edge.toml")
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help=f"Settings file; {SYSTEM_CONFIG} where it exists, else defaults."),
+]
+
+
+def load_settings(path: Path | None) -> Settings:
+    """Read the settings file named, or the system's if there is one, or the defaults; and what was pushed."""
+    read = settings_reader(path)
+    return effective(read({}), read)
+
+
+def settings_reader(path: Path | None) -> Callable[[Patch], Settings]:
+    """Return what reads the settings file anew, with a patch on top."""
+    if path is None and SYSTEM_CONFIG.is_file():
+        path = SYSTEM_CONFIG
+    return partial(config.load, path)
+
+
+def run(config_file: ConfigOption = None) -> None:
+    """Run the daemon until SIGTERM or SIGINT."""
+    return_freed_memory()
+    settings = load_settings(config_file)
+    logs.set_up(settings.log.format, settings.log.level)
+    same = ("--config", str(config_file)) if config_file else ()
+    metrics = Metrics()
+    desk = ConfigDesk(settings_reader(config_file), metrics)
+    Daemon(settings, desk, metrics=metrics, config_arguments=same).run()
+    if threading.active_count() > 1:
+        # A reader that hangs in native code is left behind; the end of the interpreter would abort it.
+        logging.shutdown()
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def check(config_file: ConfigOption = None) -> None:
+    """Explain a configuration: every value in force, and what the daemon would do. Changes nothing."""
+    settings = load_settings(config_file)
+    columns = ("setting", "value", "meaning")
+    table = Listing(*columns, copied=("setting",), title=str(config_file or "defaults"))
+    for key, value, meaning in config.explain(settings):
+        table.add_row(key, value, meaning)
+    table.print()
+    recognizer = build_recognizer(settings)
+    gallery = gallery_store(settings).load(recognizer.embedder.model_id)
+    admitted, comparisons = recognizer.admission.of(gallery).scope(SystemClock().now())
+    threshold = recognizer.rule.threshold_for(comparisons)
+    problem = int8_problem()
+    search = "int8 where the gallery is large" if problem is None else f"float32, slower: {problem}"
+    typer.echo(
+        f"models     {recognizer.stamp.embedder} verified in {settings.models_path}\n"
+        f"embedder   {recognizer.embedder.model_id}; {recognizer.embedder_choice}\n"
+        f"gallery    version {gallery.version}, {gallery.size} subjects in {settings.gallery_path}\n"
+        f"search     {search}\n"
+        f"threshold  {threshold:.3f} for {admitted} subjects who may pass here now\n"
+        f"key        {_device_key(settings)}\n"
+        f"liveness   {_liveness(settings, recognizer.liveness)}\n"
+        f"broker     {settings.mqtt.host}:{settings.mqtt.port}, topics below "
+        f"{Topics(settings.site, settings.device).root}/"
+    )
+    for name, camera in settings.cameras.items():
+        source = (
+            without_credentials(camera.source) if camera.source else scrub(" ".join(camera.command or ()))
+        )
+        typer.echo(f"camera     {name}: {source}")
+    if not settings.cameras:
+        typer.echo("camera     none: add a table [cameras.front] with source or command")
+
+
+def _device_key(settings: Settings) -> str:
+    """Say whom the encryption of what lies on the disk protects from."""
+    path, configured = settings.device_key_path, settings.gallery.device_key
+    if configured is not None and path != configured:
+        return f"{configured}, a credential of systemd"
+    return (
+        f"{path}, a plain file: whoever copies the whole disk has key and gallery; set gallery.device_key to "
+        "a credential of systemd"
+    )
+
+
+def _liveness(settings: Settings, model: Liveness | None) -> str:
+    """Say what a printed photo of a subject would come to."""
+    values = settings.liveness
+    if model is None:
+        return "off: a printed photo of a subject can be recognised, and every event says so"
+    if values.policy == "require":
+        return f"{model.model_id} verified in {values.model}; a match below {values.threshold} is a spoof"
+    return f"{model.model_id} verified in {values.model}; events tell its score, decisions ignore it"
+
+
+def schema(
+    form: Annotated[
+        Literal["json", "asyncapi"],
+        typer.Argument(help="JSON Schemas, or one AsyncAPI document."),
+    ] = "json",
+    out: Annotated[Path | None, typer.Option(help="Write one file per message into this directory.")] = None,
+) -> None:
+    """Print what every MQTT message looks like, or write it to a directory."""
+    schemas = asyncapi.json_schemas() if form == "json" else {"asyncapi": asyncapi.document(__version__)}
+    if out is None:
+        typer.echo(json.dumps(schemas if form == "json" else schemas["asyncapi"], indent=2))
+        return
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, each in schemas.items():
+            suffix = ".schema.json" if form == "json" else ".json"
+            (out / f"{name}{suffix}").write_text(json.dumps(each, indent=2) + "\n")
+    except OSError as error:
+        raise ConfigError(f"{error.filename or out}: cannot be written: {error.strerror}") from None
+    typer.echo(f"{len(schemas)} schemas written to {out}")

@@ -1,0 +1,235 @@
+"""Small files that must be whole and, where they hold a key, private: written in one step, read with a limit.
+
+What they hold is their owner's business. Galleries are written by `gallery.versions`.
+"""
+
+import errno
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from edge.core.errors import FileError
+
+PRIVATE = 0o600
+PUBLIC = 0o644
+PRIVATE_DIRECTORY = 0o700
+PUBLIC_DIRECTORY = 0o755
+PASSABLE_DIRECTORY = 0o711
+"""Others may walk through it to what is public below it, and see nothing of it."""
+
+LOCK_PAUSE_S = 0.05
+KEY_HEX_CHARS = 64
+"""32 bytes, as a line of text: it survives a mail, a password manager and an editor."""
+
+SHRED_BYTES = 4096
+"""The head of a sealed file, where its nonce and its keys lie."""
+
+
+def write_whole(path: Path, data: bytes, mode: int = PRIVATE) -> None:
+    """Replace `path` by `data` in one step that survives a power cut: the old file or the new one.
+
+    Raises:
+        FileError: It cannot be written, and the old one stays; or the new one is there, and not safe from a
+            power cut.
+    """
+    part = path.with_name(f".{path.name}.tmp")
+    try:
+        part.unlink(missing_ok=True)
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, mode)  # whatever the umask says: what is published must be readable
+            if os.geteuid() == 0:  # let the service read what root wrote for it
+                owner = path.parent.stat()
+                os.fchown(descriptor, owner.st_uid, owner.st_gid)
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+        part.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise FileError(f"{path}: cannot be written: {error.strerror}; what was there stays") from None
+    try:
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        raise FileError(
+            f"{path}: the new one is there, but a power cut may bring the old one back: {error.strerror}"
+        ) from None
+
+
+def append_line(path: Path, line: str, mode: int = PRIVATE) -> None:
+    """Append a line, also on the disk; one that a full disk or a power cut left unfinished stands alone.
+
+    Raises:
+        FileError: It cannot be written, or only its beginning.
+    """
+    try:
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(path, flags, mode), "a+b") as file:
+            size = file.seek(0, os.SEEK_END)
+            torn = size > 0 and os.pread(file.fileno(), 1, size - 1) != b"\n"
+            file.write((b"\n" if torn else b"") + line.encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise FileError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def read_bounded(path: Path, max_bytes: int) -> bytes | None:
+    """Return what is in a file, None where there is none.
+
+    Raises:
+        FileError: It cannot be read, or is larger than `max_bytes`.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(max_bytes + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read: {error.strerror}") from None
+    if len(data) > max_bytes:
+        raise FileError(f"{path}: larger than {max_bytes} bytes; this is not the file that belongs here")
+    return data
+
+
+def shred(path: Path) -> None:
+    """Overwrite the head of a sealed file, without which the rest is worth nothing, and delete it.
+
+    One that is gone is deleted.
+
+    Raises:
+        FileError: It cannot be overwritten or deleted.
+    """
+    try:
+        overwrite_head(open_to_shred(path))
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise FileError(f"{path}: cannot be deleted: {error.strerror}") from None
+
+
+def open_to_shred(path: Path) -> int | None:
+    """Return a descriptor of a file that is about to lose its name; None where there is no file.
+
+    Raises:
+        OSError: It cannot be opened for writing.
+    """
+    try:
+        return os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP, errno.EISDIR):
+            return None
+        raise
+
+
+def overwrite_head(descriptor: int | None) -> None:
+    """Overwrite the head of an open file, also on the disk, and close it.
+
+    Raises:
+        OSError: It cannot be overwritten; it is closed all the same.
+    """
+    if descriptor is None:
+        return
+    try:
+        os.pwrite(descriptor, bytes(min(SHRED_BYTES, os.fstat(descriptor).st_size)), 0)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_key(path: Path, *keys: bytes) -> None:
+    """Write keys of 32 bytes as lines of hexadecimal digits, readable by their owner alone."""
+    write_whole(path, b"".join(key.hex().encode() + b"\n" for key in keys))
+
+
+def read_key(path: Path) -> bytes:
+    """Return the key of 32 bytes that `write_key` wrote.
+
+    Raises:
+        FileError: It is not there, no key, or everybody may read it.
+    """
+    return read_keys(path, 1)[0]
+
+
+def read_keys(path: Path, at_most: int) -> tuple[bytes, ...]:
+    """Return the keys of 32 bytes in a file, one a line; at least one.
+
+    Raises:
+        FileError: It is not there, holds something else, or everybody may read it.
+    """
+    data = read_bounded(path, at_most * 2 * KEY_HEX_CHARS)
+    if data is None:
+        raise FileError(f"{path}: there is no key; copy it from the operator's keys/sealing directory")
+    check_private(path)
+    try:
+        keys = tuple(bytes.fromhex(line) for line in data.decode("ascii").split())
+    except ValueError:
+        keys = ()
+    if not 1 <= len(keys) <= at_most or {len(key) * 2 for key in keys} != {KEY_HEX_CHARS}:
+        lines = "" if at_most == 1 else f", or up to {at_most} of them, one a line"
+        raise FileError(f"{path}: this is not a key of {KEY_HEX_CHARS} hexadecimal digits{lines}")
+    return keys
+
+
+def check_private(path: Path) -> None:
+    """Accept a file that only its owner may read.
+
+    Raises:
+        FileError: Others may read it, too.
+    """
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read: {error.strerror}") from None
+    if mode & 0o077:
+        raise FileError(f"{path}: others may read this key (mode {mode:04o}); run chmod 600 on it")
+
+
+def make_private(path: Path, *suffixes: str) -> None:
+    """Let only its owner read a file, made empty if absent, and those beside it with these suffixes, if any.
+
+    What cannot be done is left: whoever opens the file says why.
+    """
+    with suppress(OSError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, PRIVATE))
+    for each in (path, *(path.with_name(path.name + suffix) for suffix in suffixes)):
+        with suppress(OSError):
+            if stat.S_IMODE(each.stat().st_mode) & 0o077:
+                each.chmod(PRIVATE)
+
+
+@contextmanager
+def sole_user(path: Path, timeout_s: float, monotonic: Callable[[], float]) -> Iterator[None]:
+    """Hold the lock file `path` alone among processes; its directory is made if absent.
+
+    Raises:
+        FileError: Somebody else holds it for longer than `timeout_s`, or it cannot be written.
+    """
+    try:
+        path.parent.mkdir(PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        lock = os.fdopen(os.open(path, flags, PRIVATE), "wb")
+        if os.geteuid() == 0:  # let the service take what root made for it
+            owner = path.parent.stat()
+            os.fchown(lock.fileno(), owner.st_uid, owner.st_gid)
+    except OSError as error:
+        raise FileError(f"{path}: cannot be written: {error.strerror}") from None
+    with lock:
+        started_s = monotonic()
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if monotonic() - started_s >= timeout_s:
+                    raise FileError(f"{path}: another process is at it; try again later") from None
+            time.sleep(LOCK_PAUSE_S)
+        yield

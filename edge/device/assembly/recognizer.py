@@ -1,0 +1,279 @@
+"""Put the parts together as the settings say: the only file that names concrete models and classes.
+
+Everything below takes plain values; everything above takes what is built here.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from uuid import uuid4
+
+from edge.camera.clips import ReplayCamera
+from edge.camera.motion import MotionGate
+from edge.camera.pipe import PipeCamera
+from edge.camera.sources import Camera, OpenCVCamera
+from edge.core.clock import Clock, SystemClock
+from edge.core.errors import ConfigError, EdgeError
+from edge.core.ids import uuid7
+from edge.core.metrics import Metrics
+from edge.core.types import ModelStamp
+from edge.device.assembly.remote import build_elsewhere
+from edge.device.assembly.stores import beside_store, denial_store, gallery_store
+from edge.device.settings.load import Settings, environment_without_settings
+from edge.face.choice import AUTO, Choice, choose, load_session
+from edge.face.detector import Detector
+from edge.face.embedder import Embedder
+from edge.face.liveness import Liveness, load_liveness
+from edge.face.manifest import Manifest
+from edge.face.quality import QualityGate
+from edge.gallery.admission import Admission
+from edge.gallery.decision import Calibration, DecisionRule
+from edge.gallery.gallery import Gallery
+from edge.gallery.matcher import make_matcher
+from edge.gallery.store.denials import Denials
+from edge.gallery.store.kept_visits import KeptVisit
+from edge.recognition.pipeline import Pipeline
+from edge.recognition.recognizer import Recognizer
+from edge.recognition.visit import VisitRule
+
+log = logging.getLogger(__name__)
+
+READ_SHARE = 0.8
+"""Share of the stall limit after which a read should give up by itself, before its thread is abandoned."""
+
+PHOTO_SIDE_PX = 640
+"""Photos are searched larger than frames: the face may be small in them, and it is done once."""
+
+
+def build_recognizer(
+    settings: Settings,
+    gallery: Gallery | None = None,
+    *,
+    side_px: int | None = None,
+    denials: Denials | None = None,
+) -> Recognizer:
+    """Load both models and join them with a gallery; none: the current one of the state directory.
+
+    `side_px` is what frames are reduced to for detection instead of the configured width, `denials` are
+    those in force; None: those of the state directory, and none where they cannot be read, which is told.
+
+    Raises:
+        ModelError, GalleryError, ConfigError: One of them cannot be used.
+    """
+    values = settings.recognition
+    yunet, detector = load_session(
+        values.detector, "detector", settings.models_path, threads=settings.recognition.threads
+    )
+    choice = choose_embedder(settings, gallery)
+    manifest, embedder = load_session(
+        choice.name, "embedder", settings.models_path, threads=settings.recognition.threads
+    )
+    if gallery is None:
+        gallery = gallery_store(settings).load(manifest.model_id, embedding_dim(manifest))
+    return Recognizer(
+        detector=Detector(
+            detector, yunet, max_side_px=side_px or values.detector_width, min_score=values.detector_score
+        ),
+        gate=QualityGate(
+            min_face_px=values.min_face_px,
+            min_sharpness=values.min_sharpness,
+            max_yaw_deg=values.max_yaw_deg,
+            min_score=values.detector_score,
+        ),
+        embedder=Embedder(embedder, manifest),
+        matcher=make_matcher(gallery),
+        admission=admission(settings, gallery),
+        rule=decision_rule(settings, manifest),
+        stamp=ModelStamp(manifest.name, manifest.sha256, gallery.version),
+        liveness=build_liveness(settings),
+        elsewhere=build_elsewhere(settings, gallery, embedding_dim(manifest), SystemClock()),
+        denials=_denials(settings) if denials is None else denials,
+        embedder_choice=choice.why,
+    )
+
+
+def _denials(settings: Settings) -> Denials:
+    """Return who was said not to be whom: a door without denials serves, one that does not start does not."""
+    try:
+        return denial_store(settings).load()
+    except EdgeError as error:
+        log.error("nobody is denied, because denials cannot be read: %s", error)
+        return Denials.none()
+
+
+def build_beside(settings: Settings, recognizer: Recognizer) -> Recognizer | None:
+    """Return the recognizer of what this device may be switched to; None: nothing is tried.
+
+    It shares the detector with `recognizer` and decides nothing.
+
+    Raises:
+        ModelError, GalleryError, ConfigError: What lies there cannot be used.
+    """
+    if settings.recognition.embedder != AUTO or not settings.gallery.shadow_share:
+        return None
+    store = beside_store(settings)
+    model_id = store.enrolled_with()
+    if model_id in (None, recognizer.embedder.model_id):
+        return None
+    name = choose(AUTO, model_id, settings.models_path, threads=settings.recognition.threads).name
+    manifest, session = load_session(
+        name, "embedder", settings.models_path, threads=settings.recognition.threads
+    )
+    gallery = store.load(manifest.model_id, embedding_dim(manifest))
+    return replace(
+        recognizer,
+        embedder=Embedder(session, manifest),
+        matcher=make_matcher(gallery),
+        admission=recognizer.admission.of(gallery),
+        rule=decision_rule(settings, manifest),
+        stamp=ModelStamp(manifest.name, manifest.sha256, gallery.version),
+        elsewhere=None,
+        beside=None,
+        embedder_choice="beside the one in force",
+    )
+
+
+def choose_embedder(settings: Settings, gallery: Gallery | None = None) -> Choice:
+    """Return the embedder that the settings mean; `gallery` instead of the state directory's, unless empty.
+
+    Raises:
+        ModelError, GalleryError: "auto", and none can be chosen.
+    """
+    values = settings.recognition
+    enrolled_with = gallery.model_id if gallery is not None and gallery.size else None
+    if values.embedder == AUTO and enrolled_with is None:
+        enrolled_with = gallery_store(settings).enrolled_with()
+    return choose(values.embedder, enrolled_with, settings.models_path, threads=values.threads)
+
+
+def build_liveness(settings: Settings) -> Liveness | None:
+    """Load the operator's liveness model, unless the policy is off.
+
+    Raises:
+        ModelError: It cannot be used.
+    """
+    values = settings.liveness
+    if values.policy == "off" or values.model is None:
+        return None
+    return load_liveness(values.model, threads=settings.recognition.threads)
+
+
+def with_photo_detector(recognizer: Recognizer, side_px: int) -> Recognizer:
+    """Return the same recognizer, but one that searches pictures of up to `side_px`, as photos deserve."""
+    return replace(recognizer, detector=recognizer.detector.at(side_px))
+
+
+def embedding_dim(manifest: Manifest) -> int:
+    """Return the length of the embedder's vectors."""
+    if manifest.output.dim is None:
+        raise ConfigError(
+            f"recognition.embedder: {manifest.name!r} is not an embedder; see `edge models list`"
+        )
+    return manifest.output.dim
+
+
+def decision_rule(settings: Settings, manifest: Manifest) -> DecisionRule:
+    """Return the rule that turns a match into a decision.
+
+    Raises:
+        ConfigError: A target is set, but the embedder was never calibrated.
+    """
+    table = manifest.calibration
+    if settings.decision.threshold is None and table is None:
+        raise ConfigError(
+            f"decision.target_fpir: the embedder {manifest.name!r} has no calibration; set decision.threshold"
+        )
+    return DecisionRule(
+        target_fpir=settings.decision.target_fpir if settings.decision.threshold is None else None,
+        threshold=settings.decision.threshold,
+        margin=settings.decision.margin,
+        calibration=Calibration(table.thresholds, table.fmr) if table else None,
+        site_shift=settings.decision.site_shift,
+    )
+
+
+def admission(settings: Settings, gallery: Gallery) -> Admission:
+    """Return who of a gallery may pass this door, and when."""
+    return Admission(
+        gallery,
+        settings.access.groups,
+        settings.access.time_zone,
+        open_when_stale=settings.sync.stale == "open",
+    )
+
+
+def visit_rule(settings: Settings) -> VisitRule:
+    """Return the rule by which a visit is concluded."""
+    values = settings.decision
+    live_from = settings.liveness.threshold if settings.liveness.policy == "require" else None
+    return VisitRule(values.min_shots, values.max_shots, values.patience_s, values.cooldown_s, live_from)
+
+
+def build_camera(name: str, settings: Settings, clock: Clock) -> Camera:
+    """Return the configured camera `name`, not opened yet.
+
+    Raises:
+        CameraError: Its source is nothing that can be a camera.
+    """
+    values, capture = settings.cameras[name], settings.capture
+    read_timeout_s = READ_SHARE * capture.stall_s
+    if values.command is not None:
+        size = (values.height, values.width) if values.height and values.width else None
+        return PipeCamera(
+            name,
+            values.command,
+            clock=clock,
+            open_timeout_s=capture.open_timeout_s,
+            read_timeout_s=read_timeout_s,
+            size=size if values.format == "bgr24" else None,
+            environment=environment_without_settings(),
+        )
+    source = values.source or ""
+    if "://" in source or source.startswith("/dev/"):
+        return OpenCVCamera(
+            name,
+            source,
+            clock=clock,
+            open_timeout_s=capture.open_timeout_s,
+            read_timeout_s=read_timeout_s,
+            width=values.width,
+            height=values.height,
+            fps=values.fps,
+        )
+    return ReplayCamera(
+        name, Path(source), clock=clock, realtime=values.realtime, loop=values.loop, fps=values.fps
+    )
+
+
+def camera_factory(name: str, settings: Settings, clock: Clock) -> Callable[[], Camera]:
+    """Return what makes a fresh camera `name` for every try to open it."""
+    return lambda: build_camera(name, settings, clock)
+
+
+def _visit_id() -> str:
+    return f"v-{uuid4().hex[:12]}"
+
+
+def build_pipeline(
+    camera: str,
+    settings: Settings,
+    *,
+    metrics: Metrics,
+    clock: Clock,
+    live: bool = True,
+    new_visit_id: Callable[[], str] = _visit_id,
+    keep_visit: Callable[[KeptVisit], None] | None = None,
+) -> Pipeline:
+    """Return a fresh pipeline for one camera; not `live`: frames come faster than life."""
+    return Pipeline(
+        camera,
+        visit_rule(settings),
+        gate=MotionGate() if settings.recognition.motion_gate else None,
+        metrics=metrics,
+        new_event_id=lambda: str(uuid7(clock.now())),
+        new_visit_id=new_visit_id,
+        clock=clock.monotonic,
+        live=live,
+        keep_visit=keep_visit,
+    )

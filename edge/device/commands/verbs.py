@@ -1,0 +1,151 @@
+"""What the verbs of commands do on this device: quick ones here, the others as an errand of `edge`."""
+
+import base64
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cv2
+
+from edge.core.errors import CommandError
+from edge.core.types import Image
+from edge.device.commands.child import LABEL, PHOTO, Errand, Given, read_json
+from edge.device.commands.desk import Action
+from edge.device.commands.parse import Command
+from edge.device.settings.load import Settings
+from edge.gallery.gallery import Gallery
+from edge.mqtt.contract.payloads_command import (
+    CameraArgs,
+    EnrollArgs,
+    PhotoArgs,
+    PurgeArgs,
+    SubjectArgs,
+    SuspendArgs,
+)
+
+MAX_SUBJECTS_TOLD = 1000
+SNAPSHOT_SIDE_PX = 960
+SNAPSHOT_QUALITY = 80
+"""Of 100: a JPEG of some 100 kB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """What commands may look at and ask of a running daemon."""
+
+    settings: Callable[[], Settings]
+    gallery: Callable[[], Gallery]
+    embedder: Callable[[], str]
+    diagnostics: Callable[[], dict[str, Any]]
+    picture: Callable[[str], Image | None]
+    sync: Callable[[], None]
+    reload: Callable[[], None]
+    restart: Callable[[], None]
+
+
+def actions(door: Door) -> dict[str, Action]:
+    """Return what is done at once, by verb."""
+    return {
+        "subjects": lambda command: _subjects(door),
+        "diagnostics": lambda command: door.diagnostics(),
+        "snapshot": lambda command: _snapshot(door, command),
+        "gallery.sync": lambda command: _sync(door),
+        "reload": lambda command: _asked(door.reload, "the configuration is read anew"),
+        "restart": lambda command: _asked(door.restart, "the daemon stops; the service manager starts it"),
+    }
+
+
+def errand(door: Door, config_arguments: Sequence[str], command: Command) -> Errand:
+    """Return what a child does for a command.
+
+    Raises:
+        CommandError: It makes no sense at this door.
+    """
+    made = _errand(door, command)
+    first, *rest = made.arguments
+    # Options go before `--`, so that no id and no label is taken for one.
+    where = rest.index("--") if "--" in rest else len(rest)
+    arguments = (first, *rest[:where], *config_arguments, *rest[where:])
+    return replace(made, arguments=arguments)
+
+
+def _errand(door: Door, command: Command) -> Errand:
+    args = command.args
+    match command.verb, args:
+        case "identify", PhotoArgs():
+            return Errand(("identify", "--json", "--", PHOTO), args.photo, read_json)
+        case "selftest", _:
+            names = (door.settings().recognition.detector, door.embedder())
+            return Errand(("models", "verify", "--", *names))
+        case "enroll", EnrollArgs():
+            _own(door)
+            return _enroll(args)
+        case "revoke", SubjectArgs():
+            _own(door)
+            return Errand(("subjects", "remove", "--", args.subject))
+        case "suspend", SuspendArgs():
+            _own(door)
+            state = "active" if args.lift else "suspended"
+            return Errand(("subjects", "set", "--state", state, "--", args.subject))
+        case "purge", PurgeArgs():
+            _own(door)
+            return Errand(("gallery", "purge", f"--confirm={args.confirm}"))
+    raise CommandError(f"{command.verb}: this device cannot do it")
+
+
+def _enroll(args: EnrollArgs) -> Errand:
+    if (args.photo is None) == (args.visit is None):
+        raise CommandError("args: give a photo or a visit")
+    said: list[str | Given] = [f"--group={group}" for group in args.groups]
+    said += [] if args.label is None else ["--label-file", LABEL]
+    said += ["--force"] if args.force else []
+    said += ["--replace"] if args.replace else []
+    if args.visit is not None:
+        return Errand(("enroll", *said, f"--visit={args.visit}", "--", args.subject), label=args.label)
+    return Errand(("enroll", *said, "--", args.subject, PHOTO), args.photo, label=args.label)
+
+
+def _own(door: Door) -> None:
+    if door.settings().sync.url is not None:
+        raise CommandError("this door's gallery comes from a fleet, which would undo it; use `edge fleet`")
+
+
+def _subjects(door: Door) -> dict[str, Any]:
+    gallery, anonymous = door.gallery(), door.settings().privacy.anonymous
+    told = [
+        {"id": each.subject_id, "state": each.access.state, "groups": list(each.groups)}
+        | ({} if anonymous else {"label": each.label})
+        for each in gallery.subjects[:MAX_SUBJECTS_TOLD]
+    ]
+    return {"count": gallery.size, "gallery_version": gallery.version, "subjects": told}
+
+
+def _snapshot(door: Door, command: Command) -> dict[str, Any]:
+    settings = door.settings()
+    if not settings.commands.snapshots or settings.privacy.anonymous:
+        raise CommandError("pictures do not leave this device; see commands.snapshots and privacy.anonymous")
+    assert isinstance(command.args, CameraArgs)
+    image = door.picture(command.args.camera)
+    if image is None:
+        raise CommandError(
+            f"camera {command.args.camera!r} has delivered no frame; there are: "
+            f"{', '.join(settings.cameras) or 'none'}"
+        )
+    scale = SNAPSHOT_SIDE_PX / max(image.shape[:2])
+    if scale < 1:
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA).astype(image.dtype)
+    ok, jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, SNAPSHOT_QUALITY])
+    if not ok:
+        raise CommandError("the picture cannot be encoded")
+    return {"camera": command.args.camera, "jpeg": base64.b64encode(jpeg.tobytes()).decode()}
+
+
+def _sync(door: Door) -> dict[str, Any]:
+    if door.settings().sync.url is None:
+        raise CommandError("sync.url is not set; this door has a gallery of its own")
+    return _asked(door.sync, "it synchronises; see gallery/reported")
+
+
+def _asked(ask: Callable[[], None], message: str) -> dict[str, Any]:
+    ask()
+    return {"message": message}

@@ -1,0 +1,278 @@
+"""What a configuration push may change, whether it is believed, and which settings come of it. Pure: no IO.
+
+Settings are layered: defaults, edge.toml, fleet, groups in the order the device names them, device; the
+environment stays above all. A push is one layer, signed, numbered, for one site. What is remembered of pushes
+(`Memory`) is kept by `pushed`; what is tried and taken back is `probation`'s business.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from edge.core.errors import EnvelopeError, PushError
+from edge.core.slug import Slug
+from edge.core.strictjson import strict_object
+from edge.device.envelope import opened
+from edge.device.pushes.outcome import Outcome
+from edge.device.settings.load import Settings, environment_sets
+
+PAYLOAD_TYPE = "application/vnd.edge.config+json"
+"""What is signed: a configuration, and nothing else can be passed off as one."""
+
+MAX_ENVELOPE_BYTES = 64 * 1024
+MAX_VERSION = 2**53 - 1
+"""The largest integer that every JSON reader keeps exact."""
+
+FLEET, DEVICE = "fleet", "device"
+NEVER = "never"
+
+Version = Annotated[int, Field(ge=1, le=MAX_VERSION)]
+Patch = dict[str, Any]
+
+
+class Desired(BaseModel):
+    """The signed content of a push. `name` is the group or the device; a fleet has none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    schema_: Literal["edge.config-desired/1"] = Field("edge.config-desired/1", alias="schema")
+    scope: Literal["fleet", "group", "device"]
+    site: Slug
+    name: Slug | None = None
+    version: Version
+    patch: Patch
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if (self.name is None) != (self.scope == FLEET):
+            raise ValueError("a group or a device is named, a fleet is not")
+        return self
+
+    @property
+    def layer(self) -> str:
+        """The layer it is: fleet, group:<name> or device."""
+        return f"group:{self.name}" if self.scope == "group" else self.scope
+
+
+class Floor(BaseModel):
+    """The newest push that was believed of one layer; sha256 of its signed content."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    version: Version
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class Layer(BaseModel):
+    """A patch that is in force, or tried."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    version: Version
+    patch: Patch
+
+
+class Memory(BaseModel):
+    """What a device remembers by layer: what it has believed, what is good, and what is being tried.
+
+    `last` is what became of the last push that was believed.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    floors: dict[str, Floor] = {}
+    good: dict[str, Layer] = {}
+    trial: dict[str, Layer] = {}
+    last: Outcome | None = None
+
+    def layers(self, groups: Iterable[str]) -> dict[str, Layer]:
+        """Return the layers in force by name, the tried one included, the strongest last."""
+        found = self.good | self.trial
+        order = (FLEET, *(f"group:{group}" for group in groups), DEVICE)
+        return {name: found[name] for name in order if name in found}
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this device is to pushes, and whom it trusts."""
+
+    site: str
+    device: str
+    groups: tuple[str, ...]
+    trusted: tuple[str, ...]
+
+
+def believed(data: bytes, layer: str, who: Identity, memory: Memory) -> tuple[Desired, Floor] | None:
+    """Return a push that came in for a layer, with the floor to remember first; None: seen already.
+
+    Checks in this order: size, signature, form, addressee, version.
+
+    Raises:
+        PushError: It is refused; says why.
+    """
+    if not data:
+        raise PushError("it is empty, which takes nothing back; push an empty patch", "empty")
+    try:
+        payload = opened(data, PAYLOAD_TYPE, who.trusted, MAX_ENVELOPE_BYTES)
+    except EnvelopeError as error:
+        raise PushError(str(error), error.reason) from None
+    desired = _parsed(payload)
+    name = {"device": who.device, "fleet": None}.get(desired.scope, desired.name)
+    if (desired.site, desired.name) != (who.site, name) or desired.layer != layer:
+        raise PushError("it is for another site, group or device", "addressee")
+    if desired.scope == "group" and desired.name not in who.groups:
+        raise PushError("it is for a group that this device is not in", "addressee")
+    floor = Floor(version=desired.version, sha256=hashlib.sha256(payload).hexdigest())
+    seen = memory.floors.get(layer)
+    if seen is not None and floor == seen:
+        return None
+    if seen is not None and floor.version <= seen.version:
+        other = "another content came" if floor.version == seen.version else "came"
+        raise PushError(
+            f"version {seen.version} {other} before; push a higher version than {seen.version}", "version"
+        )
+    return desired, floor
+
+
+def merged(layers: Iterable[Layer]) -> Patch:
+    """Return all layers as one patch, the last one strongest."""
+    found: Patch = {}
+    for layer in layers:
+        for section, values in layer.patch.items():
+            below = found.get(section)
+            both = isinstance(below, dict) and isinstance(values, dict)
+            found[section] = {**below, **values} if both and below is not None else values
+    return found
+
+
+def keys_of(patch: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a patch sets, by `section.key`."""
+    found: dict[str, Any] = {}
+    for section, values in patch.items():
+        if isinstance(values, dict) and section != "cameras":
+            found.update((f"{section}.{key}", value) for key, value in values.items())
+        else:
+            found[section] = values
+    return found
+
+
+def marks() -> dict[str, str]:
+    """Return what a push may do to each setting: live, restart, stricter, or never."""
+    return dict(_marks(Settings, ""))
+
+
+def document() -> dict[str, Any]:
+    """Return the JSON Schema of edge.toml; `push` in a field says what a push may do to it."""
+    schema = Settings.model_json_schema()
+    for table in (schema, *schema.get("$defs", {}).values()):
+        for field in table.get("properties", {}).values():
+            if "$ref" not in field and "allOf" not in field:
+                field.setdefault("push", NEVER)
+    return schema
+
+
+def refusals(patch: Mapping[str, Any], local: Settings) -> dict[str, str]:
+    """Return why each key of a patch may not be pushed; empty where all may."""
+    known, found = marks(), {}
+    for key, value in keys_of(patch).items():
+        mark = known.get(key, NEVER if key.partition(".")[0] in ("cameras", *_plain()) else None)
+        if mark is None:
+            found[key] = "unknown key; correct its spelling"
+        elif mark == NEVER:
+            found[key] = "may not be pushed; set it in the device's edge.toml"
+        elif mark == "stricter" and _looser(value, value_of(local, key)):
+            found[key] = "may only be made stricter than the device's edge.toml"
+    return found
+
+
+def mistakes(patch: Mapping[str, Any]) -> dict[str, str]:
+    """Return what is wrong with single values of a patch, by `section.key`, wherever it is pushed to.
+
+    Whether values go together is for each device to say, which has others beside them.
+    """
+    found: dict[str, str] = {}
+    for section, values in patch.items():
+        table = Settings.model_fields.get(section)
+        if table is None or not isinstance(table.default, BaseModel):
+            continue
+        try:
+            type(table.default).model_validate(values)
+        except ValidationError as error:
+            for problem in error.errors(include_url=False, include_input=False, include_context=False):
+                if problem["loc"]:
+                    key = f"{section}.{'.'.join(map(str, problem['loc']))}"
+                    found[key] = problem["msg"][:1].lower() + problem["msg"][1:]
+    return found
+
+
+def acknowledged(layer: str, layers: Mapping[str, Layer], *, restarted: bool = False) -> dict[str, str]:
+    """Return what became of each key of a layer that is in force.
+
+    That is applied, needs_restart (not where the daemon was `restarted` since) or "overridden by" a stronger
+    one of the `layers` in force (the strongest last) or by the environment.
+    """
+    order = list(layers)
+    above = {name: keys_of(layers[name].patch) for name in order[order.index(layer) + 1 :]}
+    known, found = marks(), {}
+    for key in keys_of(layers[layer].patch):
+        stronger = [name for name, keys in above.items() if key in keys]
+        if environment_sets(key):
+            found[key] = "overridden by the environment"
+        elif stronger:
+            found[key] = f"overridden by {stronger[-1]}"
+        else:
+            found[key] = "applied" if restarted or known[key] == "live" else "needs_restart"
+    return found
+
+
+def effective_hash(settings: Settings) -> str:
+    """Return a hash of everything that may be pushed, as it is in force: equal on devices that agree."""
+    told = {key: value_of(settings, key) for key, mark in marks().items() if mark != NEVER}
+    text = json.dumps(told, sort_keys=True, default=str, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _parsed(payload: bytes) -> Desired:
+    try:
+        return Desired.model_validate(strict_object(payload))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = ".".join(map(str, first["loc"]))[:80] or "all of it"
+        raise PushError(f"its content, {where}: {first['msg'][:120]}", "content") from None
+    except ValueError as error:
+        raise PushError(f"its content: {error}", "content") from None
+
+
+def _plain() -> set[str]:
+    """Return the settings that stand in no table."""
+    return {name for name, field in Settings.model_fields.items() if not isinstance(field.default, BaseModel)}
+
+
+def _marks(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str]]:
+    for name, field in model.model_fields.items():
+        if isinstance(field.default, BaseModel):
+            yield from _marks(type(field.default), f"{name}.")
+        else:
+            extra = field.json_schema_extra
+            yield f"{prefix}{name}", str(extra["push"]) if isinstance(extra, dict) else NEVER
+
+
+def value_of(settings: Settings, key: str) -> Any:
+    """Return the value of `section.key`."""
+    found: Any = settings
+    for part in key.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def _looser(value: object, local: object) -> bool:
+    """Return whether more would leave the device: what is false or less may be true or more elsewhere."""
+    if value == local:
+        return False
+    if isinstance(local, bool):
+        return value is not True
+    return not isinstance(value, int | float) or not isinstance(local, int | float) or not value <= local

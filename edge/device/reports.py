@@ -1,0 +1,105 @@
+"""What the device tells about itself: `info` (what runs here) and `health` (how it runs).
+
+Only reads; the daemon decides when it is told.
+"""
+
+from collections.abc import Mapping
+
+from edge import __version__
+from edge.core.clock import Clock
+from edge.core.metrics import Metrics
+from edge.core.process import Beats, boot_id, clock_synced, rss_mb, temperature_c
+from edge.device.assembly.recognizer import visit_rule
+from edge.device.settings.load import Settings
+from edge.mqtt.contract.encode import to_millisecond
+from edge.mqtt.contract.messages import (
+    HealthPayload,
+    InfoPayload,
+    LinkHealth,
+    ModelInfo,
+    OutboxHealth,
+    Percentiles,
+)
+from edge.recognition.recognizer import Recognizer
+
+
+def info(
+    settings: Settings, recognizer: Recognizer, clock: Clock, config_version: int | None = None
+) -> InfoPayload:
+    """Return what runs here: models, gallery, threshold in force now for those who may pass."""
+    now = clock.now()
+    _, comparisons = recognizer.admission.scope(now)
+    rule = recognizer.rule
+    liveness = recognizer.liveness
+    return InfoPayload(
+        site=settings.site,
+        device=settings.device,
+        version=__version__,
+        boot_id=boot_id(),
+        at=to_millisecond(now),
+        cameras=tuple(settings.cameras),
+        models={
+            "detector": ModelInfo(id=recognizer.detector.model_id, sha256=recognizer.detector.sha256),
+            "embedder": ModelInfo(id=recognizer.embedder.model_id, sha256=recognizer.embedder.sha256),
+        }
+        | ({"liveness": ModelInfo(id=liveness.model_id, sha256=liveness.sha256)} if liveness else {}),
+        embedder_choice=recognizer.embedder_choice,
+        execution_provider=recognizer.embedder.provider,
+        gallery_version=recognizer.stamp.gallery_version,
+        gallery_size=recognizer.matcher.gallery.size,
+        config_version=config_version,
+        threshold=round(rule.threshold_for(comparisons), 4),
+        target_fpir=rule.target_fpir,
+        liveness=settings.liveness.policy,
+        live_from=visit_rule(settings).live_from,
+        anonymous=settings.privacy.anonymous,
+    )
+
+
+class Vitals:
+    """Reads the process's figures; frame rates are those since the last reading."""
+
+    def __init__(self, metrics: Metrics, beats: Beats, clock: Clock) -> None:
+        self._metrics, self._beats, self._clock = metrics, beats, clock
+        self._started_s = clock.monotonic()
+        self._read_s = self._started_s
+        self._frames: dict[str, int] = {}
+
+    def health(
+        self,
+        last_frame_s: Mapping[str, float | None],
+        replaced: Mapping[str, int],
+        outbox: OutboxHealth,
+        mqtt: LinkHealth,
+    ) -> HealthPayload:
+        """Return how the daemon runs.
+
+        `last_frame_s` is when each camera delivered last (monotonic), `replaced` how many of its frames
+        were overtaken by a newer one before inference took them.
+        """
+        now_s = self._clock.monotonic()
+        counters = self._metrics.counts()
+        frames = {camera: counters.get(f"frames.{camera}", 0) for camera in last_frame_s}
+        elapsed_s = max(1e-3, now_s - self._read_s)
+        fps = {
+            camera: round((number - self._frames.get(camera, 0)) / elapsed_s, 1)
+            for camera, number in frames.items()
+        }
+        self._read_s, self._frames = now_s, frames
+        return HealthPayload(
+            at=to_millisecond(self._clock.now()),
+            clock="synced" if clock_synced() else "unsynced",
+            uptime_s=round(now_s - self._started_s, 1),
+            rss_mb=round(rss_mb(), 1),
+            temperature_c=temperature_c(),
+            late=tuple(self._beats.late()),
+            fps=fps,
+            frame_age_s={
+                camera: None if at_s is None else round(max(0.0, now_s - at_s), 3)
+                for camera, at_s in last_frame_s.items()
+            },
+            stages_ms={name: Percentiles(**those) for name, those in self._metrics.percentiles_ms().items()},
+            counters=counters | {f"frames.replaced.{name}": number for name, number in replaced.items()},
+            outbox=outbox,
+            mqtt=mqtt,
+        )

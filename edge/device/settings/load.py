@@ -1,0 +1,263 @@
+"""Settings: what an operator may configure, from edge.toml and EDGE_SECTION__KEY, strict and explained.
+
+Nothing below `assembly` sees these classes; parts take plain values. This file opens nothing but the
+configuration itself; the tables are described in `settings`.
+"""
+
+import os
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+
+from edge.core.errors import ConfigError
+from edge.core.redact import scrub, without_credentials
+from edge.core.slug import Slug
+from edge.device.settings.settings_gallery import (
+    AccessSettings,
+    GallerySettings,
+    RemoteSettings,
+    StrangersSettings,
+    SyncSettings,
+)
+from edge.device.settings.settings_mqtt import (
+    CommandsSettings,
+    HomeAssistantSettings,
+    MqttSettings,
+    OutboxSettings,
+    PrivacySettings,
+    PushSettings,
+)
+from edge.device.settings.tables import (
+    CameraSettings,
+    CaptureSettings,
+    DecisionSettings,
+    LivenessSettings,
+    LogSettings,
+    RecognitionSettings,
+)
+
+"""A name that is safe in a topic and in a file name."""
+
+MAX_CONFIG_BYTES = 256 * 1024
+
+
+MAX_DECODED_PIXELS = 1 << 26
+"""64 Mpx: above any camera or phone, far below what fills the memory of a small board."""
+
+
+FFMPEG_QUIET = "-8"
+"""Source: libavutil/log.h, AV_LOG_QUIET."""
+
+
+V4L_SELECT_S = "2"
+"""A stalled USB camera gives its device back before the stall limit of 3 s; OpenCV's own limit is longer."""
+
+
+def limit_decoders() -> None:
+    """Bound what OpenCV's decoders accept and silence them; before OpenCV is imported, which reads this once.
+
+    They write to standard error what they think, URLs with passwords included; errors are ours to report.
+    """
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", FFMPEG_QUIET)
+    os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_DECODED_PIXELS))
+    # No list of protocols: one that names `file` for clips would let a camera's playlist read files of this
+    # device, which ffmpeg by itself refuses.
+    os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
+    os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", V4L_SELECT_S)
+
+
+def default_state_dir() -> Path:
+    """Return where state lives by default: systemd's STATE_DIRECTORY, else the XDG state home."""
+    if service_dir := os.environ.get("STATE_DIRECTORY"):
+        return Path(service_dir.split(":")[0])
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "edge"
+
+
+class Settings(BaseSettings):
+    """Everything an operator may set. Later wins: defaults, edge.toml, environment."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="EDGE_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        validate_default=True,
+    )
+
+    site: Slug = Field("home", description="Site this device belongs to; part of every topic.")
+    device: Slug = Field("door", description="Name of this device, unique on its site; part of every topic.")
+    state_dir: Path = Field(
+        default_factory=default_state_dir, description="Directory for gallery, outbox and models."
+    )
+    models_dir: Path | None = Field(None, description="Directory of the models; state_dir/models when unset.")
+    models_mirror: str | None = Field(
+        None,
+        min_length=1,
+        description="Directory or URL that `edge models fetch` asks before the package registry.",
+    )
+    cameras: dict[Slug, CameraSettings] = Field(
+        default_factory=dict, max_length=16, description="Cameras by name; the name is part of their topics."
+    )
+    capture: CaptureSettings = CaptureSettings()
+    recognition: RecognitionSettings = RecognitionSettings()
+    decision: DecisionSettings = DecisionSettings()
+    liveness: LivenessSettings = LivenessSettings()
+    access: AccessSettings = AccessSettings()
+    gallery: GallerySettings = GallerySettings()
+    strangers: StrangersSettings = StrangersSettings()
+    remote: RemoteSettings = RemoteSettings()
+    sync: SyncSettings = SyncSettings()
+    mqtt: MqttSettings = MqttSettings()
+    outbox: OutboxSettings = OutboxSettings()
+    push: PushSettings = PushSettings()
+    commands: CommandsSettings = CommandsSettings()
+    homeassistant: HomeAssistantSettings = HomeAssistantSettings()
+    privacy: PrivacySettings = PrivacySettings()
+    log: LogSettings = LogSettings()
+
+    @property
+    def models_path(self) -> Path:
+        """The directory of the models."""
+        return self.models_dir or self.state_dir / "models"
+
+    @property
+    def gallery_path(self) -> Path:
+        """The directory of the gallery's versions."""
+        return self.state_dir / "gallery"
+
+    @property
+    def device_key_path(self) -> Path:
+        """The key that templates are encrypted under."""
+        return credential_path(self.gallery.device_key or self.state_dir / "device.key")
+
+    @property
+    def sync_path(self) -> Path:
+        """The directory of what synchronisation remembers."""
+        return self.state_dir / "sync"
+
+    @property
+    def sync_scope(self) -> str:
+        """The scope whose gallery a fleet's door serves."""
+        return self.sync.scope or self.device
+
+    @property
+    def outbox_path(self) -> Path:
+        """The outbox's database."""
+        return self.state_dir / "outbox.sqlite"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read the environment over the values given, which are those of edge.toml."""
+        return env_settings, init_settings
+
+
+def load(path: Path | None = None, overrides: dict[str, Any] | None = None) -> Settings:
+    """Read the settings from `path` (none: defaults), `overrides` on top, the environment above both.
+
+    Raises:
+        ConfigError: One line that names every wrong key, where it stands and how to mend it.
+    """
+    where = str(path) if path else "settings"
+    values = _merge(_read_toml(path) if path else {}, overrides or {})
+    _refuse_unknown_environment()
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: " + "; ".join(_explain(error))) from None
+    except SettingsError as error:
+        raise ConfigError(f"environment: {error}; write tables as JSON or set EDGE_SECTION__KEY") from None
+
+
+def environment_sets(key: str) -> bool:
+    """Return whether the environment sets `section.key`, or all of its section."""
+    names = {name.upper() for name in os.environ}
+    name = f"EDGE_{key.replace('.', '__')}".upper()
+    return name in names or name.rpartition("__")[0] in names
+
+
+def environment_without_settings() -> dict[str, str]:
+    """Return the environment for a child process that takes its settings from a file alone."""
+    return {name: value for name, value in os.environ.items() if not name.upper().startswith("EDGE_")}
+
+
+def credential_path(path: Path) -> Path:
+    """Return where a secret's file is: a name without a directory is one of systemd's credentials, if any."""
+    directory = os.environ.get("CREDENTIALS_DIRECTORY")
+    return Path(directory) / path if directory and len(path.parts) == 1 else path
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_CONFIG_BYTES + 1)
+        if len(text) > MAX_CONFIG_BYTES:
+            raise ConfigError(
+                f"{path}: larger than {MAX_CONFIG_BYTES} bytes; this is not a configuration file"
+            )
+        return tomllib.loads(text.decode())
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read the configuration: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _refuse_unknown_environment() -> None:
+    # pydantic-settings ignores unknown top-level variables; a misspelt one must not go unnoticed.
+    for name in os.environ:
+        if name.upper().startswith("EDGE_"):
+            key = name[len("EDGE_") :].split("__")[0].lower()
+            if key not in Settings.model_fields:
+                raise ConfigError(f"environment: {name} is not a setting; `edge check` lists what can be set")
+
+
+def _explain(error: ValidationError) -> list[str]:
+    """Say each problem as `section.key: what` without the value, which may be a secret."""
+    lines = []
+    for problem in error.errors(include_url=False, include_input=False):
+        where = ".".join(str(part) for part in problem["loc"]) or "settings"
+        what = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            what = "unknown key; remove it or correct its spelling"
+        lines.append(f"{where}: {what[:1].lower()}{what[1:]}")
+    return lines
+
+
+def explain(settings: BaseModel, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """Yield (key, value, meaning) of every setting in force; secrets and credentials are masked."""
+    for name, field in type(settings).model_fields.items():
+        key, value = f"{prefix}{name}", getattr(settings, name)
+        if isinstance(value, BaseModel):
+            yield from explain(value, f"{key}.")
+        elif isinstance(value, dict) and value:
+            for entry, table in value.items():
+                yield from explain(table, f"{key}.{entry}.")
+        else:
+            shown = "unset" if value is None else _shown(value)
+            yield key, shown, field.description or ""
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return scrub(" ".join(value))
+    return without_credentials(str(value))

@@ -1,0 +1,130 @@
+"""What a synchronisation came to: told by `edge sync`, left in a file for the daemon."""
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
+
+from edge.core import files as safefile
+from edge.core.errors import (
+    ClockError,
+    ConfigError,
+    EdgeError,
+    FileError,
+    GalleryIntegrityError,
+    HeldBackError,
+    ModelError,
+    ModelMismatchError,
+    RollbackError,
+    SignatureError,
+    SyncError,
+)
+
+FILE_NAME = "outcome.json"
+MAX_BYTES = 16 * 1024
+MAX_ERROR_CHARS = 500
+
+REASONS: tuple[tuple[type[EdgeError], str], ...] = (
+    (ClockError, "clock"),
+    (RollbackError, "rollback"),
+    (SignatureError, "signature"),
+    (HeldBackError, "expired"),
+    (SyncError, "server"),
+    (GalleryIntegrityError, "integrity"),
+    (ModelMismatchError, "model"),
+    (ModelError, "model"),
+    (ConfigError, "config"),
+    (FileError, "disk"),
+)
+"""The first that fits; else `gallery`. `failed`: the child that synchronises ended without a word."""
+
+
+@dataclass(frozen=True, slots=True)
+class SyncOutcome:
+    """What a synchronisation came to; version, count and model are those of the published gallery installed.
+
+    updated: it was installed just now; current: it was there already; refused: see `error`, and `reason` for
+    machines. `error` may also tell what is left to do after the others.
+    """
+
+    status: Literal["updated", "current", "refused"]
+    version: int
+    count: int
+    model_id: str | None
+    error: str | None = None
+
+    beside: bool = False
+    """Whether a gallery to switch to lies beside it."""
+
+    reason: Annotated[str, Field(pattern="^[a-z]{1,16}$")] | None = None
+    at: AwareDatetime | None = None
+    """When it ended."""
+
+    scope: str | None = None
+    """Whose gallery it was about; None: an older release did not say."""
+
+    def to_json(self) -> str:
+        """Return one line of JSON."""
+        return json.dumps({**asdict(self), "at": self.at.isoformat() if self.at else None})
+
+
+def refusal(error: EdgeError, at: datetime | None = None, scope: str | None = None) -> SyncOutcome:
+    """Return the outcome of a synchronisation that an error ended."""
+    return SyncOutcome("refused", 0, 0, None, str(error), reason=reason_of(error), at=at, scope=scope)
+
+
+def reason_of(error: EdgeError) -> str:
+    """Return the class of an error as one word."""
+    return next((word for kind, word in REASONS if isinstance(error, kind)), "gallery")
+
+
+def save_outcome(directory: Path, outcome: SyncOutcome) -> None:
+    """Leave it in the directory of a door's synchronisation.
+
+    Raises:
+        FileError: It cannot be written.
+    """
+    safefile.write_whole(directory / FILE_NAME, outcome.to_json().encode())
+
+
+def read_outcome(data: bytes | str) -> SyncOutcome | None:
+    """Return what `to_json` wrote, None where it is something else."""
+    try:
+        return TypeAdapter(SyncOutcome).validate_json(data)
+    except (ValidationError, RecursionError):
+        return None
+
+
+def load_outcome(directory: Path) -> SyncOutcome | None:
+    """Return what was left, None where there is nothing that can be read."""
+    try:
+        data = safefile.read_bounded(directory / FILE_NAME, MAX_BYTES)
+    except FileError:
+        return None
+    return None if data is None else read_outcome(data)
+
+
+class OutcomeFollower:
+    """Watches what is left in the directory of a door's synchronisation."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._seen = self._stamp()
+
+    def follow(self) -> SyncOutcome | None:
+        """Return what was left since the last time, None where nothing was that can be read."""
+        stamp = self._stamp()
+        if stamp == self._seen:
+            return None
+        self._seen = stamp
+        return load_outcome(self._directory)
+
+    def _stamp(self) -> tuple[int, int] | None:
+        try:
+            status = (self._directory / FILE_NAME).stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns

@@ -1,0 +1,248 @@
+"""The device's side of the fleet: fetch this door's gallery, believe nothing, install it or keep the last.
+
+What is signed is The Update Framework's business; what it leaves open is closed here and in `floors`: older
+galleries after a lost cache, a wrong clock, a target that is missing (never read as "nobody is enrolled any
+more"). A gallery must open with this door's key, be of this door's embedder, and pass a self-test.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from tuf.api.metadata import TargetFile  # type: ignore[attr-defined]
+
+from edge.core import files as safefile
+from edge.core.clock import Clock
+from edge.core.errors import EdgeError, GalleryError, ModelMismatchError, SignatureError
+from edge.device.sync.fetch import Fetcher
+from edge.device.sync.floors import BUILT_AT, FILE_NAME, Floors, load_floors, save_floors
+from edge.device.sync.outcome import SyncOutcome, reason_of, refusal
+from edge.device.sync.trust import TrustedDirectory
+from edge.gallery.format.bundle import decode
+from edge.gallery.format.delta import apply_delta
+from edge.gallery.format.offer import Kind, Offer, read_offer
+from edge.gallery.format.published import delta_path, full_path, model_path, next_path, scope_role
+from edge.gallery.format.seal import Binding, unseal_any
+from edge.gallery.gallery import Gallery
+from edge.gallery.store.install import install, settle
+from edge.gallery.store.store import GalleryStore
+
+log = logging.getLogger(__name__)
+
+TIMEOUT_S = 90.0
+GAP_S = 10.0
+LOCK_TIMEOUT_S = 30.0
+TRUSTED_EVERY = timedelta(hours=1)
+"""How often the time is written down while nothing changes: the card of a small board wears out."""
+
+MAX_MODEL_BYTES = 512 << 20
+"""As in manifests: no model that a door camera can run is larger."""
+
+
+@dataclass(frozen=True, slots=True)
+class SyncSource:
+    """Where galleries come from (`url`: http, https or file, or a directory), and what is trusted.
+
+    Any of the `sealing_keys` may open a gallery: while the scope's key changes, a door has the new and old.
+    """
+
+    url: str
+    tenant: str
+    scope: str
+    trusted_root: bytes
+    sealing_keys: tuple[bytes, ...] = field(repr=False)
+    timeout_s: float = TIMEOUT_S
+    gap_s: float = GAP_S
+
+
+Adopt = Callable[[str, Callable[[str], bytes]], tuple[str, int]]
+"""Makes a published model usable here: from its name and what fetches its files to its id and dimension."""
+
+
+@dataclass(slots=True)
+class Sync:
+    """One device's synchronisation with one scope. `embedders`: model id and dimension of what may be used.
+
+    `self_test` raises an EdgeError for a gallery that must not serve. `adopt` installs a published model that
+    a gallery needs (None: galleries of other embedders are refused); `beside` keeps the gallery that the
+    scope may be switched to. One process at a time works in `directory`; others wait for it.
+    """
+
+    source: SyncSource
+    store: GalleryStore
+    directory: Path
+    embedders: Mapping[str, int]
+    clock: Clock
+    self_test: Callable[[Gallery], None]
+    built_at: datetime = BUILT_AT
+    adopt: Adopt | None = None
+    beside: GalleryStore | None = None
+
+    def run(self) -> SyncOutcome:
+        """Synchronise, and say so also where that is refused; the gallery in force is then the last one."""
+        try:
+            return self.synchronise()
+        except EdgeError as error:
+            return refusal(error)
+
+    def synchronise(self) -> SyncOutcome:
+        """Install the gallery that is published for this scope, unless it is in force already.
+
+        Raises:
+            SyncError, GalleryError: It is refused or cannot be had; what was in force still is.
+        """
+        with safefile.sole_user(self.directory / "lock", LOCK_TIMEOUT_S, self.clock.monotonic):
+            floors = load_floors(self._floors_path, self.source.scope)
+            floors.check_clock(self.clock.now(), self.built_at)
+            source = self.source
+            fetcher = Fetcher(source.timeout_s, source.gap_s, self.clock.monotonic)
+            published = TrustedDirectory(source.url, self.directory, source.trusted_root, fetcher)
+            info = published.find(full_path(source.scope))
+            floors = self._trust(floors, published)
+            outcome = self._follow(floors, published, info)
+            if self.beside is None:
+                return outcome
+            try:
+                beside, owed = self._follow_beside(self.beside, published)
+                return replace(outcome, beside=beside, error=outcome.error or owed)
+            except EdgeError as error:
+                log.warning("the gallery to switch to is refused: %s", error)
+                return replace(outcome, error=f"the gallery to switch to: {error}", reason=reason_of(error))
+
+    @property
+    def _floors_path(self) -> Path:
+        return self.directory / FILE_NAME
+
+    def _trust(self, floors: Floors, published: TrustedDirectory) -> Floors:
+        """Hold what was verified against what was seen before, and remember it. Also asks our own clock."""
+        now = self.clock.now()
+        versions, keys = published.versions(now), published.keys(scope_role(self.source.scope))
+        floors.check_metadata(versions, keys)
+        trusted_at = max(now, floors.trusted_at or now)
+        aged = trusted_at - (floors.trusted_at or self.built_at) > TRUSTED_EVERY
+        known = floors.with_keys(keys, scope_role(self.source.scope))
+        if aged or versions != floors.metadata or known != floors:
+            floors = known.model_copy(update={"metadata": versions, "trusted_at": trusted_at})
+            save_floors(self._floors_path, floors)
+        return floors
+
+    def _follow(self, floors: Floors, published: TrustedDirectory, info: TargetFile | None) -> SyncOutcome:
+        offer = self._offer(info, "full", published)
+        assert info is not None
+        floors.check_gallery(offer.version, info.hashes["sha256"])
+        serving = self._serving(floors, offer.model_id)
+        if serving is not None and serving.version == offer.version:
+            return SyncOutcome("current", offer.version, serving.size, serving.model_id, settle(self.store))
+        gallery = self._changed(published, offer, serving) or self._whole(published, offer, info)
+        self.self_test(gallery)
+        seen = {"seen_version": offer.version, "seen_sha256": info.hashes["sha256"]}
+        floors = floors.model_copy(update=seen)
+        save_floors(self._floors_path, floors)
+        installed_as, owed = install(self.store, gallery)
+        installed = {"installed_version": offer.version, "installed_as": installed_as}
+        save_floors(self._floors_path, floors.model_copy(update=installed))
+        log.info("gallery installed", extra={"published": offer.version, "gallery_version": installed_as})
+        return SyncOutcome("updated", offer.version, gallery.size, gallery.model_id, owed)
+
+    def _follow_beside(self, store: GalleryStore, published: TrustedDirectory) -> tuple[bool, str | None]:
+        """Keep what the scope may be switched to, and nobody where it may not.
+
+        Returns:
+            Whether it may, and why somebody could not be erased.
+        """
+        floors = load_floors(self._floors_path, self.source.scope)
+        info = published.find(next_path(self.source.scope))
+        if info is None:
+            model_id = store.enrolled_with()
+            return False, settle(store) if model_id is None else install(store, Gallery.empty(model_id))[1]
+        offer = self._offer(info, "next", published)
+        kept = (floors.beside_sha256, floors.beside_as)
+        if kept == (info.hashes["sha256"], store.current_version()):
+            return True, settle(store)
+        gallery = self._whole(published, offer, info)
+        self.self_test(gallery)
+        installed_as, owed = install(store, gallery)
+        beside = {
+            "beside_sha256": info.hashes["sha256"],
+            "beside_version": offer.version,
+            "beside_as": installed_as,
+        }
+        save_floors(self._floors_path, floors.model_copy(update=beside))
+        return True, owed
+
+    def _offer(self, info: TargetFile | None, kind: Kind, published: TrustedDirectory) -> Offer:
+        scope = self.source.scope
+        if info is None:
+            raise SignatureError(
+                f"no gallery is signed for scope {scope!r}; publish one, or correct sync.scope"
+            )
+        offer = read_offer(info.custom, info.length, info.hashes.get("sha256"), kind, scope)
+        if offer.model_id not in self.embedders and self.adopt is not None and offer.model is not None:
+            self._adopt(self.adopt, offer.model, published)
+        if offer.model_id not in self.embedders:
+            raise ModelMismatchError(
+                f"gallery version {offer.version} was made with {offer.model_id!r}, this device embeds with "
+                f"{' or '.join(map(repr, self.embedders))}; publish one for its embedder"
+            )
+        return offer
+
+    def _adopt(self, adopt: Adopt, name: str, published: TrustedDirectory) -> None:
+        """Install a model that the fleet has signed."""
+
+        def fetch(file: str) -> bytes:
+            info = published.find(model_path(name, file))
+            if info is None or info.length > MAX_MODEL_BYTES:
+                raise SignatureError(f"{file} of the model {name} is not signed; publish the model as well")
+            return published.fetch(info)
+
+        model_id, dim = adopt(name, fetch)
+        self.embedders = {**self.embedders, model_id: dim}
+
+    def _serving(self, floors: Floors, model_id: str) -> Gallery | None:
+        """Return what serves, as the published version it is; None where it is not what was installed."""
+        try:
+            gallery = self.store.load(model_id, self.embedders[model_id])
+        except GalleryError as error:
+            log.info("the gallery in force is replaced: %s", error)
+            return None
+        if not floors.installed_version or gallery.version != floors.installed_as:
+            return None  # never installed, changed by hand, rolled back or damaged
+        return replace(gallery, version=floors.installed_version)
+
+    def _changed(self, published: TrustedDirectory, offer: Offer, serving: Gallery | None) -> Gallery | None:
+        """Return the offered gallery, made from what serves and the difference; None where it cannot be."""
+        if serving is None:
+            return None
+        try:
+            info = published.find(delta_path(self.source.scope, serving.version))
+            if info is None:
+                return None
+            change = self._offer(info, "delta", published)
+            if (change.version, change.model_id) != (offer.version, offer.model_id):
+                return None
+            return self._checked(apply_delta(serving, self._opened(published, info, offer)), offer)
+        except GalleryError as error:
+            log.warning("the whole gallery is fetched instead of the difference: %s", error)
+            return None
+
+    def _whole(self, published: TrustedDirectory, offer: Offer, info: TargetFile) -> Gallery:
+        return self._checked(decode(self._opened(published, info, offer)), offer)
+
+    def _opened(self, published: TrustedDirectory, info: TargetFile, offer: Offer) -> bytes:
+        """Return what a target holds: fetched, verified, opened with this door's key."""
+        binding = Binding(self.source.tenant, self.source.scope, offer.model_id, offer.version)
+        return unseal_any(published.fetch(info), self.source.sealing_keys, binding)
+
+    def _checked(self, gallery: Gallery, offer: Offer) -> Gallery:
+        """Return the gallery if it is what the signed metadata say."""
+        found = (gallery.version, gallery.model_id, gallery.size)
+        if found != (offer.version, offer.model_id, offer.count):
+            raise SignatureError("the gallery is not what is signed about it; publish it again")
+        if gallery.size and gallery.dim != self.embedders[gallery.model_id]:
+            raise ModelMismatchError(
+                f"gallery version {offer.version} has embeddings of length {gallery.dim}, the embedder makes "
+                f"{self.embedders[gallery.model_id]}; publish one for its embedder"
+            )
+        return gallery

@@ -1,0 +1,145 @@
+"""Load models by name, and choose the embedder where the settings say "auto".
+
+The gallery decides, because its templates can be compared with no other model's embeddings; where it is
+empty, the fastest on this device of those whose manifests promise enough accuracy. What is loaded to be
+timed is not kept.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+from edge.core.errors import ConfigError, ModelError, ModelMissingError
+from edge.face import manifest as manifests
+from edge.face.accuracy import Accuracy
+from edge.face.manifest import Manifest
+from edge.face.session import Session, pattern, self_test
+from edge.face.weights import load_verified
+
+log = logging.getLogger(__name__)
+
+AUTO = "auto"
+"""The value of recognition.embedder that asks for a choice."""
+
+BUDGET_S = 0.5
+"""Time for the runs themselves. Measured: .70-.87 s for choosing among three models on two busy vCPUs."""
+
+LEAST_ROUNDS, MOST_ROUNDS = 3, 20
+"""Rounds that are timed; one more before them is not, since first runs allocate."""
+
+ALIKE = 0.95
+"""Only a model that needs less than this share of a more accurate one's time is preferred to it."""
+
+
+def load_session(name: str, kind: str, models_dir: Path, *, threads: int) -> tuple[Manifest, Session]:
+    """Load a model by name from verified bytes and run its self-test.
+
+    Raises:
+        ConfigError: The model is of another kind.
+        ModelError: It is unknown, absent, damaged or computes something else than it should.
+    """
+    manifest = manifests.load(name, models_dir)
+    if manifest.kind != kind:
+        raise ConfigError(f"recognition.{kind}: {name!r} is a {manifest.kind}; see `edge models list`")
+    session = Session.of(manifest, load_verified(manifest, models_dir), threads=threads)
+    self_test(session, manifest)
+    return manifest, session
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The embedder to use, by name, and the reason, for people to read."""
+
+    name: str
+    why: str
+
+
+def choose(name: str, enrolled_with: str | None, models_dir: Path, *, threads: int) -> Choice:
+    """Return the embedder that `name` means on this device.
+
+    `enrolled_with` is the model id of the gallery's templates, None where there are none.
+
+    Raises:
+        ModelError: "auto", and the gallery's model is unknown here, or no embedder can be used.
+    """
+    if name != AUTO:
+        return Choice(name, "configured")
+    if enrolled_with is not None:
+        return Choice(_of_gallery(enrolled_with, models_dir), "auto: the gallery was enrolled with it")
+    return fastest(accurate_enough(), models_dir, threads=threads)
+
+
+def accurate_enough() -> list[Manifest]:
+    """Return the embedders that may be chosen: within the accuracy bar and calibrated."""
+    known = [manifests.load(name) for name in manifests.names()]
+    return [
+        m for m in known if m.calibration is not None and m.accuracy is not None and m.accuracy.within_bar
+    ]
+
+
+def fastest(
+    candidates: list[Manifest], models_dir: Path, *, threads: int, clock: Callable[[], float] = perf_counter
+) -> Choice:
+    """Time the candidates that work here in turn, on a generated picture, and return the fastest.
+
+    `clock` gives seconds. Those not installed are passed over; those that do not work are, with a warning.
+
+    Raises:
+        ModelError: None of them works; says why of each.
+    """
+    sessions: dict[str, Session] = {}
+    refused: list[str] = []
+    for manifest in candidates:
+        try:
+            session = Session.of(manifest, load_verified(manifest, models_dir), threads=threads)
+            self_test(session, manifest)
+            sessions[manifest.name] = session
+        except ModelMissingError as error:
+            refused.append(str(error))
+        except ModelError as error:
+            refused.append(str(error))
+            log.warning("an embedder is passed over: %s", error)
+    if not sessions:
+        raise ModelError(f"recognition.embedder: auto found no embedder that works: {'; '.join(refused)}")
+    accuracy = {m.name: m.accuracy for m in candidates if m.accuracy is not None}
+    image = pattern(112, 112)
+    taken_ms = times_ms({name: partial(session.run, image) for name, session in sessions.items()}, clock)
+    told = ", ".join(f"{name} {taken_ms[name]:.1f} ms" for name in sorted(taken_ms, key=taken_ms.__getitem__))
+    return Choice(prefer(taken_ms, accuracy), f"auto: the gallery is empty; timed here: {told}")
+
+
+def prefer(taken_ms: Mapping[str, float], accuracy: Mapping[str, Accuracy]) -> str:
+    """Return the fastest; of those about as fast as it is, the most accurate."""
+    least = min(taken_ms.values())
+    alike = [name for name, time_ms in taken_ms.items() if time_ms * ALIKE <= least]
+    return max(alike, key=lambda name: (accuracy[name].cosine_mean, -taken_ms[name]))
+
+
+def times_ms(runs: Mapping[str, Callable[[], object]], clock: Callable[[], float]) -> dict[str, float]:
+    """Return the median time of each run, made in turn until `BUDGET_S` is spent; `clock` gives seconds."""
+    taken: dict[str, list[float]] = {name: [] for name in runs}
+    begun_s = clock()
+    for number in range(1 + MOST_ROUNDS):
+        if number > LEAST_ROUNDS and clock() - begun_s > BUDGET_S:
+            break
+        for name, run in runs.items():
+            started_s = clock()
+            run()
+            taken[name].append((clock() - started_s) * 1e3)
+    return {name: median(durations[1:]) for name, durations in taken.items()}
+
+
+def _of_gallery(model_id: str, models_dir: Path) -> str:
+    known = [manifests.load(name, models_dir) for name in manifests.names(models_dir)]
+    for manifest in known:
+        if manifest.kind == "embedder" and manifest.model_id == model_id:
+            return manifest.name
+    raise ModelError(
+        f"recognition.embedder: the gallery was enrolled with {model_id!r}, which is none of "
+        f"{', '.join(m.model_id for m in known if m.kind == 'embedder')}; install the version of edge that "
+        "has it, or move the gallery's directory away and enrol again"
+    )

@@ -1,0 +1,114 @@
+"""Database: a consumer's decisions in SQLite, to be queried while they come in. Decides nothing.
+
+Source: sqlite.org/pragma.html; WAL with synchronous=FULL is on the disk when a transaction has ended.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from edge.core.errors import JournalError
+from edge.fleet.journal.decision import Decision
+from edge.fleet.journal.store import Saw
+from edge.mqtt.contract.messages import timestamp
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS decision (
+    id INTEGER PRIMARY KEY,
+    source TEXT NOT NULL,
+    event_id TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    camera TEXT NOT NULL,
+    event_type TEXT NOT NULL,
+    captured_at TEXT NOT NULL,
+    received_at TEXT NOT NULL,
+    event TEXT NOT NULL,
+    UNIQUE (source, event_id)
+) STRICT
+"""
+COLUMNS = "id,source,event_id,seq,camera,event_type,captured_at,received_at,event"
+
+
+class Database:
+    """One table `decision`; the column `event` holds the whole event as JSON."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, now: Callable[[], datetime]) -> None:
+        self._path = path
+        self._connection = connection
+        self._now = now
+
+    @classmethod
+    def open(cls, path: Path, saw: Saw, now: Callable[[], datetime]) -> "Database":
+        """Open the database at `path`, or make it.
+
+        Raises:
+            JournalError: It cannot be opened, or is the database of something else.
+        """
+        with _renamed(path):
+            connection = sqlite3.connect(path, isolation_level=None, timeout=5.0)
+        try:
+            with _renamed(path):
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("PRAGMA synchronous = FULL")
+                connection.execute(SCHEMA)
+                found = connection.execute(
+                    "SELECT group_concat(name) FROM pragma_table_info('decision')"
+                ).fetchone()
+                if found[0] != COLUMNS:
+                    raise JournalError(f"{path}: the table decision is of something else; name another file")
+                for source, seq in connection.execute("SELECT source, seq FROM decision ORDER BY id"):
+                    saw(source, seq)
+        except BaseException:
+            connection.close()
+            raise
+        return cls(path, connection, now)
+
+    def add(self, decisions: Sequence[Decision]) -> list[Decision]:
+        """Insert `decisions`; returns those that were not known. On return they are on the disk.
+
+        Raises:
+            JournalError: The disk refuses; nothing was changed.
+        """
+        received_at = timestamp(self._now())
+        run = self._connection.execute
+        new = []
+        with _renamed(self._path):
+            run("BEGIN IMMEDIATE")
+            try:
+                for each in decisions:
+                    if run(
+                        "INSERT OR IGNORE INTO decision VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)",
+                        (
+                            each.source,
+                            each.event_id,
+                            each.seq,
+                            each.camera,
+                            each.event_type,
+                            each.captured_at,
+                            received_at,
+                            each.text,
+                        ),
+                    ).rowcount:
+                        new.append(each)
+                run("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    run("ROLLBACK")
+                raise
+        return new
+
+    def close(self) -> None:
+        """Close the database."""
+        with _renamed(self._path):
+            self._connection.close()
+
+
+@contextmanager
+def _renamed(path: Path) -> Iterator[None]:
+    """Rename what SQLite raises."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise JournalError(f"{path}: {error}; check the disk or name another file") from None

@@ -1,0 +1,180 @@
+"""Follower: what a consumer of the journal does with what it hears. What an integrator starts from.
+
+In this order: check, keep for good, show once, and only then acknowledge. Whatever dies in between, a
+decision is shown and kept at least once, and the file holds it exactly once.
+"""
+
+import queue
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from edge.core.clock import Clock
+from edge.core.errors import JournalError
+from edge.fleet.journal.decision import Decision, read_decision
+from edge.fleet.journal.gaps import Gaps
+from edge.fleet.journal.store import Store
+from edge.mqtt.contract.encode import encode
+from edge.mqtt.contract.payloads_ack import MAX_ACK_IDS, AckPayload, OutboxDroppedPayload
+from edge.mqtt.subscriber import Listener, Message
+
+PAUSE_S = 0.5
+"""Between two looks at the clock while nothing comes."""
+
+GATHER_S = 0.02
+"""Messages that come within this time are kept in one go and acknowledged in one message per device."""
+
+MAX_COMPLAINTS = 20
+"""Messages that are no events are shown up to here, and counted after that."""
+
+
+def topics(site: str, device: str) -> tuple[str, ...]:
+    """Return what is to be subscribed to; `+` stands for every site or device."""
+    root = f"edge/v1/{site}/{device}"
+    return f"{root}/camera/+/journal", f"{root}/outbox_dropped"
+
+
+@dataclass(slots=True)
+class Tally:
+    """What came: messages of the journal, how many were new or known already, and how many no events."""
+
+    received: int = 0
+    new: int = 0
+    duplicates: int = 0
+    refused: int = 0
+
+
+class Follower:
+    """Keeps in `store`, shows decisions with `show` and everything else with `tell`.
+
+    `publish` sends acknowledgements to a topic; None: nothing is acknowledged.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        gaps: Gaps,
+        *,
+        show: Callable[[Decision], None],
+        tell: Callable[[str], None],
+        publish: Callable[[str, bytes], None] | None,
+    ) -> None:
+        self._store = store
+        self._gaps = gaps
+        self._show = show
+        self._tell = tell
+        self._publish = publish
+        self.tally = Tally()
+
+    def take(self, messages: Sequence[Message], now_s: float) -> None:
+        """Take what came at `now_s` (monotonic).
+
+        Raises:
+            JournalError: It cannot be kept; nothing of it was acknowledged.
+        """
+        decisions = [decision for message in messages if (decision := self._read(message)) is not None]
+        new = self._store.add(decisions) if decisions else []
+        self.tally.new += len(new)
+        self.tally.duplicates += len(decisions) - len(new)
+        for decision in new:
+            self._show(decision)
+            if (news := self._gaps.saw(decision.source, decision.seq, now_s)) is not None:
+                self._tell(news)
+        self._acknowledge(decisions)
+
+    def tick(self, now_s: float) -> None:
+        """Let time pass: tell gaps that nothing has filled."""
+        for news in self._gaps.news(now_s):
+            self._tell(news)
+
+    def summary(self) -> str:
+        """Return what came of it all, in one line."""
+        holes = self._gaps.missing()
+        missing = sum(high - low + 1 for ranges in holes.values() for low, high in ranges)
+        where = f" ({', '.join(sorted(holes))})" if holes else ""
+        return (
+            f"{self.tally.received} received, {self.tally.new} new, {self.tally.duplicates} duplicates, "
+            f"{self.tally.refused} refused; {missing} missing in gaps{where}, {self._gaps.filled} gaps filled"
+        )
+
+    def _read(self, message: Message) -> Decision | None:
+        if message.topic.endswith("/outbox_dropped"):
+            self._notice(message)
+            return None
+        self.tally.received += 1
+        try:
+            if message.retained:
+                raise JournalError(f"{message.topic}: a retained event is not of a device")
+            return read_decision(message.topic, message.payload)
+        except JournalError as error:
+            self._complain(str(error))
+            return None
+
+    def _notice(self, message: Message) -> None:
+        source = "/".join(message.topic.split("/")[2:4])
+        try:
+            dropped = OutboxDroppedPayload.model_validate_json(message.payload).dropped
+        except ValidationError:
+            self._complain(f"{message.topic}: no notice")
+        else:
+            self._tell(f"{source}: {dropped} decisions dropped for want of room so far")
+
+    def _complain(self, what: str) -> None:
+        self.tally.refused += 1
+        if self.tally.refused <= MAX_COMPLAINTS:
+            self._tell(f"refused: {what}")
+
+    def _acknowledge(self, decisions: Sequence[Decision]) -> None:
+        """Name every decision to its device, known ones too: the device has not heard of the last time."""
+        if self._publish is None:
+            return
+        named: dict[str, dict[str, None]] = defaultdict(dict)
+        for decision in decisions:
+            named[decision.topics.ack][decision.event_id] = None
+        for topic, event_ids in named.items():
+            ids = tuple(event_ids)
+            for start in range(0, len(ids), MAX_ACK_IDS):
+                self._publish(topic, encode(AckPayload(event_ids=ids[start : start + MAX_ACK_IDS])))
+
+
+def follow(
+    listener: Listener,
+    follower: Follower,
+    clock: Clock,
+    stop: "queue.SimpleQueue[str]",
+    tell: Callable[[str], None],
+) -> None:
+    """Follow what `listener` hears until something is in `stop`.
+
+    Raises:
+        JournalError: Decisions cannot be kept.
+    """
+    connected, told = True, set[str]()
+    while stop.empty():
+        messages = take_batch(listener.messages, clock)
+        now_s = clock.monotonic()
+        follower.take(messages, now_s)
+        listener.confirm(messages)
+        follower.tick(now_s)
+        while (refusal := listener.refusal()) is not None:
+            if refusal not in told:
+                told.add(refusal)
+                tell(refusal)
+        if listener.connected != connected:
+            connected = listener.connected
+            tell("connected again" if connected else "connection lost; trying again")
+
+
+def take_batch(messages: "queue.SimpleQueue[Message]", clock: Clock) -> list[Message]:
+    """Return what has come and comes within a moment of the first, or nothing when nothing comes."""
+    batch: list[Message] = []
+    try:
+        batch.append(messages.get(timeout=PAUSE_S))
+        until_s = clock.monotonic() + GATHER_S
+        while len(batch) < MAX_ACK_IDS:
+            batch.append(messages.get(timeout=max(0.0, until_s - clock.monotonic())))
+    except queue.Empty:
+        pass
+    return batch

@@ -1,0 +1,103 @@
+"""Which doors have a gallery that was published: by what they report about themselves over MQTT.
+
+Only listens; believes it as far as the broker lets others write there.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from pydantic import ValidationError
+
+from edge.mqtt.contract.payloads_sync import GalleryReportedPayload
+from edge.mqtt.contract.topics import MAJOR
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A version that was published for a scope; `beside`: to be switched to, 0: nothing any more."""
+
+    version: int
+    beside: bool = False
+
+
+@dataclass(slots=True)
+class Door:
+    """One device as it shows itself; `fresh`: it has synchronised since we came."""
+
+    online: bool = False
+    report: GalleryReportedPayload | None = None
+    fresh: bool = False
+    before: datetime | None = None
+    """When it had synchronised when we came."""
+
+
+def watched(site: str) -> tuple[str, ...]:
+    """Return the topics that tell which galleries the doors of a site have."""
+    root = f"edge/{MAJOR}/{site}/+"
+    return (f"{root}/status", f"{root}/gallery/reported")
+
+
+@dataclass(slots=True)
+class Arrival:
+    """How far what is `wanted`, by scope, has come; `named`: only these devices count, none named: all."""
+
+    wanted: Mapping[str, Wanted]
+    named: tuple[str, ...] = ()
+    doors: dict[str, Door] = field(default_factory=dict)
+
+    def hear(self, topic: str, payload: bytes, *, retained: bool) -> None:
+        """Take a message of `watched`; one that cannot be read is passed over."""
+        _, _, _, name, leaf = topic.split("/", 4)
+        door = self.doors.setdefault(name, Door())
+        if leaf == "status":
+            door.online = payload == b"online"
+            return
+        try:
+            door.report = GalleryReportedPayload.model_validate_json(payload)
+        except ValidationError:
+            return
+        if retained:
+            door.before = door.report.synchronised_at
+        else:
+            door.fresh = door.report.synchronised_at != door.before
+
+    def concerned(self) -> dict[str, Door]:
+        """Return the doors that are waited for: those named, or all that serve one of the scopes."""
+        if self.named:
+            return {name: self.doors.get(name, Door()) for name in self.named}
+        return {
+            name: door
+            for name, door in sorted(self.doors.items())
+            if door.report is not None and door.report.scope in self.wanted
+        }
+
+    def version_for(self, door: Door) -> int:
+        """Return the version to ask a door for; 0: whatever there is."""
+        wanted = self.wanted.get(door.report.scope or "") if door.report else None
+        return 0 if wanted is None or wanted.beside else wanted.version
+
+    def came_to(self, door: Door) -> tuple[str, str]:
+        """Return how it stands with a door, `has it` where it is done, and why."""
+        report = door.report
+        if report is None:
+            return ("waiting" if door.online else "offline"), "it has not reported a gallery"
+        wanted = self.wanted.get(report.scope or "")
+        if wanted is None:
+            return "another scope", f"it serves scope {report.scope}"
+        if self._has(door, report, wanted):
+            return "has it", ""
+        if not door.online:
+            return "offline", "it follows when it is back"
+        if door.fresh and report.error:
+            return "refused", report.error
+        has = f"version {report.published}" if report.published else "another gallery"
+        return "waiting", f"it has {has}"
+
+    def _has(self, door: Door, report: GalleryReportedPayload, wanted: Wanted) -> bool:
+        if wanted.beside:
+            if not wanted.version:
+                return report.beside is None
+            return report.beside is not None and report.beside.published == wanted.version
+        newer = door.fresh and report.status != "refused" and (report.published or 0) > wanted.version
+        return report.published == wanted.version or newer

@@ -1,0 +1,209 @@
+"""Faces that are not this subject's, said by an operator: "not him". Sealed beside the gallery.
+
+A gallery that is synchronised does not know of them: they belong to this door and stay when it is replaced.
+Kept by embedder, so that a switch to another one and back loses none; they go with their subject.
+"""
+
+import base64
+import binascii
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge.core import files as safefile
+from edge.core.errors import FileError, GalleryError, GalleryIntegrityError
+from edge.core.types import FloatArray, Probe
+from edge.gallery.format.keys import device_key
+from edge.gallery.format.seal import Binding, seal, unseal
+
+MAX_BYTES = 4 << 20
+MAX_DENIALS = 1000
+MAX_SET_ASIDE = 10
+LOCK_TIMEOUT_S = 10.0
+
+Rows = Mapping[str, FloatArray]
+"""Unit rows (n, D) by the subject's id."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Denials:
+    """What was denied, by the embedder's model id and the subject's id."""
+
+    rows: Mapping[str, Rows]
+
+    @classmethod
+    def none(cls) -> "Denials":
+        """Return those of a door where nobody was denied."""
+        return cls({})
+
+    def score(self, subject_id: str, probe: Probe) -> float | None:
+        """Return how alike a probe is to a face that is not this subject's; None where none was denied."""
+        rows = self.rows.get(probe.model_id, {}).get(subject_id)
+        return None if rows is None else float((rows @ probe.embedding).max())
+
+    def same(self, other: "Denials") -> bool:
+        """Return whether exactly the same faces are denied."""
+        return self._bytes() == other._bytes()
+
+    def _bytes(self) -> dict[tuple[str, str], bytes]:
+        return {
+            (model_id, subject_id): rows.tobytes()
+            for model_id, each in self.rows.items()
+            for subject_id, rows in each.items()
+        }
+
+    def counts(self) -> dict[str, int]:
+        """Return how many faces were denied of whom."""
+        counts: dict[str, int] = {}
+        for each in self.rows.values():
+            for subject_id, rows in each.items():
+                counts[subject_id] = counts.get(subject_id, 0) + len(rows)
+        return counts
+
+    def plus(self, subject_id: str, probe: Probe) -> "Denials":
+        """Return these and one more.
+
+        Raises:
+            GalleryError: There are too many.
+        """
+        known = self.rows.get(probe.model_id, {})
+        rows = np.vstack([*known.get(subject_id, ()), probe.embedding]).astype(np.float32)
+        if sum(self.counts().values()) >= MAX_DENIALS:
+            raise GalleryError(f"more than {MAX_DENIALS} denials; remove some, or enrol better photos")
+        return Denials({**self.rows, probe.model_id: {**known, subject_id: rows}})
+
+    def of(self, subject_ids: Iterable[str]) -> "Denials":
+        """Return those of these subjects alone."""
+        wanted = set(subject_ids)
+        kept = {
+            model_id: {key: rows for key, rows in each.items() if key in wanted}
+            for model_id, each in self.rows.items()
+        }
+        return Denials({model_id: each for model_id, each in kept.items() if each})
+
+
+class DenialStore:
+    """One file, sealed under the device's key. Whoever changes it holds a lock beside it."""
+
+    def __init__(self, path: Path, key: Path, *, make_key: bool = True) -> None:
+        self._path = path
+        self._key = key
+        self._make_key = make_key
+
+    def stamp(self) -> int:
+        """Return what changes when the file does; 0 where there is none. Cheap enough to be polled."""
+        try:
+            return self._path.stat().st_mtime_ns
+        except OSError:
+            return 0
+
+    def load(self) -> Denials:
+        """Return what was denied; nothing where there is no file.
+
+        Raises:
+            GalleryIntegrityError: It is damaged. It is not taken for "nobody was denied".
+            FileError: It, or the device's key, cannot be read.
+        """
+        data = safefile.read_bounded(self._path, MAX_BYTES)
+        if data is None:
+            return Denials.none()
+        try:
+            said = json.loads(unseal(data, device_key(self._key, make=False), BINDING))
+            models = said["models"] if "models" in said else {said["model_id"]: said}
+            return Denials({str(name): _rows(each) for name, each in models.items() if each["rows"]})
+        except (GalleryIntegrityError, ValueError, KeyError, TypeError, AttributeError, binascii.Error):
+            raise GalleryIntegrityError(
+                f"{self._path}: damaged, or of another device; move it away, and deny again"
+            ) from None
+
+    def change(self, how: Callable[[Denials], Denials]) -> Denials:
+        """Write what `how` makes of what is denied, and return it; nobody else changes it meanwhile.
+
+        Raises:
+            GalleryIntegrityError: It is damaged, and stays.
+            GalleryError, FileError: `how` refuses, or it cannot be read or written.
+        """
+        with self._alone():
+            before = self.load()
+            after = how(before)
+            if after.counts() != before.counts():
+                self._save(after)
+            return after
+
+    def set_aside(self, timeout_s: float = LOCK_TIMEOUT_S) -> Path | None:
+        """Keep a damaged file under another name, which it returns; None where it is not damaged.
+
+        Raises:
+            FileError: It cannot be renamed, or somebody else is at it for longer than `timeout_s`.
+        """
+        with self._alone(timeout_s):
+            try:
+                self.load()
+            except GalleryIntegrityError:
+                names = [self._aside(number) for number in range(MAX_SET_ASIDE)]
+                free = next((name for name in names if not name.exists()), names[-1])
+                try:
+                    self._path.replace(free)
+                except OSError as error:
+                    raise FileError(f"{self._path}: cannot be set aside: {error.strerror}") from None
+                return free
+            return None
+
+    def purge(self) -> None:
+        """Delete what is denied, and what was set aside.
+
+        Raises:
+            FileError: It cannot be deleted.
+        """
+        with self._alone():
+            safefile.shred(self._path)
+        self.purge_set_aside()
+
+    def purge_set_aside(self) -> int:
+        """Delete what was set aside: nobody can tell who is in it. Returns how many files there were."""
+        found = [path for number in range(MAX_SET_ASIDE) if (path := self._aside(number)).exists()]
+        for path in found:
+            safefile.shred(path)
+        return len(found)
+
+    def _alone(self, timeout_s: float = LOCK_TIMEOUT_S) -> AbstractContextManager[None]:
+        return safefile.sole_user(self._path.with_suffix(".lock"), timeout_s, time.monotonic)
+
+    def _aside(self, number: int) -> Path:
+        return self._path.with_name(f"{self._path.name}.damaged{f'-{number}' if number else ''}")
+
+    def _save(self, denials: Denials) -> None:
+        models = {
+            model_id: {
+                "dim": next(iter(each.values())).shape[1],
+                "rows": {
+                    key: base64.b64encode(np.ascontiguousarray(rows, "<f4").tobytes()).decode()
+                    for key, rows in each.items()
+                },
+            }
+            for model_id, each in denials.rows.items()
+        }
+        plain = json.dumps({"models": models}).encode()
+        safefile.write_whole(self._path, seal(plain, device_key(self._key, make=self._make_key), BINDING))
+
+
+BINDING = Binding("denials", "", "", 1)
+
+
+def _rows(said: Mapping[str, Any]) -> dict[str, FloatArray]:
+    dim = int(said["dim"])
+    return {str(subject_id): _unit_rows(text, dim) for subject_id, text in said["rows"].items()}
+
+
+def _unit_rows(text: str, dim: int) -> FloatArray:
+    flat = np.frombuffer(base64.b64decode(text, validate=True), "<f4").astype(np.float32)
+    rows: FloatArray = flat.reshape(-1, dim)
+    if not np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-3):
+        raise ValueError
+    return rows

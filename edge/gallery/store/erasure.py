@@ -1,0 +1,199 @@
+"""Who is removed is removed: from every version that is kept, and the keys that opened the old files go.
+
+A mark on the disk says that this is owed until it is done, so that a power cut delays it and loses nothing.
+A line of the audit says what was erased: from which versions, and each id as a hash, which proves an
+erasure to whoever knows the id and tells nobody else.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+
+from edge.core import files as safefile
+from edge.core.errors import ErasureOwedError, FileError, GalleryError, GalleryIntegrityError
+from edge.gallery.gallery import Gallery
+from edge.gallery.store.vault import Vault
+from edge.gallery.store.versions import MODE, VersionFiles
+
+log = logging.getLogger(__name__)
+
+OWED = "erasing"
+AUDIT = "erasures.jsonl"
+HASH_CHARS = 16
+ANYBODY = "*"
+"""In the mark, in the place of a hash: whoever is not enrolled any more."""
+
+MAX_MARK_BYTES = 64 << 20
+"""A million removals at once."""
+
+
+class Erasure:
+    """Erases from the kept versions whoever is not enrolled any more. The lock is held by the caller."""
+
+    def __init__(self, files: VersionFiles, vault: Vault, now: Callable[[], datetime]) -> None:
+        self._files = files
+        self._vault = vault
+        self._now = now
+
+    @property
+    def owed(self) -> bool:
+        """Whether somebody may still be in a version that is kept."""
+        return self._mark.exists()
+
+    def owe(self, serving: int, before: Gallery | None, after: Gallery) -> None:
+        """Note before a commit that somebody goes by it, or may: `before` is None where nobody can read it.
+
+        `serving` is the version that serves until then.
+
+        Raises:
+            GalleryError: It cannot be noted; the commit must not happen.
+        """
+        gone = set() if before is None else before.ids - after.ids
+        if before is not None and not gone and not self.owed:
+            return
+        # What was noted for a commit that never came into force is void.
+        noted = {name: version for name, version in self._noted().items() if version <= serving}
+        noted |= {subject_hash(each): after.version for each in gone}
+        if before is None:
+            noted[ANYBODY] = after.version
+        if noted:
+            self._write_mark(noted)
+        else:
+            self._unmark()
+
+    def owe_also(self, current: Gallery, subject_ids: Collection[str] | None) -> bool:
+        """Note that these (None: all) are to go from the kept versions where `current` has none of them.
+
+        Nobody is noted who is in no version: it would count as removed here. Returns whether one may be.
+
+        Raises:
+            GalleryError: It cannot be noted.
+        """
+        if subject_ids is None:
+            also = {ANYBODY}
+        else:
+            held: set[str] = set()
+            for version in self._files.versions():
+                with suppress(FileNotFoundError, GalleryIntegrityError):
+                    held |= self._vault.read(version).ids
+            also = {subject_hash(each) for each in (held & set(subject_ids)) - current.ids}
+        if also:
+            self._write_mark(self._noted() | dict.fromkeys(also, current.version))
+        return bool(also)
+
+    def settle(self, current: Gallery) -> None:
+        """Do what is owed.
+
+        Raises:
+            ErasureOwedError: Something cannot be erased; it is still owed, and tried again with every change.
+        """
+        if not self.owed:
+            return
+        try:
+            self._erase(current)
+        except GalleryError as error:
+            raise ErasureOwedError(
+                f"who was removed is still in older versions: {error}; the next change or synchronisation "
+                "tries again",
+                current.version,
+            ) from None
+
+    @property
+    def _mark(self) -> Path:
+        return self._files.directory / OWED
+
+    def _noted(self) -> dict[str, int]:
+        """Return hashes of who was removed, each with the version that came into force without it.
+
+        A mark that names nobody, or cannot be read, is about anybody.
+        """
+        anybody = {ANYBODY: 0}
+        try:
+            data = safefile.read_bounded(self._mark, MAX_MARK_BYTES)
+            if data is None:
+                return {}
+            said = json.loads(data)
+            return {str(name): int(version) for name, version in said["removed"].items()} or anybody
+        except (FileError, ValueError, TypeError, AttributeError, KeyError):
+            return anybody
+
+    def _write_mark(self, noted: Mapping[str, int]) -> None:
+        try:
+            safefile.write_whole(self._mark, json.dumps({"removed": noted}).encode())
+        except FileError as error:
+            raise GalleryError(f"nobody is removed, because that cannot be noted: {error}") from None
+
+    def _unmark(self) -> None:
+        try:
+            self._mark.unlink(missing_ok=True)
+        except OSError as error:
+            raise GalleryError(f"{self._mark}: cannot be deleted: {error.strerror}") from None
+        self._files.settled()
+
+    def _erase(self, current: Gallery) -> None:
+        enrolled, rewritten = current.ids, []
+        removed = {name: at for name, at in self._noted().items() if at <= current.version}
+        hashes = removed.keys() - {ANYBODY}
+        self._files.shred_replaced()
+        for version in self._files.versions():
+            if version == current.version:
+                continue
+            left_over = self._left_over(version, enrolled, removed)
+            if left_over:
+                hashes |= {subject_hash(each) for each in left_over}
+                rewritten.append(version)
+        for version in self._files.set_aside_versions():
+            self._files.remove(version)  # nobody can tell who is in what cannot be read
+        self._files.settled()
+        if hashes:
+            self._note(current.version, rewritten, hashes)
+            log.info("subjects erased", extra={"subjects": len(hashes), "versions": len(rewritten)})
+        self._unmark()
+
+    def _left_over(self, version: int, enrolled: set[str], removed: Mapping[str, int]) -> set[str]:
+        """Write a version anew without those who were removed, also if enrolled again; return who that was.
+
+        Who is neither enrolled nor was removed stays: it was rolled back from.
+        """
+        try:
+            gallery = self._vault.read(version)
+        except FileNotFoundError:
+            return set()
+        except GalleryIntegrityError:
+            self._files.remove(version)
+            return set()
+        left_over = {
+            each for each in gallery.ids if _is_removed(each, version, removed, enrolled=each in enrolled)
+        }
+        if left_over:
+            self._vault.write(gallery.without_subjects(left_over))
+        return left_over
+
+    def _note(self, current: int, versions: list[int], hashes: set[str]) -> None:
+        line = {
+            "at": self._now().isoformat(timespec="seconds"),
+            "gallery_version": current,
+            "rewritten": versions,
+            "subjects": sorted(hashes),
+        }
+        try:
+            safefile.append_line(self._files.directory / AUDIT, json.dumps(line), MODE)
+        except FileError as error:
+            raise GalleryError(f"the erasure cannot be noted: {error}") from None
+
+
+def _is_removed(subject_id: str, version: int, removed: Mapping[str, int], *, enrolled: bool) -> bool:
+    """Return whether somebody who is in a version must not be."""
+    at = removed.get(subject_hash(subject_id))
+    if enrolled:
+        return at is not None and version < at
+    return at is not None or ANYBODY in removed
+
+
+def subject_hash(subject_id: str) -> str:
+    """Return what audits call a subject: it can be looked up by who knows the id, and tells nobody else."""
+    return hashlib.sha256(subject_id.encode()).hexdigest()[:HASH_CHARS]

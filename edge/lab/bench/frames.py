@@ -1,0 +1,150 @@
+"""Frames per second and time per stage of the pipeline, beside the usual OpenCV loop, on approach clips.
+
+All contestants run alternately in one process on the same decoded frames; ratios outlive a noisy machine.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import cv2
+import numpy as np
+
+from edge.camera.clips import ReplayCamera
+from edge.core.clock import SystemClock
+from edge.core.download import Progress
+from edge.core.metrics import Metrics
+from edge.core.types import EventType, Frame, Image
+from edge.device.assembly.recognizer import build_pipeline, build_recognizer
+from edge.device.settings.load import Settings
+from edge.face import manifest as manifests
+from edge.face.weights import installed_path
+from edge.gallery.gallery import Gallery
+from edge.lab.bench.rival import OpenCVLoop
+from edge.lab.demo import scenario
+from edge.lab.demo.device import enrolled
+from edge.lab.demo.media import media_dir
+from edge.recognition.recognizer import Recognizer
+
+CLIPS = ("noface_face.mov", "face_noface.mov")
+"""A man comes to the door, stands, and goes: what a door camera sees most of the time it sees anything."""
+
+EMBEDDERS = ("sface-int8", "sface-fp32")
+SIZES = {"480p": (854, 480), "720p": (1280, 720)}
+FPS = 25
+NATIVE_STAGES = ("gate", "detect", "align", "embed", "match", "decide")
+"""Stages that spend their time in onnxruntime, OpenCV and numpy; all else of the loop is our own overhead."""
+
+RIVAL_THRESHOLD = 0.363
+"""Source: OpenCV's face recognition tutorial, cosine threshold of SFace."""
+
+
+@dataclass(slots=True)
+class Run:
+    """One run of a contestant over the clips."""
+
+    seconds: float
+    frames: int
+    subjects: set[str]
+
+
+def load_frames(media: Path, size: tuple[int, int], metrics: Metrics) -> list[Image]:
+    """Decode the clips (960x540, H.264; timed as "decode") and bring them to (width, height)."""
+    frames = []
+    for clip in CLIPS:
+        camera = ReplayCamera("bench", media / clip, clock=SystemClock(), realtime=False)
+        camera.open()
+        while True:
+            with metrics.timed("decode"):
+                frame = camera.read()
+            if frame is None:
+                break
+            frames.append(np.asarray(cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA), np.uint8))
+        camera.close()
+    return frames
+
+
+def recognizer_of(embedder: str, settings: Settings, media: Path) -> Recognizer:
+    """Return a recognizer with that embedder which knows the demo's 42 subjects."""
+    recognition = settings.recognition.model_copy(update={"embedder": embedder})
+    manifest = manifests.load(embedder, settings.models_path)
+    recognizer = build_recognizer(
+        settings.model_copy(update={"recognition": recognition}),
+        Gallery.empty(manifest.model_id),
+    )
+    return recognizer.with_gallery(enrolled(recognizer, media, lambda what, done, total: None))
+
+
+def run_pipeline(
+    settings: Settings, recognizer: Recognizer, images: Sequence[Image], metrics: Metrics
+) -> Run:
+    """Run the daemon's own pipeline over frames as fast as it goes."""
+    pipeline = build_pipeline("bench", settings, metrics=metrics, clock=SystemClock(), live=False)
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    subjects: set[str] = set()
+    begun_s = perf_counter()
+    for number, image in enumerate(images):
+        offset_s = number / FPS
+        frame = Frame("bench", image, start + timedelta(seconds=offset_s), offset_s, number)
+        with metrics.timed("loop"):
+            events = pipeline.process(frame, recognizer)
+        subjects |= {
+            event.subject.subject_id
+            for event in events
+            if event.event_type == EventType.MATCH and event.subject is not None
+        }
+    return Run(perf_counter() - begun_s, len(images), subjects)
+
+
+def run_rival(rival: OpenCVLoop, images: Sequence[Image]) -> Run:
+    """Run the usual loop over the same frames."""
+    begun_s = perf_counter()
+    subjects = rival.run(images)
+    return Run(perf_counter() - begun_s, len(images), subjects)
+
+
+def measure(settings: Settings, rounds: int, step: Progress) -> dict[str, Any]:
+    """Run all contestants alternately at all sizes; returns frames per second, ratios, stages, decisions."""
+    media = media_dir(settings)
+    recognizers = {name: recognizer_of(name, settings, media) for name in EMBEDDERS}
+    rival = OpenCVLoop(
+        installed_path(manifests.load("yunet-2023mar"), settings.models_path),
+        installed_path(manifests.load("sface"), settings.models_path),
+        RIVAL_THRESHOLD,
+    )
+    for photo in scenario.photos(media):
+        rival.enroll(photo.subject.subject_id, photo.image)
+    report: dict[str, Any] = {}
+    for label, size in SIZES.items():
+        metrics = {name: Metrics() for name in recognizers}
+        images = load_frames(media, size, metrics["sface-int8"])
+        runs: dict[str, list[Run]] = {name: [] for name in (*recognizers, "opencv-loop")}
+        for round_number in range(rounds):
+            for name, recognizer in recognizers.items():
+                runs[name].append(run_pipeline(settings, recognizer, images, metrics[name]))
+            runs["opencv-loop"].append(run_rival(rival, images))
+            step(label, round_number + 1, rounds)
+        report[label] = _sum_up(runs, metrics)
+    return report
+
+
+def _sum_up(runs: dict[str, list[Run]], metrics: dict[str, Metrics]) -> dict[str, Any]:
+    fps = {name: [run.frames / run.seconds for run in those] for name, those in runs.items()}
+    ratios = [ours / theirs for ours, theirs in zip(fps["sface-int8"], fps["opencv-loop"], strict=True)]
+    decisions = {name: sorted(set.union(*(run.subjects for run in those))) for name, those in runs.items()}
+    return {
+        "fps": {name: round(float(np.median(values)), 1) for name, values in fps.items()},
+        "times_opencv_loop": round(float(np.median(ratios)), 2),
+        "decisions": decisions,
+        "decisions_equal": len({tuple(subjects) for subjects in decisions.values()}) == 1,
+        "stages_ms": {name: those.percentiles_ms() for name, those in metrics.items()},
+        "own_overhead": {name: round(_own_overhead(those), 4) for name, those in metrics.items()},
+    }
+
+
+def _own_overhead(metrics: Metrics) -> float:
+    totals = metrics.totals_ms()
+    return (totals["loop"] - sum(totals.get(stage, 0.0) for stage in NATIVE_STAGES)) / totals["loop"]

@@ -1,0 +1,102 @@
+"""What the demo plays and what a door must say about it.
+
+Camera `front`: an empty door, the enrolled man comes, stands, goes, an empty door. Camera `side`: an
+empty door, a stranger, an empty door, another stranger. 42 subjects are enrolled, one photo each.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge.camera.clips import ReplayCamera
+from edge.camera.photo import read_photo
+from edge.core.clock import SystemClock
+from edge.core.errors import MediaError
+from edge.core.types import Image, Subject
+from edge.lab.demo.media import ORL_SUBJECTS, orl_photo
+
+CAMERAS = {
+    "front": ("no_face.mp4", "noface_face.mov", "face_noface.mov", "no_face.mp4"),
+    "side": ("no_face.mp4", "carphone_pristine.mp4", "no_face.mp4", "WolfgangLanger_Pexels.mp4"),
+}
+"""Clips that each camera plays one after the other, at their own speed."""
+
+SUBJECTS = ORL_SUBJECTS + 2
+
+Told = tuple[str, str, str]
+"""Camera, event type, subject id or ''."""
+
+EXPECTED: Counter[Told] = Counter(
+    {
+        ("front", "match", "p-man"): 1,
+        ("front", "left", "p-man"): 1,
+        ("side", "reject", ""): 2,
+        ("side", "left", ""): 2,
+    }
+)
+"""One decision per visit, then one `left`; nothing for the clips without faces."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Photo:
+    """One still of somebody to enrol."""
+
+    subject: Subject
+    image: Image
+    name: str
+
+
+def photos(media: Path) -> Iterator[Photo]:
+    """Yield the photos to enrol: the man, a woman of the group photo, and the 40 ORL subjects.
+
+    Raises:
+        MediaError: A photo cannot be read.
+    """
+    yield Photo(
+        Subject("p-man", "Man in the clip", ("staff",)), _still(media / "single_face.mp4"), "single_face.mp4"
+    )
+    group = read_photo(media / "multi_face.jpg")
+    yield Photo(Subject("p-colleague", "Colleague", ("staff",)), group[10:240, 170:350], "multi_face.jpg")
+    for number in range(1, ORL_SUBJECTS + 1):
+        path = orl_photo(media, number, 1)
+        yield Photo(Subject(f"p-orl-{number:02}", f"ORL {number}", ("staff",)), read_photo(path), path.name)
+
+
+def lay_out(media: Path, directory: Path) -> dict[str, Path]:
+    """Make a folder per camera that plays its clips in order; returns them by camera."""
+    folders = {}
+    for camera, clips in CAMERAS.items():
+        folder = directory / camera
+        folder.mkdir()
+        for number, clip in enumerate(clips):
+            (folder / f"{number}-{clip}").symlink_to(media / clip)
+        folders[camera] = folder
+    return folders
+
+
+def seconds(folders: dict[str, Path]) -> float:
+    """Return how long the longest camera plays."""
+    longest_s = 0.0
+    for folder in folders.values():
+        camera = ReplayCamera("probe", folder, clock=SystemClock(), realtime=False)
+        camera.open()
+        first = last = camera.read()
+        while (frame := camera.read()) is not None:
+            last = frame
+        camera.close()
+        if first is not None and last is not None:
+            longest_s = max(longest_s, last.monotonic_s - first.monotonic_s)
+    return longest_s
+
+
+def _still(clip: Path) -> Image:
+    camera = ReplayCamera("still", clip, clock=SystemClock(), realtime=False)
+    camera.open()
+    try:
+        frame = camera.read()
+    finally:
+        camera.close()
+    if frame is None:
+        raise MediaError(f"{clip}: has no frame")
+    return frame.image

@@ -1,0 +1,157 @@
+"""Make photos worse in the ways a door camera does: blur, distance, darkness, glare, compression.
+
+Pure functions of pixels. Knows no detector and no protocol; what a degradation costs is measured elsewhere.
+"""
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import cv2
+import numpy as np
+
+from edge.core.types import Image
+
+REFERENCE_FACE_PX = 100.0
+"""Blur is given in pixels of a face this wide and scaled to the face at hand: near faces blur more."""
+
+GAMMA = 2.2
+"""Exponent between stored levels and light. Source: the nominal value of ITU-R BT.709 displays and sRGB."""
+
+MOTION_ANGLE_DEG = 20.0
+"""Direction of motion blur: people walk past a camera nearly level, their heads bob a little."""
+
+NOISE_LEVELS = 6.0
+"""Standard deviation of sensor noise in a dark picture, in grey levels of 255."""
+
+
+@dataclass(frozen=True, slots=True)
+class Degradation:
+    """A named way to spoil a photo; `apply(image, face_px)` takes the width of its face in pixels.
+
+    `kind` groups what differs in `strength` only.
+    """
+
+    kind: str
+    strength: float
+    apply: Callable[[Image, float], Image]
+
+    @property
+    def name(self) -> str:
+        """How reports call it, e.g. `blur 2`."""
+        return f"{self.kind} {self.strength:g}" if self.strength else self.kind
+
+
+def gaussian_blur(image: Image, sigma_px: float) -> Image:
+    """Blur as a lens out of focus does, by a Gaussian of `sigma_px`; 0 changes nothing."""
+    return image.copy() if sigma_px <= 0 else np.asarray(cv2.GaussianBlur(image, (0, 0), sigma_px), np.uint8)
+
+
+def motion_blur(image: Image, length_px: float, angle_deg: float) -> Image:
+    """Blur along a line of `length_px` at `angle_deg` above the level; up to 1 px changes nothing.
+
+    The line has its exact length: it is drawn eight times finer than the pixels and averaged down.
+    """
+    if length_px <= 1:
+        return image.copy()
+    fine, half = 8, int(np.ceil(length_px / 2))
+    side = 2 * half + 1
+    line = np.zeros((side * fine, side * fine), np.uint8)
+    reach = length_px / 2 * np.array([np.cos(np.radians(angle_deg)), -np.sin(np.radians(angle_deg))])
+    middle = np.full(2, side / 2)
+    ends = [tuple(int(v) for v in np.round((middle + sign * reach) * fine)) for sign in (-1, 1)]
+    cv2.line(line, ends[0], ends[1], 255, fine)
+    kernel = cv2.resize(line.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.filter2D(image, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REFLECT), np.uint8)
+
+
+def shrink(image: Image, scale: float) -> Image:
+    """Reduce by area averaging, as a face further away is seen; a scale of 1 or more changes nothing."""
+    if scale >= 1:
+        return image.copy()
+    height, width = image.shape[:2]
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def expose(image: Image, light: float, noise_levels: float = 0.0) -> Image:
+    """Take the photo with `light` times the light; what exceeds the range is clipped.
+
+    Gaussian noise of `noise_levels` is added. It follows from the pixels: the same photo gives the same
+    noise, another photo another one.
+    """
+    levels = (np.arange(256) / 255.0) ** GAMMA * light
+    table = 255.0 * np.minimum(levels, 1.0) ** (1 / GAMMA)
+    lit = table[image]
+    if noise_levels > 0:
+        generator = np.random.default_rng(zlib.crc32(image.tobytes()))
+        lit = lit + generator.normal(0, noise_levels, image.shape)
+    return np.clip(np.round(lit), 0, 255).astype(np.uint8)
+
+
+def compress(image: Image, quality: int) -> Image:
+    """Store as JPEG of `quality` (1-100) and read back."""
+    _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
+
+
+def _blur(image: Image, face_px: float, *, sigma: float) -> Image:
+    return gaussian_blur(image, sigma * face_px / REFERENCE_FACE_PX)
+
+
+def _motion(image: Image, face_px: float, *, length: float) -> Image:
+    return motion_blur(image, length * face_px / REFERENCE_FACE_PX, MOTION_ANGLE_DEG)
+
+
+def _small(image: Image, face_px: float, *, wanted_px: float) -> Image:
+    return shrink(image, wanted_px / face_px)
+
+
+def _dark(image: Image, face_px: float, *, light: float) -> Image:
+    return expose(image, light, NOISE_LEVELS)
+
+
+def _bright(image: Image, face_px: float, *, light: float) -> Image:
+    return expose(image, light)
+
+
+def _jpeg(image: Image, face_px: float, *, quality: int) -> Image:
+    return compress(image, quality)
+
+
+def _clean(image: Image, face_px: float) -> Image:
+    return image
+
+
+def degradations() -> list[Degradation]:
+    """Return what a door camera does to faces, in several strengths; the first leaves the photo as it is.
+
+    `blur` and `motion` are pixels at REFERENCE_FACE_PX, `small` is the width of the face in pixels, `dark`
+    and `bright` are times the light, `jpeg` is the quality.
+    """
+    return [
+        Degradation("clean", 0, _clean),
+        *(Degradation("blur", s, partial(_blur, sigma=s)) for s in (1.0, 2.0, 3.0, 4.0, 6.0)),
+        *(Degradation("motion", n, partial(_motion, length=n)) for n in (5.0, 10.0, 15.0, 20.0)),
+        *(Degradation("small", px, partial(_small, wanted_px=px)) for px in (48.0, 40.0, 32.0, 24.0, 16.0)),
+        *(Degradation("dark", g, partial(_dark, light=g)) for g in (0.1, 0.03, 0.01)),
+        *(Degradation("bright", g, partial(_bright, light=g)) for g in (4.0, 10.0)),
+        Degradation("jpeg", 20, partial(_jpeg, quality=20)),
+    ]
+
+
+def drawn(ways: Sequence[Degradation]) -> Degradation:
+    """Return a degradation that spoils each photo in one of `ways`, drawn by its pixels: always the same one.
+
+    Raises:
+        ValueError: There is nothing to draw from.
+    """
+    if not ways:
+        raise ValueError("no degradations to draw from")
+    choice = tuple(ways)
+
+    def spoil(image: Image, face_px: float) -> Image:
+        return choice[zlib.crc32(image.tobytes()) % len(choice)].apply(image, face_px)
+
+    return Degradation("drawn", 0, spoil)

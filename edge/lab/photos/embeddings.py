@@ -1,0 +1,113 @@
+"""Embed many photos once, and a cache by the photo's bytes and the model.
+
+The cache holds biometric data of the photos' subjects: it lies in the state directory, mode 0600, and goes
+away with it.
+"""
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from edge.camera.photo import decode_photo
+from edge.core.download import Progress
+from edge.core.errors import FileError, MediaError
+from edge.core.types import FloatArray, Image
+from edge.lab.photos.photos import centre, each_photo, nearest_face
+from edge.recognition.recognizer import Recognizer
+
+KEY_BYTES = 32
+"""SHA-256 of the photo's file."""
+
+
+class EmbeddingCache:
+    """A file of records: key, whether a face was found, embedding. Torn ends are ignored."""
+
+    def __init__(self, path: Path, dim: int) -> None:
+        self._path = path
+        self._record = np.dtype([("key", f"S{KEY_BYTES}"), ("found", "u1"), ("row", "<f4", (dim,))])
+        self._rows: dict[bytes, FloatArray | None] = {}
+        self._lock = threading.Lock()
+        if path.exists():
+            try:
+                data = path.read_bytes()
+            except OSError as error:
+                raise FileError(f"{path}: cannot be read: {error.strerror}") from None
+            whole = len(data) // self._record.itemsize * self._record.itemsize
+            for entry in np.frombuffer(data[:whole], self._record):
+                key = bytes(entry["key"]).ljust(KEY_BYTES, b"\0")
+                self._rows[key] = np.array(entry["row"], np.float32) if entry["found"] else None
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._rows
+
+    def __getitem__(self, key: bytes) -> FloatArray | None:
+        return self._rows[key]
+
+    def get(self, path: Path, make: Callable[[Image], FloatArray | None]) -> FloatArray | None:
+        """Return what is remembered of a photo, made from its picture where nothing is.
+
+        Raises:
+            MediaError: It cannot be read.
+            FileError: What was made of it cannot be written.
+        """
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise MediaError(f"{path}: cannot read the photo: {error.strerror}") from None
+        key = hashlib.sha256(data).digest()
+        if key not in self:
+            self.put(key, make(decode_photo(data, str(path))))
+        return self[key]
+
+    def put(self, key: bytes, row: FloatArray | None) -> None:
+        """Remember an embedding, or that there is no face.
+
+        Raises:
+            FileError: It cannot be written.
+        """
+        record = np.zeros(1, self._record)
+        record["key"], record["found"] = key, row is not None
+        if row is not None:
+            record["row"] = row
+        with self._lock:
+            self._rows[key] = row
+            try:
+                self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+                try:
+                    os.write(descriptor, record.tobytes())
+                finally:
+                    os.close(descriptor)
+            except OSError as error:
+                raise FileError(f"{self._path}: cannot be written: {error.strerror}") from None
+
+
+def embed_photos(
+    photos: Sequence[Path],
+    make_recognizer: Callable[[], Recognizer],
+    cache: EmbeddingCache,
+    progress: Progress,
+    *,
+    workers: int,
+) -> dict[Path, FloatArray | None]:
+    """Return the embedding of the face nearest the centre of each photo, None where no face was found.
+
+    No quality gate: what it buys is measured by itself. Each worker has a recognizer of its own.
+
+    Raises:
+        MediaError: A photo cannot be read.
+    """
+
+    def work(path: Path, recognizer: Callable[[], Recognizer]) -> FloatArray | None:
+        return cache.get(path, lambda image: _embed(image, recognizer()))
+
+    return each_photo(photos, work, make_recognizer, progress, workers=workers)
+
+
+def _embed(image: Image, recognizer: Recognizer) -> FloatArray | None:
+    face = nearest_face(recognizer.detect(image), centre(image))
+    return None if face is None else recognizer.embed(recognizer.align(image, face)).embedding

@@ -1,0 +1,277 @@
+"""OutboxThread: the only thread that waits for the disk.
+
+Takes rows and answers when they are safe; whatever is queued meanwhile goes into one transaction. While the
+disk refuses, rows wait in memory and are tried again. What rows mean and when they are sent is not its
+business.
+"""
+
+import logging
+import queue
+import threading
+from dataclasses import dataclass, replace
+from typing import Any
+
+from edge.core.clock import Clock
+from edge.core.errors import OutboxError
+from edge.core.metrics import Metrics
+from edge.core.process import Beats
+from edge.core.threads import WorkerThread
+from edge.mqtt.delivery.keeper import Keeper
+from edge.mqtt.delivery.outbox import Outbox
+from edge.mqtt.delivery.rows import Changes, Pending, Row, Stored
+from edge.mqtt.delivery.unopened import Unopened
+
+log = logging.getLogger(__name__)
+
+BEAT = "outbox"
+BEAT_LIMIT_S = 60.0
+"""A disk that takes longer for one commit than this will not come back without a restart."""
+
+IDLE_S = 1.0
+MAX_GROUP = 16
+GROUP_S = 0.02
+"""New rows are committed at once. Acknowledgements, which nobody waits for, are gathered this long."""
+
+RETRY_S = 1.0
+"""Pause between two tries while the disk refuses."""
+
+MAX_UNSAVED = 1000
+"""Rows kept in memory while the disk refuses: about a megabyte."""
+
+
+MAX_LOOKED_UP = 4000
+"""Event ids that wait to be looked up: a new row waits behind them, about 20 ms."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    seqs: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Acknowledged:
+    event_ids: tuple[str, ...]
+    unsure: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Quarantine:
+    seq: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    token: int
+    limit: int
+    after: int
+    without: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Stop:
+    pass
+
+
+_Work = Row | _Done | _Acknowledged | _Quarantine | _Request | _Stop
+
+
+class OutboxThread(WorkerThread):
+    """Owns `outbox` from construction on, and closes it; opens it where it is not. Answers go to `answers`.
+
+    Every method may be called from any thread and returns at once; what they ask for is done in their order.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox | Unopened,
+        answers: "queue.SimpleQueue[Any]",
+        *,
+        beats: Beats,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> None:
+        super().__init__(BEAT, beat_limit_s=BEAT_LIMIT_S, beats=beats, metrics=metrics)
+        self._keeper = Keeper(outbox, metrics, clock)
+        self._answers = answers
+        self._clock = clock
+        self._work: queue.SimpleQueue[_Work] = queue.SimpleQueue()
+        self._changes = Changes()
+        self._untold: list[int] = []
+        self._unsure = 0
+        self._unsure_lock = threading.Lock()
+        self._failing_since_s = clock.monotonic() if isinstance(outbox, Unopened) else None
+        self.last_seq = outbox.last_seq
+        """The highest seq given out before this thread began."""
+        self._stored = outbox.counts()
+        self.counts = self._stored
+        """What waits, on the disk and in memory; not `durable` while the disk refuses."""
+
+    def put(self, row: Row) -> None:
+        """Keep `row`. Answered by `Stored`."""
+        self._work.put(row)
+
+    def done(self, *seqs: int) -> None:
+        """Forget rows that were delivered."""
+        self._work.put(_Done(seqs))
+
+    def acknowledge(self, event_ids: tuple[str, ...]) -> None:
+        """Forget the rows of these events: a consumer has them. Ids that no row has are counted."""
+        self._work.put(_Acknowledged(event_ids))
+
+    def look_up(self, event_ids: tuple[str, ...]) -> bool:
+        """Do as `acknowledge` with ids that somebody made up, maybe; returns False when too many wait."""
+        if not self._may_wait(len(event_ids)):
+            return False
+        self._work.put(_Acknowledged(event_ids, unsure=True))
+        return True
+
+    def quarantine(self, seq: int, why: str) -> None:
+        """Keep a row that can never be delivered out of the way."""
+        self._work.put(_Quarantine(seq, why))
+
+    def request(self, token: int, limit: int, *, after: int = 0, without: tuple[str, ...] = ()) -> None:
+        """Ask for waiting rows as `Outbox.pending` gives them. Answered by `Pending` with `token`."""
+        self._work.put(_Request(token, limit, after, without))
+
+    def stop(self, timeout_s: float) -> bool:
+        """Write what is queued, close the database, and say whether that was done in time."""
+        self._work.put(_Stop())
+        self.join(timeout_s)
+        return not self.is_alive()
+
+    def turn(self) -> bool:
+        """Take what is queued, write it, answer; returns whether to go on."""
+        self._keeper.tend()
+        requests, going = self._gather()
+        self._flush()
+        for request in requests:
+            self._answers.put(self._pending(request))
+        if not going:
+            self._close()
+        return going
+
+    def _gather(self) -> tuple[list[_Request], bool]:
+        """Move queued work into the changes, waiting only while nobody waits for it."""
+        requests: list[_Request] = []
+        wait_s = IDLE_S if self._failing_since_s is None else RETRY_S
+        until_s: float | None = None
+        for _ in range(MAX_GROUP):
+            try:
+                work = self._work.get(timeout=wait_s) if wait_s > 0 else self._work.get_nowait()
+            except queue.Empty:
+                break
+            match work:
+                case Row():
+                    self._changes.puts[work.seq] = work
+                    self._changes.last_seq = max(self._changes.last_seq, work.seq)
+                    self._untold.append(work.seq)
+                case _Done():
+                    for seq in work.seqs:
+                        if self._changes.puts.pop(seq, None) is None:
+                            self._changes.done.add(seq)
+                case _Acknowledged():
+                    if work.unsure:
+                        self._may_wait(-len(work.event_ids))
+                    self._acknowledged(work.event_ids)
+                case _Quarantine():
+                    self._changes.quarantined[work.seq] = work.why
+                case _Request():
+                    requests.append(work)
+                case _Stop():
+                    return requests, False
+            now_s = self._clock.monotonic()
+            until_s = now_s + GROUP_S if until_s is None else until_s
+            wait_s = 0.0 if requests or self._untold else until_s - now_s
+        return requests, True
+
+    def _may_wait(self, event_ids: int) -> bool:
+        """Count so many more ids that wait to be looked up; returns False where there is no room for them."""
+        with self._unsure_lock:
+            fits = self._unsure + event_ids <= MAX_LOOKED_UP
+            self._unsure += event_ids if fits else 0
+            return fits
+
+    def _acknowledged(self, event_ids: tuple[str, ...]) -> None:
+        """Note what a consumer has; more ids than there can be rows are not kept while the disk refuses."""
+        unsaved = {row.event_id: seq for seq, row in self._changes.puts.items()}
+        for event_id in event_ids:
+            if event_id in unsaved:
+                self._changes.puts.pop(unsaved[event_id], None)
+            elif len(self._changes.acknowledged) < self._keeper.max_rows:
+                self._changes.acknowledged.add(event_id)
+
+    def _flush(self) -> None:
+        """Write the changes; where that fails, keep them for the next turn."""
+        failing = self._failing_since_s is not None
+        if self._changes == Changes() and not failing:
+            return
+        try:
+            written = self._keeper.attempt(lambda outbox: outbox.write(self._changes))
+            self._changes = Changes()
+            self._stored = self._keeper.attempt(Outbox.counts)
+        except OutboxError as error:
+            self._fail(error)
+        else:
+            if failing:
+                self._recover()
+            if written.dropped:
+                self._metrics.count("outbox.dropped", written.dropped)
+                log.warning("outbox full: dropped %d of the oldest events", written.dropped)
+            if written.unknown:
+                self._metrics.count("ack.unknown", written.unknown)
+        self._count()
+        if self._untold:
+            self._answers.put(Stored(tuple(self._untold), self.counts.durable))
+            self._untold = []
+
+    def _pending(self, request: _Request) -> Pending:
+        """Return what waits on the disk and in memory."""
+        gone = self._changes.done | self._changes.quarantined.keys()
+        named = self._changes.acknowledged
+        limit, read = request.limit + len(gone) + len(named), True
+        try:
+            rows = self._keeper.attempt(
+                lambda outbox: outbox.pending(limit, after=request.after, without=request.without)
+            )
+        except OutboxError as error:
+            self._fail(error)
+            rows, read = [], False
+        unsaved = self._changes.puts.values()
+        rows += [row for row in unsaved if row.seq > request.after and row.topic not in request.without]
+        waiting = [row for row in rows if row.seq not in gone and row.event_id not in named]
+        found = sorted(waiting, key=lambda row: row.seq)[: request.limit]
+        return Pending(request.token, tuple(found), read)
+
+    def _fail(self, error: OutboxError) -> None:
+        self._metrics.count("outbox.failures")
+        if self._failing_since_s is None:
+            self._failing_since_s = self._clock.monotonic()
+            log.error("events are kept in memory only: %s", error)
+        puts = self._changes.puts
+        for seq in sorted(puts, key=lambda seq: (puts[seq].vital, seq))[: max(0, len(puts) - MAX_UNSAVED)]:
+            del puts[seq]
+            self._changes.dropped += 1
+            self._metrics.count("outbox.dropped")
+
+    def _recover(self) -> None:
+        if self._failing_since_s is not None:
+            lasted_s = self._clock.monotonic() - self._failing_since_s
+            self._failing_since_s = None
+            log.info("the outbox is on the disk again after %.0f s", lasted_s)
+
+    def _count(self) -> None:
+        """Refresh `counts`: what is stored, changed by what is not written yet."""
+        waiting = self._changes
+        gone = len(waiting.done) + len(waiting.acknowledged)
+        self.counts = replace(
+            self._stored,
+            depth=max(0, self._stored.depth + len(waiting.puts) - gone),
+            dropped=self._stored.dropped + waiting.dropped,
+            durable=self._stored.durable and self._failing_since_s is None,
+        )
+
+    def _close(self) -> None:
+        if self._changes.puts:
+            log.error("%d events were never written to the disk and are lost", len(self._changes.puts))
+        self._keeper.close()

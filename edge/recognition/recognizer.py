@@ -1,0 +1,150 @@
+"""What turns a frame into faces, a face into a probe and a probe into a decision.
+
+Frozen and shared: a new gallery or a new model makes a new recognizer, and one reference is swapped.
+Keeps no state between frames; who is being followed is the pipeline's business.
+"""
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from edge.core.types import (
+    AlignedFace,
+    Barred,
+    Decision,
+    Detection,
+    Image,
+    Match,
+    ModelStamp,
+    Probe,
+    Quality,
+    Refusal,
+)
+from edge.face.detector import Detector
+from edge.face.embedder import Embedder
+from edge.face.liveness import Liveness
+from edge.face.quality import QualityGate
+from edge.gallery.admission import Admission
+from edge.gallery.decision import DecisionRule
+from edge.gallery.gallery import Gallery
+from edge.gallery.matcher import make_matcher
+from edge.gallery.remote.question import Elsewhere
+from edge.gallery.search import Matcher
+from edge.gallery.store.denials import Denials
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recognizer:
+    """Models, gallery and rule that belong together. Used by one thread at a time (the sessions' buffers).
+
+    `embedder_choice` says why it is this embedder. `elsewhere` is asked about whom nobody here knows.
+    `beside` is what this device may be switched to: it is tried on `shadow_share` of the visits, in [0, 1],
+    and decides none.
+    """
+
+    detector: Detector
+    gate: QualityGate
+    embedder: Embedder
+    matcher: Matcher
+    admission: Admission
+    rule: DecisionRule
+    stamp: ModelStamp
+    liveness: Liveness | None = None
+    embedder_choice: str = "configured"
+    elsewhere: Elsewhere | None = None
+    denials: Denials = field(default_factory=Denials.none)
+    beside: "Recognizer | None" = None
+    shadow_share: float = 0.0
+
+    def self_test(self) -> None:
+        """Let every model that serves answer its golden input. Any thread may: sessions keep no state.
+
+        Raises:
+            ModelError: One computes something else than it should.
+        """
+        self.detector.self_test()
+        self.embedder.self_test()
+        if self.liveness is not None:
+            self.liveness.self_test()
+
+    def detect(self, image: Image) -> list[Detection]:
+        """Find the faces in a BGR image, best first."""
+        return self.detector.detect(image)
+
+    def align(self, image: Image, detection: Detection) -> AlignedFace:
+        """Align one face and measure it; its quality says whether and why the shot is refused.
+
+        Landmarks are found again only for a face that is not too small or too doubtful anyway.
+        """
+        refused = self.gate.refuse(detection, image.shape)
+        if refused not in (Refusal.SIZE, Refusal.SCORE):
+            detection = self.detector.refine(image, detection)
+            refused = self.gate.refuse(detection, image.shape)
+        crop = self.embedder.align(image, detection.landmarks)
+        return AlignedFace(crop, self.gate.measure(crop, detection, refused), detection)
+
+    def realign(self, image: Image, face: AlignedFace) -> AlignedFace:
+        """Cut a face that another recognizer found and measured out of the same image for this embedder."""
+        return replace(face, image=self.embedder.align(image, face.found.landmarks))
+
+    def embed(self, face: AlignedFace, liveness: float | None = None) -> Probe:
+        """Embed an aligned face; `liveness` is what `liveness_of` said of the shot it comes from."""
+        return Probe(self.embedder.embed(face.image), self.embedder.model_id, face.quality, liveness)
+
+    def liveness_of(self, image: Image, detection: Detection) -> float | None:
+        """Return how likely a face is alive, in [0, 1], or None where no liveness model is loaded.
+
+        Raises:
+            ModelError: The model gave no score. Whoever needs one must not take the face for alive.
+        """
+        return None if self.liveness is None else self.liveness.score(image, detection.box)
+
+    def encode(self, image: Image, detection: Detection) -> Probe | Quality:
+        """Return the probe of one face, or the quality that says why the shot was refused."""
+        face = self.align(image, detection)
+        return face.quality if face.quality.refused is not None else self.embed(face)
+
+    def match(self, probe: Probe, at: datetime) -> Match:
+        """Find the two subjects closest to a probe among those who may pass here at a moment (aware).
+
+        Where somebody may not pass, everybody is asked too: who is known and barred is not a stranger.
+        """
+        allowed = self.admission.allowed(at)
+        match = self.matcher.match(probe, allowed)
+        if self.denials.rows and match.best is not None:
+            denied = self.denials.score(match.best.subject.subject_id, probe)
+            match = replace(match, denied=denied)
+        if self.admission.stale(at):
+            return replace(match, stale=True)
+        if allowed is None:
+            return match
+        everybody = self.matcher.match(probe)
+        for candidate in (everybody.best, everybody.second):
+            if candidate is not None and (reason := self.admission.objection(candidate.subject, at)):
+                return replace(match, barred=Barred(candidate, reason, everybody.comparisons))
+        return match
+
+    def decide(self, match: Match) -> Decision:
+        """Decide on a match: threshold, margin, and what else the rule demands."""
+        return self.rule.decide(match)
+
+    def identify(self, probe: Probe, at: datetime) -> Decision:
+        """Decide 1:N whose face a probe is, at a moment (aware).
+
+        Raises:
+            ModelMismatchError: The probe comes from another embedder than the gallery.
+        """
+        return self.decide(self.match(probe, at))
+
+    def verify(self, first: Probe, second: Probe) -> float:
+        """Return the 1:1 score of two probes, a cosine in [-1, 1]."""
+        return float(first.embedding @ second.embedding)
+
+    def for_enrolment(self) -> "Recognizer":
+        """Return the same recognizer with the stricter quality gate of faces to be enrolled."""
+        return replace(self, gate=self.gate.for_enrolment())
+
+    def with_gallery(self, gallery: Gallery) -> "Recognizer":
+        """Return a recognizer with the same models that searches another gallery."""
+        stamp = replace(self.stamp, gallery_version=gallery.version)
+        matcher = make_matcher(gallery, self.matcher)
+        return replace(self, matcher=matcher, admission=self.admission.of(gallery), stamp=stamp)

@@ -1,0 +1,131 @@
+"""Follow faces from frame to frame by where they are. Does not look at who they are.
+
+Each track predicts its box with a constant velocity; detections are assigned greedily, closest first.
+Two or three faces stand at a door: an optimal assignment would buy nothing over the greedy one.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge.core.types import Detection, Track
+
+Box = tuple[float, float, float, float]
+"""xyxy in pixels; plain floats, since arrays of four cost more to make than to compute with."""
+
+LOST_S = 0.8
+"""A track that was not seen for this long has ended; covers a turned head or a hand before the face."""
+
+MIN_HITS = 2
+"""Detections before a track is reported: a false detection rarely lasts two frames."""
+
+REACH = 0.8
+"""How far a face may be from its predicted centre, in face sizes, at the frame rate of a door camera."""
+
+SIZE_RATIO = 1.8
+"""A face does not change its size by more than this between two sightings."""
+
+SMOOTHING = 0.5
+"""Weight of the newest displacement in the velocity: follows a walking person, ignores jitter."""
+
+
+@dataclass(slots=True)
+class _State:
+    track_id: int
+    detection: Detection | None
+    box: Box
+    started_s: float
+    seen_s: float
+    hits: int = 1
+    velocity: tuple[float, float] = (0.0, 0.0)
+
+    def see(self, detection: Detection, box: Box, at_s: float) -> None:
+        elapsed_s = at_s - self.seen_s
+        if elapsed_s > 0:
+            (x, y), (new_x, new_y) = _centre(self.box), _centre(box)
+            step = ((new_x - x) / elapsed_s, (new_y - y) / elapsed_s)
+            self.velocity = (
+                SMOOTHING * step[0] + (1 - SMOOTHING) * self.velocity[0],
+                SMOOTHING * step[1] + (1 - SMOOTHING) * self.velocity[1],
+            )
+        self.detection, self.box, self.seen_s = detection, box, at_s
+        self.hits += 1
+
+    def cost(self, box: Box, at_s: float) -> float | None:
+        """Return how badly a box fits where the face should be at `at_s`; None: it cannot be this face."""
+        size = _size(self.box)
+        ratio = _size(box) / size
+        if not 1 / SIZE_RATIO <= ratio <= SIZE_RATIO:
+            return None
+        elapsed_s = at_s - self.seen_s
+        (x, y), (new_x, new_y) = _centre(self.box), _centre(box)
+        apart = math.hypot(new_x - x - self.velocity[0] * elapsed_s, new_y - y - self.velocity[1] * elapsed_s)
+        return None if apart > REACH * size else apart / size + abs(math.log(ratio))
+
+    def snapshot(self, *, ended: bool = False) -> Track:
+        box = self.detection.box if self.detection is not None else np.array(self.box, np.float32)
+        return Track(self.track_id, self.detection, box, self.started_s, self.seen_s, self.hits, ended)
+
+
+class Tracker:
+    """Tracks of one camera. Times are monotonic seconds of the frames and never decrease."""
+
+    def __init__(self) -> None:
+        self._states: list[_State] = []
+        self._next_id = 1
+
+    def update(self, detections: Sequence[Detection], at_s: float) -> list[Track]:
+        """Assign the detections of the frame at `at_s` and return every reported track.
+
+        A track that has just ended is returned one last time with `ended` set.
+        """
+        if not detections and not self._states:
+            return []
+        boxes: list[Box] = [tuple(detection.box.tolist()) for detection in detections]
+        costs = [
+            (cost, state_index, index)
+            for state_index, state in enumerate(self._states)
+            for index, box in enumerate(boxes)
+            if (cost := state.cost(box, at_s)) is not None
+        ]
+        taken: set[int] = set()
+        for state in self._states:
+            state.detection = None
+        for _, state_index, index in sorted(costs):
+            state = self._states[state_index]
+            if index not in taken and state.detection is None:
+                taken.add(index)
+                state.see(detections[index], boxes[index], at_s)
+        for index, detection in enumerate(detections):
+            if index not in taken:
+                self._states.append(_State(self._next_id, detection, boxes[index], at_s, at_s))
+                self._next_id += 1
+        return self._report(at_s)
+
+    def hold(self, at_s: float) -> list[Track]:
+        """Say that nothing moved until `at_s`: faces seen last time are still there."""
+        for state in self._states:
+            if state.detection is not None:
+                state.seen_s = at_s
+        return self._report(at_s)
+
+    def _report(self, at_s: float) -> list[Track]:
+        tracks, kept = [], []
+        for state in self._states:
+            ended = at_s - state.seen_s > LOST_S
+            if not ended:
+                kept.append(state)
+            if state.hits >= MIN_HITS:
+                tracks.append(state.snapshot(ended=ended))
+        self._states = kept
+        return tracks
+
+
+def _centre(box: Box) -> tuple[float, float]:
+    return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+
+
+def _size(box: Box) -> float:
+    return max(1e-6, math.sqrt(max(0.0, (box[2] - box[0]) * (box[3] - box[1]))))

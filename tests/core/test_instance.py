@@ -1,0 +1,86 @@
+"""Who may start on a state directory: one daemon, and on a bad disk only where one has run before."""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge.core.errors import ConfigError
+from edge.core.instance import sole_daemon
+
+ROFS = errno.EROFS
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, error: int, modes: tuple[str, ...]) -> None:
+    """Let the lock not be opened in these modes, as on a bad disk."""
+    really: Callable[..., Any] = Path.open
+
+    def open_(self: Path, mode: str = "r", *args: Any, **options: Any) -> Any:
+        if self.name == "daemon.lock" and mode in modes:
+            raise OSError(error, os.strerror(error), str(self))
+        return really(self, mode, *args, **options)
+
+    monkeypatch.setattr(Path, "open", open_)
+
+
+def test_the_state_directory_is_held_and_given_back(tmp_path: Path):
+    with sole_daemon(tmp_path / "state"), pytest.raises(ConfigError, match="another edge daemon"):
+        sole_daemon(tmp_path / "state").__enter__()
+    with sole_daemon(tmp_path / "state"):
+        pass
+
+
+@pytest.mark.parametrize("error", [errno.EROFS, errno.EIO, errno.ENOSPC, errno.EDQUOT])
+def test_a_disk_that_refuses_is_no_reason_to_stay_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: int
+):
+    with sole_daemon(tmp_path):
+        pass
+    failing(monkeypatch, error, ("a",))
+    with sole_daemon(tmp_path), pytest.raises(ConfigError, match="another edge daemon"):
+        sole_daemon(tmp_path).__enter__()
+    assert os.strerror(error) in caplog.text
+
+
+def test_a_disk_that_cannot_even_be_read_is_no_reason_to_stay_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    with sole_daemon(tmp_path):
+        pass
+    failing(monkeypatch, errno.EIO, ("a", "r"))
+    with sole_daemon(tmp_path):
+        assert "nobody is kept from starting a second daemon" in caplog.text
+
+
+def permissions(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with sole_daemon(state):
+        pass
+    failing(monkeypatch, errno.EACCES, ("a",))
+
+
+def never_used(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state.mkdir()
+    failing(monkeypatch, ROFS, ("a",))
+
+
+def a_file(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state.write_text("")
+
+
+def below_a_file(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state.parent.rmdir()
+    state.parent.write_text("")
+
+
+@pytest.mark.parametrize("spoil", [permissions, never_used, a_file, below_a_file])
+def test_a_wrong_state_directory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path, pytest.MonkeyPatch], None]
+):
+    state = tmp_path / "parent" / "state"
+    state.parent.mkdir()
+    spoil(state, monkeypatch)
+    with pytest.raises(ConfigError, match=r"state_dir: cannot write .*; make it writable"):
+        sole_daemon(state).__enter__()

@@ -1,0 +1,107 @@
+"""Beats and the service manager's socket."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from edge.core.metrics import Metrics
+from edge.core.process import Beats, boot_id, rss_mb, sd_notify, watchdog_interval_s
+
+
+class Time:
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_a_part_that_makes_no_progress_is_late():
+    time = Time()
+    beats = Beats(time)
+    beats.register("inference", 10)
+    beats.register("outbox", 60)
+    time.now_s += 11
+    assert beats.late() == ["inference"]
+    beats.beat("inference")
+    assert beats.late() == []
+    time.now_s += 61
+    assert beats.late() == ["inference", "outbox"]
+    beats.forget("inference")
+    assert beats.late() == ["outbox"]
+
+
+def test_a_declared_pause_is_no_lateness():
+    time = Time()
+    beats = Beats(time)
+    beats.register("front", 10)
+    beats.beat("front", extra_s=30)
+    time.now_s += 39
+    assert beats.late() == []
+    time.now_s += 2
+    assert beats.late() == ["front"]
+
+
+def test_a_beat_of_a_stranger_changes_nothing():
+    beats = Beats(Time())
+    beats.beat("nobody")
+    assert beats.late() == []
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_the_service_manager_hears_us(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, abstract: bool):
+    name = f"edge-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(f"\0{name}" if abstract else name)
+        monkeypatch.setenv("NOTIFY_SOCKET", f"@{name}" if abstract else name)
+        assert sd_notify("READY=1")
+        assert manager.recv(100) == b"READY=1"
+
+
+def test_no_manager_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    assert not sd_notify("READY=1")
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
+    assert not sd_notify("READY=1")
+
+
+@pytest.mark.parametrize(
+    ("usec", "pid", "expected"),
+    [("30000000", "", 15.0), ("", "", None), ("soon", "", None), ("30000000", "1", None)],
+)
+def test_the_watchdog_is_fed_twice_per_limit(
+    monkeypatch: pytest.MonkeyPatch, usec: str, pid: str, expected: float | None
+):
+    monkeypatch.setenv("WATCHDOG_USEC", usec)
+    monkeypatch.setenv("WATCHDOG_PID", pid)
+    assert watchdog_interval_s() == expected
+
+
+def test_vitals_are_plausible():
+    assert 5 < rss_mb() < 10_000
+    assert len(boot_id()) == 36
+
+
+def test_metrics_count_and_time():
+    metrics = Metrics()
+    metrics.count("events.match")
+    metrics.count("events.match", 2)
+    for value in range(1, 101):
+        metrics.record_ms("detect", value)
+    with metrics.timed("embed") as watch:
+        sum(range(1000))
+    assert metrics.counts() == {"events.match": 3}
+    assert metrics.percentiles_ms()["detect"] == {"p50": 50.5, "p95": 95.05}
+    assert metrics.totals_ms()["detect"] == 5050
+    assert metrics.totals_ms()["embed"] == watch.spent_ms > 0
+
+
+def test_no_socket_left_is_no_reason_to_die(monkeypatch: pytest.MonkeyPatch):
+    def refuse(*args: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setenv("NOTIFY_SOCKET", "/run/notify")
+    monkeypatch.setattr("socket.socket", refuse)
+    assert sd_notify("WATCHDOG=1") is False

@@ -1,0 +1,42 @@
+"""What is shown holds no credentials, however the URL is written."""
+
+import pytest
+
+from edge.core.redact import scrub, without_credentials
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        pytest.param("rtsp://user:secret@door/live", "rtsp://door/live", id="plain"),
+        pytest.param("http://user:s%40@door:80/x?token=secret#secret", "http://door:80/x", id="query"),
+        pytest.param("rtsp://user:p@secret@door/", "rtsp://door/", id="at in password"),
+        pytest.param("rtsp://user:p#secret@door/x", "rtsp://***", id="hash in password"),
+        pytest.param("rtsp://user:p/secret@door/x", "rtsp://***", id="slash in password"),
+        pytest.param("rtsp://user:secret?x@door/x", "rtsp://***", id="question mark in password"),
+        pytest.param("rtsp://user:p@s/secret@door/x", "rtsp://***", id="at and slash in password"),
+        pytest.param("rtsp://user:12/secret@door/x", "rtsp://***", id="begins like a port"),
+        pytest.param("rtsp:/user:secret@door/x", "rtsp://***", id="one slash"),
+        pytest.param("http://[user:secret@door/x", "http://***", id="bracket"),
+        pytest.param("http://door/x?user=a@b&password=secret", "http://***", id="at in query"),
+        pytest.param("/dev/video0", "/dev/video0", id="device"),
+        pytest.param("clips/a b.mp4", "clips/a b.mp4", id="clip"),
+    ],
+)
+def test_a_source_is_shown_without_credentials(source: str, shown: str):
+    assert without_credentials(source) == shown
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("rtsp://me:secret@host failed", "rtsp://host failed"),
+        ("rtsp://me:p@secret@host/x: 401", "rtsp://host/x: 401"),
+        ("rtsp://me:p/secret@host/x", "rtsp://host/x"),
+        ("rtsp://me:p#secret@host/x", "rtsp://host/x"),
+        ("open http://host/x?token=secret failed", "open http://host/x?*** failed"),
+        ("12:30 all well with me@home", "12:30 all well with me@home"),
+    ],
+)
+def test_a_text_is_shown_without_credentials(said: str, shown: str):
+    assert scrub(said) == shown

@@ -1,0 +1,138 @@
+"""Configuration: strict, explained, and every mistake named in one line."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from edge.core.errors import ConfigError
+from edge.device.settings.load import Settings, explain, load
+from edge.device.settings.tables import CameraSettings
+from tests.support.places import ROOT
+
+EXAMPLE = ROOT / "deploy" / "edge.example.toml"
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "edge.toml"
+    path.write_text(text)
+    return path
+
+
+def fields(model: type[BaseModel], prefix: str = "") -> list[tuple[str, str]]:
+    """All (table, key) of the settings."""
+    found = []
+    for name, field in model.model_fields.items():
+        if name == "cameras":
+            found += fields(CameraSettings, "cameras.front")
+        elif isinstance(field.default, BaseModel):
+            found += fields(type(field.default), name)
+        else:
+            found.append((prefix, name))
+    return found
+
+
+def test_the_example_file_is_a_valid_configuration():
+    assert load(EXAMPLE).cameras["front"].source == "/dev/video0"
+
+
+def test_the_example_file_holds_every_setting_and_no_other():
+    table, told = "", []
+    for line in EXAMPLE.read_text().splitlines():
+        if header := re.fullmatch(r"\[([a-z.]+)\]", line):
+            table = header[1]
+        elif key := re.match(r"(?:# )?([a-z_]+) = ", line):
+            told.append((table, key[1]))
+    assert sorted(told) == sorted(fields(Settings))
+
+
+def test_the_defaults_in_the_example_file_are_the_real_ones():
+    uncommented = re.sub(r"^# (?=[a-z_]+ = (?!.*unset by default))", "", EXAMPLE.read_text(), flags=re.M)
+    values = tomllib.loads(uncommented)
+    values["cameras"]["front"].pop("source")
+    for table, key in fields(Settings):
+        section = values
+        for part in filter(None, table.split(".")):
+            section = section.get(part, {})
+        model = CameraSettings if table.startswith("cameras") else Settings
+        if table and model is Settings:
+            model = type(Settings.model_fields[table].default)
+        if key in section:
+            assert section[key] == model.model_fields[key].default, f"{table}.{key}"
+
+
+def test_every_setting_is_described():
+    settings = load(EXAMPLE)
+    assert [key for key, _, meaning in explain(settings) if len(meaning) < 10] == []
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("EDGE_MQTT__PORT", "1999")
+    monkeypatch.setenv("EDGE_CAMERAS__SIDE__SOURCE", "/dev/video1")
+    settings = load(write(tmp_path, 'device = "door-03"\n[mqtt]\nhost = "broker"\nport = 1'))
+    assert (settings.mqtt.host, settings.mqtt.port, settings.device) == ("broker", 1999, "door-03")
+    assert settings.cameras["side"].source == "/dev/video1"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        pytest.param("sight = 'hq'", "sight: unknown key", id="unknown key"),
+        pytest.param("[mqtt]\nhots = 'x'", "mqtt.hots: unknown key", id="unknown key in a table"),
+        pytest.param("[mqtt]\nport = 'x'", "mqtt.port: input should be a valid integer", id="wrong type"),
+        pytest.param("[mqtt]\nport = 70000", "mqtt.port: input should be less than", id="out of range"),
+        pytest.param("[decision]\nmargin = nan", "decision.margin: input should be a finite", id="nan"),
+        pytest.param("[decision]\npatience_s = inf", "decision.patience_s: input should be", id="infinity"),
+        pytest.param("site = 'Head Quarter'", "site: string should match", id="site is no slug"),
+        pytest.param("[cameras.'a/b']\nsource = 'x'", "cameras.a/b", id="camera is no slug"),
+        pytest.param("[cameras.a]", "cameras.a: set exactly one of source and command", id="no source"),
+        pytest.param(
+            "[cameras.a]\ncommand=['x']\nformat='bgr24'", "needs width and height", id="raw without size"
+        ),
+        pytest.param("[decision]\nmin_shots = 9", "min_shots must not exceed max_shots", id="shots"),
+        pytest.param("[liveness]\npolicy = 'require'", "policy require needs model", id="no liveness model"),
+        pytest.param("[liveness]\npolicy = 'report'", "policy report needs model", id="none to report"),
+        pytest.param("[liveness]\npolicy = 'on'", "liveness.policy: input should be 'off'", id="policy"),
+        pytest.param("[liveness]\nthreshold = 0", "liveness.threshold: input should", id="all alive"),
+        pytest.param("[liveness]\nthreshold = 1.1", "liveness.threshold: input should", id="none alive"),
+        pytest.param("[liveness]\nthreshold = nan", "liveness.threshold: input should be", id="nan liveness"),
+        pytest.param("[mqtt]\npassword = 'x'", "a password needs a username", id="password alone"),
+        pytest.param("[mqtt]\nca_file = '/ca.pem'", "need tls = true", id="ca without tls"),
+        pytest.param("site = ", "not valid TOML", id="broken toml"),
+        pytest.param("a = " + "[" * 3000, "not valid TOML", id="deep toml"),
+        pytest.param("#" * 300_000, "larger than", id="huge file"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_the_file_and_the_key(tmp_path: Path, text: str, says: str):
+    path = write(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    assert says in str(caught.value)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_all_mistakes_are_told_at_once_and_no_secret_is(tmp_path: Path):
+    path = write(tmp_path, "bogus = 1\n[mqtt]\nport = 0\nusername = 'u'\npassword = ['hunter2']")
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    assert all(key in str(caught.value) for key in ("bogus:", "mqtt.port:", "mqtt.password:"))
+    assert "hunter2" not in str(caught.value)
+
+
+def test_an_absent_file_and_a_misspelt_variable_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(ConfigError, match="No such file"):
+        load(tmp_path / "none.toml")
+    monkeypatch.setenv("EDGE_DEVISE", "x")
+    with pytest.raises(ConfigError, match="EDGE_DEVISE is not a setting"):
+        load()
+
+
+def test_what_is_shown_hides_secrets(tmp_path: Path):
+    path = write(
+        tmp_path,
+        "[mqtt]\nusername='u'\npassword='hunter2'\n[cameras.a]\nsource='rtsp://u:hunter2@host/x?key=hunter2'",
+    )
+    assert "hunter2" not in str(list(explain(load(path))))

@@ -1,0 +1,151 @@
+"""What a running door tells of its gallery: the fleet's version, and what came of a synchronisation.
+
+Whoever started it, over a restart, and until the next one succeeds.
+"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from edge.core.clock import SystemClock
+from edge.core.metrics import Metrics
+from edge.device.assembly.recognizer import build_recognizer
+from edge.device.assembly.stores import denial_store, gallery_store
+from edge.device.galleries import GalleryKeeper
+from edge.device.settings.load import Settings, load
+from edge.device.sync.floors import Floors, save_floors
+from edge.device.sync.outcome import SyncOutcome, save_outcome
+from tests.support.fleets import people
+from tests.support.gallery_samples import probe, unit_rows
+
+AT = datetime(2026, 11, 24, 2, 0, tzinfo=UTC)
+REFUSED = SyncOutcome("refused", 0, 0, None, "an old state is offered", reason="rollback", at=AT)
+
+
+class Door:
+    """A door with two subjects that the fleet published as version 58."""
+
+    def __init__(self, directory: Path, models_dir: Path) -> None:
+        config = directory / "edge.toml"
+        config.write_text(
+            f'device = "front-1"\nstate_dir = "{directory}/state"\nmodels_dir = "{models_dir}"\n'
+            '[recognition]\nembedder = "sface-int8"\n'
+            '[sync]\nurl = "http://127.0.0.1:9"\nscope = "front"\ntrusted_root = "x"\nsealing_key = "y"\n'
+        )
+        self.settings: Settings = load(config)
+        self.sync = self.settings.sync_path
+        self.sync.mkdir(parents=True)
+        self.recognizer = build_recognizer(self.settings)
+        self.model_id = self.recognizer.embedder.model_id
+        self.enrol("alice", "bob")
+        version = gallery_store(self.settings).current_version()
+        save_floors(
+            self.sync / "floors.json", Floors(scope="front", installed_version=58, installed_as=version)
+        )
+        self.recognizer = build_recognizer(self.settings)
+        self.start()
+
+    def start(self) -> None:
+        self.metrics = Metrics()
+        self.keeper = GalleryKeeper(self.settings, ("false",), metrics=self.metrics, clock=SystemClock())
+
+    def enrol(self, *subject_ids: str) -> None:
+        store = gallery_store(self.settings)
+        gallery = store.load(self.model_id)
+        new = people(*subject_ids, model_id=self.model_id)
+        rows = {subject.subject_id: new.templates_of(subject.subject_id) for subject in new.subjects}
+        store.commit(gallery.with_subjects((subject, rows[subject.subject_id]) for subject in new.subjects))
+
+    def tick(self) -> bool:
+        found, news = self.keeper.tick(self.recognizer)
+        self.recognizer = found or self.recognizer
+        return news
+
+    def told(self) -> tuple[str, str | None, int | None]:
+        report = self.keeper.report(self.recognizer)
+        return report.status, report.reason, report.published
+
+
+@pytest.fixture
+def door(tmp_path: Path, models_dir: Path) -> Door:
+    return Door(tmp_path, models_dir)
+
+
+def test_the_fleets_version_is_told_beside_the_devices_own_until_somebody_enrols_here(door: Door):
+    report = door.keeper.report(door.recognizer)
+    assert (report.scope, report.published, report.version, report.count) == ("front", 58, 1, 2)
+    door.enrol("carol")
+    assert door.tick()
+    report = door.keeper.report(door.recognizer)
+    assert (report.published, report.version, report.count) == (None, 2, 3)
+
+
+def test_what_a_timer_came_to_is_told_once_and_counted(door: Door):
+    assert not door.tick()
+    save_outcome(door.sync, REFUSED)
+    assert door.tick()
+    assert door.told() == ("refused", "rollback", 58)
+    assert door.keeper.report(door.recognizer).synchronised_at == AT
+    assert door.metrics.counts()["sync.refused.rollback"] == 1
+    save_outcome(door.sync, REFUSED)
+    assert not door.tick(), "the daemon's own child prints what it leaves"
+    assert door.metrics.counts()["sync.refused.rollback"] == 1
+
+
+def test_a_refusal_stands_over_a_change_here_and_a_restart_until_a_synchronisation_succeeds(
+    door: Door,
+):
+    save_outcome(door.sync, REFUSED)
+    door.tick()
+    door.enrol("carol")
+    assert door.tick()
+    assert door.told() == ("refused", "rollback", None)
+    door.start()
+    assert door.told() == ("refused", "rollback", None)
+    save_outcome(door.sync, SyncOutcome("current", 58, 2, "m", at=datetime.now(UTC)))
+    assert door.tick()
+    assert door.told()[:2] == ("current", None)
+    door.enrol("dora")
+    door.tick()
+    assert door.told()[:2] == ("updated", None)
+
+
+@pytest.mark.parametrize(("left", "started"), [("front", 0), ("back", 1), (None, 1)])
+def test_after_a_restart_with_another_scope_a_lower_version_is_asked_for(
+    door: Door, left: str | None, started: int
+):
+    save_outcome(door.sync, SyncOutcome("current", 58, 2, "m", at=AT, scope=left))
+    door.start()
+    door.keeper.request(3)
+    door.keeper.stop()
+    assert door.metrics.counts().get("sync.started", 0) == started
+
+
+def test_a_denial_that_is_made_while_the_gallerys_settings_change_is_followed(door: Door):
+    assert not door.tick()
+    deny(door, "alice")
+    changed = door.settings.gallery.model_copy(update={"keep_versions": 7})
+    door.keeper.use(door.settings.model_copy(update={"gallery": changed}))
+    assert door.tick()
+    assert door.recognizer.denials.counts() == {"alice": 1}
+    assert not door.tick()
+
+
+def test_a_denial_that_is_made_while_a_door_starts_is_followed(door: Door):
+    deny(door, "alice")
+    door.start()
+    assert door.tick()
+    assert door.recognizer.denials.counts() == {"alice": 1}
+
+
+def deny(door: Door, subject_id: str) -> None:
+    face = probe(unit_rows(1)[0], door.model_id)
+    denial_store(door.settings).change(lambda denials: denials.plus(subject_id, face))
+
+
+def test_an_outcome_that_cannot_be_read_is_passed_over(door: Door):
+    (door.sync / "outcome.json").write_text("{")
+    assert not door.tick()
+    (door.sync / "floors.json").write_text("{")
+    assert door.told() == ("current", None, None)

@@ -1,0 +1,71 @@
+"""What a device tells about itself: the threshold is the one that its decisions are made by."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from edge.cli.app import app
+from edge.core.access import Access, SubjectState
+from edge.core.clock import SystemClock
+from edge.core.types import Probe, Subject
+from edge.device.assembly.recognizer import build_recognizer
+from edge.device.assembly.stores import gallery_store
+from edge.device.reports import info
+from edge.device.settings.load import load
+from edge.gallery.gallery import Gallery
+from edge.recognition.recognizer import Recognizer
+from tests.support.gallery_samples import QUALITY, template, unit_rows
+
+ROWS = unit_rows(100, seed=3)
+
+
+def subject(number: int) -> Subject:
+    """Return one of a hundred: ten serve this door, five of the others are suspended as well."""
+    access = Access(SubjectState.SUSPENDED) if number >= 95 else Access()
+    return Subject(f"p-{number}", "", ("here" if number < 10 else "elsewhere",), access)
+
+
+def people(model_id: str) -> Gallery:
+    return Gallery.empty(model_id).with_subjects(
+        (subject(number), [template(row, model_id)]) for number, row in enumerate(ROWS)
+    )
+
+
+def deciding(recognizer: Recognizer, row: int) -> float:
+    probe = Probe(ROWS[row], recognizer.embedder.model_id, QUALITY)
+    decision = recognizer.identify(probe, datetime.now(UTC))
+    assert decision.score is not None
+    return decision.score.threshold
+
+
+@pytest.mark.parametrize(
+    ("groups", "admitted"), [((), 95), (("here",), 10), (("elsewhere",), 85), (("nowhere",), 0)]
+)
+def test_the_threshold_told_is_the_one_that_decides(groups: tuple[str, ...], admitted: int, tmp_path: Path):
+    settings = load(overrides={"access": {"groups": groups}})
+    nobody = build_recognizer(settings, Gallery.empty("none"))
+    recognizer = nobody.with_gallery(people(nobody.embedder.model_id))
+    told = info(settings, recognizer, SystemClock())
+    assert recognizer.admission.scope(datetime.now(UTC))[0] == admitted
+    assert told.gallery_size == 100
+    if admitted:
+        row = next(number for number in range(95) if not groups or subject(number).groups == groups)
+        assert told.threshold == pytest.approx(deciding(recognizer, row), abs=1e-4)
+    assert told.threshold == pytest.approx(recognizer.rule.threshold_for(admitted), abs=1e-4)
+
+
+def test_check_and_doctor_tell_the_same_threshold(tmp_path: Path):
+    path = tmp_path / "edge.toml"
+    models = load().models_path
+    path.write_text(f'state_dir = "{tmp_path}/state"\nmodels_dir = "{models}"\n[access]\ngroups = ["here"]\n')
+    settings = load(path)
+    nobody = build_recognizer(settings, Gallery.empty("none"))
+    gallery_store(settings).commit(people(nobody.embedder.model_id))
+    expected = f"{nobody.rule.threshold_for(10):.3f}"
+    checked = CliRunner().invoke(app, ["check", "--config", str(path)])
+    assert f"threshold  {expected} for 10 subjects" in checked.output, checked.output
+    examined = CliRunner().invoke(app, ["gallery", "doctor", "--config", str(path)])
+    assert f"threshold {expected}" in examined.output, examined.output
+    assert "10 may pass here now" in examined.output

@@ -1,0 +1,266 @@
+"""`--nudge`: doors at a real broker are asked to synchronise, and the operator is told who has it."""
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import paho.mqtt.client as paho
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+from typer.testing import CliRunner
+
+from edge.cli.app import app
+from edge.cli.fleet.nudge import nudge_doors
+from edge.core.errors import LinkError
+from edge.core.text import printable
+from edge.device.settings.load import Settings, load
+from edge.fleet.rollout.gallery import Arrival, Door, Wanted
+from edge.mqtt.contract.payloads_sync import BesidePayload, GalleryReportedPayload
+from tests.support.broker import Mosquitto, subscriber
+from tests.support.fleets import make_fleet, people
+
+EARLIER, LATER = datetime(2026, 11, 24, 2, 0, tzinfo=UTC), datetime(2026, 11, 24, 3, 0, tzinfo=UTC)
+ERROR = "an old state is offered"
+
+
+def report(published: int | None, scope: str | None = "front", **other: Any) -> GalleryReportedPayload:
+    fields = {"status": "current", "synchronised_at": EARLIER, "error": None, **other}
+    return GalleryReportedPayload(
+        at=LATER, scope=scope, published=published, version=1, count=1, model_id="sface", **fields
+    )
+
+
+def beside(version: int | None) -> BesidePayload | None:
+    if version is None:
+        return None
+    return BesidePayload(published=version, version=9, count=1, model_id="other", agreed=0, differed=0)
+
+
+@pytest.mark.parametrize(
+    ("door", "wanted", "state"),
+    [
+        pytest.param(Door(True, report(58)), Wanted(58), "has it", id="has it"),
+        pytest.param(Door(False, report(58)), Wanted(58), "has it", id="has it, and is off"),
+        pytest.param(Door(True, report(57)), Wanted(58), "waiting", id="an older one"),
+        pytest.param(Door(True, report(None)), Wanted(58), "waiting", id="changed by hand"),
+        pytest.param(Door(False, report(57)), Wanted(58), "offline", id="off"),
+        pytest.param(Door(True, None), Wanted(58), "waiting", id="says nothing"),
+        pytest.param(Door(False, None), Wanted(58), "offline", id="never seen"),
+        pytest.param(Door(True, report(10**9)), Wanted(58), "waiting", id="a thief's, from before"),
+        pytest.param(Door(True, report(59), fresh=True), Wanted(58), "has it", id="a newer one meanwhile"),
+        pytest.param(
+            Door(True, report(10**9, status="refused", error=ERROR), fresh=True),
+            Wanted(58),
+            "refused",
+            id="a thief's, and nothing else",
+        ),
+        pytest.param(
+            Door(True, report(57, status="refused", error=ERROR)), Wanted(58), "waiting", id="refused before"
+        ),
+        pytest.param(Door(True, report(57, scope="back")), Wanted(58), "another scope", id="another scope"),
+        pytest.param(Door(True, report(57, scope=None)), Wanted(58), "another scope", id="no fleet"),
+        pytest.param(Door(True, report(57, beside=beside(2))), Wanted(2, True), "has it", id="beside"),
+        pytest.param(Door(True, report(2, beside=None)), Wanted(2, True), "waiting", id="not beside"),
+        pytest.param(Door(True, report(57, beside=beside(1))), Wanted(0, True), "waiting", id="not dropped"),
+        pytest.param(Door(True, report(57, beside=None)), Wanted(0, True), "has it", id="dropped"),
+    ],
+)
+def test_what_a_door_says_of_itself_tells_whether_it_has_it(door: Door, wanted: Wanted, state: str):
+    assert Arrival({"front": wanted}).came_to(door)[0] == state
+
+
+def test_a_report_is_fresh_once_another_synchronisation_has_ended():
+    arrival = Arrival({"front": Wanted(58)})
+    topic = "edge/v1/hq/door-03/gallery/reported"
+    arrival.hear(topic, report(57).model_dump_json(by_alias=True).encode(), retained=True)
+    for synchronised_at, fresh in ((EARLIER, False), (LATER, True)):
+        said = report(57, synchronised_at=synchronised_at).model_dump_json(by_alias=True).encode()
+        arrival.hear(topic, said, retained=False)
+        arrival.hear(topic, b"{", retained=False)
+        assert arrival.doors["door-03"].fresh is fresh
+
+
+Answer = Callable[[int], GalleryReportedPayload | None]
+
+
+class SimulatedDoor:
+    """Reports its gallery, and answers a nudge with what `answer` makes of the version asked for."""
+
+    def __init__(self, port: int, name: str, has: GalleryReportedPayload, answer: Answer) -> None:
+        self.root, self.asked = f"edge/v1/hq/{name}", []
+        self._answer = answer
+        client = self.client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv311)
+        client.on_message = self._on_message
+        client.will_set(f"{self.root}/status", b"offline", 1, retain=True)
+        client.connect("127.0.0.1", port)
+        client.subscribe(f"{self.root}/gallery/desired", 1)
+        client.loop_start()
+        client.publish(f"{self.root}/status", b"online", 1, retain=True).wait_for_publish(5)
+        self.tell(has)
+
+    def tell(self, said: GalleryReportedPayload) -> None:
+        self.client.publish(
+            f"{self.root}/gallery/reported", said.model_dump_json(by_alias=True), 1, retain=True
+        )
+
+    def _on_message(self, _c: Any, _u: Any, message: paho.MQTTMessage) -> None:
+        self.asked.append(json.loads(message.payload)["version"])
+        if (said := self._answer(self.asked[-1])) is not None:
+            self.tell(said)
+
+    def close(self) -> None:
+        self.client.disconnect()
+        self.client.loop_stop()
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Mosquitto]:
+    broker = Mosquitto(tmp_path).start()
+    yield broker
+    broker.stop()
+
+
+def settings_file(directory: Path) -> Path:
+    return directory / "edge.toml"
+
+
+@pytest.fixture
+def settings(tmp_path: Path, broker: Mosquitto) -> Settings:
+    config = settings_file(tmp_path)
+    config.write_text(f'site = "hq"\n[mqtt]\nhost = "127.0.0.1"\nport = {broker.port}\n')
+    return load(config)
+
+
+def follows(version: int) -> GalleryReportedPayload:
+    return report(version, synchronised_at=LATER)
+
+
+def refuses(version: int) -> GalleryReportedPayload:
+    return report(57, status="refused", error=ERROR, synchronised_at=LATER)
+
+
+def test_doors_of_the_scope_are_nudged_and_who_has_it_not_is_named(
+    broker: Mosquitto, settings: Settings, capsys: pytest.CaptureFixture[str]
+):
+    with ExitStack() as stack:
+
+        def door(name: str, has: GalleryReportedPayload, answer: Answer) -> SimulatedDoor:
+            made = SimulatedDoor(broker.port, name, has, answer)
+            stack.callback(made.close)
+            return made
+
+        good, bad = door("door-1", report(57), follows), door("door-2", report(57), refuses)
+        other = door(
+            "door-3", report(3, scope="back"), lambda version: report(version, "back", synchronised_at=LATER)
+        )
+        assert nudge_doors(settings, {"front": Wanted(58)}, [], 10.0) == 1
+        told = capsys.readouterr().out.splitlines()
+        assert told == [
+            "door-1: has it",
+            f"door-2: refused: {ERROR}",
+            "1 of 2 door(s) have not got it: door-2",
+        ]
+        assert (good.asked, bad.asked, other.asked) == ([58], [58], [])
+        assert nudge_doors(settings, {"front": Wanted(58)}, ["door-1"], 10.0) == 0
+        assert nudge_doors(settings, {"front": Wanted(58), "back": Wanted(4)}, ["door-3"], 10.0) == 0
+        assert other.asked == [4]
+
+
+def test_who_is_only_in_the_gallery_beside_is_revoked_there_and_the_doors_are_waited_for(
+    broker: Mosquitto, settings: Settings, tmp_path: Path
+):
+    fleet = make_fleet(tmp_path / "fleet", "front")
+    for _ in range(3):
+        fleet.publish_gallery("front", people("alice", "bob"))
+    fleet.publish_gallery("front", people("alice", "bob", "eve"), beside=True)
+    door = SimulatedDoor(
+        broker.port,
+        "door-1",
+        report(3, beside=beside(1)),
+        lambda version: report(3, beside=beside(2), synchronised_at=LATER),
+    )
+    options = ("--fleet", str(fleet.directory), "--config", str(settings_file(tmp_path)), "--wait", "15")
+    done = CliRunner().invoke(app, ["fleet", "revoke", "eve", "--nudge", *options], catch_exceptions=False)
+    door.close()
+    assert (done.exit_code, door.asked) == (0, [0]), done.output
+    assert "door-1: has it" in done.output
+    with subscriber(broker.port) as heard:
+        heard.wait(lambda: heard.on("door-1/gallery/reported"))
+        assert not heard.on("door-1/gallery/desired"), "a version that is none of its gallery's stays not"
+
+
+def test_a_door_that_is_away_is_asked_when_it_is_back(
+    broker: Mosquitto, settings: Settings, capsys: pytest.CaptureFixture[str]
+):
+    door = SimulatedDoor(broker.port, "door-1", report(57), follows)
+    door.client.publish(f"{door.root}/status", b"offline", 1, retain=True).wait_for_publish(5)
+    door.close()
+    assert nudge_doors(settings, {"front": Wanted(58)}, [], 10.0) == 1
+    assert "door-1: offline: it follows when it is back" in capsys.readouterr().out
+    with subscriber(broker.port) as heard:
+        heard.wait(lambda: heard.on("door-1/gallery/desired"))
+        assert json.loads(heard.on("door-1/gallery/desired")[0])["version"] == 58
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("error", ["[/red] [link=http://a]b", "\x1b]0;owned\x07", "two\nlines"])
+def test_what_a_door_says_is_shown_as_text(
+    broker: Mosquitto,
+    settings: Settings,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    terminal: bool,
+    error: str,
+):
+    if terminal:
+        for name, value in {"FORCE_COLOR": "1", "TERM": "dumb", "COLUMNS": "120"}.items():
+            monkeypatch.setenv(name, value)
+    hostile = report(57, status="refused", error=error, synchronised_at=LATER)
+    door = SimulatedDoor(broker.port, "door-1", report(57), lambda _: hostile)
+    assert nudge_doors(settings, {"front": Wanted(58)}, [], 10.0) == 1
+    door.close()
+    shown = capsys.readouterr().out
+    assert printable(error) in shown
+    assert not {"\x1b", "\x07"} & set(shown)
+
+
+@pytest.mark.parametrize("online", [True, False])
+def test_a_nudge_that_the_broker_forbids_is_said_at_once(tmp_path: Path, settings: Settings, online: bool):
+    acl = tmp_path / "acl"
+    acl.write_text("topic read edge/v1/#\ntopic write edge/v1/+/door-1/status\n")
+    acl.chmod(0o600)
+    broker = Mosquitto(tmp_path, lines=("allow_anonymous true", f"acl_file {acl}")).start()
+    strict = settings.model_copy(update={"mqtt": settings.mqtt.model_copy(update={"port": broker.port})})
+    door = SimulatedDoor(broker.port, "door-1", report(57), follows) if online else None
+    began_s = time.monotonic()
+    try:
+        with pytest.raises(LinkError, match="door-1/gallery/desired: Not authorized"):
+            nudge_doors(strict, {"front": Wanted(58)}, ["door-1"], 60.0)
+    finally:
+        if door is not None:
+            door.close()
+        broker.stop()
+    assert time.monotonic() - began_s < 20
+
+
+@pytest.mark.parametrize("version", ["5", "3.1.1"])
+def test_a_nudge_speaks_the_version_that_the_settings_name(
+    broker: Mosquitto, settings: Settings, version: Literal["5", "3.1.1"]
+):
+    mqtt = settings.mqtt.model_copy(update={"version": version})
+    assert nudge_doors(settings.model_copy(update={"mqtt": mqtt}), {"front": Wanted(58)}, [], 1.0) == 1
+    spoken = "p5" if version == "5" else "p2"
+    log = (broker.directory / f"mosquitto-{broker.port}.log").read_text()
+    assert set(re.findall(r"New client connected .*\((p\d),", log)) == {spoken}
+
+
+def test_nobody_at_the_broker_is_said_and_no_success(
+    broker: Mosquitto, settings: Settings, capsys: pytest.CaptureFixture[str]
+):
+    assert nudge_doors(settings, {"front": Wanted(58)}, [], 1.0) == 1
+    assert "no door has reported" in capsys.readouterr().out

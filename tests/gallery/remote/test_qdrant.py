@@ -1,0 +1,433 @@
+"""The remote gallery: in qdrant-client's local mode, and beside servers that are silent, gone or lying."""
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from time import monotonic
+
+import numpy as np
+import pytest
+
+from edge.core.access import Access, SubjectState
+from edge.core.errors import ModelMismatchError, RemoteTimeoutError
+from edge.core.types import Decision, EventType, Probe, Reason, Score, Subject
+from edge.gallery.admission import Admission
+from edge.gallery.decision import Calibration, DecisionRule
+from edge.gallery.gallery import SEVERAL_PHOTOS, Gallery
+from edge.gallery.matcher import DenseMatcher
+from edge.gallery.remote.question import Elsewhere, Here, Opinion
+from edge.gallery.remote.rotation import Rotation
+from edge.gallery.remote.signed_rows import Voucher, row_text
+from edge.gallery.store.denials import Denials
+from edge.gallery.store.erased import Erased
+from edge.gallery.store.store import GalleryStore
+from tests.support.gallery_samples import AT, MODEL, gallery_of, probe, template, unit_rows
+
+pytest.importorskip("qdrant_client", reason="needs the extra scale")
+
+from qdrant_client import QdrantClient, models
+
+from edge.gallery.remote.qdrant import CONTENTS, QdrantMatcher, connect, upload
+
+RULE = DecisionRule(None, 0.5, 0.05, None)
+REJECT = Decision(EventType.REJECT, Reason.BELOW_THRESHOLD, None, None)
+
+
+ROTATION, VOUCHER = Rotation(b"site", 128), Voucher(b"site", "faces")
+NOBODY = Gallery.empty(MODEL)
+
+
+def second_opinion(
+    local: Decision,
+    face: Probe,
+    remote: QdrantMatcher,
+    rule: DecisionRule,
+    timeout_s: float = 5,
+    *,
+    here: Gallery = NOBODY,
+    erased: Container[str] = (),
+    denials: Denials | None = None,
+) -> Opinion:
+    elsewhere = Elsewhere(remote, erased, timeout_s=timeout_s, clock=monotonic, on_close=remote.close)
+    question = elsewhere.ask(local, face)
+    if isinstance(question, Opinion):
+        return question
+    known = Here(here, Admission(here), rule, denials or Denials.none())
+    opinion = elsewhere.answer(question, local, known, AT, patient=True)
+    assert opinion is not None
+    return opinion
+
+
+@pytest.fixture
+def client() -> Iterator[QdrantClient]:
+    client = QdrantClient(":memory:")
+    yield client
+    client.close()
+
+
+@contextmanager
+def remote_of(client: QdrantClient, gallery: Gallery, **options) -> Iterator[QdrantMatcher]:
+    remote = QdrantMatcher(client, "faces", gallery, ROTATION, VOUCHER, **options)
+    try:
+        yield remote
+    finally:
+        remote.close()
+
+
+@contextmanager
+def remote_at(url: str, **options) -> Iterator[QdrantMatcher]:
+    client = connect(url)
+    try:
+        with remote_of(client, gallery_of([1]), **options) as remote:
+            yield remote
+    finally:
+        client.close()
+
+
+@contextmanager
+def server(answer: bytes | None) -> Iterator[tuple[str, list[socket.socket]]]:
+    """Accept connections and answer every request with these bytes, None: never."""
+    held: list[socket.socket] = []
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                held.append(listening.accept()[0])
+                if answer is not None:
+                    held[-1].recv(65536)
+                    held[-1].sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}", held
+        listening.shutdown(socket.SHUT_RDWR)
+        for connection in held:
+            connection.close()
+    thread.join(5)
+
+
+def test_the_remote_answer_is_that_of_the_same_gallery_here(client: QdrantClient):
+    gallery = gallery_of([1, 5, 2] * 40)
+    upload(client, "faces", gallery, ROTATION, VOUCHER)
+    dense = DenseMatcher(gallery)
+    with remote_of(client, gallery, timeout_s=5) as remote:
+        for face in (*gallery.matrix[:20], *unit_rows(20, seed=4)):
+            here, there = dense.match(probe(face)), remote.match(probe(face))
+            for ours, theirs in ((here.best, there.best), (here.second, there.second)):
+                assert ours is not None
+                assert theirs is not None
+                assert theirs.subject == ours.subject
+                assert theirs.score == pytest.approx(ours.score, abs=1e-5)
+            assert there.gallery_size == len(gallery.matrix)
+            assert there.comparisons >= here.comparisons
+
+
+def test_an_upload_replaces_what_was_there(client: QdrantClient):
+    upload(client, "faces", gallery_of([1, 1, 1]), ROTATION, VOUCHER)
+    upload(
+        client,
+        "faces",
+        gallery_of([1])
+        .without_subject("p-0")
+        .with_subject(Subject("new", ""), [template(unit_rows(1, seed=8)[0])]),
+        ROTATION,
+        VOUCHER,
+    )
+    with remote_of(client, gallery_of([1]), timeout_s=5) as remote:
+        match = remote.match(probe(unit_rows(1)[0]))
+    assert match.best is not None
+    assert (match.best.subject.subject_id, match.second, match.gallery_size) == ("new", None, 1)
+
+
+def test_only_subjects_of_the_doors_groups_and_of_the_embedder_are_found(client: QdrantClient):
+    rows = unit_rows(2)
+    gallery = Gallery.empty(MODEL).with_subjects(
+        [
+            (Subject("a", "", ("lab",)), [template(rows[0])]),
+            (Subject("b", "", ("staff",)), [template(rows[1])]),
+        ]
+    )
+    upload(client, "faces", gallery, ROTATION, VOUCHER)
+    with remote_of(client, gallery, groups=("staff",), timeout_s=5) as remote:
+        match = remote.match(probe(rows[0]))
+        assert match.best is not None
+        assert (match.best.subject.subject_id, match.second, match.gallery_size) == ("b", None, 1)
+        with pytest.raises(ModelMismatchError):
+            remote.match(probe(rows[0], model_id="other"))
+    with remote_of(client, Gallery.empty("other", dim=128), timeout_s=5) as other:
+        assert other.match(probe(rows[0], model_id="other")).best is None
+
+
+def test_a_probe_that_is_not_a_unit_vector_is_not_sent_and_matches_nobody(client: QdrantClient):
+    with remote_of(client, gallery_of([1])) as remote:
+        assert remote.match(probe(np.full(128, np.nan, np.float32))).best is None
+
+
+def test_a_stranger_here_may_be_known_there(client: QdrantClient):
+    far = gallery_of([1] * 50, seed=3)
+    upload(client, "faces", far, ROTATION, VOUCHER)
+    face = probe(far.matrix[7])
+    with remote_of(client, far, timeout_s=5) as remote:
+        local = RULE.decide(DenseMatcher(gallery_of([1] * 5)).match(face))
+        opinion = second_opinion(local, face, remote, RULE)
+        assert opinion.outcome == "answered"
+        assert opinion.decision.event_type == EventType.MATCH
+        assert opinion.decision.subject == far.subjects[7]
+        stranger = probe(unit_rows(1, seed=77)[0])
+        opinion = second_opinion(local, stranger, remote, RULE)
+        assert opinion.decision is local, "who is unknown in both keeps the local decision and its score"
+        assert opinion.outcome == "answered"
+
+
+def test_what_lies_there_is_rotated_by_the_site_s_secret(client: QdrantClient):
+    gallery = gallery_of([1] * 3)
+    upload(client, "faces", gallery, ROTATION, VOUCHER)
+    stored = [point.vector for point in points(client)]
+    assert len(stored) == 3 + 1, "and one that says so"
+    assert max(float(gallery.matrix[0] @ np.asarray(row, np.float32)) for row in stored) < 0.5
+
+
+def test_who_may_not_pass_is_not_let_in_from_there_either(client: QdrantClient):
+    far = gallery_of([1, 1])
+    expired = replace(far.subjects[0], access=Access(not_after=AT))
+    upload(client, "faces", replace(far, subjects=(expired, far.subjects[1])), ROTATION, VOUCHER)
+    with remote_of(client, far, timeout_s=5) as remote:
+        opinion = second_opinion(REJECT, probe(far.matrix[0]), remote, RULE)
+    assert (opinion.decision.event_type, opinion.decision.reason) == (EventType.REJECT, Reason.EXPIRED)
+    assert opinion.decision.subject == expired
+
+
+def test_the_threshold_follows_what_was_searched_there(client: QdrantClient):
+    upload(client, "faces", gallery_of([1] * 200), ROTATION, VOUCHER)
+    rule = DecisionRule(0.01, None, 0.0, Calibration((0.2, 0.4, 0.6), (1e-1, 1e-3, 1e-5)))
+    with remote_of(client, gallery_of([1]), timeout_s=5) as remote:
+        opinion = second_opinion(REJECT, probe(gallery_of([1] * 200).matrix[9]), remote, rule)
+    assert opinion.decision.score is not None
+    assert opinion.decision.score.threshold == rule.threshold_for(200 * SEVERAL_PHOTOS)
+    assert opinion.decision.score.threshold > rule.threshold_for(200)
+
+
+@pytest.mark.parametrize(
+    "local",
+    [
+        pytest.param(Decision(EventType.MATCH, None, Subject("a", ""), None), id="a match"),
+        pytest.param(Decision(EventType.REJECT, Reason.AMBIGUOUS, None, None), id="ambiguous"),
+        pytest.param(Decision(EventType.REJECT, Reason.EXPIRED, None, None), id="expired"),
+        pytest.param(Decision(EventType.SPOOF, Reason.SPOOF, None, None), id="spoof"),
+        pytest.param(Decision(EventType.NO_DECISION, Reason.LOW_QUALITY, None, None), id="no usable shot"),
+    ],
+)
+def test_whoever_is_decided_here_is_not_asked_about(local: Decision):
+    with server(None) as (url, held), remote_at(url) as remote:
+        opinion = second_opinion(local, probe(unit_rows(1)[0]), remote, RULE)
+        assert (opinion.decision, opinion.outcome) == (local, "not_asked")
+        assert held == []
+
+
+def test_a_silent_server_costs_a_quarter_of_a_second_once_and_the_local_decision_stands():
+    face = probe(unit_rows(1)[0])
+    with server(None) as (url, held), remote_at(url) as remote:
+        begun_s = monotonic()
+        opinion = second_opinion(REJECT, face, remote, RULE, 0.25)
+        took_s = monotonic() - begun_s
+        assert (opinion.decision, opinion.outcome) == (REJECT, "timeout")
+        assert 0.24 < took_s < 0.6
+        begun_s = monotonic()
+        with pytest.raises(RemoteTimeoutError, match="last question"):
+            remote.match(face)
+        assert monotonic() - begun_s < 0.1
+        assert len(held) == 1, "it was a real connection"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(b"HTTP/1.1 500 Internal\r\nContent-Length: 0\r\n\r\n", id="error"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", id="another document"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nnot json!", id="not JSON"),
+        pytest.param(b"SSH-2.0-OpenSSH\r\n", id="another protocol"),
+        pytest.param(b"", id="nothing and closed"),
+    ],
+)
+def test_a_server_that_answers_nonsense_leaves_the_local_decision(answer: bytes):
+    with server(answer) as (url, held), remote_at(url, timeout_s=5) as remote:
+        if not answer:
+            threading.Timer(0.1, lambda: held[0].close()).start()
+        opinion = second_opinion(REJECT, probe(unit_rows(1)[0]), remote, RULE)
+    assert (opinion.decision, opinion.outcome) == (REJECT, "failed")
+
+
+def test_a_server_that_is_gone_leaves_the_local_decision():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with remote_at(f"http://127.0.0.1:{port}", timeout_s=5) as remote:
+        opinion = second_opinion(REJECT, probe(unit_rows(1)[0]), remote, RULE)
+    assert (opinion.decision, opinion.outcome) == (REJECT, "failed")
+
+
+def points(client: QdrantClient) -> list[models.PointStruct]:
+    found = client.scroll("faces", limit=1000, with_vectors=True)[0]
+    return [models.PointStruct(id=each.id, vector=each.vector, payload=each.payload) for each in found]
+
+
+def of_subject(client: QdrantClient, number: int) -> models.PointStruct:
+    return next(each for each in points(client) if f'"p-{number}"' in each.payload["said"])
+
+
+def forge_subject(client: QdrantClient) -> None:
+    point = of_subject(client, 0)
+    point.payload["said"] = point.payload["said"].replace("p-0", "p-9")
+    client.upsert("faces", [point])
+
+
+def lend_a_row(client: QdrantClient) -> None:
+    """The attacker's own face under a subject that is there: he knows the rotated row of his probe."""
+    point = of_subject(client, 0)
+    said = json.loads(point.payload["said"])
+    said["row"] = row_text(ROTATION.apply(unit_rows(1, seed=99)[0]))
+    point.payload["said"], point.vector = json.dumps(said), ROTATION.apply(unit_rows(1, seed=99)[0]).tolist()
+    client.upsert("faces", [point])
+
+
+def unsigned(client: QdrantClient) -> None:
+    payload = {"subject": {"id": "a", "label": "", "groups": []}, "model_id": MODEL}
+    client.upsert("faces", [models.PointStruct(id=1, vector=unit_rows(1)[0].tolist(), payload=payload)])
+
+
+def forge_the_number(client: QdrantClient) -> None:
+    [contents] = [each for each in points(client) if "model_id" not in each.payload]
+    contents.payload["said"] = contents.payload["said"].replace('"templates":3', '"templates":0')
+    client.upsert("faces", [contents])
+
+
+def no_contents(client: QdrantClient) -> None:
+    client.delete("faces", [CONTENTS])
+
+
+def mix_two_uploads(client: QdrantClient) -> None:
+    old = of_subject(client, 1)
+    upload(client, "faces", gallery_of([1] * 3), ROTATION, VOUCHER)
+    client.upsert("faces", [old])
+
+
+def contents_as_a_template(client: QdrantClient) -> None:
+    [contents] = [each for each in points(client) if "model_id" not in each.payload]
+    payload = contents.payload | {"model_id": MODEL}
+    client.upsert("faces", [models.PointStruct(id=1, vector=contents.vector, payload=payload)])
+
+
+def another_site(client: QdrantClient) -> None:
+    upload(client, "faces", gallery_of([1] * 3), ROTATION, Voucher(b"other", "faces"))
+
+
+def another_collection(client: QdrantClient) -> None:
+    upload(client, "faces", gallery_of([1] * 3), ROTATION, Voucher(b"site", "visitors"))
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        forge_subject,
+        lend_a_row,
+        unsigned,
+        forge_the_number,
+        no_contents,
+        mix_two_uploads,
+        contents_as_a_template,
+        another_site,
+        another_collection,
+    ],
+)
+def test_whoever_owns_the_server_cannot_make_it_say_what_the_site_did_not(
+    client: QdrantClient, attack: Callable[[QdrantClient], None], caplog: pytest.LogCaptureFixture
+):
+    upload(client, "faces", gallery_of([1] * 3), ROTATION, VOUCHER)
+    attack(client)
+    with remote_of(client, gallery_of([1]), timeout_s=5) as remote:
+        for face in (gallery_of([1] * 3).matrix[0], unit_rows(1, seed=99)[0]):
+            opinion = second_opinion(REJECT, probe(face), remote, RULE)
+            assert (opinion.decision, opinion.outcome) == (REJECT, "failed")
+    assert "upload it again" in caplog.text or "another entry" in caplog.text
+
+
+def test_the_score_is_that_of_the_signed_row_whatever_the_server_did_to_its_vectors(client: QdrantClient):
+    gallery, face = gallery_of([1] * 3), unit_rows(1, seed=99)[0]
+    upload(client, "faces", gallery, ROTATION, VOUCHER)
+    point = of_subject(client, 0)
+    client.update_vectors("faces", [models.PointVectors(id=point.id, vector=ROTATION.apply(face).tolist())])
+    with remote_of(client, gallery, timeout_s=5) as remote:
+        best = remote.match(probe(face)).best
+        assert best is not None
+        assert best.score == pytest.approx(
+            float(DenseMatcher(gallery).match(probe(face)).best.score), abs=1e-5
+        )
+        assert second_opinion(REJECT, probe(face), remote, RULE).decision is REJECT
+
+
+def test_who_was_removed_here_does_not_come_back_from_there(client: QdrantClient, tmp_path: Path):
+    store = GalleryStore(tmp_path / "gallery", keep_versions=5)
+    everybody = store.commit(gallery_of([1, 1, 1]))
+    upload(client, "faces", everybody, ROTATION, VOUCHER)
+    erased, face = Erased([tmp_path / "gallery"]), probe(everybody.matrix[0])
+    with remote_of(client, everybody, timeout_s=5) as remote:
+        before = second_opinion(REJECT, face, remote, RULE, erased=erased)
+        assert before.decision.subject == everybody.subjects[0], "only there"
+        left = store.commit(everybody.without_subject("p-0"))
+        after = second_opinion(REJECT, face, remote, RULE, here=left, erased=erased)
+        assert (after.decision, after.outcome) == (REJECT, "answered")
+        stays = second_opinion(REJECT, probe(everybody.matrix[1]), remote, RULE, erased=erased)
+        assert stays.decision.subject == everybody.subjects[1]
+
+
+def test_where_it_cannot_be_read_who_was_removed_nobody_comes_from_there(
+    client: QdrantClient, tmp_path: Path
+):
+    upload(client, "faces", gallery_of([1]), ROTATION, VOUCHER)
+    (tmp_path / "erasures.jsonl").mkdir()
+    with remote_of(client, gallery_of([1]), timeout_s=5) as remote:
+        opinion = second_opinion(
+            REJECT, probe(gallery_of([1]).matrix[0]), remote, RULE, erased=Erased([tmp_path])
+        )
+    assert (opinion.decision, opinion.outcome) == (REJECT, "failed")
+
+
+@pytest.mark.parametrize("access", [Access(SubjectState.SUSPENDED), Access(not_after=AT), Access()])
+def test_who_is_enrolled_here_is_judged_here_alone(client: QdrantClient, access: Access):
+    far = gallery_of([1, 1])
+    upload(client, "faces", far, ROTATION, VOUCHER)
+    subject = replace(far.subjects[0], access=access)
+    here = NOBODY.with_subject(subject, [template(unit_rows(1, seed=5)[0])])
+    with remote_of(client, far, timeout_s=5) as remote:
+        local = RULE.decide(DenseMatcher(here).match(probe(far.matrix[0])))
+        opinion = second_opinion(local, probe(far.matrix[0]), remote, RULE, here=here)
+    assert (opinion.decision, opinion.outcome) == (local, "answered")
+
+
+def test_who_is_nearly_as_alike_to_somebody_here_is_ambiguous(client: QdrantClient):
+    far = gallery_of([1])
+    upload(client, "faces", far, ROTATION, VOUCHER)
+    with remote_of(client, far, timeout_s=5) as remote:
+        for best, second, says in (
+            (0.97, 0.1, Reason.AMBIGUOUS),
+            (0.1, 0.97, Reason.AMBIGUOUS),
+            (0.9, 0.9, None),
+        ):
+            local = replace(REJECT, score=Score(best, second, 0.99, 0.05, None, 2))
+            decision = second_opinion(local, probe(far.matrix[0]), remote, RULE).decision
+            assert decision.reason == says
+            if says:
+                assert (decision.subject, decision.score and decision.score.second) == (None, 0.97)
+
+
+def test_who_was_denied_to_be_a_subject_is_not_taken_for_it_there(client: QdrantClient):
+    far = gallery_of([1])
+    upload(client, "faces", far, ROTATION, VOUCHER)
+    face = probe(far.matrix[0])
+    with remote_of(client, far, timeout_s=5) as remote:
+        opinion = second_opinion(REJECT, face, remote, RULE, denials=Denials.none().plus("p-0", face))
+    assert opinion.decision.reason == Reason.AMBIGUOUS

@@ -1,0 +1,57 @@
+"""`edge models bench`: every embedder in turn, the one that cannot run named with its reason."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge.core.errors import ModelMissingError
+from edge.device.settings.load import load
+from edge.face import manifest as manifests
+from edge.lab.bench.embedders import REFERENCE, measure_embedders
+
+EMBEDDERS = {name for name in manifests.names() if manifests.load(name).kind == "embedder"}
+
+
+def quiet(what: str, done: float, total: float) -> None:
+    """Progress that nobody watches."""
+
+
+@pytest.fixture(scope="module")
+def report(media: Path) -> dict[str, Any]:
+    return measure_embedders(load(), media, 10, quiet)
+
+
+def test_every_embedder_is_timed_and_compared(report: dict[str, Any]) -> None:
+    assert set(report["models"]) == EMBEDDERS >= {"sface-fp32", "sface-int8", "sface-int8-add"}
+    assert report["refused"] == {}
+    for name, figures in report["models"].items():
+        assert 0 < figures["ms_p50"] <= figures["ms_p95"], name
+        assert figures["bytes"] == manifests.load(name).bytes
+        assert figures["model_id"] == manifests.load(name).model_id
+
+
+def test_integers_are_faster_than_floats_and_answer_alike(report: dict[str, Any]) -> None:
+    models = report["models"]
+    assert models[REFERENCE]["cosine_to_fp32"] == pytest.approx(1, abs=1e-5)
+    assert models["sface"]["cosine_to_fp32"] == pytest.approx(1, abs=1e-4)
+    assert models["sface-int8"]["cosine_to_fp32"] >= 0.997
+    assert models["sface-int8-add"]["cosine_to_fp32"] >= 0.996, "grey photos of 1994 lie below the bar's"
+    for name in ("sface-int8", "sface-int8-add"):
+        assert models[name]["ms_p50"] < models[REFERENCE]["ms_p50"]
+
+
+def test_one_that_is_not_installed_is_named_and_the_others_are_timed(
+    media: Path, models_dir: Path, tmp_path: Path
+) -> None:
+    for name in (REFERENCE, "yunet"):
+        shutil.copy(models_dir / manifests.load(name).file, tmp_path)
+    report = measure_embedders(load(overrides={"models_dir": str(tmp_path)}), media, 10, quiet)
+    assert set(report["models"]) == {REFERENCE}
+    assert "sface-int8.onnx is not there; run: edge models fetch" in report["refused"]["sface-int8"]
+
+
+def test_without_the_reference_nothing_can_be_compared(media: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelMissingError, match="sface-fp32"):
+        measure_embedders(load(overrides={"models_dir": str(tmp_path)}), media, 10, quiet)

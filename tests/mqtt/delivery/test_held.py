@@ -1,0 +1,127 @@
+"""What no broker takes can be seen, put back, and dropped with a count."""
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from edge.cli.app import app
+from edge.core.errors import ConfigError
+from edge.core.instance import sole_daemon
+from edge.mqtt.contract.topics import Topics
+from edge.mqtt.delivery import courier
+from edge.mqtt.delivery.held import held
+from edge.mqtt.delivery.outbox import Outbox
+from edge.mqtt.delivery.rows import Changes
+from tests.support.broker import Mosquitto, subscriber, wait_until
+from tests.support.door import Door, make_row, now
+
+OWN, OLD = "edge/v1/hq/door-03/camera/front/journal", "edge/v1/hq/door-old/camera/front/journal"
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Path:
+    """The settings of a device with four decisions: two wait, one is too large, one is of an old name."""
+    (tmp_path / "edge.toml").write_text(f'site = "hq"\ndevice = "door-03"\nstate_dir = "{tmp_path}"\n')
+    outbox = Outbox.open(tmp_path / "outbox.sqlite", max_rows=100, now=now)
+    rows = {seq: make_row(seq, topic=OLD if seq == 3 else OWN) for seq in range(1, 5)}
+    outbox.write(Changes(puts=rows))
+    outbox.write(Changes(quarantined={2: "the packet is too large for the broker"}))
+    outbox.close()
+    return tmp_path / "edge.toml"
+
+
+def run(config: Path, *options: str) -> list[dict[str, Any]]:
+    done = CliRunner().invoke(
+        app, ["journal", "held", "--json", *options, "--config", str(config)], catch_exceptions=False
+    )
+    assert done.exit_code == 0, done.output
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def state(config: Path) -> tuple[list[int], list[int], int]:
+    outbox = Outbox.open(config.parent / "outbox.sqlite", max_rows=100, now=now)
+    counts = outbox.counts()
+    rows = [row.seq for row in outbox.pending(100)], [row.seq for row, _ in outbox.apart()]
+    assert (counts.depth, counts.quarantined) == (len(rows[0]), len(rows[1]))
+    outbox.close()
+    return *rows, counts.dropped
+
+
+def test_they_are_listed_and_left_where_they_are(device: Path):
+    found = run(device)
+    assert [(each["seq"], each["why"]) for each in found] == [
+        (2, "the packet is too large for the broker"),
+        (3, "decided as hq/door-old"),
+    ]
+    assert state(device) == ([1, 3, 4], [2], 0)
+
+
+def test_they_are_tried_again(device: Path):
+    run(device, "--retry")
+    assert state(device) == ([1, 2, 3, 4], [], 0)
+
+
+def test_they_are_dropped_and_counted_and_the_others_stay(device: Path):
+    assert len(run(device, "--drop")) == 2
+    assert state(device) == ([1, 4], [], 2)
+    assert run(device) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "error"), [(("--retry", "--drop"), "choose one"), ((), "another edge daemon")]
+)
+def test_what_cannot_be_done_is_refused(device: Path, options: tuple[str, ...], error: str):
+    with sole_daemon(device.parent), pytest.raises(ConfigError, match=error):
+        run(device, *options)
+
+
+def test_without_an_outbox_nothing_is_made(tmp_path: Path):
+    (tmp_path / "edge.toml").write_text(f'state_dir = "{tmp_path}/none"\n')
+    with pytest.raises(ConfigError, match="no outbox"):
+        run(tmp_path / "edge.toml")
+    assert not (tmp_path / "none").exists()
+
+
+def test_names_that_begin_alike_are_not_taken_for_each_other(device: Path):
+    outbox = Outbox.open(device.parent / "outbox.sqlite", max_rows=100, now=now)
+    assert [each.seq for each in held(outbox, Topics("hq", "door"))] == [1, 2, 3, 4]
+    outbox.close()
+
+
+def test_health_says_when_the_journal_has_been_denied_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_door: Callable[..., Door]
+):
+    logging.getLogger("edge.mqtt").setLevel(logging.CRITICAL)
+    monkeypatch.setattr(courier, "REFUSED_S", 1.5)
+    rules = tmp_path / "acl"
+    rules.write_text("topic read #\ntopic write edge/v1/hq/door-03/status\n")
+    broker = Mosquitto(tmp_path, ("allow_anonymous true", f"acl_file {rules}")).start()
+    with subscriber(broker.port, "edge/#"):
+        door = open_door(broker.port)
+        door.publish(1)
+        wait_until(lambda: door.metrics.counts().get("journal.held"))
+        assert not door.courier.outbox_health().refused
+        wait_until(lambda: door.courier.outbox_health().refused, 5)
+        rules.write_text("topic readwrite #\n")
+        broker.restart()
+        wait_until(lambda: door.courier.outbox_health().depth == 0)
+        assert not door.courier.outbox_health().refused
+    broker.stop()
+    logging.getLogger("edge.mqtt").setLevel(logging.NOTSET)
+
+
+def test_nobody_who_listens_is_no_refusal(
+    mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch, open_door: Callable[..., Door]
+):
+    monkeypatch.setattr(courier, "REFUSED_S", 0.2)
+    door = open_door(mosquitto.port)
+    door.publish(1)
+    wait_until(lambda: door.metrics.counts().get("journal.held"))
+    door.publish(1)
+    wait_until(lambda: door.courier._journal.refused_s(1e9) == 0 and len(door.courier._journal._holds) == 1)
+    assert not door.courier.outbox_health().refused

@@ -1,0 +1,197 @@
+"""One-shot enrolment on real photos and clips: what is accepted, what is refused, and what is said."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edge.camera.clips import ReplayCamera
+from edge.camera.photo import read_photo
+from edge.core.clock import SystemClock
+from edge.core.errors import CollisionError, LowQualityError, ManyFacesError, NoFaceError, OtherFaceError
+from edge.core.types import EventType, Frame, Image, Probe, Subject
+from edge.device.assembly.recognizer import PHOTO_SIDE_PX, build_recognizer
+from edge.device.settings.load import load
+from edge.gallery.gallery import Gallery
+from edge.lab.demo.media import orl_photo
+from edge.recognition.enrolment.enrol import encode_photo, enroll, find_face, walk_up
+from edge.recognition.recognizer import Recognizer
+
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def recognizer() -> Recognizer:
+    return build_recognizer(load(), Gallery.empty("none"), side_px=PHOTO_SIDE_PX)
+
+
+@pytest.fixture(scope="module")
+def group(media: Path) -> Image:
+    return read_photo(media / "multi_face.jpg")
+
+
+def orl(media: Path, subject: int, number: int, recognizer: Recognizer) -> Probe:
+    path = orl_photo(media, subject, number)
+    return encode_photo(read_photo(path), path.name, recognizer)
+
+
+def empty(recognizer: Recognizer) -> Gallery:
+    return Gallery.empty(recognizer.embedder.model_id)
+
+
+def enrolled(
+    gallery: Gallery, name: str, probes: list[Probe], recognizer: Recognizer, *, force: bool = False
+) -> Gallery:
+    who = Subject(name, name)
+    return enroll(
+        who, probes, recognizer, gallery, source="photo", at=AT, max_prototypes=3, force=force
+    ).gallery
+
+
+def test_one_photo_is_enough_to_be_recognised_in_another(recognizer: Recognizer, media: Path):
+    gallery = empty(recognizer)
+    for subject in range(1, 21):
+        gallery = enrolled(
+            gallery, f"orl-{subject}", [orl(media, subject, 1, recognizer)], recognizer, force=True
+        )
+    door = recognizer.with_gallery(gallery)
+    right = 0
+    for subject in range(1, 21):
+        decision = door.identify(orl(media, subject, 2, recognizer), AT)
+        assert decision.subject is None or decision.subject.subject_id == f"orl-{subject}"
+        right += decision.event_type == EventType.MATCH
+    strangers = [door.identify(orl(media, subject, 1, recognizer), AT) for subject in range(21, 41)]
+    assert right >= 18
+    assert [decision.event_type for decision in strangers].count(EventType.MATCH) == 0
+
+
+def test_several_photos_become_prototypes(recognizer: Recognizer, media: Path):
+    probes = [orl(media, 1, number, recognizer) for number in range(1, 8)]
+    gallery = enrolled(empty(recognizer), "orl-1", probes, recognizer)
+    assert 1 <= len(gallery.templates_of("orl-1")) <= 3
+    assert gallery.size == 1
+
+
+def test_enrolling_again_replaces(recognizer: Recognizer, media: Path):
+    gallery = empty(recognizer)
+    for number in (1, 2):
+        gallery = enrolled(gallery, "orl-1", [orl(media, 1, number, recognizer)], recognizer)
+    assert (gallery.size, len(gallery.templates_of("orl-1"))) == (1, 1)
+
+
+def test_another_persons_face_does_not_silently_take_a_subjects_place(recognizer: Recognizer, media: Path):
+    gallery = enrolled(
+        empty(recognizer), "orl-3", [orl(media, 3, number, recognizer) for number in (1, 2)], recognizer
+    )
+    other = [orl(media, 7, 1, recognizer)]
+    with pytest.raises(OtherFaceError, match=r"'orl-3' .*another face \(score -?0\.\d\d.*--replace"):
+        enrolled(gallery, "orl-3", other, recognizer, force=True)
+    meant = enroll(
+        Subject("orl-3", "orl-3"),
+        other,
+        recognizer,
+        gallery,
+        source="photo",
+        at=AT,
+        max_prototypes=3,
+        replace=True,
+    )
+    assert len(meant.warnings) == 1
+    door = recognizer.with_gallery(meant.gallery)
+    assert door.identify(other[0], AT).event_type == EventType.MATCH
+    assert door.identify(orl(media, 3, 1, recognizer), AT).event_type == EventType.REJECT
+
+
+def test_no_face_is_said_with_the_size_of_the_photo(recognizer: Recognizer, media: Path):
+    wall = np.full((300, 400, 3), 128, np.uint8)
+    with pytest.raises(NoFaceError, match=r"wall\.jpg: no face found in 400x300 pixels"):
+        find_face(wall, "wall.jpg", recognizer)
+
+
+def test_several_faces_are_counted_and_located(recognizer: Recognizer, group: Image):
+    with pytest.raises(ManyFacesError, match=r"5 faces found \(.*x=\d+ y=\d+.*\); crop"):
+        find_face(group, "team.jpg", recognizer)
+
+
+def test_a_crop_of_the_group_is_one_face(recognizer: Recognizer, group: Image):
+    assert find_face(group[10:240, 170:350], "one.jpg", recognizer).score > 0.7
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        pytest.param(lambda face: cv2.GaussianBlur(face, (0, 0), 6), "blurred", id="blurred"),
+        pytest.param(
+            lambda face: cv2.resize(face, None, fx=0.3, fy=0.3, interpolation=cv2.INTER_AREA),
+            "too small",
+            id="small",
+        ),
+        pytest.param(lambda face: face // 14, "blurred|dark|no face", id="dark"),
+    ],
+)
+def test_a_poor_photo_is_refused_with_advice(recognizer: Recognizer, group: Image, spoil, says: str):
+    with pytest.raises((LowQualityError, NoFaceError), match=says) as caught:
+        encode_photo(spoil(group[10:240, 170:350]), "me.jpg", recognizer.for_enrolment())
+    assert "use a" in str(caught.value)
+
+
+def test_the_same_face_under_another_id_is_a_collision(recognizer: Recognizer, media: Path):
+    gallery = enrolled(empty(recognizer), "orl-3", [orl(media, 3, 1, recognizer)], recognizer)
+    again = [orl(media, 3, 2, recognizer)]
+    with pytest.raises(CollisionError, match=r"'orl-3' has nearly the same face .* use --force"):
+        enrolled(gallery, "impostor", again, recognizer)
+    forced = enroll(
+        Subject("twin", "Twin"),
+        again,
+        recognizer,
+        gallery,
+        source="photo",
+        at=AT,
+        max_prototypes=3,
+        force=True,
+    )
+    assert forced.gallery.size == 2
+    assert len(forced.warnings) == 1
+
+
+def test_photos_of_two_people_are_not_one_subject(recognizer: Recognizer, media: Path):
+    probes = [orl(media, 3, 1, recognizer), orl(media, 7, 1, recognizer)]
+    with pytest.raises(CollisionError, match="photo 1 seems to show somebody else"):
+        enrolled(empty(recognizer), "mixed", probes, recognizer)
+
+
+def frames_of(clip: Path) -> Iterator[Frame]:
+    camera = ReplayCamera("front", clip, clock=SystemClock(), realtime=False)
+    camera.open()
+    try:
+        while (frame := camera.read()) is not None:
+            yield frame
+    finally:
+        camera.close()
+
+
+def test_somebody_who_walks_up_to_the_camera_is_enrolled(recognizer: Recognizer, media: Path):
+    probes = walk_up(frames_of(media / "noface_face.mov"), recognizer, timeout_s=30)
+    gallery = enrolled(empty(recognizer), "p-man", probes, recognizer)
+    assert len(probes) >= 3
+    match = recognizer.with_gallery(gallery).identify(
+        walk_up(frames_of(media / "single_face.mp4"), recognizer, timeout_s=30)[0], AT
+    )
+    assert match.event_type == EventType.MATCH
+
+
+def test_nobody_walks_up_in_time(recognizer: Recognizer, media: Path):
+    with pytest.raises(NoFaceError, match="no usable shot within 2 s"):
+        walk_up(frames_of(media / "no_face.mp4"), recognizer, timeout_s=2)
+
+
+def test_two_people_who_take_turns_are_not_one_subject(recognizer: Recognizer, media: Path):
+    def both() -> Iterator[Frame]:
+        yield from list(frames_of(media / "single_face.mp4"))[:10]
+        yield from frames_of(media / "WolfgangLanger_Pexels.mp4")
+
+    with pytest.raises(ManyFacesError, match="two different faces"):
+        walk_up(both(), recognizer, timeout_s=1e9)

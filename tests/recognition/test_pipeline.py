@@ -1,0 +1,209 @@
+"""The pipeline on real clips with real models, as fast as it goes: decisions, and what they cost."""
+
+import logging
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge.camera.clips import ReplayCamera
+from edge.camera.photo import read_photo
+from edge.core.clock import SystemClock
+from edge.core.errors import ModelError
+from edge.core.metrics import Metrics
+from edge.core.types import EventType, FaceEvent, Frame, Image
+from edge.device.assembly.recognizer import PHOTO_SIDE_PX, build_pipeline, build_recognizer
+from edge.device.settings.load import Settings, load
+from edge.face.choice import load_session
+from edge.face.embedder import Embedder
+from edge.gallery.gallery import Gallery
+from edge.lab.demo.media import ORL_PHOTOS, ORL_SUBJECTS, orl_photo
+from edge.lab.replay import replay
+from edge.recognition.recognizer import Recognizer
+
+
+@pytest.fixture(scope="module")
+def settings() -> Settings:
+    return load()
+
+
+def run(
+    settings: Settings, recognizer: Recognizer, clip: Path, annotate: Path | None = None
+) -> tuple[list[FaceEvent], Metrics]:
+    metrics, events = Metrics(), []
+    camera = ReplayCamera("front", clip, clock=SystemClock(), realtime=False)
+    pipeline = build_pipeline("front", settings, metrics=metrics, clock=SystemClock(), live=False)
+    replay(camera, pipeline, recognizer, events.append, annotate=annotate)
+    return events, metrics
+
+
+@pytest.mark.parametrize(
+    ("clip", "expected"),
+    [
+        pytest.param("noface_face.mov", [("match", "p-man"), ("left", "p-man")], id="comes"),
+        pytest.param("face_noface.mov", [("match", "p-man"), ("left", "p-man")], id="goes"),
+        pytest.param("single_face.mp4", [("match", "p-man"), ("left", "p-man")], id="stands"),
+        pytest.param("WolfgangLanger_Pexels.mp4", [("reject", None), ("left", None)], id="woman"),
+        pytest.param("carphone_pristine.mp4", [("reject", None), ("left", None)], id="tiny and compressed"),
+        pytest.param("no_face.mp4", [], id="nobody"),
+    ],
+)
+def test_every_visit_gets_one_decision_and_one_left(
+    settings: Settings, recognizer: Recognizer, media: Path, clip: str, expected: list[tuple[str, str | None]]
+):
+    events, _ = run(settings, recognizer, media / clip)
+    told = [(event.event_type, event.subject.subject_id if event.subject else None) for event in events]
+    assert told == expected
+    assert len({event.visit for event in events}) <= 1
+    assert all(0 <= side <= 1 for event in events for side in event.box)
+
+
+def test_a_decided_visit_costs_no_more_embeddings(settings: Settings, recognizer: Recognizer, media: Path):
+    events, metrics = run(settings, recognizer, media / "single_face.mp4")
+    embedded = metrics.totals_ms()["embed"] / metrics.percentiles_ms()["embed"]["p50"]
+    assert events[0].shots.used == 2
+    assert embedded < 4
+    assert events[-1].shots.seen > 60
+
+
+def test_a_still_scene_is_hardly_searched(settings: Settings, recognizer: Recognizer):
+    image = np.full((360, 640, 3), 90, np.uint8)
+    metrics = Metrics()
+    pipeline = build_pipeline("front", settings, metrics=metrics, clock=SystemClock(), live=False)
+    at = SystemClock().now()
+    searches = []
+    for number in range(100):
+        before = metrics.totals_ms().get("detect", 0)
+        assert pipeline.process(Frame("front", image, at, number / 25, number), recognizer) == []
+        searches.append(metrics.totals_ms().get("detect", 0) > before)
+    assert sum(searches) == 4, "once a second"
+
+
+def test_somebody_enrolled_while_standing_there_is_recognised(
+    settings: Settings, recognizer: Recognizer, media: Path
+):
+    pipeline = build_pipeline("front", settings, metrics=Metrics(), clock=SystemClock(), live=False)
+    camera = ReplayCamera("front", media / "single_face.mp4", clock=SystemClock(), realtime=False)
+    stranger = recognizer.with_gallery(Gallery.empty(recognizer.embedder.model_id))
+    camera.open()
+    events, numbers = [], count()
+    while (frame := camera.read()) is not None:
+        events += pipeline.process(frame, stranger if next(numbers) < 50 else recognizer)
+    camera.close()
+    assert [event.event_type for event in events] == [EventType.REJECT, EventType.MATCH]
+    assert events[0].reason == "gallery_empty"
+    assert events[1].revises == events[0].event_id
+
+
+def test_a_silent_camera_lets_people_leave(settings: Settings, recognizer: Recognizer, media: Path):
+    pipeline = build_pipeline("front", settings, metrics=Metrics(), clock=SystemClock(), live=False)
+    camera = ReplayCamera("front", media / "single_face.mp4", clock=SystemClock(), realtime=False)
+    camera.open()
+    for _ in range(30):
+        frame = camera.read()
+        pipeline.process(frame, recognizer)
+    camera.close()
+    assert pipeline.tick(frame.monotonic_s + 0.5, recognizer) == []
+    told = pipeline.tick(frame.monotonic_s + 10, recognizer)
+    assert [event.event_type for event in told] == [EventType.LEFT]
+    assert told[0].latency is None
+
+
+@pytest.mark.parametrize("step_s", [-5, -3600, 3600])
+def test_a_step_of_the_frames_clock_ends_the_visits_before_it(
+    settings: Settings, recognizer: Recognizer, man: Image, step_s: float
+):
+    pipeline = build_pipeline("front", settings, metrics=Metrics(), clock=SystemClock(), live=False)
+    told, at = [], SystemClock().now()
+    for number in range(150):
+        at_s = 10_000 + number / 15 + (step_s if number >= 50 else 0)
+        image = np.full_like(man, 90) if 50 <= number < 60 else man
+        told += pipeline.process(Frame("front", image, at, at_s, number), recognizer)
+    assert [event.event_type for event in told] == ["match", "left", "match"]
+    assert told[0].visit == told[1].visit != told[2].visit
+
+
+def test_who_leaves_as_the_clock_steps_back_is_told_whatever_the_frame_brings(
+    settings: Settings, recognizer: Recognizer, man: Image, monkeypatch: pytest.MonkeyPatch
+):
+    pipeline = build_pipeline("front", settings, metrics=Metrics(), clock=SystemClock(), live=False)
+    at = SystemClock().now()
+    for number in range(50):
+        pipeline.process(Frame("front", man, at, 100 + number / 15, number), recognizer)
+
+    def fails(*_: object) -> None:
+        raise ModelError("the session is broken")
+
+    monkeypatch.setattr(Recognizer, "detect", fails)
+    told = pipeline.process(Frame("front", man[::-1], at, 5, 50), recognizer)
+    assert [event.event_type for event in told] == [EventType.LEFT]
+
+
+def test_a_visit_goes_on_when_the_camera_changes_its_resolution(
+    settings: Settings, recognizer: Recognizer, man: Image
+):
+    pipeline = build_pipeline("front", settings, metrics=Metrics(), clock=SystemClock(), live=False)
+    told, at = [], SystemClock().now()
+    for number in range(150):
+        image = man if number < 50 else man[::2, ::2] if number < 100 else man.repeat(2, 0).repeat(2, 1)
+        told += pipeline.process(Frame("front", image, at, number / 15, number), recognizer)
+    assert [event.event_type for event in told] == ["match"]
+    assert all(0 <= side <= 1 for event in told for side in event.box)
+
+
+def test_a_visit_that_cannot_be_told_takes_no_decision_about_another_back(
+    settings: Settings, recognizer: Recognizer, man: Image, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.ERROR)
+    pipeline = build_pipeline("front", settings, metrics=Metrics(), clock=SystemClock(), live=False)
+    numbers, failing = count(), [1, 2]
+
+    def new_event_id() -> str:
+        if (number := next(numbers)) in failing:
+            raise OSError("no randomness")
+        return f"e-{number}"
+
+    pipeline._new_event_id = new_event_id
+    told, at = [], SystemClock().now()
+    for number in range(30):
+        frame = Frame("front", np.hstack([man, man]), at, number / 15, number)
+        try:
+            told += pipeline.process(frame, recognizer)
+        except OSError:
+            told.append("failed")
+    assert [each if isinstance(each, str) else each.event_id for each in told] == ["e-0", "failed", "e-3"]
+    assert told[0].visit != told[2].visit
+    assert caplog.text.count("a visit could not be told") == 1
+
+
+def test_the_annotated_video_shows_every_frame(
+    settings: Settings, recognizer: Recognizer, media: Path, tmp_path: Path
+):
+    run(settings, recognizer, media / "carphone_pristine.mp4", annotate=tmp_path / "out.mp4")
+    camera = ReplayCamera("out", tmp_path / "out.mp4", clock=SystemClock(), realtime=False)
+    camera.open()
+    images = []
+    while (frame := camera.read()) is not None:
+        images.append(frame.image)
+    camera.close()
+    assert len(images) == 120
+    red = (images[60][..., 2].astype(int) - images[60][..., 1] > 100).mean()
+    assert red > 0.002, "the rejected face has a red box"
+
+
+def test_the_int8_embedder_is_close_to_the_original_on_all_orl_faces(settings: Settings, media: Path):
+    manifest, session = load_session(
+        "sface", "embedder", settings.models_path, threads=settings.recognition.threads
+    )
+    original = Embedder(session, manifest)
+    ours = build_recognizer(settings, Gallery.empty("none"), side_px=PHOTO_SIDE_PX)
+    cosines = []
+    for subject in range(1, ORL_SUBJECTS + 1):
+        for number in range(1, ORL_PHOTOS + 1, 3):
+            image = read_photo(orl_photo(media, subject, number))
+            face = ours.detect(image)[0]
+            crop = ours.embedder.align(image, face.landmarks)
+            cosines.append(float(ours.embedder.embed(crop) @ original.embed(crop)))
+    assert len(cosines) == 160
+    assert np.mean(cosines) >= 0.99

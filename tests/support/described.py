@@ -1,0 +1,53 @@
+"""Whether messages are what the AsyncAPI document says: used by every end-to-end test."""
+
+import json
+import re
+from functools import cache
+from typing import Any
+
+import jsonschema
+from pydantic import BaseModel, ValidationError
+
+from edge import __version__
+from edge.mqtt.contract.asyncapi import Channel, channels, document
+from tests.support.broker import Seen
+
+
+@cache
+def made() -> dict[str, Any]:
+    return document(__version__)
+
+
+@cache
+def validator(payload: type[BaseModel]) -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator({"$ref": f"#/components/schemas/{payload.__name__}", **made()})
+
+
+def check(message: Seen) -> None:
+    """Fail where a message that a device sends is not described, or is not as described.
+
+    Of what devices hear only what they can read has to be: tests send them nonsense on purpose.
+    """
+    if not message.topic.startswith("edge/v1/") or not message.payload:
+        return
+    for channel in channels():
+        pattern = re.sub(r"\\\{\w+\\\}", "[A-Za-z0-9._-]+", re.escape(channel.address))
+        if re.fullmatch(pattern, message.topic):
+            if channel.heard:
+                _check_heard(channel, message.payload)
+            else:
+                text = message.payload.decode()
+                plain = channel.payload.__name__ == "StatusPayload"
+                validator(channel.payload).validate(text if plain else json.loads(text))
+            return
+    if "/command/" not in message.topic:
+        raise AssertionError(f"{message.topic} is not described")
+
+
+def _check_heard(channel: Channel, payload: bytes) -> None:
+    for model in channel.payloads:
+        try:
+            model.model_validate_json(payload)
+        except ValidationError:
+            continue
+        validator(model).validate(json.loads(payload))
