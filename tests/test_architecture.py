@@ -1,4 +1,4 @@
-"""The house rules that a machine can hold: who may import whom, and what may stand where. See edge/README.md."""
+"""The house rules that a machine can hold: who may import whom, and what may stand where."""
 
 import ast
 from collections import Counter, defaultdict
@@ -31,14 +31,12 @@ SETTINGS_ROOMS = {"device", "lab", "cli", "__main__"}
 LIBRARIES = {
     "amqtt": {"lab.demo.broker"},
     "cryptography": {
-        "device.envelope",
         "fleet.certificates",
         "fleet.keys",
         "fleet.rollout.config",
-        "gallery.format.delta",
         "gallery.format.seal",
-        "gallery.remote.rotation",
-        "gallery.store.vault",
+        "gallery.remote.signed_rows",
+        "mqtt.contract.envelope",
     },
     "matplotlib": {"lab.photos.plots"},
     "onnx": {
@@ -47,15 +45,11 @@ LIBRARIES = {
         "face.build.heads",
         "face.build.int8",
         "face.build.network",
-        "face.build.prelu",
-        "face.build.quantized",
-        "face.build.recipes",
-        "lab.weights.calibrate",
     },
     "onnxruntime": {"face.session"},
     "paho": {"mqtt.connection", "mqtt.client", "mqtt.subscriber"},
     "qdrant_client": {"gallery.remote.qdrant"},
-    "securesystemslib": {"device.envelope", "fleet.keys", "fleet.repository"},
+    "securesystemslib": {"fleet.keys", "mqtt.contract.envelope"},
     "signal": {"core.process", "camera.pipe"},
     "simsimd": {"gallery.int8_matcher"},
     "sqlite3": {"mqtt.delivery.outbox", "fleet.journal.database"},

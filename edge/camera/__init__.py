@@ -1,0 +1,1 @@
+"""Frames: from devices, network streams, programs, clips and photos."""

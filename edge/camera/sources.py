@@ -18,7 +18,7 @@ import numpy as np
 from edge.camera.buffers import FrameBuffers
 from edge.core.clock import Clock
 from edge.core.errors import CameraError
-from edge.core.redact import without_credentials
+from edge.core.text import without_credentials
 from edge.core.types import Frame, Image
 
 SCHEMES = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}

@@ -12,8 +12,7 @@ import typer
 
 from edge.camera.photo import read_photo
 from edge.camera.sources import Camera
-from edge.cli.progress import progress
-from edge.cli.reports import ReportOption
+from edge.cli.output import ReportOption, progress
 from edge.cli.run import ConfigOption, load_settings
 from edge.cli.strangers import strangers_visits
 from edge.cli.subjects import (

@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from edge.cli.output import Listing
-from edge.cli.progress import progress
+from edge.cli.output import Listing, progress
 from edge.cli.run import ConfigOption, load_settings
 from edge.core.errors import ModelError
 from edge.face import manifest as manifests

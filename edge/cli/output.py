@@ -1,12 +1,119 @@
-"""Tables for people: what has to be copied is never cut, and nothing in a cell is taken for mark-up."""
+"""Tables for people: what has to be copied is never cut, and nothing in a cell is taken for mark-up.
 
-from collections.abc import Collection
+Progress of long work: a bar on a terminal, plain lines elsewhere.
 
+The options that name where a result goes, checked before the work: `--json FILE`, `--plots DIR`.
+"""
+
+import json
+import os
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
 from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as ProgressBar
 from rich.table import Table
 from rich.text import Text
+from typer import CallbackParam
 
+from edge.core.download import Progress
+from edge.core.errors import ConfigError
 from edge.core.text import printable
+
+PLAIN_STEP = 0.25
+"""Share of the work between two plain lines."""
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Progress]:
+    """Show the progress of one piece of work on standard error."""
+    console, title = Console(stderr=True, markup=False, emoji=False), printable(title)
+    if console.is_terminal:
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+        )
+        with ProgressBar(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
+            task = bar.add_task(title, total=None)
+
+            def draw(what: str, done: float, total: float) -> None:
+                bar.update(task, description=f"{title}: {what}", completed=done, total=total or None)
+
+            yield draw
+        return
+    told: dict[str, float] = {}
+
+    def write(what: str, done: float, total: float) -> None:
+        share = done / total if total else 0.0
+        if what not in told or share - told[what] >= PLAIN_STEP:
+            told[what] = share
+            typer.echo(f"{title}: {what} {share:.0%}" if total else f"{title}: {what}", err=True)
+
+    yield write
+
+
+def _can_be_written(parameter: CallbackParam, path: Path | None) -> Path | None:
+    """Refuse, before minutes of work, a place that nothing can be written to; leaves no file there."""
+    if path is None:
+        return None
+    try:
+        is_new = not os.path.lexists(path)
+        path.open("ab").close()
+        if is_new:
+            path.unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"{parameter.opts[0]}: {path} cannot be written: {error.strerror}; name a file in a folder that "
+            "exists"
+        ) from None
+    return path
+
+
+def _can_hold_files(path: Path | None) -> Path | None:
+    if path is not None and path.exists() and not path.is_dir():
+        raise ConfigError(f"--plots: {path} is a file; name a folder, also one that is to be made")
+    return path
+
+
+ImagesOption = Annotated[
+    Path, typer.Option(help="Folder with one sub-folder of photos per subject (as LFW).")
+]
+JsonFileOption = Annotated[
+    Path | None,
+    typer.Option("--json", callback=_can_be_written, help="Write the figures to this file."),
+]
+PlotsOption = Annotated[
+    Path | None, typer.Option(callback=_can_hold_files, help="Write plots into this directory.")
+]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", callback=_can_be_written, help="Also write the result as JSON here.")
+]
+ReportOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--report", callback=_can_be_written, help="Write what became of each of many to this CSV file."
+    ),
+]
+
+
+def write_report(report: dict[str, Any], path: Path | None, option: str = "--json") -> None:
+    """Write the figures as JSON; nothing where no file was named.
+
+    Raises:
+        ConfigError: The file cannot be written.
+    """
+    if path is None:
+        return
+    try:
+        path.write_text(json.dumps(report, indent=2) + "\n")
+    except OSError as error:
+        raise ConfigError(f"{option}: {path} cannot be written: {error.strerror}") from None
+
 
 UNLIMITED = 10_000
 """Columns of what is no terminal: one line per row, for `grep` and files."""

@@ -14,12 +14,12 @@ import typer
 
 from edge import __version__
 from edge.cli.output import Listing
-from edge.core import logs
+from edge.core import process as logs
 from edge.core.clock import SystemClock
 from edge.core.errors import ConfigError
-from edge.core.memory import return_freed_memory
 from edge.core.metrics import Metrics
-from edge.core.redact import scrub, without_credentials
+from edge.core.process import return_freed_memory
+from edge.core.text import scrub, without_credentials
 from edge.device.assembly.recognizer import build_recognizer
 from edge.device.assembly.stores import gallery_store
 from edge.device.daemon import Daemon

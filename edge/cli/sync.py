@@ -19,10 +19,9 @@ from edge.device.sync.outcome import SyncOutcome, refusal, save_outcome
 from edge.device.sync.sync import Sync, SyncSource
 from edge.face import manifest as manifests
 from edge.face.choice import AUTO
-from edge.face.pushed import Fetch, install_pushed
-from edge.face.weights import installed_path
+from edge.face.weights import Fetch, install_pushed, installed_path
+from edge.gallery.doctor import self_test
 from edge.gallery.format.seal import MAX_KEYS
-from edge.gallery.selftest import self_test
 
 log = logging.getLogger(__name__)
 

@@ -1,18 +1,83 @@
 """Small files that must be whole and, where they hold a key, private: written in one step, read with a limit.
 
 What they hold is their owner's business. Galleries are written by `gallery.versions`.
+
+One daemon per state directory: two would publish every visit twice and tear the outbox apart.
+
+Audit: files of one JSON line for everything that matters, flushed to the disk. Knows no commands.
 """
 
 import errno
 import fcntl
+import json
+import logging
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, Any
 
-from edge.core.errors import FileError
+from edge.core.errors import ConfigError, FileError
+
+log = logging.getLogger(__name__)
+
+LOCK = "daemon.lock"
+DISK_ERRORS = frozenset({errno.EROFS, errno.EIO, errno.ENOSPC, errno.EDQUOT})
+"""The disk's fault, not the configuration's: a door starts on such a disk where it has run before."""
+
+
+@contextmanager
+def sole_daemon(state_dir: Path) -> Iterator[None]:
+    """Hold the state directory for this process while the body runs; it is made if absent.
+
+    Where a daemon has run before and the disk has become read-only, or fails, the body runs all the same:
+    after a reboot a door must open, and what is not written is told by those who would write it.
+
+    Raises:
+        ConfigError: It cannot be made or used, or another daemon holds it.
+    """
+    lock = _lock(state_dir)
+    if lock is None:
+        yield
+        return
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"state_dir: another edge daemon uses {state_dir}; stop it or set another state_dir"
+            ) from None
+        yield
+
+
+def _lock(state_dir: Path) -> IO[str] | None:
+    """Open the lock, for reading where nothing can be written; None: not even that can be done.
+
+    A directory without a lock was never a daemon's: on a read-only disk that is a wrong `state_dir`.
+
+    Raises:
+        ConfigError: It cannot be made or used.
+    """
+    path = state_dir / LOCK
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return path.open("a")
+    except OSError as error:
+        why = error
+    try:
+        lock = path.open() if why.errno in DISK_ERRORS else None
+    except FileNotFoundError:
+        lock = None
+    except OSError as error:
+        log.error("state_dir: %s; nobody is kept from starting a second daemon: %s", path, error.strerror)
+        return None
+    if lock is None:
+        raise ConfigError(f"state_dir: cannot write {path}: {why.strerror}; make it writable")
+    log.error("state_dir: cannot write %s: %s; nothing that happens is kept", path, why.strerror)
+    return lock
+
 
 PRIVATE = 0o600
 PUBLIC = 0o644
@@ -233,3 +298,29 @@ def sole_user(path: Path, timeout_s: float, monotonic: Callable[[], float]) -> I
                     raise FileError(f"{path}: another process is at it; try again later") from None
             time.sleep(LOCK_PAUSE_S)
         yield
+
+
+MAX_BYTES = 1 << 20
+"""A file that has become longer makes room for a new one; the one before it is kept."""
+
+
+class Audit:
+    """One file, mode 0600, and the one before it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def note(self, line: Mapping[str, Any]) -> None:
+        """Append a line.
+
+        Raises:
+            FileError: It cannot be written.
+        """
+        path = self._path
+        try:
+            path.parent.mkdir(PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+            if path.exists() and path.stat().st_size > MAX_BYTES:
+                path.replace(path.with_suffix(".old.jsonl"))
+        except OSError as error:
+            raise FileError(f"{path}: cannot be written: {error.strerror}") from None
+        append_line(path, json.dumps(line))

@@ -1,11 +1,28 @@
 """Ids of events: unique anywhere, roughly in the order of time. Reads no clock.
 
 Source: RFC 9562, section 5.7 (UUID version 7).
+
+Slugs: names of sites, devices, cameras, groups and scopes, safe in a topic, a path and a pattern.
 """
 
 import os
+import re
 from datetime import datetime
+from typing import Annotated
 from uuid import UUID
+
+from pydantic import StringConstraints
+
+PATTERN = "[a-z0-9-]{1,32}"
+"""No `/`, `+`, `#` (topics), no `.` or `*` (paths and patterns), nothing that a shell would read."""
+
+Slug = Annotated[str, StringConstraints(pattern=f"^{PATTERN}$")]
+
+
+def is_slug(name: str) -> bool:
+    """Return whether a name is one."""
+    return re.fullmatch(PATTERN, name) is not None
+
 
 RANDOM_BYTES = 10
 """Bytes of randomness that an id takes; 74 of their 80 bits are used."""

@@ -2,15 +2,122 @@
 
 A part that must make progress registers with a limit and beats; the watchdog is fed only while nobody is
 late. This file decides nothing else: what to do about a late part is the daemon's business.
+
+Keep a long-running process small: how the C library hands memory back. Changes no behaviour.
+
+Signals of the operator and the service manager become commands in a queue. Handlers only enqueue.
+
+The log on standard error: one line per record, for people or as JSON. Decides only how lines look.
 """
 
+import ctypes
+import json
 import logging
 import os
+import queue
+import signal
 import socket
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
+from types import FrameType
+from typing import Any, Literal
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
+"""Source: mallopt(3), malloc.h of the GNU C library."""
+
+THRESHOLD_BYTES = 128 * 1024
+"""The library's own start value. Set by hand it stays: left alone it grows to 32 MiB with the first large
+buffer that is freed, and from then on frames and weights fragment the heap."""
+
+
+def return_freed_memory() -> bool:
+    """Have large buffers given back when they are freed, and all threads share one heap.
+
+    Measured on the daemon with one 960x540 clip: 185 -> 160 MB resident. Returns False where the C library is
+    not GNU's and nothing was changed.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    settings = ((M_TRIM_THRESHOLD, THRESHOLD_BYTES), (M_MMAP_THRESHOLD, THRESHOLD_BYTES), (M_ARENA_MAX, 1))
+    return all([mallopt(option, value) == 1 for option, value in settings])
+
+
+@contextmanager
+def signals_to(commands: "queue.SimpleQueue[Any]") -> Iterator[None]:
+    """Turn SIGTERM and SIGINT into "stop" (a second one exits at once) and SIGHUP into "reload"."""
+    stopping = False
+
+    def on_stop(signum: int, _: FrameType | None) -> None:
+        nonlocal stopping
+        if stopping:
+            os._exit(128 + signum)
+        stopping = True
+        commands.put("stop")
+
+    def on_reload(_signum: int, _: FrameType | None) -> None:
+        commands.put("reload")
+
+    handlers = {signal.SIGTERM: on_stop, signal.SIGINT: on_stop, signal.SIGHUP: on_reload}
+    before = {signum: signal.signal(signum, handler) for signum, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+"""Attributes that every record has; all others were given by the caller as `extra`."""
+
+
+def set_up(form: Literal["auto", "human", "json"], level: str) -> None:
+    """Send records of `level` and above to standard error; "auto" is human on a terminal, else JSON."""
+    human = form == "human" or (form == "auto" and sys.stderr.isatty())
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(HumanFormatter() if human else JsonFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    logging.captureWarnings(True)
+
+
+class HumanFormatter(logging.Formatter):
+    """`07:31:22 INFO    decision event_type=match camera=front`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Render one record."""
+        at = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
+        extra = "".join(f" {key}={value}" for key, value in _extra(record).items())
+        line = f"{at} {record.levelname:7} {record.getMessage()}{extra}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per line: at (UTC), level, logger, message and what the caller added."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Render one record."""
+        line: dict[str, object] = {
+            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_extra(record),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str, ensure_ascii=False)
+
+
+def _extra(record: logging.LogRecord) -> dict[str, object]:
+    return {key: value for key, value in vars(record).items() if key not in STANDARD}
+
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,67 @@
-"""Text from elsewhere, as names of files and answers of devices, fit for a terminal and a spreadsheet."""
+"""Text from elsewhere, as names of files and answers of devices, fit for a terminal and a spreadsheet.
+
+Take credentials out of what is shown: sources of cameras in logs, messages and errors.
+
+Passwords hold characters that nobody escaped: where that leaves in doubt what is host and what is password,
+all of it is hidden.
+
+JSON as signed messages have to be: UTF-8, no key twice, no NaN, not nested beyond reason.
+"""
+
+import json
+import re
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+HIDDEN = "***"
+
+
+def without_credentials(source: str) -> str:
+    """Return a source that is safe to show: no user, password, query or fragment of a URL."""
+    try:
+        parts = urlsplit(source)
+        _ = parts.port  # ValueError: "user:pass", where a "/", "?" or "#" cut off the "@" and the host
+    except ValueError:
+        return f"{source.partition(':')[0]}://{HIDDEN}"
+    if not parts.scheme or (not parts.netloc and "@" not in source):
+        return source
+    if not parts.netloc or "@" in parts.path + parts.query + parts.fragment:
+        return f"{parts.scheme}://{HIDDEN}"
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def scrub(text: str) -> str:
+    """Return a text in which no URL has a user, a password or a query."""
+    text = re.sub(r"(\w+:/*)\S*@", r"\1", text)
+    return re.sub(r"(\w+://[^\s?#]*)[?#]\S*", rf"\1?{HIDDEN}", text)
+
+
+def strict_object(data: bytes) -> dict[str, Any]:
+    """Return the JSON object that `data` is.
+
+    Raises:
+        ValueError: It is none; says why.
+    """
+    try:
+        found = json.loads(data, object_pairs_hook=_without_twins, parse_constant=_no_constant)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(f"it is no JSON document: {str(error)[:120]}") from None
+    if not isinstance(found, dict):
+        raise ValueError("it is no JSON object")
+    return found
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({key for key, _ in pairs}) != len(pairs):
+        raise ValueError("a key is there twice")
+    return dict(pairs)
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number")
+
 
 FORMULA = ("=", "+", "-", "@")
 """What a spreadsheet takes for the beginning of a formula. Source: OWASP, CSV injection."""

@@ -1,0 +1,1 @@
+"""The running door: the daemon and what it is assembled from."""

@@ -2,6 +2,8 @@
 
 Frames: CaptureThread per camera -> LatestFrames -> InferenceThread. Decisions: Outbox and Courier. The main
 thread only waits for commands, watches the gallery's version, feeds the watchdog and publishes health.
+
+What steers a running daemon from outside, put together: configuration pushes and commands over MQTT.
 """
 
 import logging
@@ -11,35 +13,106 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from edge.camera.latest import LatestFrames
 from edge.core.clock import Clock, SystemClock
 from edge.core.errors import EdgeError
-from edge.core.guard import Guard
-from edge.core.instance import sole_daemon
+from edge.core.files import sole_daemon
 from edge.core.metrics import Metrics
-from edge.core.process import Beats, feed_watchdog, sd_notify, watchdog_interval_s
-from edge.core.signals import signals_to
+from edge.core.process import Beats, feed_watchdog, sd_notify, signals_to, watchdog_interval_s
+from edge.core.threads import Guard
 from edge.device.assembly.delivery import announcements, build_courier
 from edge.device.assembly.recognizer import build_recognizer
 from edge.device.assembly.stores import visit_store
 from edge.device.cameras import Cameras
-from edge.device.commands.desk import CommandDesk
-from edge.device.commands.verbs import Door
-from edge.device.control import Parts, build_command_desk, build_push_runner
+from edge.device.commands.desk import CommandDesk, CommandFiles
+from edge.device.commands.parse import Rules
+from edge.device.commands.verbs import Door, actions, errand
 from edge.device.galleries import GalleryKeeper
 from edge.device.kept_visits import StrangerKeeper
 from edge.device.pushes.desk import ConfigDesk
-from edge.device.pushes.trial import PushRunner
+from edge.device.pushes.trial import PushRunner, Seen
 from edge.device.reports import Vitals, info
-from edge.device.settings.lasting import kept
-from edge.device.settings.load import Settings
+from edge.device.settings.load import Settings, kept
 from edge.device.sync.child import SYNC_COMMAND
-from edge.mqtt.contract.messages import HealthPayload, InfoPayload
+from edge.mqtt.contract.encode import encode, to_millisecond
+from edge.mqtt.contract.messages import ConfigReportedPayload, HealthPayload, InfoPayload
+from edge.mqtt.contract.topics import Topics
 from edge.mqtt.delivery.courier import CourierThread
 from edge.mqtt.delivery.inbox import Commanded, ConfigPushed, Mailbox, SyncGallery, TellAgain
 from edge.recognition.inference import InferenceThread
 from edge.recognition.recognizer import Recognizer
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What both need of a running daemon; `settings` returns those in force."""
+
+    settings: Callable[[], Settings]
+    cameras: Cameras
+    courier: CourierThread
+    beats: Beats
+    metrics: Metrics
+    clock: Clock
+
+
+def build_push_runner(
+    desk: ConfigDesk, parts: Parts, apply: Callable[[Settings], None], self_test: Callable[[], None]
+) -> PushRunner:
+    """Return what takes configuration pushes; `apply` and `self_test` as in `PushRunner`."""
+    settings = parts.settings()
+    topic = Topics(settings.site, settings.device).config_reported
+
+    def publish(told: dict[str, Any]) -> None:
+        report = ConfigReportedPayload(at=to_millisecond(parts.clock.now()), **told)
+        parts.courier.publish_documents({topic: encode(report)})
+
+    def seen() -> Seen:
+        now_s, counts = parts.clock.monotonic(), parts.metrics.counts()
+        last_s = parts.cameras.last_frame_s()
+        stall_s = parts.settings().capture.stall_s
+        return Seen(
+            {name: counts.get(f"frames.{name}", 0) for name in last_s},
+            frozenset(name for name, at_s in last_s.items() if at_s and now_s - at_s <= stall_s),
+            parts.courier.connected,
+            parts.beats.late(),
+        )
+
+    return PushRunner(
+        desk,
+        apply=apply,
+        settings=parts.settings,
+        seen=seen,
+        self_test=self_test,
+        publish=publish,
+        clock=parts.clock,
+    )
+
+
+def build_command_desk(parts: Parts, door: Door, config_arguments: Sequence[str]) -> CommandDesk:
+    """Return what takes commands.
+
+    Raises:
+        ConfigError: What is remembered of commands is damaged.
+    """
+    settings = parts.settings()
+
+    def rules() -> Rules:
+        values = parts.settings().commands
+        return Rules(values.trusted_keys, values.unsigned_reads)
+
+    return CommandDesk(
+        Topics(settings.site, settings.device),
+        CommandFiles(settings.state_dir / "commands"),
+        rules,
+        actions=actions(door),
+        errands=partial(errand, door, config_arguments),
+        publish=parts.courier.publish_answer,
+        metrics=parts.metrics,
+        clock=parts.clock,
+    )
+
 
 log = logging.getLogger(__name__)
 

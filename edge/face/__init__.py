@@ -1,0 +1,1 @@
+"""Pixels to embedding: models, detector, alignment, quality, liveness."""

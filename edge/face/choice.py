@@ -15,8 +15,7 @@ from time import perf_counter
 
 from edge.core.errors import ConfigError, ModelError, ModelMissingError
 from edge.face import manifest as manifests
-from edge.face.accuracy import Accuracy
-from edge.face.manifest import Manifest
+from edge.face.manifest import Accuracy, Manifest
 from edge.face.session import Session, pattern, self_test
 from edge.face.weights import load_verified
 

@@ -18,12 +18,11 @@ from typing import Any
 from edge.core import files as safefile
 from edge.core.clock import Clock
 from edge.core.errors import FleetError
-from edge.fleet.galleries import ScopeGalleries, check_nobody_missing, in_groups
+from edge.fleet.galleries import ScopeGalleries, SubjectPlaces, check_nobody_missing, in_groups
 from edge.fleet.keys import KeyRing
 from edge.fleet.plan import FILE_NAME, FleetConfig, load_config, new_config, save_config
-from edge.fleet.reports import Published, RoleStatus, ScopeStatus
+from edge.fleet.reports import Publication, RoleStatus, ScopeStatus
 from edge.fleet.repository import TOP, Repository, RolePlan
-from edge.fleet.revocation import Found
 from edge.fleet.status import role_statuses, scope_status
 from edge.gallery.format.published import (
     MODELS,
@@ -145,7 +144,7 @@ class Fleet:
         beside: bool = False,
         allow_empty: bool = False,
         allow_missing: bool = False,
-    ) -> Published:
+    ) -> Publication:
         """Publish a gallery for a scope, without those who were revoked, as the next version.
 
         Only those of `groups` are published (empty: everybody), and remembered for when it is unset. `model`
@@ -177,7 +176,7 @@ class Fleet:
         """Return the groups that are published for a scope; none: everybody is."""
         return self._config.groups.get(scope, ())
 
-    def switch(self, scope: str, *, allow_missing: bool = False) -> Published:
+    def switch(self, scope: str, *, allow_missing: bool = False) -> Publication:
         """Exchange the gallery of a scope and the one beside it: the next switch is the way back.
 
         Raises:
@@ -204,8 +203,8 @@ class Fleet:
         self.repository.publish(scope_role(scope), {}, [next_path(scope)], forget=True)
 
     def revoke(
-        self, subject_id: str, told: Callable[[Published], None] = lambda published: None
-    ) -> list[Published]:
+        self, subject_id: str, told: Callable[[Publication], None] = lambda published: None
+    ) -> list[Publication]:
         """Take a subject out of every scope, for good: later galleries are published without it as well.
 
         Goes through wherever it can. `told` hears of each scope at once. Done again, it also deletes what was
@@ -215,7 +214,7 @@ class Fleet:
             FleetError: It is in no scope; or it is revoked, and scopes that cannot be published are named.
         """
         scopes, again = self.scopes(), subject_id in self.revoked
-        found = Found.of(subject_id, scopes, self._galleries)
+        found = SubjectPlaces.of(subject_id, scopes, self._galleries)
         if not found.holding and not found.failed and not again:
             raise FleetError(f"subject {subject_id!r} is in no published gallery")
         if not again:
@@ -254,7 +253,7 @@ class Fleet:
             raise FleetError(f"there is no role {role!r}; see `edge fleet status`")
         return self._keys.signing_path(role, self.repository.rotate(role))
 
-    def rotate_sealing(self, scope: str, *, prepare: bool = False) -> Published | None:
+    def rotate_sealing(self, scope: str, *, prepare: bool = False) -> Publication | None:
         """Replace the key that seals the galleries of a scope, and publish them sealed with the new one.
 
         With `prepare` the new key is made and nothing else: doors that have both keys open both. Returns None

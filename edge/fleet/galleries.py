@@ -1,15 +1,17 @@
 """The galleries of a scope in a published directory: sealed, numbered, with the difference beside them.
 
 Says nothing about who may be in them; that is `authoring`'s business.
+
+A subject taken out of the galleries of all scopes: wherever that can be, whatever else is broken.
 """
 
-from collections.abc import Collection, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from edge.core.errors import FleetError
+from edge.core.errors import EdgeError, FleetError
 from edge.fleet.keys import KeyRing
-from edge.fleet.reports import Published
+from edge.fleet.reports import Publication
 from edge.fleet.repository import Repository
 from edge.gallery.format.bundle import decode, encode
 from edge.gallery.format.delta import encode_delta
@@ -45,7 +47,9 @@ class ScopeGalleries:
         binding = Binding(self._tenant, scope, said["model_id"], said["version"])
         return decode(unseal_any(data, self._keys.sealing(scope), binding)), said.get("model")
 
-    def publish(self, scope: str, galleries: Mapping[str, OfModel], *, key: bytes | None = None) -> Published:
+    def publish(
+        self, scope: str, galleries: Mapping[str, OfModel], *, key: bytes | None = None
+    ) -> Publication:
         """Publish galleries by their paths, each as the version after the one there, all at once.
 
         Beside the scope's own goes the difference to its version before, where that is worth it. `key` seals
@@ -77,7 +81,7 @@ class ScopeGalleries:
             else:
                 change = None
             told.append(
-                Published(
+                Publication(
                     scope,
                     new.version,
                     new.size,
@@ -133,3 +137,63 @@ def check_nobody_missing(scope: str, current: OfModel | None, beside: Gallery) -
             f"scope {scope!r}: a switch would lock out {len(missing)} of {current[0].size} subject(s), "
             f"the gallery beside lacks {few}; see `edge fleet reembed`, or say --allow-missing"
         )
+
+
+@dataclass(slots=True)
+class SubjectPlaces:
+    """Where a subject is: by scope and path the gallery without it; `failed`: by scope, why nobody knows."""
+
+    subject_id: str
+    holding: dict[str, dict[str, OfModel]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, subject_id: str, scopes: Iterable[str], galleries: ScopeGalleries) -> "SubjectPlaces":
+        """Look for a subject in all scopes."""
+        made = cls(subject_id)
+        for scope in scopes:
+            try:
+                for path in (full_path(scope), next_path(scope)):
+                    found = galleries.read(scope, path)
+                    if found is not None and found[0].subject(subject_id) is not None:
+                        without = found[0].without_subject(subject_id)
+                        made.holding.setdefault(scope, {})[path] = (without, found[1])
+            except EdgeError as error:
+                made.failed[scope] = str(error)
+        return made
+
+    def take_out(
+        self,
+        galleries: ScopeGalleries,
+        told: Callable[[Publication], None],
+        left_over: Collection[str] = (),
+    ) -> list[Publication]:
+        """Publish the galleries without the subject. `told` hears of each scope at once.
+
+        Of the scopes `left_over` what was published before goes, too: it may still have the subject.
+
+        Raises:
+            FleetError: There are scopes for which that cannot be done; all others are done.
+        """
+        published = []
+        for scope, without in self.holding.items():
+            try:
+                # A door may be left without anybody: revoking must not fail for the last one.
+                done = replace(galleries.publish(scope, without), excluded=1)
+            except EdgeError as error:
+                self.failed[scope] = str(error)
+                continue
+            told(done)
+            published.append(done)
+        why = [f"scope {scope}: {error}" for scope, error in self.failed.items()]
+        if left_over:
+            try:
+                galleries.forget(left_over)
+            except EdgeError as error:
+                why.append(str(error))
+        if why:
+            raise FleetError(
+                f"{self.subject_id!r} is revoked, but could not be taken out everywhere; mend this and do it "
+                f"again: {'; '.join(why)}"
+            )
+        return published

@@ -17,7 +17,7 @@ from edge.device.assembly.recognizer import PHOTO_SIDE_PX, build_recognizer
 from edge.device.settings.load import Settings
 from edge.gallery.gallery import Gallery
 from edge.gallery.store.store import GalleryStore
-from edge.recognition.enrolment.bulk import Outcome, encode_entry
+from edge.recognition.enrolment.bulk import EnrolmentOutcome, encode_entry
 from edge.recognition.enrolment.enrol import enroll
 from edge.recognition.enrolment.roster import Entry
 from edge.recognition.recognizer import Recognizer
@@ -27,7 +27,7 @@ CHUNK = 64
 
 NOBODY = Gallery.empty("none")
 
-Encoded = list[tuple[list[Probe], list[Outcome]]]
+Encoded = list[tuple[list[Probe], list[EnrolmentOutcome]]]
 
 
 def reembed(
@@ -39,7 +39,7 @@ def reembed(
     processes: int,
     at: Callable[[], datetime],
     told: Callable[[str, float, float], None],
-) -> list[Outcome]:
+) -> list[EnrolmentOutcome]:
     """Fill `store` with the subjects of `current`, embedded as `settings` say; returns what became of each.
 
     Who has templates there already keeps them, who is not in `current` leaves. What is known of a subject
@@ -58,11 +58,11 @@ def reembed(
         if subject.subject_id in entries
     ]
     outcomes = [
-        Outcome(subject.subject_id, "", "refused", "there is no photo of it")
+        EnrolmentOutcome(subject.subject_id, "", "refused", "there is no photo of it")
         for subject in missing
         if subject.subject_id not in entries
     ]
-    outcomes += [Outcome(subject_id, "", "already enrolled") for subject_id in sorted(done)]
+    outcomes += [EnrolmentOutcome(subject_id, "", "already enrolled") for subject_id in sorted(done)]
     number = 0
     for chunk, encoded in _encoded(owed, settings, processes):
         told("subjects", number, len(owed))
@@ -100,10 +100,10 @@ def _aligned(store: GalleryStore, current: Gallery, recognizer: Recognizer) -> s
 
 def _templates(
     subject: Subject, probes: Sequence[Probe], recognizer: Recognizer, at: datetime, settings: Settings
-) -> tuple[tuple[Template, ...], Outcome]:
+) -> tuple[tuple[Template, ...], EnrolmentOutcome]:
     """Return the templates of one subject; who looks like whom was settled when it was enrolled first."""
     if not probes:
-        return (), Outcome(subject.subject_id, "", "refused", "none of its photos can be used")
+        return (), EnrolmentOutcome(subject.subject_id, "", "refused", "none of its photos can be used")
     alone = Gallery.empty(recognizer.embedder.model_id)
     try:
         done = enroll(
@@ -116,8 +116,8 @@ def _templates(
             max_prototypes=settings.gallery.prototypes,
         )
     except EdgeError as error:
-        return (), Outcome(subject.subject_id, "", "refused", str(error))
-    return done.templates, Outcome(subject.subject_id, "", "enrolled")
+        return (), EnrolmentOutcome(subject.subject_id, "", "refused", str(error))
+    return done.templates, EnrolmentOutcome(subject.subject_id, "", "enrolled")
 
 
 def _encoded(

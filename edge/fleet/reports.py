@@ -5,7 +5,7 @@ from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class Publication:
     """One gallery as it was published; `excluded` counts revoked subjects that were left out."""
 
     scope: str

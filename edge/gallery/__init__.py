@@ -1,0 +1,1 @@
+"""Embedding to name: who is enrolled, the search, the decision."""

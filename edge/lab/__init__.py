@@ -1,0 +1,1 @@
+"""What measures and shows. No door carries it."""

@@ -1,18 +1,131 @@
 """Run a clip or a folder of images through the same pipeline as the daemon, without a broker.
 
 As fast as it goes; time in the events is the clip's own.
+
+Draw what the pipeline saw onto frames and write them as a video: boxes, landmarks, tracks, decisions.
+
+For people who try footage of their own; the daemon never draws.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
+import numpy as np
+
 from edge.camera.sources import Camera
-from edge.core.types import FaceEvent
-from edge.lab.annotate import AnnotatedVideo
+from edge.core.errors import MediaError
+from edge.core.types import EventType, FaceEvent, Frame, Image, Track
 from edge.recognition.pipeline import Pipeline
 from edge.recognition.recognizer import Recognizer
+
+Colour = tuple[int, int, int]
+
+WAITING: Colour = (200, 200, 200)
+COLOURS: dict[EventType, Colour] = {
+    EventType.MATCH: (80, 200, 60),
+    EventType.REJECT: (50, 60, 230),
+    EventType.NO_DECISION: (40, 190, 240),
+    EventType.SPOOF: (200, 60, 200),
+    EventType.LEFT: (160, 160, 160),
+}
+"""BGR by the outcome of the visit; grey while it is open."""
+
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+CAPTION_S = 2.5
+"""How long an event stays in the caption line."""
+
+MIN_WIDTH_PX = 480
+"""Smaller footage is enlarged so that the writing can be read."""
+
+
+class AnnotatedVideo:
+    """A video file that frames are drawn into; use as a context manager."""
+
+    def __init__(self, path: Path, fps: float) -> None:
+        self._path = path
+        self._fps = fps
+        self._writer: cv2.VideoWriter | None = None
+        self._size = (0, 0)
+        self._captions: list[tuple[float, FaceEvent]] = []
+
+    def __enter__(self) -> "AnnotatedVideo":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.release()
+
+    def add(
+        self, frame: Frame, tracks: Iterable[tuple[Track, FaceEvent | None]], events: Iterable[FaceEvent]
+    ) -> None:
+        """Draw one frame: its tracks, each with the event that decided its visit, and what has just happened.
+
+        Raises:
+            MediaError: The file cannot be written.
+        """
+        scale = max(1.0, MIN_WIDTH_PX / frame.image.shape[1])
+        enlarged = cv2.resize(frame.image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+        image = np.array(enlarged, np.uint8)
+        for track, decided in tracks:
+            _draw_track(image, track, decided, scale)
+        self._captions += [(frame.monotonic_s, event) for event in events]
+        self._captions = [
+            (at_s, event) for at_s, event in self._captions if frame.monotonic_s - at_s <= CAPTION_S
+        ]
+        for line, (_, event) in enumerate(self._captions[-4:]):
+            _write(image, describe(event), (8, image.shape[0] - 10 - 20 * line), COLOURS[event.event_type])
+        _write(image, f"#{frame.number}", (8, 18), WAITING)
+        self._put(image)
+
+    def _put(self, image: Image) -> None:
+        if self._writer is None:
+            self._size = (image.shape[1], image.shape[0])
+            codec = cv2.VideoWriter.fourcc(*"mp4v")
+            self._writer = cv2.VideoWriter(str(self._path), codec, self._fps, self._size)
+            if not self._writer.isOpened():
+                raise MediaError(
+                    f"{self._path}: cannot write a video there; use a writable path that ends in .mp4"
+                )
+        if (image.shape[1], image.shape[0]) != self._size:
+            image = np.asarray(cv2.resize(image, self._size), np.uint8)
+        self._writer.write(image)
+
+
+def describe(event: FaceEvent) -> str:
+    """Return an event in one line for people: what, who or why, and the score against the threshold."""
+    words = [event.event_type.value]
+    if event.subject is not None:
+        words.append(event.subject.label)
+    if event.reason is not None and event.reason != event.event_type.value:
+        words.append(f"({event.reason})")
+    if event.score is not None and event.score.best is not None:
+        words.append(f"{event.score.best:.2f} vs {event.score.threshold:.2f}")
+    if event.liveness.score is not None:
+        words.append(f"live {event.liveness.score:.2f}")
+    return " ".join(words)
+
+
+def _draw_track(image: Image, track: Track, decided: FaceEvent | None, scale: float) -> None:
+    colour = COLOURS[decided.event_type] if decided else WAITING
+    x1, y1, x2, y2 = (round(float(value) * scale) for value in track.box)
+    cv2.rectangle(image, (x1, y1), (x2, y2), colour, 2 if track.detection else 1, cv2.LINE_AA)
+    if track.detection is not None:
+        for x, y in track.detection.landmarks * scale:
+            cv2.circle(image, (round(float(x)), round(float(y))), 2, colour, -1, cv2.LINE_AA)
+    _write(
+        image, f"{track.track_id} {describe(decided) if decided else '...'}", (x1, max(14, y1 - 6)), colour
+    )
+
+
+def _write(image: Image, text: str, at: tuple[int, int], colour: Colour) -> None:
+    scale = max(0.45, image.shape[0] / 1000)
+    (width, height), below = cv2.getTextSize(text, FONT, scale, 1)
+    x = max(0, min(at[0], image.shape[1] - width))
+    cv2.rectangle(image, (x, at[1] - height - 3), (x + width, at[1] + below), (30, 30, 30), -1)
+    cv2.putText(image, text, (x, at[1]), FONT, scale, colour, 1, cv2.LINE_AA)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""Decision to message: the connection to the broker."""

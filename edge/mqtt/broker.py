@@ -1,11 +1,101 @@
-"""What a link is told about the broker, and what it reports. Connects to nothing."""
+"""What a link is told about the broker, and what it reports. Connects to nothing.
 
+What to tell an operator when the broker cannot be reached: what, where, how to mend it.
+"""
+
+import socket
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from edge.core.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why there is no connection. `lasting`: it will not pass by itself, so that trying is done slowly."""
+
+    text: str
+    lasting: bool = False
+
+
+NO_SUCH_VERSION = 132
+"""CONNACK reason "Unsupported protocol version". Source: MQTT 5.0, section 3.2.2.2."""
+
+TAKEN_OVER = 142
+"""DISCONNECT reason "Session taken over". Source: MQTT 5.0, section 3.14.2.1."""
+
+REFUSALS = {
+    132: "speaks another version of MQTT; set mqtt.version = 'auto'",
+    133: "refused the client id; allow it at the broker or correct site and device",
+    134: "refused the username or the password; correct mqtt.username and mqtt.password_file",
+    135: "does not authorise this device; correct mqtt.username and mqtt.password_file or the broker's rules",
+    138: "has banned this device; lift the ban at the broker",
+    140: "wants another way to authenticate; set mqtt.username, or mqtt.cert_file and mqtt.key_file",
+}
+"""CONNACK reasons that only a person can mend. Source: MQTT 5.0, section 3.2.2.2."""
+
+
+def refused(where: str, code: int, name: str) -> Fault:
+    """Return the fault for a CONNACK with reason `code`."""
+    if code in REFUSALS:
+        return Fault(f"broker at {where} {REFUSALS[code]}", lasting=True)
+    return Fault(f"broker at {where} refused the connection: {name}")
+
+
+def unreachable(where: str, error: OSError, *, tls: bool) -> Fault:
+    """Return the fault for an error in connecting."""
+    match error:
+        case ssl.SSLCertVerificationError():
+            why = error.verify_message
+            hint = "set mqtt.ca_file to the authority that signed it, and mqtt.host to a name in it"
+            return Fault(f"certificate of the broker at {where} is not trusted: {why}; {hint}", lasting=True)
+        case ssl.SSLError() | ConnectionResetError() if tls:
+            reason = getattr(error, "reason", None) or error.strerror or str(error)
+            hint = "use the broker's TLS port or set mqtt.tls = false; check mqtt.cert_file"
+            return Fault(f"no TLS with the broker at {where}: {reason}; {hint}", lasting=True)
+        case socket.gaierror():
+            return Fault(f"cannot find the broker {where}: {error.strerror}; correct mqtt.host")
+        case ConnectionRefusedError():
+            return Fault(f"no broker listens at {where}; start it or correct mqtt.host and mqtt.port")
+        case TimeoutError():
+            return Fault(f"broker at {where} does not answer; check the network and mqtt.host")
+        case _:
+            return Fault(f"cannot reach the broker at {where}: {error.strerror or error}; check the network")
+
+
+def hung_up(where: str, *, tls: bool, known: bool = False) -> Fault:
+    """Return the fault for a connection that ended before the broker said anything; `known`: it once did."""
+    if known:
+        return Fault(f"broker at {where} hung up without an answer; is it starting anew?")
+    hint = (
+        "if it wants a certificate, set mqtt.cert_file and mqtt.key_file"
+        if tls
+        else "if that is its TLS port, set mqtt.tls = true"
+    )
+    return Fault(f"broker at {where} hung up without an answer; {hint}", lasting=True)
+
+
+def taken_over(where: str, client_id: str) -> Fault:
+    """Return the fault for a connection that the broker ended in favour of a newer one of the same name."""
+    hint = "two devices have the same site and device; rename one"
+    return Fault(f"another client came to {where} as {client_id}: {hint}", lasting=True)
+
+
+def too_brief(fault: Fault, client_id: str) -> Fault:
+    """Return `fault` with what it means when connections keep ending soon after they were accepted."""
+    hint = f"several connections ended at once: is there another device with the client id {client_id}?"
+    return Fault(f"{fault.text}; {hint}", fault.lasting)
+
+
+def oversize(where: str, size: int, limit: int, deaf_s: float) -> Fault:
+    """Return the fault for a packet that is larger than any that is read, in bytes."""
+    return Fault(
+        f"broker at {where} sends a packet of {size} bytes, more than {limit}: set its message_size_limit; "
+        f"for {deaf_s / 60:.0f} minutes this device listens to nothing"
+    )
+
 
 Protocol = Literal["5", "3.1.1"]
 

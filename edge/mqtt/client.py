@@ -1,20 +1,89 @@
 """What paho calls back for one connection.
 
 Only enqueues: paho holds its own locks while it calls. Decides nothing.
+
+Bounded: a socket that refuses to read a packet which is too large to be kept. Parses nothing.
+
+paho reads a packet into memory whole before it calls anybody, and asks the socket for all that is left of it
+at once: what it asks for is how large the packet is. MQTT 5 lets a client name its limit, which most brokers
+keep to; MQTT 3.1.1 has no such limit.
+
+Unread: how much of what others publish waits to be looked at. A flood is dropped here, not kept.
 """
 
+import errno
+import logging
 import queue
+import threading
+from collections.abc import Callable
 from functools import partial
+from socket import socket
 from typing import Any
 
 import paho.mqtt.client as paho
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edge.mqtt import faults
-from edge.mqtt.bounded import bound
+from edge.core.metrics import Metrics
+from edge.core.pacing import TokenBucket
+from edge.mqtt import broker as faults
 from edge.mqtt.broker import Connected, Disconnected, Protocol, Published, Received, Refused, Unheard
-from edge.mqtt.unread import Unread
+
+
+def bound(sock: socket, limit: int, tell: Callable[[int], None]) -> None:
+    """Let `sock`, in the clear or with TLS, refuse to read more than `limit` bytes at once.
+
+    `tell` gets the size that was refused; reading then fails as on a broken connection.
+    """
+    kind = type(sock)
+
+    def recv(self: socket, size: int, flags: int = 0, /) -> bytes:
+        if size > limit:
+            tell(size)
+            raise OSError(errno.EMSGSIZE, f"{size} bytes are more than {limit}")
+        return kind.recv(self, size, flags)
+
+    sock.__class__ = type(f"Bounded{kind.__name__}", (kind,), {"__slots__": (), "recv": recv})
+
+
+log = logging.getLogger(__name__)
+
+MAX_UNREAD_BYTES = 4 * 1024 * 1024
+"""A few of the largest commands, or more acknowledgements than a consumer sends in a minute."""
+
+MESSAGE_BYTES = 1024
+"""What an empty message takes up in memory, with its topic."""
+
+
+class Unread:
+    """Counted over all connections. Thread-safe. As many lines as `complaints` lets through are logged."""
+
+    def __init__(self, metrics: Metrics, complaints: TokenBucket) -> None:
+        self._metrics = metrics
+        self._complaints = complaints
+        self._lock = threading.Lock()
+        self._bytes = 0
+        self._dropped = 0
+
+    def add(self, size: int) -> bool:
+        """Return whether there is room for a message with a payload of `size` bytes, and take it."""
+        with self._lock:
+            if self._bytes + size + MESSAGE_BYTES > MAX_UNREAD_BYTES:
+                self._dropped += 1
+                self._metrics.count("received.dropped")
+                return False
+            self._bytes += size + MESSAGE_BYTES
+            return True
+
+    def remove(self, size: int) -> None:
+        """Give the room of a message back."""
+        with self._lock:
+            self._bytes -= size + MESSAGE_BYTES
+            told = self._bytes == 0 and self._dropped and self._complaints.take()
+            dropped, self._dropped = (self._dropped, 0) if told else (0, self._dropped)
+        if dropped:
+            log.warning("%d messages were dropped: more came than can be looked at", dropped)
+
 
 DEFAULT_RECEIVE_MAXIMUM = 65535
 """Source: MQTT 5.0, section 3.2.2.3.3: the value in force when the broker names none."""
@@ -26,7 +95,7 @@ MAX_PACKET_BYTES = MAX_RECEIVED_BYTES + 64 * 1024
 """A message with its topic, which MQTT bounds to 64 KiB: what the broker is told, and what is read at all."""
 
 
-class Session:
+class MqttSession:
     """What paho calls back for one connection."""
 
     def __init__(

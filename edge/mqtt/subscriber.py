@@ -19,7 +19,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edge.core.errors import LinkError
-from edge.mqtt import faults
+from edge.mqtt import broker as faults
 from edge.mqtt.broker import Protocol
 
 CONNECT_TIMEOUT_S = 5.0

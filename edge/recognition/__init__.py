@@ -1,0 +1,1 @@
+"""The straight line: frame to track to visit to event."""

@@ -16,7 +16,7 @@ from edge.recognition.visit import Visit
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class JudgedDecision:
     """The decision in force; `remote` is what came of asking, None where no other gallery is known."""
 
     decision: Decision
@@ -33,17 +33,17 @@ class Inquiries:
 
     def settle(
         self, visit: Visit, local: Decision, at: datetime, at_s: float, recognizer: Recognizer
-    ) -> Outcome | None:
+    ) -> JudgedDecision | None:
         """Return the decision once another gallery was asked; None: the visit waits for its answer.
 
         `at` is the moment of the frame (aware), `at_s` the same on the monotonic clock.
         """
         elsewhere = recognizer.elsewhere
         if elsewhere is None:
-            return Outcome(local, None)
+            return JudgedDecision(local, None)
         question = self._open.pop(visit.visit_id, None) or elsewhere.ask(local, visit.evidence)
         if isinstance(question, Opinion):
-            return Outcome(question.decision, question.outcome)
+            return JudgedDecision(question.decision, question.outcome)
         opinion = elsewhere.answer(
             question,
             local,
@@ -58,7 +58,7 @@ class Inquiries:
         decision = opinion.decision
         if decision.event_type == EventType.MATCH:
             decision = visit.if_alive(decision, at_s) or local
-        return Outcome(decision, opinion.outcome)
+        return JudgedDecision(decision, opinion.outcome)
 
     def keep(self, visits: Iterable[Visit]) -> None:
         """Forget the questions about visits that are gone: ended, or absorbed while they waited."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.camera.mjpeg import JpegSplitter
+from edge.camera.pipe import JpegSplitter
 from tests.support.streams import jpeg
 
 NOISE = np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8)

@@ -26,7 +26,7 @@ from edge.device.assembly.recognizer import build_recognizer
 from edge.device.assembly.stores import gallery_store
 from edge.device.settings.load import load
 from edge.gallery.gallery import Gallery
-from edge.mqtt.contract.payloads_command import VERBS, ResponsePayload
+from edge.mqtt.contract.messages import VERBS, ResponsePayload
 from tests.support.gallery_samples import template, unit_rows
 
 

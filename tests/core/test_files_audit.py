@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edge.core.audit import MAX_BYTES, Audit
 from edge.core.errors import FileError
+from edge.core.files import MAX_BYTES, Audit
 
 
 def lines(path: Path) -> list[int]:

@@ -5,10 +5,9 @@ import logging
 import pytest
 
 from edge.core.errors import FileError
-from edge.core.guard import Guard
 from edge.core.metrics import Metrics
 from edge.core.process import Beats
-from edge.core.threads import MAX_FAILURES
+from edge.core.threads import MAX_FAILURES, Guard
 
 
 @pytest.mark.parametrize(

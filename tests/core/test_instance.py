@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from edge.core.errors import ConfigError
-from edge.core.instance import sole_daemon
+from edge.core.files import sole_daemon
 
 ROFS = errno.EROFS
 

@@ -1,4 +1,4 @@
-from edge.core.backoff import Backoff
+from edge.core.pacing import Backoff
 
 
 def test_bounds_double_up_to_the_longest() -> None:

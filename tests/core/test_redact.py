@@ -2,7 +2,7 @@
 
 import pytest
 
-from edge.core.redact import scrub, without_credentials
+from edge.core.text import scrub, without_credentials
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from edge.core.types import Subject
 from edge.device.assembly.stores import beside_store, crop_store, denial_store, gallery_store, visit_store
 from edge.device.removal import forget_departed, purge, remove_subject
 from edge.device.settings.load import Settings, load
-from edge.device.settings.settings_gallery import RemoteSettings
+from edge.device.settings.tables import RemoteSettings
 from edge.gallery.gallery import Gallery
 from edge.gallery.store.kept_visits import KeptVisit
 from tests.support.gallery_samples import MODEL, ids, probe, template, unit_rows

@@ -9,8 +9,7 @@ import paho.mqtt.publish as mqtt
 import pytest
 
 from edge.device.settings.load import load
-from edge.mqtt.contract.messages import InfoPayload
-from edge.mqtt.contract.payloads_config import ConfigReportedPayload
+from edge.mqtt.contract.messages import ConfigReportedPayload, InfoPayload
 from edge.mqtt.contract.topics import Topics
 from tests.e2e.device import ROOT, Device
 from tests.support.broker import Mosquitto, Subscriber, subscriber, wait_until

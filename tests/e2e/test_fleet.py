@@ -12,8 +12,7 @@ import pytest
 
 from edge.face import manifest as manifests
 from edge.gallery.format.published import full_path
-from edge.mqtt.contract.messages import EventPayload
-from edge.mqtt.contract.payloads_sync import GalleryReportedPayload
+from edge.mqtt.contract.messages import EventPayload, GalleryReportedPayload
 from tests.e2e.device import Device, edge
 from tests.support.broker import Mosquitto, Subscriber, subscriber
 from tests.support.fleets import StaticServer, serving

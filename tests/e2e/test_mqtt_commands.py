@@ -17,10 +17,9 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from edge.device.commands.parse import PAYLOAD_TYPE
-from edge.device.envelope import sign
-from edge.fleet.rollout.pushes import make_signing_key
-from edge.mqtt.contract.messages import EventPayload
-from edge.mqtt.contract.payloads_command import ResponsePayload
+from edge.fleet.rollout.config import make_signing_key
+from edge.mqtt.contract.envelope import sign
+from edge.mqtt.contract.messages import EventPayload, ResponsePayload
 from tests.e2e.device import ROOT, Device, edge
 from tests.support.broker import Mosquitto, Subscriber, subscriber, wait_until
 from tests.support.pushes import KEY, TRUSTED

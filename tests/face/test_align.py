@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from edge.face import manifest
-from edge.face.align import align, similarity_transform
+from edge.face.embedder import align, similarity_transform
 
 TEMPLATE = np.array(manifest.load("sface").alignment.points, np.float32)
 

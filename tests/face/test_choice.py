@@ -18,7 +18,6 @@ from edge.device.assembly.stores import gallery_store
 from edge.device.reports import info
 from edge.device.settings.load import Settings, load
 from edge.face import manifest as manifests
-from edge.face.accuracy import Accuracy
 from edge.face.choice import (
     BUDGET_S,
     LEAST_ROUNDS,
@@ -30,6 +29,7 @@ from edge.face.choice import (
     prefer,
     times_ms,
 )
+from edge.face.manifest import Accuracy
 from edge.gallery.gallery import Gallery
 
 

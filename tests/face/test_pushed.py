@@ -8,8 +8,7 @@ import pytest
 
 from edge.core.errors import ModelError
 from edge.face import manifest as manifests
-from edge.face.pushed import MANIFEST, install_pushed
-from edge.face.weights import installed_path, load_verified
+from edge.face.weights import MANIFEST, install_pushed, installed_path, load_verified
 
 Files = dict[str, bytes]
 

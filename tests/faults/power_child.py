@@ -5,8 +5,7 @@ import random
 import sys
 from pathlib import Path
 
-from edge.mqtt.delivery.outbox import Outbox
-from edge.mqtt.delivery.rows import Changes
+from edge.mqtt.delivery.outbox import Changes, Outbox
 from tests.support.door import make_row, now
 
 

@@ -15,11 +15,11 @@ from edge.device.pushes.desk import ConfigDesk
 from edge.device.pushes.push import Patch
 from edge.device.settings import load as config
 from edge.device.settings.load import Settings
+from edge.mqtt.broker import Fault
+from edge.mqtt.connection import Reconnect
 from edge.mqtt.contract.encode import encode
-from edge.mqtt.contract.payloads_config import ConfigReportedPayload
+from edge.mqtt.contract.messages import ConfigReportedPayload
 from edge.mqtt.contract.topics import Topics
-from edge.mqtt.faults import Fault
-from edge.mqtt.reconnect import Reconnect
 
 
 class SimulatedDevice:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edge.device.settings.load import environment_without_settings
-from edge.fleet.rollout.pushes import make_signing_key
+from edge.fleet.rollout.config import make_signing_key
 from tests.fleet.simulated import Fleet, SimulatedDevice
 from tests.support.broker import Mosquitto
 

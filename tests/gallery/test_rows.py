@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from edge.core.errors import GalleryError
 from edge.core.types import FloatArray
-from edge.gallery.rows import GAPS, SPARE, Rows, quantize, quantize_one
+from edge.gallery.int8_matcher import GAPS, SPARE, Rows, quantize, quantize_one
 from tests.support.gallery_samples import unit_rows
 
 

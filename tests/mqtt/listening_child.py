@@ -4,8 +4,8 @@ import sys
 import time
 from pathlib import Path
 
-from edge.core import logs
-from edge.core.memory import return_freed_memory
+from edge.core import process as logs
+from edge.core.process import return_freed_memory
 from edge.mqtt.broker import Broker
 from tests.support.door import TOPICS, Door
 

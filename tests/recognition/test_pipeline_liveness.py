@@ -17,8 +17,8 @@ from edge.device.assembly.recognizer import build_pipeline, build_recognizer
 from edge.device.reports import info
 from edge.device.settings.load import Settings, load
 from edge.gallery.gallery import Gallery
-from edge.lab.annotate import describe
 from edge.lab.demo.device import enrolled
+from edge.lab.replay import describe
 from edge.recognition.recognizer import Recognizer
 from tests.support.liveness import BLIND_BELOW, NAME, install, network
 

@@ -16,7 +16,7 @@ from edge.core.metrics import Metrics
 from edge.core.process import Beats
 from edge.core.types import FaceEvent, Frame, Probe, Subject
 from edge.device.assembly.recognizer import build_recognizer
-from edge.device.following import GalleryFollower
+from edge.device.galleries import GalleryFollower
 from edge.device.settings.load import load
 from edge.gallery.gallery import Gallery
 from edge.gallery.store.store import GalleryStore

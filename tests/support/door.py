@@ -28,11 +28,9 @@ from edge.mqtt.contract.encode import EventEncoder
 from edge.mqtt.contract.topics import Topics
 from edge.mqtt.delivery.courier import CourierThread
 from edge.mqtt.delivery.inbox import Incoming
-from edge.mqtt.delivery.outbox import Outbox
+from edge.mqtt.delivery.outbox import Outbox, Row, Unopened
 from edge.mqtt.delivery.outbox_thread import OutboxThread
 from edge.mqtt.delivery.requests import Acknowledged
-from edge.mqtt.delivery.rows import Row
-from edge.mqtt.delivery.unopened import Unopened
 
 TOPICS = Topics("hq", "door-03")
 

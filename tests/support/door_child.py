@@ -4,7 +4,7 @@ import sys
 import time
 from pathlib import Path
 
-from edge.core import logs
+from edge.core import process as logs
 from edge.mqtt.broker import Broker
 from tests.support.door import Door
 

@@ -4,7 +4,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from edge.fleet.journal.decision import Decision, read_decision
+from edge.fleet.journal.decision import JournalDecision, read_decision
 from edge.mqtt.contract.topics import Topics
 
 AT = datetime(2026, 8, 1, 7, 31, 22, tzinfo=UTC)
@@ -35,5 +35,5 @@ def topic(device: str = "door-03", camera: str = "front") -> str:
     return Topics("hq", device).journal(camera)
 
 
-def decision(seq: int, device: str = "door-03", **changes: Any) -> Decision:
+def decision(seq: int, device: str = "door-03", **changes: Any) -> JournalDecision:
     return read_decision(topic(device), json.dumps(event(seq, device, **changes)).encode())

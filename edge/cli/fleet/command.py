@@ -17,10 +17,10 @@ from edge.core.clock import Clock
 from edge.core.errors import CommandError, ConfigError, LinkError, MediaError
 from edge.core.text import printable
 from edge.device.commands.parse import PAYLOAD_TYPE
-from edge.device.envelope import sign
 from edge.device.settings.load import Settings
-from edge.fleet.rollout.pushes import load_signing_key
-from edge.mqtt.contract.payloads_command import MAX_PHOTO_CHARS, VERBS, ResponsePayload
+from edge.fleet.rollout.config import load_signing_key
+from edge.mqtt.contract.envelope import sign
+from edge.mqtt.contract.messages import MAX_PHOTO_CHARS, VERBS, ResponsePayload
 from edge.mqtt.contract.topics import Topics
 
 LIFETIME = timedelta(minutes=5)

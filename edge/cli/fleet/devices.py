@@ -14,8 +14,8 @@ from edge.cli.fleet.fleet import HERE, FleetOption, KeysOption, app
 from edge.cli.run import ConfigOption, load_settings
 from edge.core.clock import SystemClock
 from edge.fleet.certificates import Authority
-from edge.fleet.rollout.pushes import make_signing_key
-from edge.mqtt.contract.payloads_command import VERBS
+from edge.fleet.rollout.config import make_signing_key
+from edge.mqtt.contract.messages import VERBS
 from edge.mqtt.contract.topics import Topics
 
 __all__ = ("app", "fleet_publish", "fleet_status")

@@ -13,7 +13,7 @@ from edge.core.errors import ConfigError
 from edge.fleet.fleet import Fleet, init_fleet, open_fleet
 from edge.fleet.keys import KeyRing
 from edge.fleet.plan import PLANS
-from edge.fleet.reports import Published
+from edge.fleet.reports import Publication
 from edge.fleet.repository import RolePlan
 
 app = typer.Typer(
@@ -155,7 +155,7 @@ def key_ring(fleet: Path, keys: Path | None, passphrase_file: Path | None) -> Ke
     return KeyRing(keys or fleet / "keys", passphrase)
 
 
-def tell(published: Published) -> None:
+def tell(published: Publication) -> None:
     """Print what was published for a scope."""
     change = f", difference {published.delta_bytes} bytes" if published.delta_bytes else ""
     groups = f" of {', '.join(published.groups)}" if published.groups else ""

@@ -15,18 +15,16 @@ from edge.cli.fleet.site_listener import site_listener
 from edge.cli.run import ConfigOption, load_settings
 from edge.core.clock import Clock, SystemClock
 from edge.core.errors import ConfigError
-from edge.core.instance import sole_daemon
-from edge.core.signals import signals_to
-from edge.device.settings.settings_mqtt import MqttSettings
+from edge.core.files import sole_daemon
+from edge.core.process import signals_to
+from edge.device.settings.tables import MqttSettings
 from edge.fleet.journal.database import Database
-from edge.fleet.journal.decision import Decision
+from edge.fleet.journal.decision import JournalDecision
 from edge.fleet.journal.follow import Follower, follow, topics
 from edge.fleet.journal.gaps import Gaps
 from edge.fleet.journal.store import JsonLines, MemoryStore, Saw, Store
 from edge.mqtt.contract.topics import Topics, check_slug
-from edge.mqtt.delivery.held import held
-from edge.mqtt.delivery.outbox import Outbox
-from edge.mqtt.delivery.rows import Changes
+from edge.mqtt.delivery.outbox import Changes, Outbox, held
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -63,7 +61,7 @@ def follow_command(
     values = _mqtt(settings.mqtt, broker, user, password_file, tls, ca_file)
     clock, gaps, stop = SystemClock(), Gaps(), queue.SimpleQueue[str]()
 
-    def show(decision: Decision) -> None:
+    def show(decision: JournalDecision) -> None:
         typer.echo(decision.text if as_json else decision.line)
         sys.stdout.flush()
 

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 
 from edge.cli.fleet.site_listener import QUIET_S, check_accepted, site_listener
-from edge.cli.output import Listing
-from edge.cli.progress import progress
+from edge.cli.output import Listing, progress
 from edge.core.clock import SystemClock
 from edge.core.text import printable
 from edge.device.settings.load import Settings
 from edge.fleet.rollout.gallery import Arrival, Wanted, watched
-from edge.mqtt.contract.payloads_sync import GalleryDesiredPayload
+from edge.mqtt.contract.messages import GalleryDesiredPayload
 from edge.mqtt.contract.topics import Topics
 from edge.mqtt.subscriber import Listener
 

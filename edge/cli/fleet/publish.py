@@ -11,8 +11,8 @@ import typer
 
 from edge.cli.fleet.fleet import HERE, FleetOption, KeysOption, PassphraseOption, app, opened_fleet, tell
 from edge.cli.fleet.nudge import Wanted, nudge_doors
-from edge.cli.migrate import beside_gallery, gallery_in_force, reembed_gallery
-from edge.cli.reports import ReportOption
+from edge.cli.gallery import beside_gallery, gallery_in_force, reembed_gallery
+from edge.cli.output import ReportOption
 from edge.cli.run import ConfigOption, load_settings
 from edge.core.clock import SystemClock
 from edge.core.errors import ConfigError, FleetError
@@ -20,7 +20,7 @@ from edge.device.settings.load import Settings
 from edge.face import manifest as manifests
 from edge.face.weights import load_verified
 from edge.fleet.fleet import Fleet
-from edge.fleet.reports import Published
+from edge.fleet.reports import Publication
 
 __all__ = ("app",)
 
@@ -160,10 +160,10 @@ def revoke(
 ) -> None:
     """Take a subject out of every scope, and keep it out of what is published later."""
     settings = load_settings(config_file) if nudge else None
-    published: list[Published] = []
+    published: list[Publication] = []
     refused: FleetError | None = None
 
-    def told(each: Published) -> None:
+    def told(each: Publication) -> None:
         published.append(each)
         tell(each)
 

@@ -2,7 +2,7 @@
 
 from edge.core.errors import LinkError
 from edge.device.assembly.delivery import build_broker
-from edge.device.settings.settings_mqtt import MqttSettings
+from edge.device.settings.tables import MqttSettings
 from edge.mqtt.subscriber import Listener
 
 QUIET_S = 1.5

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from edge.cli.progress import progress
+from edge.cli.output import progress
 from edge.cli.run import ConfigOption, load_settings
 from edge.lab.bench.report import print_report, run_bench
 from edge.lab.demo.media import fetch_media, media_dir

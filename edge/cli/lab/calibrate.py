@@ -10,9 +10,7 @@ import typer
 
 from edge.cli.gallery import gallery
 from edge.cli.lab.embedding import embed_all
-from edge.cli.output import Listing
-from edge.cli.progress import progress
-from edge.cli.reports import JsonFileOption, PlotsOption, write_report
+from edge.cli.output import JsonFileOption, Listing, PlotsOption, progress, write_report
 from edge.cli.run import ConfigOption, load_settings
 from edge.core.clock import SystemClock
 from edge.core.errors import MediaError, ModelError

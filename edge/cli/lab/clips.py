@@ -8,8 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from edge.cli.progress import progress
-from edge.cli.reports import JsonFileOption, write_report
+from edge.cli.output import JsonFileOption, progress, write_report
 from edge.cli.run import ConfigOption, load_settings
 from edge.core.clock import SystemClock
 from edge.core.errors import ConfigError

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from edge.cli.progress import progress
+from edge.cli.output import progress
 from edge.core.errors import ConfigError
 from edge.device.assembly.recognizer import build_recognizer
 from edge.device.settings.load import Settings

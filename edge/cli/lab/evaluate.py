@@ -13,7 +13,7 @@ from edge.cli.lab import gate as evaluate_gate
 from edge.cli.lab import oneshot
 from edge.cli.lab import variants as evaluate_variants
 from edge.cli.lab.embedding import embed_all, recognizer_with
-from edge.cli.reports import ImagesOption, JsonFileOption, PlotsOption, write_report
+from edge.cli.output import ImagesOption, JsonFileOption, PlotsOption, write_report
 from edge.cli.run import ConfigOption, load_settings
 from edge.core.errors import ConfigError
 from edge.device.assembly.recognizer import choose_embedder

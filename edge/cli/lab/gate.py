@@ -13,8 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edge.cli.lab.embedding import recognizer_with
-from edge.cli.progress import progress
-from edge.cli.reports import ImagesOption, JsonFileOption, PlotsOption, write_report
+from edge.cli.output import ImagesOption, JsonFileOption, PlotsOption, progress, write_report
 from edge.cli.run import ConfigOption, load_settings
 from edge.core.errors import MediaError
 from edge.device.assembly.recognizer import choose_embedder

@@ -7,17 +7,17 @@ from rich.console import Console
 from rich.table import Table
 
 from edge.cli.lab.embedding import embed_all
-from edge.cli.progress import progress
-from edge.cli.reports import ImagesOption, JsonFileOption, PlotsOption, write_report
+from edge.cli.output import ImagesOption, JsonFileOption, PlotsOption, progress, write_report
 from edge.cli.run import ConfigOption, load_settings
 from edge.core.errors import ModelError
 from edge.device.assembly.recognizer import choose_embedder
 from edge.face import manifest as manifests
 from edge.gallery.decision import Calibration
-from edge.lab.photos.plot_oneshot import plot_oneshot
+from edge.lab.photos.plots import plot_oneshot
 from edge.lab.photos.protocol import subjects
-from edge.lab.studies import growth, siamese
 from edge.lab.studies import oneshot as experiment
+from edge.lab.studies import oneshot as growth
+from edge.lab.studies import siamese
 
 
 def oneshot(

@@ -9,8 +9,7 @@ from rich.console import Console
 
 from edge.camera.clips import ReplayCamera
 from edge.camera.photo import read_photo
-from edge.cli.progress import progress
-from edge.cli.reports import OutOption, write_report
+from edge.cli.output import OutOption, progress, write_report
 from edge.cli.run import ConfigOption, load_settings
 from edge.core.clock import SystemClock
 from edge.core.errors import ConfigError
@@ -26,9 +25,9 @@ from edge.device.assembly.recognizer import (
 from edge.device.settings.load import Settings
 from edge.gallery.gallery import Gallery
 from edge.gallery.store.store import GalleryStore
-from edge.lab.annotate import describe
 from edge.lab.demo.media import fetch_media, media_dir
 from edge.lab.demo.run import run_demo
+from edge.lab.replay import describe
 from edge.lab.replay import replay as replay_camera
 from edge.mqtt.contract.encode import EventEncoder, stamp
 from edge.recognition.enrolment.enrol import encode_photo, enroll

@@ -11,8 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edge.cli.lab.embedding import recognizer_with
-from edge.cli.progress import progress
-from edge.cli.reports import ImagesOption, JsonFileOption, write_report
+from edge.cli.output import ImagesOption, JsonFileOption, progress, write_report
 from edge.cli.run import ConfigOption, load_settings
 from edge.core.errors import ModelError
 from edge.device.assembly.recognizer import choose_embedder
@@ -21,9 +20,8 @@ from edge.face import manifest as manifests
 from edge.lab.demo.media import ORL_PHOTOS, ORL_SUBJECTS, media_dir, orl_photo
 from edge.lab.photos.protocol import OpenSet, open_set, subjects
 from edge.lab.studies import variants as ways
-from edge.lab.studies.variant_elsewhere import elsewhere
-from edge.lab.studies.variant_embeddings import PhotoViews, embed_views, views_cache
-from edge.lab.studies.variant_scores import Variant
+from edge.lab.studies.variant_scores import PhotoViews, Variant, embed_views, views_cache
+from edge.lab.studies.variants import elsewhere
 
 Figures = dict[str, Any]
 

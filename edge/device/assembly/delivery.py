@@ -19,7 +19,7 @@ from edge.core.metrics import Metrics
 from edge.core.pacing import TokenBucket
 from edge.core.process import Beats, boot_id, clock_synced
 from edge.device.settings.load import Settings
-from edge.device.settings.settings_mqtt import MqttSettings
+from edge.device.settings.tables import MqttSettings
 from edge.mqtt.broker import Broker, Will, tls_context
 from edge.mqtt.connection import LinkThread
 from edge.mqtt.contract.encode import EventEncoder
@@ -27,10 +27,9 @@ from edge.mqtt.contract.home_assistant import birth_topic, describes, documents
 from edge.mqtt.contract.topics import Topics
 from edge.mqtt.delivery.courier import CourierThread
 from edge.mqtt.delivery.inbox import Incoming, Request, subscriptions
-from edge.mqtt.delivery.outbox import Outbox
+from edge.mqtt.delivery.outbox import Outbox, Unopened, beyond
 from edge.mqtt.delivery.outbox_thread import OutboxThread
 from edge.mqtt.delivery.requests import Acknowledged
-from edge.mqtt.delivery.unopened import Unopened, beyond
 
 log = logging.getLogger(__name__)
 

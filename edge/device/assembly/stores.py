@@ -6,7 +6,7 @@ from pathlib import Path
 from edge.device.settings.load import Settings
 from edge.gallery.store.crops import CropStore
 from edge.gallery.store.denials import DenialStore
-from edge.gallery.store.erased import Erased
+from edge.gallery.store.erasure import Erased
 from edge.gallery.store.kept_visits import VisitStore
 from edge.gallery.store.store import GalleryStore
 

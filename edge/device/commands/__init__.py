@@ -1,0 +1,1 @@
+"""A command over MQTT, from its signature to its answer."""

@@ -13,9 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edge.core.audit import Audit
 from edge.core.clock import Clock
 from edge.core.errors import CommandError, EdgeError, FileError
+from edge.core.files import Audit
 from edge.core.metrics import Metrics
 from edge.core.pacing import TokenBucket
 from edge.device.commands.answers import MAX_REMEMBERED, Answers
@@ -24,7 +24,7 @@ from edge.device.commands.parse import Command, Reply, Rules, parse, refusal_rep
 from edge.gallery.store.erasure import subject_hash
 from edge.mqtt.broker import Received
 from edge.mqtt.contract.encode import encode
-from edge.mqtt.contract.payloads_command import READS, ResponsePayload
+from edge.mqtt.contract.messages import READS, ResponsePayload
 from edge.mqtt.contract.topics import Topics
 
 log = logging.getLogger(__name__)

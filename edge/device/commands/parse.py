@@ -15,10 +15,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from edge.core.errors import CommandError, EnvelopeError
-from edge.core.strictjson import strict_object
-from edge.device.envelope import opened_by
+from edge.core.text import strict_object
 from edge.mqtt.broker import Received
-from edge.mqtt.contract.payloads_command import READS, VERBS, Args, CommandPayload
+from edge.mqtt.contract.envelope import opened_by
+from edge.mqtt.contract.messages import READS, VERBS, Args, CommandPayload
 from edge.mqtt.contract.topics import Topics
 
 PAYLOAD_TYPE = "application/vnd.edge.command+json"

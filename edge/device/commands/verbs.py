@@ -14,7 +14,7 @@ from edge.device.commands.desk import Action
 from edge.device.commands.parse import Command
 from edge.device.settings.load import Settings
 from edge.gallery.gallery import Gallery
-from edge.mqtt.contract.payloads_command import (
+from edge.mqtt.contract.messages import (
     CameraArgs,
     EnrollArgs,
     PhotoArgs,

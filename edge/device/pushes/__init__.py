@@ -1,0 +1,1 @@
+"""A configuration push, from its signature to its end."""

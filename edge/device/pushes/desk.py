@@ -15,13 +15,15 @@ from edge.core.errors import ConfigError, EdgeError, FileError, PushError, Refus
 from edge.core.metrics import Metrics
 from edge.core.pacing import TokenBucket
 from edge.device.pushes.memory import load_memory, memory_path, save_memory
-from edge.device.pushes.outcome import Outcome, Status, Unbelieved
 from edge.device.pushes.push import (
     Floor,
     Identity,
-    Layer,
     Memory,
     Patch,
+    PushLayer,
+    PushOutcome,
+    Status,
+    Unbelieved,
     acknowledged,
     believed,
     effective_hash,
@@ -73,7 +75,7 @@ class ConfigDesk:
         if self.trying:
             layer, tried = next(iter(self._memory.trial.items()))
             why = "the daemon was restarted while it was tried"
-            report = Outcome(status="rolled_back", layer=layer, version=tried.version, error=why)
+            report = PushOutcome(status="rolled_back", layer=layer, version=tried.version, error=why)
             self._settle(report, trial={})
             log.error("pushed configuration rolled back: %s", why)
 
@@ -146,13 +148,13 @@ class ConfigDesk:
         desired, floor = found
         keys: Mapping[str, str] = {}
         try:
-            unread = Outcome(status="rejected", layer=layer, version=floor.version, error=INTERRUPTED)
+            unread = PushOutcome(status="rejected", layer=layer, version=floor.version, error=INTERRUPTED)
             self._remember(unread, floors=self._memory.floors | {layer: floor})
             keys = refusals(desired.patch, self._local)
             if keys:
                 names = ", ".join(sorted(keys))[:200]
                 raise PushError(f"{len(keys)} of its keys cannot be pushed: {names}", "keys")
-            tried = {layer: Layer(version=floor.version, patch=desired.patch)}
+            tried = {layer: PushLayer(version=floor.version, patch=desired.patch)}
             memory = self._memory.model_copy(update={"trial": tried})
             settings = self._read(merged(memory.layers(self._groups).values()))
             self._remember(self._came_of(layer, memory, "pending"), trial=tried)
@@ -181,7 +183,7 @@ class ConfigDesk:
         """
         layer, tried = next(iter(self._memory.trial.items()))
         status: Status = "rejected" if rejected else "rolled_back"
-        self._settle(Outcome(status=status, layer=layer, version=tried.version, error=why), trial={})
+        self._settle(PushOutcome(status=status, layer=layer, version=tried.version, error=why), trial={})
         if rejected:
             self._complain("build", why)
         else:
@@ -238,18 +240,18 @@ class ConfigDesk:
         self.unread = str(error)
         return False
 
-    def _remembered(self) -> Outcome:
+    def _remembered(self) -> PushOutcome:
         """Return what became of the last push before the daemon started; that applied what needed it."""
-        last = self._memory.last or Outcome(status="applied" if self._memory.good else "none")
+        last = self._memory.last or PushOutcome(status="applied" if self._memory.good else "none")
         layers = self._memory.layers(self._groups)
         if last.status != "applied" or last.layer not in layers:
             return last
         return last.model_copy(update={"keys": acknowledged(last.layer, layers, restarted=True)})
 
-    def _came_of(self, layer: str, memory: Memory, status: Status) -> Outcome:
+    def _came_of(self, layer: str, memory: Memory, status: Status) -> PushOutcome:
         layers = memory.layers(self._groups)
         keys = acknowledged(layer, layers)
-        return Outcome(status=status, layer=layer, version=layers[layer].version, keys=keys)
+        return PushOutcome(status=status, layer=layer, version=layers[layer].version, keys=keys)
 
     def _not_believed(self, layer: str, data: bytes, error: PushError) -> None:
         self._count(error.reason)
@@ -261,10 +263,12 @@ class ConfigDesk:
 
     def _rejected(self, layer: str, version: int, keys: Mapping[str, str], error: EdgeError) -> None:
         self._complain(error.reason if isinstance(error, RefusedError) else "settings", str(error))
-        report = Outcome(status="rejected", layer=layer, version=version, keys=dict(keys), error=str(error))
+        report = PushOutcome(
+            status="rejected", layer=layer, version=version, keys=dict(keys), error=str(error)
+        )
         self._settle(report)
 
-    def _settle(self, report: Outcome, *, trial: dict[str, Layer] | None = None) -> None:
+    def _settle(self, report: PushOutcome, *, trial: dict[str, PushLayer] | None = None) -> None:
         """Remember what became of a push, also where that cannot be written down yet (`write`)."""
         try:
             self._remember(report, trial=trial)
@@ -284,11 +288,11 @@ class ConfigDesk:
 
     def _remember(
         self,
-        report: Outcome,
+        report: PushOutcome,
         *,
         floors: dict[str, Floor] | None = None,
-        good: dict[str, Layer] | None = None,
-        trial: dict[str, Layer] | None = None,
+        good: dict[str, PushLayer] | None = None,
+        trial: dict[str, PushLayer] | None = None,
     ) -> None:
         changes = {"last": report, "floors": floors, "good": good, "trial": trial}
         memory = self._memory.model_copy(update={k: v for k, v in changes.items() if v is not None})

@@ -3,22 +3,54 @@
 Settings are layered: defaults, edge.toml, fleet, groups in the order the device names them, device; the
 environment stays above all. A push is one layer, signed, numbered, for one site. What is remembered of pushes
 (`Memory`) is kept by `pushed`; what is tried and taken back is `probation`'s business.
+
+What is told of configuration pushes: what became of the last, and which nobody believes. Data only.
 """
 
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from edge.core.errors import EnvelopeError, PushError
-from edge.core.slug import Slug
-from edge.core.strictjson import strict_object
-from edge.device.envelope import opened
-from edge.device.pushes.outcome import Outcome
+from edge.core.ids import Slug
+from edge.core.text import strict_object
 from edge.device.settings.load import Settings, environment_sets
+from edge.mqtt.contract.envelope import opened
+
+Status = Literal["none", "applied", "rejected", "rolled_back", "pending"]
+
+
+class PushOutcome(BaseModel):
+    """What became of the last push that was believed; remembered over restarts."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    status: Status = "none"
+    layer: str | None = None
+    version: int | None = None
+    keys: dict[str, str] = {}
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unbelieved:
+    """The last message that came as a push and is none for this device: unsigned, old, for somebody else.
+
+    `sha256` is that of the message, by which whoever sent it knows it again; of one of more than 64 KiB that
+    of its first 64 KiB and one byte (`mqtt.incoming` takes no more).
+    """
+
+    at: datetime
+    layer: str
+    reason: str
+    error: str
+    sha256: str
+
 
 PAYLOAD_TYPE = "application/vnd.edge.config+json"
 """What is signed: a configuration, and nothing else can be passed off as one."""
@@ -67,7 +99,7 @@ class Floor(BaseModel):
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
-class Layer(BaseModel):
+class PushLayer(BaseModel):
     """A patch that is in force, or tried."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -85,11 +117,11 @@ class Memory(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     floors: dict[str, Floor] = {}
-    good: dict[str, Layer] = {}
-    trial: dict[str, Layer] = {}
-    last: Outcome | None = None
+    good: dict[str, PushLayer] = {}
+    trial: dict[str, PushLayer] = {}
+    last: PushOutcome | None = None
 
-    def layers(self, groups: Iterable[str]) -> dict[str, Layer]:
+    def layers(self, groups: Iterable[str]) -> dict[str, PushLayer]:
         """Return the layers in force by name, the tried one included, the strongest last."""
         found = self.good | self.trial
         order = (FLEET, *(f"group:{group}" for group in groups), DEVICE)
@@ -138,7 +170,7 @@ def believed(data: bytes, layer: str, who: Identity, memory: Memory) -> tuple[De
     return desired, floor
 
 
-def merged(layers: Iterable[Layer]) -> Patch:
+def merged(layers: Iterable[PushLayer]) -> Patch:
     """Return all layers as one patch, the last one strongest."""
     found: Patch = {}
     for layer in layers:
@@ -209,7 +241,7 @@ def mistakes(patch: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def acknowledged(layer: str, layers: Mapping[str, Layer], *, restarted: bool = False) -> dict[str, str]:
+def acknowledged(layer: str, layers: Mapping[str, PushLayer], *, restarted: bool = False) -> dict[str, str]:
     """Return what became of each key of a layer that is in force.
 
     That is applied, needs_restart (not where the daemon was `restarted` since) or "overridden by" a stronger

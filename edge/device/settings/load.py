@@ -2,6 +2,8 @@
 
 Nothing below `assembly` sees these classes; parts take plain values. This file opens nothing but the
 configuration itself; the tables are described in `settings`.
+
+Which settings a running daemon keeps until it is started again. Pure.
 """
 
 import os
@@ -14,30 +16,26 @@ from pydantic import BaseModel, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from edge.core.errors import ConfigError
-from edge.core.redact import scrub, without_credentials
-from edge.core.slug import Slug
-from edge.device.settings.settings_gallery import (
+from edge.core.ids import Slug
+from edge.core.text import scrub, without_credentials
+from edge.device.settings.tables import (
     AccessSettings,
-    GallerySettings,
-    RemoteSettings,
-    StrangersSettings,
-    SyncSettings,
-)
-from edge.device.settings.settings_mqtt import (
+    CameraSettings,
+    CaptureSettings,
     CommandsSettings,
+    DecisionSettings,
+    GallerySettings,
     HomeAssistantSettings,
+    LivenessSettings,
+    LogSettings,
     MqttSettings,
     OutboxSettings,
     PrivacySettings,
     PushSettings,
-)
-from edge.device.settings.tables import (
-    CameraSettings,
-    CaptureSettings,
-    DecisionSettings,
-    LivenessSettings,
-    LogSettings,
     RecognitionSettings,
+    RemoteSettings,
+    StrangersSettings,
+    SyncSettings,
 )
 
 """A name that is safe in a topic and in a file name."""
@@ -261,3 +259,23 @@ def _shown(value: object) -> str:
     if isinstance(value, tuple):
         return scrub(" ".join(value))
     return without_credentials(str(value))
+
+
+WHOLE = (
+    *("site", "device", "state_dir", "models_dir"),
+    *("mqtt", "outbox", "privacy", "log", "strangers", "homeassistant"),
+)
+"""Settings and tables that are read at the start alone."""
+
+GROUPS = "push.groups"
+"""The one key of a table that otherwise may change: whose pushes are heard."""
+
+
+def kept(now: Settings, wanted: Settings) -> tuple[Settings, list[str]]:
+    """Return `wanted` with what only a restart changes as it is `now`, and the names of what is kept back."""
+    names = [key for key in WHOLE if getattr(now, key) != getattr(wanted, key)]
+    changes: dict[str, Any] = {key: getattr(now, key) for key in names}
+    if now.push.groups != wanted.push.groups:
+        names.append(GROUPS)
+        changes["push"] = wanted.push.model_copy(update={"groups": now.push.groups})
+    return wanted.model_copy(update=changes), names

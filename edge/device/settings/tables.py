@@ -1,13 +1,28 @@
 """The tables of edge.toml, one class each: every field typed, bounded and described.
 
 What they mean is decided where they are used; where they come from is `config`.
+
+The tables of edge.toml about what leaves the device, and what it takes from others.
+
+The tables of edge.toml about who is enrolled: who may pass, what is kept, where galleries come from.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 from pydantic.config import JsonDict
+
+from edge.core.access import zone_problem
+from edge.core.ids import Slug
 
 LIVE: JsonDict = {"push": "live"}
 RESTART: JsonDict = {"push": "restart"}
@@ -228,3 +243,253 @@ class LogSettings(Section):
         description="Least important line written.",
         json_schema_extra=RESTART,
     )
+
+
+class MqttSettings(Section):
+    """The broker."""
+
+    host: str = Field("localhost", min_length=1, description="Broker's host name or address.")
+    port: int = Field(1883, ge=1, le=65535, description="Broker's port; 8883 is usual with TLS.")
+    version: Literal["auto", "5", "3.1.1"] = Field(
+        "auto", description="Protocol: 5 first, 3.1.1 where 5 is refused."
+    )
+    username: str | None = Field(None, min_length=1, description="User at the broker.")
+    password: SecretStr | None = Field(None, description="Password at the broker; prefer password_file.")
+    password_file: Path | None = Field(None, description="File that holds the password.")
+    tls: bool = Field(False, description="Speak TLS and verify the broker's certificate.")
+    ca_file: Path | None = Field(None, description="Certificates to trust instead of the system's.")
+    cert_file: Path | None = Field(None, description="This device's certificate.")
+    key_file: Path | None = Field(None, description="This device's private key.")
+    keepalive_s: int = Field(
+        15,
+        ge=5,
+        le=3600,
+        description="A silent broker is noticed after about twice this long.",
+        json_schema_extra=RESTART,
+    )
+    backoff_max_s: float = Field(
+        60.0,
+        ge=1,
+        le=3600,
+        description="Longest pause between two tries to connect.",
+        json_schema_extra=RESTART,
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "MqttSettings":
+        if self.password is not None and self.password_file is not None:
+            raise ValueError("set only one of password and password_file")
+        if (self.password is not None or self.password_file is not None) and self.username is None:
+            raise ValueError("a password needs a username")
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file and key_file go together")
+        if not self.tls and (self.ca_file or self.cert_file):
+            raise ValueError("ca_file and cert_file need tls = true")
+        return self
+
+
+class OutboxSettings(Section):
+    """Decisions that wait for the broker."""
+
+    max_rows: int = Field(
+        50_000,
+        ge=100,
+        le=1_000_000,
+        description="Decisions kept while the broker is away.",
+        json_schema_extra=RESTART,
+    )
+    max_mb: int = Field(
+        32, ge=1, le=4096, description="What they may take on the disk, in MiB.", json_schema_extra=RESTART
+    )
+    delivery: Literal["puback", "consumer"] = Field(
+        "puback",
+        description="A decision is forgotten when the broker has acknowledged it (puback), or when a "
+        "consumer has named it on the topic ack (consumer), as `edge journal follow --ack` does.",
+        json_schema_extra=RESTART,
+    )
+
+
+class HomeAssistantSettings(Section):
+    """Home Assistant shows the door by itself."""
+
+    discovery: bool = Field(
+        False,
+        description="Announce this device and its cameras to Home Assistant.",
+        json_schema_extra=RESTART,
+    )
+    prefix: str = Field(
+        "homeassistant",
+        pattern=r"^[A-Za-z0-9_-]{1,64}$",
+        description="Home Assistant's discovery prefix.",
+    )
+
+
+class PrivacySettings(Section):
+    """What leaves the device about a subject."""
+
+    anonymous: bool = Field(
+        False,
+        description="Publish no label and no box, only the opaque subject id.",
+        json_schema_extra=STRICTER,
+    )
+
+
+PublicKeys = tuple[Annotated[str, StringConstraints(pattern=r"^ed25519:[A-Za-z0-9+/]{43}=$")], ...]
+
+
+class CommandsSettings(Section):
+    """Commands over MQTT; those that change something are refused while no key is trusted."""
+
+    trusted_keys: PublicKeys = Field(
+        (), max_length=8, description="Public keys that `edge fleet command-key` has printed."
+    )
+    unsigned_reads: bool = Field(
+        False, description="Answer verbs that change nothing to whoever may publish, unsigned."
+    )
+    snapshots: bool = Field(False, description="Answer `snapshot` with a picture of the camera.")
+
+
+class PushSettings(Section):
+    """Configuration pushed by the operator of a fleet; refused while no key is trusted."""
+
+    trusted_keys: PublicKeys = Field(
+        (), max_length=8, description="Public keys that `edge config keygen` has printed."
+    )
+    groups: tuple[Slug, ...] = Field(
+        (), max_length=8, description="Groups of devices this one belongs to; a later one wins."
+    )
+    probation_s: float = Field(
+        30.0,
+        ge=2,
+        le=60,
+        description="Time in which the door has to work under a pushed configuration; else it is taken back.",
+    )
+
+
+class AccessSettings(Section):
+    """Who of the enrolled may pass this door."""
+
+    groups: tuple[Annotated[str, StringConstraints(min_length=1, max_length=32)], ...] = Field(
+        (),
+        max_length=16,
+        description="Door groups served here; a subject needs one of them. None: everybody.",
+        json_schema_extra=LIVE,
+    )
+    time_zone: str = Field(
+        "UTC",
+        description="Time zone of subjects' weekly windows, where they name none of their own.",
+        json_schema_extra=LIVE,
+    )
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if (problem := zone_problem(name)) is not None:
+            raise ValueError(problem)
+        return name
+
+
+class GallerySettings(Section):
+    """The enrolled subjects on this device."""
+
+    keep_versions: int = Field(
+        5, ge=2, le=100, description="Versions kept on disk, the current one included."
+    )
+    prototypes: int = Field(3, ge=1, le=5, description="Templates kept per subject.", json_schema_extra=LIVE)
+    keep_crops: bool = Field(
+        False,
+        description="Keep the faces of enrolment photos, encrypted, for `edge subjects show --sheet`.",
+    )
+    shadow_share: float = Field(
+        0.25,
+        ge=0,
+        le=1,
+        description="Share of visits that a gallery to switch to is tried on (`edge fleet publish --beside`, "
+        "embedder auto).",
+        json_schema_extra=LIVE,
+    )
+    device_key: Path | None = Field(
+        None,
+        description="File with the key that this device's templates are encrypted under; a name without a "
+        "directory is a credential of systemd. Unset: state_dir/device.key, made at first use.",
+    )
+
+
+class StrangersSettings(Section):
+    """Visits kept for a while: of people whom nobody knows, to enrol them, and matches, to deny them."""
+
+    keep_hours: float = Field(
+        0.0,
+        ge=0,
+        le=168,
+        description="How long templates of visits are kept, encrypted, no pictures: strangers', and those of "
+        "matches with the subject's id (`edge strangers list --matched`); 0: not at all, 24 is usual.",
+        json_schema_extra=STRICTER,
+    )
+
+
+class RemoteSettings(Section):
+    """A Qdrant collection for sites with more templates than a device holds (extra `scale`)."""
+
+    policy: Literal["off", "unknown"] = Field(
+        "off", description="unknown: ask about visitors whom nobody in the local gallery is like."
+    )
+    url: str | None = Field(None, min_length=1, description="Address of the server, https://host:6333.")
+    collection: str = Field("edge", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Collection to search.")
+    secret: Path | None = Field(
+        None,
+        description="File with the site's secret, which signs what is uploaded and rotates templates and "
+        "probes before they leave the device; a name without a directory is a credential of systemd.",
+    )
+    api_key_file: Path | None = Field(None, description="File with the server's API key.")
+    timeout_ms: int = Field(
+        250, ge=10, le=2000, description="After this the local decision stands.", json_schema_extra=LIVE
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "RemoteSettings":
+        if self.policy != "off" and (self.url is None or self.secret is None):
+            raise ValueError("policy unknown needs url and secret")
+        return self
+
+
+class SyncSettings(Section):
+    """Galleries from the operator's fleet (`edge fleet`); off without a url."""
+
+    url: str | None = Field(
+        None,
+        min_length=1,
+        description="Where the fleet is published: http, https or file URL, or a directory. Unset: the "
+        "gallery is this device's own.",
+    )
+    scope: Slug | None = Field(
+        None, description="Scope whose gallery this door serves; the device's name when unset."
+    )
+    tenant: Slug | None = Field(None, description="Whose fleet it is; the site's name when unset.")
+    trusted_root: Path | None = Field(
+        None, description="The fleet's root metadata, brought here by hand: what trust begins with."
+    )
+    sealing_key: Path | None = Field(
+        None,
+        description="File with the key that opens this scope's galleries, or with the new one and the old, "
+        "one a line, while it changes; a name without a directory is a credential of systemd.",
+    )
+    stale: Literal["closed", "open"] = Field(
+        "closed",
+        description="Past the gallery's not_after (`edge fleet publish --valid-days`): reject everybody with "
+        "the reason gallery_stale, or go on.",
+        json_schema_extra=LIVE,
+    )
+    timeout_s: float = Field(
+        90.0,
+        ge=1,
+        le=110,
+        description="Give up after this long; the next synchronisation tries again.",
+        json_schema_extra=LIVE,
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "SyncSettings":
+        if self.url is not None and (self.trusted_root is None or self.sealing_key is None):
+            raise ValueError("url needs trusted_root and sealing_key, which come with the scope")
+        return self

@@ -16,7 +16,7 @@ from edge.core.pacing import TokenBucket
 from edge.device.sync.outcome import MAX_ERROR_CHARS, SyncOutcome, read_outcome
 from edge.gallery.gallery import Gallery
 from edge.mqtt.contract.encode import to_millisecond
-from edge.mqtt.contract.payloads_sync import BesidePayload, GalleryReportedPayload
+from edge.mqtt.contract.messages import BesidePayload, GalleryReportedPayload
 from edge.recognition.candidate import AGREED, DIFFERED
 from edge.recognition.recognizer import Recognizer
 

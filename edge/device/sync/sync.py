@@ -22,12 +22,19 @@ from edge.device.sync.outcome import SyncOutcome, reason_of, refusal
 from edge.device.sync.trust import TrustedDirectory
 from edge.gallery.format.bundle import decode
 from edge.gallery.format.delta import apply_delta
-from edge.gallery.format.offer import Kind, Offer, read_offer
-from edge.gallery.format.published import delta_path, full_path, model_path, next_path, scope_role
+from edge.gallery.format.published import (
+    Kind,
+    Offer,
+    delta_path,
+    full_path,
+    model_path,
+    next_path,
+    read_offer,
+    scope_role,
+)
 from edge.gallery.format.seal import Binding, unseal_any
 from edge.gallery.gallery import Gallery
-from edge.gallery.store.install import install, settle
-from edge.gallery.store.store import GalleryStore
+from edge.gallery.store.store import GalleryStore, install, settle
 
 log = logging.getLogger(__name__)
 

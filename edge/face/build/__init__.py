@@ -1,0 +1,1 @@
+"""Makes the integer graphs of the embedder and the detector from published weights."""

@@ -10,9 +10,9 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from edge.face.build.graph import CONTRIB, GraphWriter, float_tensor
-from edge.face.build.pack import PACK
 from edge.face.build.prelu import PreluForm, max_prelu, scale_constants
 from edge.face.build.quantized import QuantizedLayer, QuantizedNetwork, Scale
+from edge.face.build.tables import PACK
 
 SIDE_PX = 112
 

@@ -11,11 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.core.errors import ModelError
-from edge.face.build.flip import flip_steep_slopes
+from edge.face.build.fp32 import flip_steep_slopes
 from edge.face.build.network import Floats, Layer, Network, exact_sums
-from edge.face.build.pack import PACK, pack_first_layer
-from edge.face.build.rounding import gather_matrix, round_weights, spread_matrix
-from edge.face.build.tables import LayerStatistics, Statistics
+from edge.face.build.tables import (
+    PACK,
+    LayerStatistics,
+    Statistics,
+    gather_matrix,
+    pack_first_layer,
+    round_weights,
+    spread_matrix,
+)
 
 PIXEL_ZERO_POINT = 128
 """The integer pixel nearest to the network's centre of 127.5; the first bias makes up for the half."""

@@ -4,14 +4,12 @@ Equal input gives equal bytes on every machine; the manifest pins their hash.
 """
 
 from edge.core.errors import ModelError
-from edge.face.build.flip import flip_steep_slopes
-from edge.face.build.fp32 import write_fp32
+from edge.face.build.fp32 import flip_steep_slopes, free_input_size, write_fp32
 from edge.face.build.heads import join_heads
 from edge.face.build.int8 import write_int8
 from edge.face.build.network import parse
 from edge.face.build.prelu import add_prelu, max_prelu
 from edge.face.build.quantized import equalise, quantize
-from edge.face.build.symbolic import free_input_size
 from edge.face.build.tables import read_statistics
 
 

@@ -1,0 +1,1 @@
+"""Keeps the decisions of many doors, exactly once."""

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from edge.core.errors import JournalError
-from edge.fleet.journal.decision import Decision
+from edge.fleet.journal.decision import JournalDecision
 from edge.fleet.journal.store import Saw
 from edge.mqtt.contract.messages import timestamp
 
@@ -65,7 +65,7 @@ class Database:
             raise
         return cls(path, connection, now)
 
-    def add(self, decisions: Sequence[Decision]) -> list[Decision]:
+    def add(self, decisions: Sequence[JournalDecision]) -> list[JournalDecision]:
         """Insert `decisions`; returns those that were not known. On return they are on the disk.
 
         Raises:

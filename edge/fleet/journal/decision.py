@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
 
 from edge.core.errors import JournalError
-from edge.core.slug import Slug
+from edge.core.ids import Slug
 from edge.mqtt.contract.messages import EventId
 from edge.mqtt.contract.topics import Topics
 
@@ -49,7 +49,7 @@ class _Read(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class JournalDecision:
     """One event of a journal. `source` is site/device; `text` is the whole event as one line of JSON."""
 
     source: str
@@ -72,7 +72,7 @@ class Decision:
         return Topics(*self.source.split("/"))
 
 
-def read_decision(topic: str, payload: bytes) -> Decision:
+def read_decision(topic: str, payload: bytes) -> JournalDecision:
     """Return the event that was published to `topic`.
 
     Raises:
@@ -86,7 +86,7 @@ def read_decision(topic: str, payload: bytes) -> Decision:
     return decision
 
 
-def parse_decision(text: bytes | str, where: str) -> Decision:
+def parse_decision(text: bytes | str, where: str) -> JournalDecision:
     """Return the event in `text`, which was found at `where`.
 
     Raises:
@@ -101,7 +101,7 @@ def parse_decision(text: bytes | str, where: str) -> Decision:
     except ValueError as error:
         raise JournalError(f"{where}: no event: {error}") from None
     whole = json.dumps(found, ensure_ascii=False, separators=(",", ":"))
-    return Decision(
+    return JournalDecision(
         f"{read.site}/{read.device}",
         read.event_id,
         read.seq,

@@ -13,11 +13,11 @@ from pydantic import ValidationError
 
 from edge.core.clock import Clock
 from edge.core.errors import JournalError
-from edge.fleet.journal.decision import Decision, read_decision
+from edge.fleet.journal.decision import JournalDecision, read_decision
 from edge.fleet.journal.gaps import Gaps
 from edge.fleet.journal.store import Store
 from edge.mqtt.contract.encode import encode
-from edge.mqtt.contract.payloads_ack import MAX_ACK_IDS, AckPayload, OutboxDroppedPayload
+from edge.mqtt.contract.messages import MAX_ACK_IDS, AckPayload, OutboxDroppedPayload
 from edge.mqtt.subscriber import Listener, Message
 
 PAUSE_S = 0.5
@@ -57,7 +57,7 @@ class Follower:
         store: Store,
         gaps: Gaps,
         *,
-        show: Callable[[Decision], None],
+        show: Callable[[JournalDecision], None],
         tell: Callable[[str], None],
         publish: Callable[[str, bytes], None] | None,
     ) -> None:
@@ -99,7 +99,7 @@ class Follower:
             f"{self.tally.refused} refused; {missing} missing in gaps{where}, {self._gaps.filled} gaps filled"
         )
 
-    def _read(self, message: Message) -> Decision | None:
+    def _read(self, message: Message) -> JournalDecision | None:
         if message.topic.endswith("/outbox_dropped"):
             self._notice(message)
             return None
@@ -126,7 +126,7 @@ class Follower:
         if self.tally.refused <= MAX_COMPLAINTS:
             self._tell(f"refused: {what}")
 
-    def _acknowledge(self, decisions: Sequence[Decision]) -> None:
+    def _acknowledge(self, decisions: Sequence[JournalDecision]) -> None:
         """Name every decision to its device, known ones too: the device has not heard of the last time."""
         if self._publish is None:
             return

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from edge.core.errors import JournalError
-from edge.fleet.journal.decision import Decision, parse_decision
+from edge.fleet.journal.decision import JournalDecision, parse_decision
 
 MAX_REMEMBERED = 200_000
 """Decisions that are known again without a file: some 40 MB."""
@@ -24,7 +24,7 @@ Saw = Callable[[str, int], object]
 class Store(Protocol):
     """Keeps decisions once."""
 
-    def add(self, decisions: Sequence[Decision]) -> list[Decision]:
+    def add(self, decisions: Sequence[JournalDecision]) -> list[JournalDecision]:
         """Keep `decisions`; returns those that were not known. On return they are safe.
 
         Raises:
@@ -43,7 +43,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self._known: OrderedDict[tuple[str, str], None] = OrderedDict()
 
-    def add(self, decisions: Sequence[Decision]) -> list[Decision]:
+    def add(self, decisions: Sequence[JournalDecision]) -> list[JournalDecision]:
         """Keep `decisions`; returns those that were not known."""
         new = []
         for decision in decisions:
@@ -93,7 +93,7 @@ class JsonLines:
             file.close()
             raise
 
-    def add(self, decisions: Sequence[Decision]) -> list[Decision]:
+    def add(self, decisions: Sequence[JournalDecision]) -> list[JournalDecision]:
         """Append those of `decisions` that the file does not hold, and return them.
 
         Raises:

@@ -1,0 +1,1 @@
+"""Sends configuration, galleries and commands to doors, and waits for what they say."""

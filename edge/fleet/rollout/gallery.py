@@ -9,7 +9,7 @@ from datetime import datetime
 
 from pydantic import ValidationError
 
-from edge.mqtt.contract.payloads_sync import GalleryReportedPayload
+from edge.mqtt.contract.messages import GalleryReportedPayload
 from edge.mqtt.contract.topics import MAJOR
 
 
@@ -22,7 +22,7 @@ class Wanted:
 
 
 @dataclass(slots=True)
-class Door:
+class DoorSync:
     """One device as it shows itself; `fresh`: it has synchronised since we came."""
 
     online: bool = False
@@ -44,12 +44,12 @@ class Arrival:
 
     wanted: Mapping[str, Wanted]
     named: tuple[str, ...] = ()
-    doors: dict[str, Door] = field(default_factory=dict)
+    doors: dict[str, DoorSync] = field(default_factory=dict)
 
     def hear(self, topic: str, payload: bytes, *, retained: bool) -> None:
         """Take a message of `watched`; one that cannot be read is passed over."""
         _, _, _, name, leaf = topic.split("/", 4)
-        door = self.doors.setdefault(name, Door())
+        door = self.doors.setdefault(name, DoorSync())
         if leaf == "status":
             door.online = payload == b"online"
             return
@@ -62,22 +62,22 @@ class Arrival:
         else:
             door.fresh = door.report.synchronised_at != door.before
 
-    def concerned(self) -> dict[str, Door]:
+    def concerned(self) -> dict[str, DoorSync]:
         """Return the doors that are waited for: those named, or all that serve one of the scopes."""
         if self.named:
-            return {name: self.doors.get(name, Door()) for name in self.named}
+            return {name: self.doors.get(name, DoorSync()) for name in self.named}
         return {
             name: door
             for name, door in sorted(self.doors.items())
             if door.report is not None and door.report.scope in self.wanted
         }
 
-    def version_for(self, door: Door) -> int:
+    def version_for(self, door: DoorSync) -> int:
         """Return the version to ask a door for; 0: whatever there is."""
         wanted = self.wanted.get(door.report.scope or "") if door.report else None
         return 0 if wanted is None or wanted.beside else wanted.version
 
-    def came_to(self, door: Door) -> tuple[str, str]:
+    def came_to(self, door: DoorSync) -> tuple[str, str]:
         """Return how it stands with a door, `has it` where it is done, and why."""
         report = door.report
         if report is None:
@@ -94,7 +94,7 @@ class Arrival:
         has = f"version {report.published}" if report.published else "another gallery"
         return "waiting", f"it has {has}"
 
-    def _has(self, door: Door, report: GalleryReportedPayload, wanted: Wanted) -> bool:
+    def _has(self, door: DoorSync, report: GalleryReportedPayload, wanted: Wanted) -> bool:
         if wanted.beside:
             if not wanted.version:
                 return report.beside is None

@@ -22,8 +22,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 from edge.core.access import ALWAYS, Access, SubjectState, Window
 from edge.core.errors import GalleryError, GalleryIntegrityError
 from edge.core.types import Quality, Refusal, Subject
-from edge.gallery.gallery import MAX_DIM, MAX_ROWS, Gallery, Provenance
-from edge.gallery.subjects import check_subject
+from edge.gallery.gallery import MAX_DIM, MAX_ROWS, Gallery, Provenance, check_subject
 
 MAGIC = b"EDGEGAL\0"
 FORMAT = 3

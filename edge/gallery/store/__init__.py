@@ -1,0 +1,1 @@
+"""What lies on the disk of a device: versions, keys, denials, kept visits, crops, and their erasure."""

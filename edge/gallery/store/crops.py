@@ -17,8 +17,7 @@ import numpy as np
 from edge.core import files as safefile
 from edge.core.errors import GalleryError, GalleryIntegrityError, MediaError
 from edge.core.types import Image
-from edge.gallery.format.keys import device_key
-from edge.gallery.format.seal import Binding, seal, unseal
+from edge.gallery.format.seal import Binding, device_key, seal, unseal
 
 MAX_CROPS = 12
 MAX_BYTES = 2 << 20

@@ -19,8 +19,7 @@ import numpy as np
 from edge.core import files as safefile
 from edge.core.errors import FileError, GalleryError, GalleryIntegrityError
 from edge.core.types import FloatArray, Probe
-from edge.gallery.format.keys import device_key
-from edge.gallery.format.seal import Binding, seal, unseal
+from edge.gallery.format.seal import Binding, device_key, seal, unseal
 
 MAX_BYTES = 4 << 20
 MAX_DENIALS = 1000

@@ -3,12 +3,17 @@
 A mark on the disk says that this is owed until it is done, so that a power cut delays it and loses nothing.
 A line of the audit says what was erased: from which versions, and each id as a hash, which proves an
 erasure to whoever knows the id and tells nobody else.
+
+Who was removed at this door: the hashes that `erasure` keeps of them, read for who asks about one.
+
+A gallery elsewhere may still hold a subject that was removed here; it must not come back through it.
 """
 
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Collection, Mapping
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -197,3 +202,42 @@ def _is_removed(subject_id: str, version: int, removed: Mapping[str, int], *, en
 def subject_hash(subject_id: str) -> str:
     """Return what audits call a subject: it can be looked up by who knows the id, and tells nobody else."""
     return hashlib.sha256(subject_id.encode()).hexdigest()[:HASH_CHARS]
+
+
+MAX_BYTES = 64 << 20
+"""Some million removals."""
+
+HASH = re.compile(rb'"([0-9a-f]{%d})"' % HASH_CHARS)
+"""Not parsed as JSON: a line that a power cut left unfinished counts, too."""
+
+
+class Erased:
+    """Whoever was ever removed from galleries in these directories; read again when their files change."""
+
+    def __init__(self, directories: Iterable[Path]) -> None:
+        self._paths = tuple(directory / name for directory in directories for name in (AUDIT, OWED))
+        self._seen: tuple[tuple[int, int, int], ...] | None = None
+        self._hashes: frozenset[bytes] = frozenset()
+
+    def __contains__(self, subject_id: object) -> bool:
+        """Return whether a subject was removed.
+
+        Raises:
+            FileError: It cannot be read who was.
+        """
+        seen = tuple(map(_stamp, self._paths))
+        if seen != self._seen:
+            data = [safefile.read_bounded(path, MAX_BYTES) or b"" for path in self._paths]
+            self._hashes = frozenset(name for each in data for name in HASH.findall(each))
+            self._seen = seen
+        return subject_hash(str(subject_id)).encode() in self._hashes
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return 0, 0, 0
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read: {error.strerror}") from None
+    return found.st_ino, found.st_mtime_ns, found.st_size

@@ -18,8 +18,7 @@ import numpy as np
 from edge.core import files as safefile
 from edge.core.errors import FileError, GalleryError, GalleryIntegrityError
 from edge.core.types import Decision, EventType, FloatArray, Probe, Quality, Reason
-from edge.gallery.format.keys import device_key
-from edge.gallery.format.seal import Binding, seal, unseal
+from edge.gallery.format.seal import Binding, device_key, seal, unseal
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Found:
+class ServingState:
     """The version that serves (None: nobody was ever enrolled) and what stood in its way."""
 
     pointed: int | None
@@ -34,7 +34,7 @@ class ServingVersion:
         self._files = files
         self._vault = vault
 
-    def find(self) -> Found:
+    def find(self) -> ServingState:
         """Find the version that serves, without changing anything.
 
         That is the one which the pointer names; where it cannot be read the newest good one before it;
@@ -55,7 +55,7 @@ class ServingVersion:
             )
         return found
 
-    def mend(self) -> Found:
+    def mend(self) -> ServingState:
         """Find the version that serves and make the pointer say so. The lock is held."""
         found = self.find()
         if found.gallery is not None and found.damaged:
@@ -65,16 +65,16 @@ class ServingVersion:
             log.warning("the pointer was mended", extra={"gallery_version": found.gallery.version})
         return found
 
-    def _find_from(self, pointed: int | None) -> Found:
+    def _find_from(self, pointed: int | None) -> ServingState:
         unreadable: dict[int, str] = {}
         for version in self._candidates(pointed):
             try:
-                return Found(pointed, self._vault.read(version), unreadable)
+                return ServingState(pointed, self._vault.read(version), unreadable)
             except FileNotFoundError:
                 unreadable[version] = "it is missing"
             except GalleryIntegrityError as error:
                 unreadable[version] = str(error)
-        return Found(pointed, None, unreadable)
+        return ServingState(pointed, None, unreadable)
 
     def _candidates(self, pointed: int | None) -> Iterator[int]:
         if pointed is not None:

@@ -2,6 +2,8 @@
 
 A new version is written beside the old one and becomes current in one step; what cannot be read is set
 aside, and the last good version serves. Nothing is fetched here.
+
+Puts a gallery in force that somebody else made; what is left to be erased is told, for the next try.
 """
 
 import logging
@@ -292,3 +294,21 @@ class GalleryStore:
                 "enrol again"
             )
         return gallery
+
+
+def install(store: GalleryStore, gallery: Gallery) -> tuple[int, str | None]:
+    """Return the version that a gallery serves as now, and why who is not in it could not be erased."""
+    try:
+        return store.commit(replace(gallery, version=store.current_version())).version, None
+    except ErasureOwedError as owed:
+        log.error("%s", owed)
+        return owed.version, str(owed)
+
+
+def settle(store: GalleryStore) -> str | None:
+    """Erase what an earlier installation could not; return why it cannot be erased now either."""
+    try:
+        store.erase_owed()
+    except GalleryError as error:
+        return str(error)
+    return None

@@ -20,8 +20,7 @@ from edge.core.types import (
     Subject,
 )
 from edge.mqtt.contract.encode import EventEncoder
-from edge.mqtt.delivery.outbox import Outbox
-from edge.mqtt.delivery.rows import Changes, Row
+from edge.mqtt.delivery.outbox import Changes, Outbox, Row
 
 EVENTS = 300
 

@@ -32,8 +32,7 @@ from edge.lab.demo.broker import VERSION, embedded_broker
 from edge.mqtt.contract.encode import EventEncoder
 from edge.mqtt.contract.topics import Topics
 from edge.mqtt.delivery.courier import CourierThread
-from edge.mqtt.delivery.outbox import Outbox
-from edge.mqtt.delivery.rows import Changes, Row
+from edge.mqtt.delivery.outbox import Changes, Outbox, Row
 from edge.mqtt.subscriber import Listener, Message
 
 TOPICS = Topics("bench", "bench")

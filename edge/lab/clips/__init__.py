@@ -1,0 +1,1 @@
+"""Labelled clips through the whole product."""

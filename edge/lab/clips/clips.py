@@ -15,8 +15,8 @@ from edge.core.download import Progress
 from edge.core.errors import ConfigError, MediaError
 from edge.core.types import FaceEvent, Frame, Image, Subject
 from edge.gallery.gallery import Gallery
-from edge.lab.clips.labels import ClipLabel, Enrolled, Labels, Still, Truth, truths
-from edge.lab.clips.visits import Answer, Verdict, answers_of, figures, judge
+from edge.lab.clips.labels import ClipLabel, LabelledSubject, Labels, Still, Truth, truths
+from edge.lab.clips.visits import Verdict, VisitAnswer, answers_of, figures, judge
 from edge.lab.replay import replay
 from edge.recognition.enrolment.enrol import encode_photo, enroll
 from edge.recognition.pipeline import NewId, Pipeline
@@ -175,7 +175,7 @@ def _label(truth: Truth) -> dict[str, Any]:
     }
 
 
-def _told(answer: Answer) -> dict[str, Any]:
+def _told(answer: VisitAnswer) -> dict[str, Any]:
     event, score = answer.final, answer.final.score
     return {
         "event_type": event.event_type.value,
@@ -205,7 +205,7 @@ def _within(clip: ClipLabel, expected: list[Truth], footage_s: float) -> None:
         )
 
 
-def _pictures(enrolled: Enrolled, clock: Clock) -> Iterator[tuple[str, Image]]:
+def _pictures(enrolled: LabelledSubject, clock: Clock) -> Iterator[tuple[str, Image]]:
     """Yield what to enrol from, each with how errors call it."""
     for photo in enrolled.photos:
         yield str(photo), read_photo(photo)

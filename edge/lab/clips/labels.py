@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from edge.core.errors import ConfigError, GalleryError
 from edge.core.types import EventType, Subject
-from edge.gallery.subjects import check_subject
+from edge.gallery.gallery import check_subject
 
 STRANGER = "stranger"
 """The subject of a visit by somebody who is not enrolled."""
@@ -29,20 +29,20 @@ TOLERANCE_S = 0.5
 Expected = Literal["match", "reject", "no_decision", "spoof"]
 
 
-class Table(BaseModel):
+class LabelTable(BaseModel):
     """A table of the labels: unknown keys, texts for numbers, NaN and infinity are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Still(Table):
+class Still(LabelTable):
     """A frame of a clip to enrol from: the first one at or after `at_s` seconds of the clip."""
 
     clip: Path
     at_s: float = Field(0.0, ge=0, strict=True)
 
 
-class Enrolled(Table):
+class LabelledSubject(LabelTable):
     """The pictures of one subject; each shows one face."""
 
     photos: tuple[Path, ...] = ()
@@ -55,7 +55,7 @@ class Enrolled(Table):
         return self
 
 
-class VisitLabel(Table):
+class VisitLabel(LabelTable):
     """One stay of one face before the camera, in seconds of the clip, and what the door should say.
 
     Without `until_s` it lasts to the end of the clip; without `expect` somebody enrolled should be a match
@@ -76,7 +76,7 @@ class VisitLabel(Table):
         return self
 
 
-class ClipLabel(Table):
+class ClipLabel(LabelTable):
     """A clip, or a folder of images or clips, and all visits in it; `visits = []` where nobody comes.
 
     `without` names enrolled subjects whom this clip's gallery lacks: a visit of theirs is a stranger's.
@@ -88,16 +88,16 @@ class ClipLabel(Table):
     fps: float | None = Field(None, gt=0, le=1000, strict=True)
 
 
-class Labels(Table):
+class Labels(LabelTable):
     """All labels of one file. Paths are absolute. `tolerance_s` widens every labelled visit at both ends."""
 
     tolerance_s: float = Field(TOLERANCE_S, ge=0, le=10, strict=True)
-    subjects: dict[str, Enrolled] = {}
+    subjects: dict[str, LabelledSubject] = {}
     clips: tuple[ClipLabel, ...] = Field(min_length=1)
 
     @field_validator("subjects")
     @classmethod
-    def _names(cls, subjects: dict[str, Enrolled]) -> dict[str, Enrolled]:
+    def _names(cls, subjects: dict[str, LabelledSubject]) -> dict[str, LabelledSubject]:
         for name in subjects:
             try:
                 check_subject(Subject(name, name))
@@ -200,7 +200,7 @@ def _refused(path: Path, problems: list[str]) -> ConfigError:
 def _resolved(labels: Labels, base: Path) -> Labels:
     place = partial(_place, base)
     subjects = {
-        name: Enrolled(
+        name: LabelledSubject(
             photos=tuple(map(place, those.photos)),
             stills=tuple(Still(clip=place(still.clip), at_s=still.at_s) for still in those.stills),
         )

@@ -24,7 +24,7 @@ from edge.core.types import EventType, FaceEvent
 from edge.lab.clips.labels import Truth
 
 
-class Outcome(StrEnum):
+class VisitOutcome(StrEnum):
     """What became of one labelled visit; the gravest that applies.
 
     WRONG_NAME: an enrolled subject was taken for another one. FALSE_MATCH: a match where none was expected,
@@ -42,7 +42,7 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class VisitAnswer:
     """The decisions about one visit of the pipeline, of which the last counts; `begun_s`: first sight."""
 
     begun_s: float
@@ -65,8 +65,8 @@ class Judged:
     """A labelled visit, the answers to it in the order of their beginning, and what that comes to."""
 
     truth: Truth
-    answers: tuple[Answer, ...]
-    outcome: Outcome
+    answers: tuple[VisitAnswer, ...]
+    outcome: VisitOutcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +74,12 @@ class Verdict:
     """All labelled visits of a clip, or of many, and the answers that belong to none."""
 
     visits: tuple[Judged, ...]
-    unexpected: tuple[Answer, ...]
+    unexpected: tuple[VisitAnswer, ...]
 
 
-def answers_of(events: Iterable[FaceEvent], begun_s: Mapping[str, float], started_s: float) -> list[Answer]:
+def answers_of(
+    events: Iterable[FaceEvent], begun_s: Mapping[str, float], started_s: float
+) -> list[VisitAnswer]:
     """Join decisions with those that revise them.
 
     Args:
@@ -95,16 +97,16 @@ def answers_of(events: Iterable[FaceEvent], begun_s: Mapping[str, float], starte
         else:
             chains.append([event])
     told = [
-        Answer(begun_s[chain[0].visit] - started_s, chain[-1].monotonic_s - started_s, tuple(chain))
+        VisitAnswer(begun_s[chain[0].visit] - started_s, chain[-1].monotonic_s - started_s, tuple(chain))
         for chain in chains
     ]
     return sorted(told, key=lambda answer: answer.begun_s)
 
 
-def judge(truths: Sequence[Truth], answers: Sequence[Answer], tolerance_s: float) -> Verdict:
+def judge(truths: Sequence[Truth], answers: Sequence[VisitAnswer], tolerance_s: float) -> Verdict:
     """Give every answer to the labelled visit it belongs to, as the module says, and judge the visits."""
-    given: list[list[Answer]] = [[] for _ in truths]
-    open_: list[tuple[Answer, list[int]]] = []
+    given: list[list[VisitAnswer]] = [[] for _ in truths]
+    open_: list[tuple[VisitAnswer, list[int]]] = []
     unexpected = []
     for answer in answers:
         candidates = _candidates(truths, answer, tolerance_s)
@@ -132,21 +134,21 @@ def judge(truths: Sequence[Truth], answers: Sequence[Answer], tolerance_s: float
     return Verdict(tuple(visits), tuple(unexpected))
 
 
-def outcome(truth: Truth, answers: Sequence[Answer]) -> Outcome:
+def outcome(truth: Truth, answers: Sequence[VisitAnswer]) -> VisitOutcome:
     """Say what the answers to one labelled visit come to."""
     if not answers:
-        return Outcome.MISSED
+        return VisitOutcome.MISSED
     matches = [e for answer in answers for e in answer.events if e.event_type == EventType.MATCH]
     if any(_subject(event) != truth.subject for event in matches):
-        return Outcome.FALSE_MATCH if truth.subject is None else Outcome.WRONG_NAME
+        return VisitOutcome.FALSE_MATCH if truth.subject is None else VisitOutcome.WRONG_NAME
     if matches and truth.expected != EventType.MATCH:
-        return Outcome.FALSE_MATCH
+        return VisitOutcome.FALSE_MATCH
     told = {answer.final.event_type for answer in answers}
     if truth.expected in told:
-        return Outcome.CORRECT
+        return VisitOutcome.CORRECT
     if EventType.SPOOF in told:
-        return Outcome.FALSE_SPOOF
-    return Outcome.FALSE_REJECT if EventType.REJECT in told else Outcome.NO_DECISION
+        return VisitOutcome.FALSE_SPOOF
+    return VisitOutcome.FALSE_REJECT if EventType.REJECT in told else VisitOutcome.NO_DECISION
 
 
 def figures(verdict: Verdict) -> dict[str, Any]:
@@ -172,14 +174,14 @@ def figures(verdict: Verdict) -> dict[str, Any]:
             if kind != EventType.LEFT
         },
         "found": sum(bool(visit.answers) for visit in verdict.visits),
-        "missed": outcomes.count(Outcome.MISSED),
+        "missed": outcomes.count(VisitOutcome.MISSED),
         "duplicated": sum(len(visit.answers) > 1 for visit in verdict.visits),
-        "correct": outcomes.count(Outcome.CORRECT),
-        "wrong_names": outcomes.count(Outcome.WRONG_NAME),
-        "false_matches": outcomes.count(Outcome.FALSE_MATCH),
-        "false_rejects": outcomes.count(Outcome.FALSE_REJECT),
-        "false_spoofs": outcomes.count(Outcome.FALSE_SPOOF),
-        "no_decisions": outcomes.count(Outcome.NO_DECISION),
+        "correct": outcomes.count(VisitOutcome.CORRECT),
+        "wrong_names": outcomes.count(VisitOutcome.WRONG_NAME),
+        "false_matches": outcomes.count(VisitOutcome.FALSE_MATCH),
+        "false_rejects": outcomes.count(VisitOutcome.FALSE_REJECT),
+        "false_spoofs": outcomes.count(VisitOutcome.FALSE_SPOOF),
+        "no_decisions": outcomes.count(VisitOutcome.NO_DECISION),
         "unexpected": len(verdict.unexpected),
         "unexpected_matches": sum(a.final.event_type == EventType.MATCH for a in verdict.unexpected),
         "decisions": len(answers),
@@ -197,7 +199,7 @@ def spread(values: Sequence[float]) -> dict[str, float | int] | None:
     return {"n": len(values), "p50": round(float(p50), 3), "p95": round(float(p95), 3)}
 
 
-def _candidates(truths: Sequence[Truth], answer: Answer, tolerance_s: float) -> list[int]:
+def _candidates(truths: Sequence[Truth], answer: VisitAnswer, tolerance_s: float) -> list[int]:
     for slack_s in (0.0, tolerance_s):
         shares = [_shared_s(truth, answer, slack_s) for truth in truths]
         best_s = max(shares, default=-1.0)
@@ -206,13 +208,13 @@ def _candidates(truths: Sequence[Truth], answer: Answer, tolerance_s: float) -> 
     return []
 
 
-def _shared_s(truth: Truth, answer: Answer, slack_s: float) -> float:
+def _shared_s(truth: Truth, answer: VisitAnswer, slack_s: float) -> float:
     """Return how much of the answer's span lies in the labelled one; negative where they do not touch."""
     until_s = min(answer.decided_s, truth.until_s + slack_s)
     return until_s - max(answer.begun_s, truth.from_s - slack_s)
 
 
-def _agrees(truth: Truth, answer: Answer) -> bool:
+def _agrees(truth: Truth, answer: VisitAnswer) -> bool:
     right_name = answer.final.event_type != EventType.MATCH or _subject(answer.final) == truth.subject
     return answer.final.event_type == truth.expected and right_name
 

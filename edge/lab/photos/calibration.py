@@ -36,7 +36,7 @@ SEED = 20261124
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class FittedRates:
     """False match rate over threshold, the 95 % interval of each threshold, and where the fit begins."""
 
     thresholds: tuple[float, ...]
@@ -54,7 +54,7 @@ class Table:
         return Calibration(self.thresholds, self.fmr)
 
 
-def calibrate(embeddings: FloatArray, source: str) -> Table:
+def calibrate(embeddings: FloatArray, source: str) -> FittedRates:
     """Measure impostor pairs of embeddings (n, D), one per subject, unit norm; `source` says whose.
 
     Raises:
@@ -63,7 +63,7 @@ def calibrate(embeddings: FloatArray, source: str) -> Table:
     scores = impostor_scores(embeddings)
     thresholds = measured_thresholds(scores, RATES, fit_tail(scores), LEAST_MEASURED)
     below, above = interval(embeddings, RATES, LEAST_MEASURED)
-    return Table(
+    return FittedRates(
         thresholds=_rising(thresholds),
         fmr=RATES,
         low=_told(value - far for value, far in zip(thresholds, below, strict=True)),
@@ -129,7 +129,7 @@ def several_photos(
     return {f"{rate:g}": round(accepted(scores, table.threshold_at(rate)) / rate, 2) for rate in CHECK_RATES}
 
 
-def as_toml(table: Table) -> str:
+def as_toml(table: FittedRates) -> str:
     """Return the table as a manifest holds it."""
 
     def numbers(values: Sequence[float]) -> str:
@@ -149,7 +149,7 @@ def as_toml(table: Table) -> str:
     )
 
 
-def write_table(table: Table, manifest: Path) -> None:
+def write_table(table: FittedRates, manifest: Path) -> None:
     """Replace the [calibration] table of a manifest file, or add it at the end.
 
     Raises:

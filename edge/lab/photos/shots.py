@@ -10,7 +10,7 @@ from edge.camera.photo import read_photo
 from edge.core.download import Progress
 from edge.core.types import FloatArray, Quality
 from edge.lab.photos.degrade import Degradation
-from edge.lab.photos.photos import centre, each_photo, middle, nearest_face
+from edge.lab.photos.embeddings import centre, each_photo, middle, nearest_face
 from edge.recognition.recognizer import Recognizer
 
 

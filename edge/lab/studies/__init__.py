@@ -1,0 +1,1 @@
+"""Questions answered by measurement: one-shot, softmax, gate, fusion, variants."""

@@ -2,19 +2,117 @@
 
 Arithmetic on embeddings. Which subjects the statistics come from, and what the scores are worth, is
 `evaluate.variants`'s business.
+
+Embed many photos once, each face aligned in two ways and mirrored or not: every processor at work, cached.
+
+Judges nothing. The cache is one of `evaluate.embeddings`: biometric data, mode 0600, in the state directory.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from pathlib import Path
 
+import cv2
 import numpy as np
 
-from edge.core.types import FloatArray
+from edge.core.download import Progress
+from edge.core.errors import MediaError
+from edge.core.types import FloatArray, Image
+from edge.face.embedder import align
 from edge.gallery.gallery import worth
 from edge.gallery.prototypes import photos_of, prototypes
+from edge.lab.photos.embeddings import EmbeddingCache, centre, each_photo, nearest_face
 from edge.lab.photos.rates import Scores, threshold_at
-from edge.lab.studies.variant_embeddings import VIEWS, Alignment
+from edge.recognition.recognizer import Recognizer
+
+
+class AlignmentMethod(StrEnum):
+    """How five landmarks become a similarity transform."""
+
+    LEAST_SQUARES = "least squares"
+    ROBUST = "robust"
+
+
+VIEWS = tuple((way, mirrored) for way in AlignmentMethod for mirrored in (False, True))
+"""What is embedded of each photo: an alignment, and whether the aligned face is mirrored."""
+
+PhotoViews = Mapping[Path, FloatArray | None]
+"""The embeddings (len(VIEWS), D) of each photo in the order of `VIEWS`, None where no face was found."""
+
+
+def views_cache(directory: Path, model_id: str, dim: int) -> EmbeddingCache:
+    """Return the cache of a model's views: one record per photo holds all of them."""
+    return EmbeddingCache(directory / f"{model_id}.views-{len(VIEWS)}.cache", len(VIEWS) * dim)
+
+
+def stacked(photos: Sequence[Path], views: PhotoViews) -> FloatArray:
+    """Return the views (n, len(VIEWS), D) of those of the photos in which a face was found.
+
+    Raises:
+        MediaError: There is none.
+    """
+    found = [row for path in photos if (row := views[path]) is not None]
+    if not found:
+        raise MediaError(f"no face found in any of {len(photos)} photos; use photos that show one")
+    return np.stack(found)
+
+
+def robust_align(image: Image, landmarks: FloatArray, template: FloatArray, size: tuple[int, int]) -> Image:
+    """Cut a face like `face.align.align`, by the similarity of least median of squares over (5, 2) landmarks.
+
+    It follows the pairs of landmarks that agree best and lets the others lie where they fall. Falls back to
+    least squares where the landmarks give no such transform. Source: Rousseeuw, Least Median of Squares
+    Regression (1984), as implemented in OpenCV (LMEDS, seeded: the same landmarks give the same transform).
+    """
+    matrix, _ = cv2.estimateAffinePartial2D(landmarks, template, method=cv2.LMEDS)
+    if matrix is None or not np.isfinite(matrix).all():
+        return align(image, landmarks, template, size)
+    crop = cv2.warpAffine(image, matrix, (size[1], size[0]), flags=cv2.INTER_LINEAR)
+    return crop.astype(np.uint8, copy=False)
+
+
+def embed_views(
+    photos: Sequence[Path],
+    make_recognizer: Callable[[], Recognizer],
+    template: FloatArray,
+    cache: EmbeddingCache,
+    progress: Progress,
+    *,
+    workers: int,
+) -> dict[Path, FloatArray | None]:
+    """Return all views of the face nearest the centre of each photo; `template` (5, 2) is the embedder's.
+
+    No quality gate. Each worker has a recognizer of its own.
+
+    Raises:
+        MediaError: A photo cannot be read.
+    """
+
+    def work(path: Path, recognizer: Callable[[], Recognizer]) -> FloatArray | None:
+        row = cache.get(path, lambda image: _views(image, recognizer(), template))
+        return None if row is None else row.reshape(len(VIEWS), -1)
+
+    return each_photo(photos, work, make_recognizer, progress, workers=workers)
+
+
+def _views(image: Image, recognizer: Recognizer, template: FloatArray) -> FloatArray | None:
+    """Return the views of the face nearest the centre, one after the other (len(VIEWS) * D,)."""
+    face = nearest_face(recognizer.detect(image), centre(image))
+    if face is None:
+        return None
+    plain = recognizer.embedder.align(image, face.landmarks)
+    size = (plain.shape[0], plain.shape[1])
+    crops = {
+        AlignmentMethod.LEAST_SQUARES: plain,
+        AlignmentMethod.ROBUST: robust_align(image, face.landmarks, template, size),
+    }
+    rows = [
+        recognizer.embedder.embed(np.ascontiguousarray(crops[way][:, ::-1]) if mirrored else crops[way])
+        for way, mirrored in VIEWS
+    ]
+    return np.concatenate(rows)
+
 
 NEAREST = 200
 """Cohort members that the adaptive norm keeps, the most similar. Source: usual values are 100 to 500."""
@@ -62,7 +160,7 @@ class Variant:
     """One way to enrol and to compare; the defaults are the baseline."""
 
     name: str
-    alignment: Alignment = Alignment.LEAST_SQUARES
+    alignment: AlignmentMethod = AlignmentMethod.LEAST_SQUARES
     flip: Flip = Flip.NOWHERE
     centred: bool = False
     norm: Norm = Norm.NONE
@@ -81,7 +179,7 @@ class Variant:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Statistics:
+class VariantStatistics:
     """What a variant takes from other subjects: means (D,), a cohort as templates and as probes (m, D)."""
 
     template_mean: FloatArray
@@ -91,7 +189,7 @@ class Statistics:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Enrolled:
+class EnrolledRows:
     """Templates (rows, D), where each subject's rows start, and what the threshold rule counts."""
 
     rows: FloatArray
@@ -118,7 +216,7 @@ class Impostors:
         return threshold_at(self.highest, fmr * self.pairs / len(self.highest))
 
 
-def measure_statistics(variant: Variant, cohort: FloatArray) -> Statistics:
+def measure_statistics(variant: Variant, cohort: FloatArray) -> VariantStatistics:
     """Measure a cohort's views (m, len(VIEWS), D), one photo per subject."""
     templates, probes = (
         _represent(variant, cohort, enrolled=True),
@@ -127,12 +225,12 @@ def measure_statistics(variant: Variant, cohort: FloatArray) -> Statistics:
     means = templates.mean(axis=0), probes.mean(axis=0)
     if variant.centred:
         templates, probes = _unit(templates - means[0]), _unit(probes - means[1])
-    return Statistics(*means, templates, probes)
+    return VariantStatistics(*means, templates, probes)
 
 
 def enrol(
-    variant: Variant, subjects: Sequence[FloatArray], statistics: Statistics, max_prototypes: int
-) -> Enrolled:
+    variant: Variant, subjects: Sequence[FloatArray], statistics: VariantStatistics, max_prototypes: int
+) -> EnrolledRows:
     """Enrol the views (n, len(VIEWS), D) of each subject's first photos, as many as the variant takes."""
     found: list[FloatArray] = []
     comparisons = 0.0
@@ -147,16 +245,18 @@ def enrol(
         found.append(rows)
         comparisons += sum(map(worth, photos_of(rows, photos)))
     starts = np.cumsum([0, *(len(rows) for rows in found[:-1])]).tolist()
-    return Enrolled(np.concatenate(found), tuple(starts), comparisons)
+    return EnrolledRows(np.concatenate(found), tuple(starts), comparisons)
 
 
-def present(variant: Variant, views: FloatArray, statistics: Statistics) -> FloatArray:
+def present(variant: Variant, views: FloatArray, statistics: VariantStatistics) -> FloatArray:
     """Return the embeddings (n, D) of probes, given as views (n, len(VIEWS), D)."""
     rows = _represent(variant, views, enrolled=False)
     return _unit(rows - statistics.probe_mean) if variant.centred else rows
 
 
-def search(variant: Variant, gallery: Enrolled, probes: FloatArray, statistics: Statistics) -> FloatArray:
+def search(
+    variant: Variant, gallery: EnrolledRows, probes: FloatArray, statistics: VariantStatistics
+) -> FloatArray:
     """Return the score of each probe (n, D) with the best row of each subject, (n, subjects)."""
     scores = probes @ gallery.rows.T
     if variant.norm is not Norm.NONE:
@@ -165,7 +265,7 @@ def search(variant: Variant, gallery: Enrolled, probes: FloatArray, statistics: 
     return np.asarray(np.maximum.reduceat(scores, gallery.starts, axis=1))
 
 
-def impostors(variant: Variant, statistics: Statistics) -> Impostors:
+def impostors(variant: Variant, statistics: VariantStatistics) -> Impostors:
     """Compare every template of the cohort with every probe of other subjects in it: m (m - 1) pairs.
 
     Each is normalised by the cohort without itself.
@@ -184,7 +284,7 @@ def impostors(variant: Variant, statistics: Statistics) -> Impostors:
 
 def calibrate_all(
     variants: Sequence[Variant], cohort: FloatArray
-) -> dict[Variant, tuple[Statistics, Impostors]]:
+) -> dict[Variant, tuple[VariantStatistics, Impostors]]:
     """Return what each variant takes from a cohort's views (m, len(VIEWS), D), by `calibrated_as`."""
     found = {}
     for kind in dict.fromkeys(variant.calibrated_as for variant in variants):

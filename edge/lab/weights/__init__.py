@@ -1,0 +1,1 @@
+"""For whoever changes a recipe: ranges, comparison, pinning of built models."""

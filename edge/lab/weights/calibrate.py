@@ -15,20 +15,24 @@ import numpy as np
 from edge.camera.photo import SUFFIXES, read_photo
 from edge.core.errors import ModelError
 from edge.core.types import FloatArray
-from edge.face.align import align
-from edge.face.build.flip import flip_steep_slopes
-from edge.face.build.fp32 import write_fp32
+from edge.face.build.fp32 import flip_steep_slopes, write_fp32
 from edge.face.build.int8 import write_int8
 from edge.face.build.network import Floats, Network, parse
-from edge.face.build.pack import pack_first_layer
 from edge.face.build.quantized import QuantizedNetwork, equalise, quantize
-from edge.face.build.rounding import spread_matrix
-from edge.face.build.tables import FcStatistics, LayerStatistics, Statistics, write_statistics
+from edge.face.build.tables import (
+    FcStatistics,
+    LayerStatistics,
+    Statistics,
+    pack_first_layer,
+    spread_matrix,
+    write_statistics,
+)
 from edge.face.detector import Detector
+from edge.face.embedder import align
 from edge.face.manifest import Input, Manifest, Output, load
 from edge.face.session import Session
 from edge.face.weights import load_verified
-from edge.lab.weights.measure import best_clips, best_range, factors
+from edge.lab.weights.ranges import best_clips, best_range, factors
 
 Taps = dict[str, FloatArray]
 

@@ -1,0 +1,1 @@
+"""What others program against: topics, messages, schemas, Home Assistant."""

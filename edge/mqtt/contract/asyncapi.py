@@ -11,17 +11,23 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from edge.mqtt.contract.messages import (
+    AckPayload,
     CameraInfoPayload,
+    CanaryPayload,
+    CommandPayload,
+    ConfigDesiredPayload,
+    ConfigReportedPayload,
     EventPayload,
+    GalleryDesiredPayload,
+    GalleryReportedPayload,
     HealthPayload,
     InfoPayload,
+    OutboxDroppedPayload,
+    ResponsePayload,
+    SignedCommandPayload,
     StatePayload,
     StatusPayload,
 )
-from edge.mqtt.contract.payloads_ack import AckPayload, CanaryPayload, OutboxDroppedPayload
-from edge.mqtt.contract.payloads_command import CommandPayload, ResponsePayload, SignedCommandPayload
-from edge.mqtt.contract.payloads_config import ConfigDesiredPayload, ConfigReportedPayload
-from edge.mqtt.contract.payloads_sync import GalleryDesiredPayload, GalleryReportedPayload
 from edge.mqtt.contract.topics import MAJOR
 
 SITE = f"edge/{MAJOR}/{{site}}"

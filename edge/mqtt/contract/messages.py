@@ -2,10 +2,18 @@
 
 The models are strict both ways: what is sent is validated, and a consumer may parse with them. Every time
 is UTC with milliseconds; scores are cosines in [-1, 1]; a value that could not be measured is null.
+
+What is said about the journal besides its events: `ack`, `outbox_dropped`, and the canary.
+
+What `config/reported` looks like. `config/desired` is a signed envelope, see `edge.device.pushes.push`.
+
+What the messages about a pushed gallery look like: `gallery/desired` and `gallery/reported`.
+
+What commands and responses look like, and what each verb takes. Executes nothing.
 """
 
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AwareDatetime,
@@ -18,7 +26,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from edge.core.slug import Slug
+from edge.core.ids import Slug
 from edge.core.types import EventType, Reason, Refusal, RemoteOutcome
 
 
@@ -299,3 +307,261 @@ class HealthPayload(Payload):
     counters: dict[str, int]
     outbox: OutboxHealth
     mqtt: LinkHealth
+
+
+MAX_ACK_IDS = 500
+MAX_ACK_BYTES = 64 * 1024
+"""500 ids of 36 characters are 20 KB; what is larger is no acknowledgement."""
+
+
+class AckPayload(Payload):
+    """`ack`: a consumer has these events and will not lose them; the device may forget them."""
+
+    schema_: Literal["edge.ack/1"] = Field("edge.ack/1", alias="schema")
+    event_ids: Annotated[tuple[EventId, ...], Field(max_length=MAX_ACK_IDS)]
+
+
+class LooseAck(Payload):
+    """An acknowledgement as it is read: an id that is none does not spoil those beside it."""
+
+    schema_: Literal["edge.ack/1"] = Field("edge.ack/1", alias="schema")
+    event_ids: Annotated[tuple[Any, ...], Field(max_length=MAX_ACK_IDS)]
+
+
+class OutboxDroppedPayload(Payload):
+    """`outbox_dropped`: decisions were dropped before they could be delivered; their seq is missing."""
+
+    schema_: Literal["edge.outbox-dropped/1"] = Field("edge.outbox-dropped/1", alias="schema")
+    at: Timestamp = Field(description="When this was said.")
+    dropped: Count = Field(description="How many, since the outbox was begun.")
+
+
+class CanaryPayload(RootModel[str]):
+    """`canary`: what the device sends to itself through a broker that does not say when it refuses."""
+
+
+Version = Annotated[int, Field(ge=0, lt=2**53)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class UnbelievedPushPayload(Payload):
+    """The last message on one of the device's config/desired that is no push for it. Anybody may send one."""
+
+    at: Timestamp
+    layer: str
+    reason: Annotated[str, Field(pattern="^[a-z_]{1,32}$")] = Field(
+        description="no_envelope, purpose, no_trusted_key, untrusted_key, signature, content, addressee, "
+        "version, too_large, empty or memory; health counts them as config.refused.<reason>."
+    )
+    error: str
+    sha256: Sha256 = Field(
+        description="Of the message, for whoever sent it; of its first 65537 bytes where it is longer."
+    )
+    count: Version = Field(description="All pushes refused since the daemon started, for whatever reason.")
+
+
+class ConfigReportedPayload(Payload):
+    """`config/reported`: what became of the last push that was believed, and what is in force."""
+
+    schema_: Literal["edge.config-reported/1"] = Field("edge.config-reported/1", alias="schema")
+    at: Timestamp
+    status: Literal["none", "applied", "rejected", "rolled_back", "pending"] = Field(
+        description="none: nothing was pushed; pending: it is being tried; rolled_back: the door did not "
+        "work under it."
+    )
+    layer: str | None = Field(description="The layer of that push: fleet, group:<name> or device.")
+    version: Version | None = Field(description="Its version; null where nothing was pushed.")
+    keys: dict[str, str] = Field(
+        description="By setting: applied, needs_restart, overridden by a stronger layer or the "
+        "environment, or why not."
+    )
+    error: str | None
+    versions: dict[str, Version] = Field(description="The layers in force and their versions.")
+    groups: tuple[Slug, ...] = Field((), description="The groups that the device listens to.")
+    effective: Sha256 = Field(description="Hash of all settings that may be pushed, as they are in force.")
+    refused: UnbelievedPushPayload | None = Field(
+        None, description="The last one that was not believed; shown at most once a second."
+    )
+
+
+class ConfigDesiredPayload(Payload):
+    """`config/desired`: a DSSE envelope (ed25519) around the pushed configuration."""
+
+    payloadType: Literal["application/vnd.edge.config+json"]
+    payload: str = Field(description="Base64 of JSON: {schema, scope, site, name, version, patch}.")
+    signatures: list[dict[str, str]] = Field(description="keyid and sig, base64, of each signature.")
+
+
+class GalleryDesiredPayload(Payload):
+    """`gallery/desired`: synchronise now; the gallery of this scope has at least this version."""
+
+    schema_: Literal["edge.gallery-desired/1"] = Field("edge.gallery-desired/1", alias="schema")
+    version: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+
+class BesidePayload(Payload):
+    """The gallery of another embedder to switch to, and how it does on a share of the visits."""
+
+    published: Count | None = Field(
+        None, description="Its version as the fleet published it; null: it came from elsewhere."
+    )
+    version: Count = Field(description="Its version in the store of this device.")
+    count: Count = Field(description="Subjects in it.")
+    model_id: str
+    agreed: Count = Field(description="Visits since the start about which both embedders said the same.")
+    differed: Count = Field(description="Visits about which they did not.")
+
+
+class GalleryReportedPayload(Payload):
+    """`gallery/reported`: what the last synchronisation came to, and the gallery that serves now."""
+
+    schema_: Literal["edge.gallery-reported/1"] = Field("edge.gallery-reported/1", alias="schema")
+    at: Timestamp
+    scope: str | None = Field(None, description="Scope whose gallery this door serves; null: no fleet's.")
+    status: Literal["updated", "current", "refused"] = Field(
+        description="updated: a new version serves; current: there was none; refused: see error."
+    )
+    published: Count | None = Field(
+        None,
+        description="Version of the gallery in force as the fleet published it: to be compared with "
+        "gallery/desired and `edge fleet status`. null: it is not the fleet's, or was changed at the door.",
+    )
+    version: Count = Field(
+        description="Version of the gallery in force in the store of this device, as in info and events."
+    )
+    count: Count = Field(description="Subjects in it.")
+    model_id: str | None
+    not_after: Timestamp | None = Field(
+        None, description="When this gallery is trusted no more, see sync.stale; null: never."
+    )
+    revoked_applied_at: Timestamp | None = Field(
+        None, description="When the last subject left the gallery in force; null: none since the start."
+    )
+    beside: BesidePayload | None = None
+    synchronised_at: Timestamp | None = Field(
+        None, description="When the last synchronisation ended, whoever started it; null: there was none."
+    )
+    reason: str | None = Field(
+        None,
+        description="Why it was refused, in a word: rollback, clock, signature, expired, server, integrity, "
+        "model, config, disk, gallery, failed.",
+    )
+    error: str | None = Field(description="The same in a line; it stays until a synchronisation succeeds.")
+
+
+MAX_PHOTO_CHARS = 350_000
+"""Base64 of 256 KiB."""
+
+Transaction = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+SubjectId = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+Photo = Annotated[str, StringConstraints(min_length=16, max_length=MAX_PHOTO_CHARS)]
+
+
+class Args(BaseModel):
+    """What a verb takes: unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class NoArgs(Args):
+    """A verb that takes nothing."""
+
+
+class EnrollArgs(Args):
+    """`enroll`: a subject, from a photo (JPEG or PNG in base64) or from a past visit.
+
+    `force`: although another subject looks the same; `replace`: although it is enrolled with another face.
+    """
+
+    subject: SubjectId
+    photo: Photo | None = None
+    visit: Annotated[str, StringConstraints(pattern=r"^v-[0-9a-f]{1,32}$")] | None = None
+    label: Annotated[str, StringConstraints(max_length=64)] | None = None
+    groups: Annotated[
+        list[Annotated[str, StringConstraints(min_length=1, max_length=32)]], Field(max_length=16)
+    ] = []
+    force: bool = False
+    replace: bool = False
+
+
+class SubjectArgs(Args):
+    """`revoke`: who."""
+
+    subject: SubjectId
+
+
+class SuspendArgs(Args):
+    """`suspend`: who; with `lift` it may pass again."""
+
+    subject: SubjectId
+    lift: bool = False
+
+
+class PhotoArgs(Args):
+    """`identify`: a photo in base64."""
+
+    photo: Photo
+
+
+class CameraArgs(Args):
+    """`snapshot`: of which camera."""
+
+    camera: Slug
+
+
+class PurgeArgs(Args):
+    """`purge`: erase everybody who is enrolled here; `confirm` is the device's name."""
+
+    confirm: Slug
+
+
+VERBS: dict[str, type[Args]] = {
+    "enroll": EnrollArgs,
+    "revoke": SubjectArgs,
+    "suspend": SuspendArgs,
+    "subjects": NoArgs,
+    "identify": PhotoArgs,
+    "snapshot": CameraArgs,
+    "gallery.sync": NoArgs,
+    "selftest": NoArgs,
+    "reload": NoArgs,
+    "restart": NoArgs,
+    "purge": PurgeArgs,
+    "diagnostics": NoArgs,
+}
+
+READS = frozenset({"subjects", "identify", "snapshot", "selftest", "diagnostics"})
+"""Verbs that change nothing."""
+
+
+class CommandPayload(Payload):
+    """`command/<verb>`: what is asked for; signed, with `site`, `device` and `verb`, inside an envelope."""
+
+    schema_: Literal["edge.command/1"] = Field("edge.command/1", alias="schema")
+    transaction: Transaction = Field(description="Chosen by the sender; the same one gets the same answer.")
+    args: dict[str, Any] = Field(default_factory=dict)
+    expires_at: AwareDatetime | None = Field(
+        None, description="Needed in a signed command, at most 1 h ahead."
+    )
+    site: Slug | None = None
+    device: Slug | None = None
+    verb: str | None = Field(None, max_length=32)
+
+
+class SignedCommandPayload(Payload):
+    """`command/<verb>`: a DSSE envelope (ed25519) around a command."""
+
+    payloadType: Literal["application/vnd.edge.command+json"]
+    payload: str = Field(description="Base64 of the command, with expires_at, site, device and verb.")
+    signatures: list[dict[str, str]] = Field(description="keyid and sig, base64, of each signature.")
+
+
+class ResponsePayload(Payload):
+    """`response/<verb>`, or the response topic of the command: what came of it, refusals included."""
+
+    schema_: Literal["edge.response/1"] = Field("edge.response/1", alias="schema")
+    transaction: str | None = Field(description="That of the command; null where it could not be read.")
+    verb: str
+    status: Literal["ok", "error"]
+    error: str | None = None
+    data: dict[str, Any] = Field(default_factory=dict)

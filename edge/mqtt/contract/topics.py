@@ -6,7 +6,7 @@ A topic never holds a subject's id or label: topics are seen by everybody who ma
 from dataclasses import dataclass
 
 from edge.core.errors import ConfigError
-from edge.core.slug import is_slug
+from edge.core.ids import is_slug
 
 MAJOR = "v1"
 """Version of the topics; payloads carry their own."""

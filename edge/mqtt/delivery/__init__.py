@@ -1,0 +1,1 @@
+"""Loses nothing: outbox, courier, receipts, and what arrives."""

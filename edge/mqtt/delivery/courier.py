@@ -3,6 +3,8 @@
 Everything arrives in one queue: events from inference, answers from the outbox, reports from the link. An
 event becomes visible when it is on the disk, or when the disk has kept it waiting for too long: a door does
 not wait for a disk. This thread never waits for the disk or the network.
+
+DropNotice: tells subscribers that decisions were dropped before they could be delivered.
 """
 
 import logging
@@ -10,6 +12,7 @@ import math
 import queue
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -20,14 +23,20 @@ from edge.core.threads import WorkerThread
 from edge.core.types import EventType, FaceEvent
 from edge.mqtt.broker import Connected, Disconnected, Published, Received, Refused, Unheard
 from edge.mqtt.connection import LinkThread
-from edge.mqtt.contract.encode import EventEncoder, encode
-from edge.mqtt.contract.messages import HealthPayload, InfoPayload, LinkHealth, OutboxHealth
-from edge.mqtt.contract.payloads_sync import GalleryReportedPayload
+from edge.mqtt.contract.encode import EventEncoder, encode, to_millisecond
+from edge.mqtt.contract.messages import (
+    GalleryReportedPayload,
+    HealthPayload,
+    InfoPayload,
+    LinkHealth,
+    OutboxDroppedPayload,
+    OutboxHealth,
+)
 from edge.mqtt.contract.topics import Topics
 from edge.mqtt.delivery.canary import Canary
 from edge.mqtt.delivery.journal import Journal
-from edge.mqtt.delivery.notices import DropNotice
 from edge.mqtt.delivery.occupancy import CameraDocuments
+from edge.mqtt.delivery.outbox import Pending, Row, Stored
 from edge.mqtt.delivery.outbox_thread import OutboxThread
 from edge.mqtt.delivery.requests import (
     Acknowledged,
@@ -39,8 +48,27 @@ from edge.mqtt.delivery.requests import (
     Stop,
     Undelivered,
 )
-from edge.mqtt.delivery.rows import Pending, Row, Stored
 from edge.mqtt.delivery.sender import Outgoing
+
+PAUSE_S = 1.0
+"""Between two notices: a full outbox drops one decision for every new one."""
+
+
+class DropNotice:
+    """A retained document with the count so far; there is none on a device that never dropped anything."""
+
+    def __init__(self, topics: Topics, retain: Callable[[str, bytes], None]) -> None:
+        self._topic = topics.outbox_dropped
+        self._retain = retain
+        self._told = 0
+        self._not_before_s = 0.0
+
+    def look(self, dropped: int, now_s: float, at: datetime) -> None:
+        """Tell how many were dropped, if that has changed since it was told last."""
+        if dropped != self._told and now_s >= self._not_before_s:
+            self._told, self._not_before_s = dropped, now_s + PAUSE_S
+            self._retain(self._topic, encode(OutboxDroppedPayload(at=to_millisecond(at), dropped=dropped)))
+
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,7 @@ from pydantic import ValidationError
 from edge.core.metrics import Metrics
 from edge.core.pacing import TokenBucket
 from edge.mqtt.broker import Received
-from edge.mqtt.contract.payloads_ack import MAX_ACK_BYTES, LooseAck
-from edge.mqtt.contract.payloads_sync import GalleryDesiredPayload
+from edge.mqtt.contract.messages import MAX_ACK_BYTES, GalleryDesiredPayload, LooseAck
 from edge.mqtt.contract.topics import Topics
 
 log = logging.getLogger(__name__)

@@ -5,19 +5,121 @@ transaction. Used by one thread at a time, and by one process: the daemon's lock
 
 Source: sqlite.org/pragma.html; WAL with synchronous=FULL lost nothing in 400 replayed power cuts, NORMAL
 did in 395 of 400.
+
+What goes in and out of the outbox. Data only.
+
+An outbox whose disk refuses at the start: where it will be, and from which number events count.
+
+Held: the waiting decisions that no broker will take as they are. Lists only.
 """
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple
+from dataclasses import astuple, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from edge.core import files as safefile
 from edge.core.errors import OutboxDamagedError, OutboxDiskError, OutboxError, OutboxFullError
-from edge.mqtt.delivery.rows import Changes, Counts, Row, Written
+from edge.mqtt.contract.topics import Topics
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One event that waits. `payload` lacks what is stamped when it is sent.
+
+    `created_ms` counts from 1970 UTC; `monotonic_ms` is the moment of capture on the clock of the boot in
+    which it was decided. A `vital` row is dropped only when no other is left.
+    """
+
+    seq: int
+    event_id: str
+    topic: str
+    payload: bytes
+    created_ms: int
+    monotonic_ms: int
+    vital: bool
+
+
+@dataclass(slots=True)
+class Changes:
+    """What is to be written: rows to keep, delivered ones to forget, others to set aside with the reason.
+
+    `acknowledged` are the event ids of rows that a consumer has named.
+    `last_seq` is the highest seq given out so far; `dropped` counts rows that were lost on the way here.
+    """
+
+    puts: dict[int, Row] = field(default_factory=dict)
+    done: set[int] = field(default_factory=set)
+    quarantined: dict[int, str] = field(default_factory=dict)
+    acknowledged: set[str] = field(default_factory=set)
+    last_seq: int = 0
+    dropped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What came of `Changes`: rows `dropped` for want of room, and `unknown` event ids that no row had."""
+
+    dropped: int = 0
+    unknown: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What is in the outbox. `oldest_ms` is of the oldest waiting row; `dropped` counts for ever."""
+
+    depth: int
+    quarantined: int
+    oldest_ms: int | None
+    dropped: int
+    durable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """These rows are on the disk; not `durable`: the disk refuses, and they are in memory only."""
+
+    seqs: tuple[int, ...]
+    durable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """Waiting rows, oldest first, in answer to request `token`; fewer than asked for: that was all.
+
+    Not `read`: the disk could not be read, these are only what is in memory.
+    """
+
+    token: int
+    rows: tuple[Row, ...]
+    read: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Unopened:
+    """An outbox that a disk refuses at start; events count from beyond `last_seq`, see `beyond`."""
+
+    path: Path
+    max_rows: int
+    max_bytes: int
+    last_seq: int
+
+    def counts(self) -> Counts:
+        """Return that nothing is known to be stored."""
+        return Counts(0, 0, None, 0, durable=False)
+
+
+def beyond(now: datetime) -> int:
+    """Return a number higher than any that was given out, for a device that cannot read which was the last.
+
+    Microseconds since 1970 never repeat, also over a restart; 2^40 more are above every number that was
+    counted, whatever the clock says. Below 2^53, which every JSON reader keeps exact.
+    """
+    return (1 << 40) + max(0, int(now.timestamp() * 1e6))
+
 
 SCHEMA_VERSION = 1
 SCHEMA = """
@@ -293,3 +395,28 @@ def _renamed(path: Path) -> Iterator[None]:
             raise OutboxFullError(f"{path}: {error}; free some space") from None
         kind = OutboxDiskError if code == sqlite3.SQLITE_IOERR else OutboxError
         raise kind(f"{path}: {error}; check the disk and the directory's permissions") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One decision, and why it is not delivered."""
+
+    seq: int
+    event_id: str
+    topic: str
+    why: str
+
+
+def held(outbox: Outbox, topics: Topics) -> list[Held]:
+    """Return what was set aside, and what was decided under another site or device name than `topics`.
+
+    Raises:
+        OutboxError: The database cannot be read.
+    """
+    foreign = [
+        (row, f"decided as {'/'.join(row.topic.split('/')[2:4])}")
+        for row in outbox.pending(outbox.max_rows)
+        if not row.topic.startswith(f"{topics.root}/")
+    ]
+    found = sorted([*outbox.apart(), *foreign], key=lambda each: each[0].seq)
+    return [Held(row.seq, row.event_id, row.topic, why) for row, why in found]

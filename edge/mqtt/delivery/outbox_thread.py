@@ -3,25 +3,155 @@
 Takes rows and answers when they are safe; whatever is queued meanwhile goes into one transaction. While the
 disk refuses, rows wait in memory and are tried again. What rows mean and when they are sent is not its
 business.
+
+Ballast: a file whose removal lets a full disk take the little that frees it again. Holds nothing.
+
+On a full disk even a deletion fails, because its log needs room: delivered rows could not be forgotten, and
+the space they take would never come back.
+
+Keeper: an outbox that is mended when its disk fails it. Knows nothing of threads, rows or the network.
 """
 
 import logging
+import os
 import queue
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from edge.core.clock import Clock
-from edge.core.errors import OutboxError
+from edge.core.errors import OutboxDamagedError, OutboxDiskError, OutboxError, OutboxFullError
 from edge.core.metrics import Metrics
 from edge.core.process import Beats
 from edge.core.threads import WorkerThread
-from edge.mqtt.delivery.keeper import Keeper
-from edge.mqtt.delivery.outbox import Outbox
-from edge.mqtt.delivery.rows import Changes, Pending, Row, Stored
-from edge.mqtt.delivery.unopened import Unopened
+from edge.mqtt.delivery.outbox import Changes, Outbox, Pending, Row, Stored, Unopened, set_aside
 
 log = logging.getLogger(__name__)
+
+BALLAST_BYTES = 1024 * 1024
+"""As much as the outbox's write-ahead log may grow to."""
+
+SPARE = 8
+"""How many times its own size must be free before it is laid: a nearly full disk is left to others."""
+
+TEND_S = 60.0
+
+
+class Ballast:
+    """The file beside the database at `outbox`. Used by one thread."""
+
+    def __init__(self, outbox: Path) -> None:
+        self._path = outbox.with_name("outbox.ballast")
+        self._due_s = 0.0
+
+    def tend(self, now_s: float) -> None:
+        """Lay the file where it is missing and there is room; looks once a minute (monotonic seconds)."""
+        if now_s < self._due_s:
+            return
+        self._due_s = now_s + TEND_S
+        try:
+            if self._path.exists():
+                return
+            disk = os.statvfs(self._path.parent)
+            if disk.f_bavail * disk.f_frsize < SPARE * BALLAST_BYTES:
+                return
+            with self._path.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, BALLAST_BYTES)
+        except OSError as error:
+            log.info("no ballast for a full disk: %s", error)
+            with suppress(OSError):
+                self._path.unlink(missing_ok=True)
+
+    def release(self, now_s: float) -> bool:
+        """Give the room to the database; returns False when there was none left to give."""
+        self._due_s = now_s + TEND_S
+        try:
+            self._path.unlink()
+        except OSError:
+            return False
+        log.warning("the disk is full: the outbox's ballast of %d KiB was given up", BALLAST_BYTES // 1024)
+        return True
+
+
+_T = TypeVar("_T")
+
+
+class Keeper:
+    """Owns `outbox` from construction on, opens it where it is not, and closes it. Used by one thread."""
+
+    def __init__(self, outbox: Outbox | Unopened, metrics: Metrics, clock: Clock) -> None:
+        self._outbox = outbox if isinstance(outbox, Outbox) else None
+        self._metrics = metrics
+        self._clock = clock
+        self._path, self.max_rows, self._max_bytes = outbox.path, outbox.max_rows, outbox.max_bytes
+        self._ballast = Ballast(outbox.path)
+        if isinstance(outbox, Outbox) and outbox.set_aside is not None:
+            self._tell_damage(f"{outbox.path}: damaged", outbox.set_aside.name)
+
+    def tend(self) -> None:
+        """Lay the ballast where it is missing; to be called now and then."""
+        self._ballast.tend(self._clock.monotonic())
+
+    def attempt(self, action: Callable[[Outbox], _T]) -> _T:
+        """Do `action`; where the disk fails it, mend what can be mended and do it once more.
+
+        A full disk gets the ballast's room. After a disk error the database is closed, opened again and
+        checked: what SQLite and the kernel still hold of it may not be what is on the disk. A damaged one is
+        moved aside, and a new one begins.
+
+        Raises:
+            OutboxError: It failed again, or cannot be mended.
+        """
+        try:
+            return action(self._opened())
+        except OutboxFullError:
+            if not self._ballast.release(self._clock.monotonic()):
+                raise
+            return action(self._opened())
+        except OutboxDiskError as error:
+            self._metrics.count("outbox.reopened")
+            log.debug("%s; closing, opening again and checking", error)
+            self._shut()
+            return action(self._opened())
+        except OutboxDamagedError as error:
+            self._shut()
+            self._tell_damage(str(error), set_aside(self._path, self._clock.now()).name)
+            return action(self._opened())
+
+    def close(self) -> None:
+        """Close the database.
+
+        Raises:
+            OutboxError: It did not close cleanly.
+        """
+        if self._outbox is not None:
+            self._outbox.close()
+
+    def _tell_damage(self, what: str, target: str) -> None:
+        self._metrics.count("outbox.set_aside")
+        log.error("%s; moved to %s, a new outbox begins", what, target)
+
+    def _opened(self) -> Outbox:
+        if self._outbox is None:
+            self._outbox = Outbox.open(
+                self._path, max_rows=self.max_rows, max_bytes=self._max_bytes, now=self._clock.now
+            )
+            if self._outbox.set_aside is not None:
+                self._tell_damage(f"{self._path}: damaged", self._outbox.set_aside.name)
+        return self._outbox
+
+    def _shut(self) -> None:
+        """Close the database, whatever state it is in; `_opened` opens it again."""
+        outbox, self._outbox = self._outbox, None
+        if outbox is not None:
+            try:
+                outbox.close()
+            except OutboxError as error:
+                log.warning("the outbox did not close cleanly: %s", error)
+
 
 BEAT = "outbox"
 BEAT_LIMIT_S = 60.0

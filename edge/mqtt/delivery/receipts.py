@@ -5,7 +5,7 @@ for a minute; later it is only known to lie in the outbox, and all such rows are
 sweep. Sends nothing.
 """
 
-from edge.mqtt.delivery.rows import Row
+from edge.mqtt.delivery.outbox import Row
 
 ACK_WINDOW = 500
 """Rows on their way to the consumer at once: as many as one acknowledgement can name.

@@ -15,8 +15,8 @@ from edge.mqtt.broker import Connected, Disconnected, Protocol, Published
 from edge.mqtt.connection import LinkThread
 from edge.mqtt.contract.encode import stamp
 from edge.mqtt.delivery.journal import HOPELESS, Journal
+from edge.mqtt.delivery.outbox import Row
 from edge.mqtt.delivery.requests import Answer
-from edge.mqtt.delivery.rows import Row
 
 log = logging.getLogger(__name__)
 

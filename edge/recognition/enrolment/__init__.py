@@ -1,0 +1,1 @@
+"""From photos, or a walk up to a camera, to subjects."""

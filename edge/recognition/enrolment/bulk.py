@@ -27,7 +27,7 @@ Status = Literal["enrolled", "already enrolled", "warning", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class EnrolmentOutcome:
     """What became of a subject, or of one of its photos."""
 
     subject_id: str
@@ -46,7 +46,7 @@ def enroll_all(
     force: bool = False,
     replace: bool = False,
     told: Callable[[str, float, float], None],
-) -> list[Outcome]:
+) -> list[EnrolmentOutcome]:
     """Enrol every entry that can be; a subject of the gallery is left alone unless `replace`.
 
     One that is enrolled with another face is refused all the same: that is done one by one.
@@ -56,7 +56,7 @@ def enroll_all(
     Raises:
         GalleryError: A version cannot be written.
     """
-    outcomes: list[Outcome] = []
+    outcomes: list[EnrolmentOutcome] = []
     for start in range(0, len(entries), COMMIT_EVERY):
         batch = entries[start : start + COMMIT_EVERY]
         probes = {}
@@ -85,7 +85,7 @@ def enroll_all(
     return outcomes
 
 
-def write_outcomes(outcomes: Iterable[Outcome], path: Path) -> None:
+def write_outcomes(outcomes: Iterable[EnrolmentOutcome], path: Path) -> None:
     """Write what became of everybody as a CSV file.
 
     Raises:
@@ -102,21 +102,21 @@ def write_outcomes(outcomes: Iterable[Outcome], path: Path) -> None:
         raise MediaError(f"{path}: the report cannot be written: {why}") from None
 
 
-def tell_refusals(outcomes: Iterable[Outcome], told: Callable[[str], None]) -> None:
+def tell_refusals(outcomes: Iterable[EnrolmentOutcome], told: Callable[[str], None]) -> None:
     """Tell, a line each, who was refused and why, and what the others are to know."""
     for each in outcomes:
         if each.status in ("refused", "warning"):
             told(printable(f"{each.subject_id}: {each.status}: {each.reason}"))
 
 
-def encode_entry(entry: Entry, recognizer: Recognizer) -> tuple[list[Probe], list[Outcome]]:
+def encode_entry(entry: Entry, recognizer: Recognizer) -> tuple[list[Probe], list[EnrolmentOutcome]]:
     """Return the probes of the photos that can be used, and why the others cannot."""
     probes, refused = [], []
     for photo in entry.photos:
         try:
             probes.append(encode_photo(read_photo(photo), photo.name, recognizer))
         except (EnrollmentError, MediaError) as error:
-            refused.append(Outcome(entry.subject.subject_id, str(photo), "refused", str(error)))
+            refused.append(EnrolmentOutcome(entry.subject.subject_id, str(photo), "refused", str(error)))
     return probes, refused
 
 
@@ -128,12 +128,12 @@ def _enroll(
     at: datetime,
     max_prototypes: int,
     force: bool,
-) -> tuple[Gallery, list[Outcome]]:
+) -> tuple[Gallery, list[EnrolmentOutcome]]:
     subject_id = entry.subject.subject_id
     if probes is None:
-        return gallery, [Outcome(subject_id, "", "already enrolled")]
+        return gallery, [EnrolmentOutcome(subject_id, "", "already enrolled")]
     if not probes:
-        return gallery, [Outcome(subject_id, "", "refused", "none of its photos can be used")]
+        return gallery, [EnrolmentOutcome(subject_id, "", "refused", "none of its photos can be used")]
     try:
         done = enroll(
             entry.subject,
@@ -146,10 +146,10 @@ def _enroll(
             force=force,
         )
     except (EnrollmentError, GalleryError) as error:
-        return gallery, [Outcome(subject_id, "", "refused", str(error))]
-    return done.gallery, [Outcome(subject_id, "", "enrolled"), *_warnings(subject_id, done.warnings)]
+        return gallery, [EnrolmentOutcome(subject_id, "", "refused", str(error))]
+    return done.gallery, [EnrolmentOutcome(subject_id, "", "enrolled"), *_warnings(subject_id, done.warnings)]
 
 
-def _warnings(subject_id: str, warnings: Iterable[str]) -> Iterator[Outcome]:
+def _warnings(subject_id: str, warnings: Iterable[str]) -> Iterator[EnrolmentOutcome]:
     for warning in warnings:
-        yield Outcome(subject_id, "", "warning", warning)
+        yield EnrolmentOutcome(subject_id, "", "warning", warning)

@@ -10,11 +10,11 @@ import pytest
 from typer.testing import CliRunner
 
 from edge.cli.app import app
-from edge.cli.fleet.config_tables import detail_table, push_table, row, status_table
+from edge.cli.fleet.config import detail_table, push_table, row, status_table
 from edge.core.errors import EdgeError
-from edge.device.envelope import opened
 from edge.device.pushes.push import MAX_ENVELOPE_BYTES, PAYLOAD_TYPE, document, marks
 from edge.fleet.rollout.config import SiteView
+from edge.mqtt.contract.envelope import opened
 from tests.support.places import ROOT
 from tests.support.pushes import push
 

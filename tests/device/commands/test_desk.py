@@ -24,10 +24,10 @@ from edge.device.commands.desk import (
 )
 from edge.device.commands.parse import PAYLOAD_TYPE, Command, Reply, Rules
 from edge.device.commands.verbs import Door, errand
-from edge.device.envelope import sign
 from edge.device.settings.load import load
 from edge.mqtt.broker import Received
-from edge.mqtt.contract.payloads_command import EnrollArgs, ResponsePayload
+from edge.mqtt.contract.envelope import sign
+from edge.mqtt.contract.messages import EnrollArgs, ResponsePayload
 from tests.device.commands.test_parse import NOW, TOPICS, content, signed
 from tests.support.broker import wait_until
 from tests.support.pushes import OTHER_KEY, TRUSTED

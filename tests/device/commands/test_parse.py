@@ -10,10 +10,10 @@ import pytest
 from edge.core.errors import CommandError
 from edge.core.pacing import TokenBucket
 from edge.device.commands.parse import PAYLOAD_TYPE, Command, Rules, parse, refusal_reply
-from edge.device.envelope import sign
 from edge.device.pushes.push import PAYLOAD_TYPE as CONFIG
 from edge.mqtt.broker import Received
-from edge.mqtt.contract.payloads_command import READS, VERBS
+from edge.mqtt.contract.envelope import sign
+from edge.mqtt.contract.messages import READS, VERBS
 from edge.mqtt.contract.topics import Topics
 from tests.support.pushes import KEY, OTHER_KEY, TRUSTED
 

@@ -13,15 +13,14 @@ import pytest
 from edge.core import files as safefile
 from edge.core.errors import ConfigError, FileError, ModelIntegrityError
 from edge.core.metrics import Metrics
-from edge.device.envelope import sign
 from edge.device.pushes.desk import LINES_AT_ONCE, ConfigDesk
 from edge.device.pushes.memory import effective, memory_path
-from edge.device.pushes.probation import Seen
 from edge.device.pushes.push import PAYLOAD_TYPE, effective_hash, marks, refusals
-from edge.device.pushes.trial import PushRunner
+from edge.device.pushes.trial import PushRunner, Seen
 from edge.device.settings import load as config
 from edge.device.settings.load import Settings
-from edge.mqtt.contract.payloads_config import ConfigReportedPayload
+from edge.mqtt.contract.envelope import sign
+from edge.mqtt.contract.messages import ConfigReportedPayload
 from tests.support.pushes import KEY, OTHER_KEY, TRUSTED, content, push
 
 STRICT = {"decision": {"target_fpir": 0.0001}}

@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from edge.device.settings.lasting import kept
-from edge.device.settings.load import load
+from edge.device.settings.load import kept, load
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from configparser import ConfigParser
 
 import pytest
 
-from edge.device.settings.settings_gallery import SyncSettings
+from edge.device.settings.tables import SyncSettings
 from edge.device.sync.child import TIMEOUT_S
 from tests.support.places import ROOT
 

@@ -10,8 +10,8 @@ from onnx import helper, numpy_helper
 
 from edge.core.errors import ModelError
 from edge.core.types import FloatArray
+from edge.face.build.fp32 import free_input_size
 from edge.face.build.heads import HEADS, STRIDES, join_heads
-from edge.face.build.symbolic import free_input_size
 from edge.face.manifest import Manifest, load
 from edge.face.session import Session, pattern
 from edge.face.weights import load_verified

@@ -6,8 +6,7 @@ import pytest
 
 from edge.core.errors import ModelError
 from edge.core.types import FloatArray
-from edge.face.build.flip import flip_steep_slopes
-from edge.face.build.fp32 import write_fp32
+from edge.face.build.fp32 import flip_steep_slopes, write_fp32
 from edge.face.build.network import Network, exact_sums, parse
 from edge.face.manifest import Input, Output, load
 from edge.face.session import Session, pattern

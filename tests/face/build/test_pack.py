@@ -1,6 +1,6 @@
 import numpy as np
 
-from edge.face.build.pack import PACK, pack_first_layer
+from edge.face.build.tables import PACK, pack_first_layer
 
 
 def convolve(x: np.ndarray, weight: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]

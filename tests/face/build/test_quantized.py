@@ -3,8 +3,7 @@ import pytest
 
 from edge.core.errors import ModelError
 from edge.core.types import FloatArray
-from edge.face.build.flip import flip_steep_slopes
-from edge.face.build.fp32 import write_fp32
+from edge.face.build.fp32 import flip_steep_slopes, write_fp32
 from edge.face.build.int8 import write_int8
 from edge.face.build.quantized import Scale, equalise, quantize
 from edge.face.build.tables import Statistics, read_statistics, write_statistics

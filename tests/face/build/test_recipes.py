@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from edge.core.errors import ModelError
+from edge.face.build.fp32 import free_input_size
 from edge.face.build.recipes import run_recipe
-from edge.face.build.symbolic import free_input_size
 from edge.face.manifest import load, names
 from edge.face.session import Session, pattern
 from edge.face.weights import build_data, load_verified

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.face.build.rounding import PAIR_MAX, gather_matrix, round_weights, spread_matrix
+from edge.face.build.tables import PAIR_MAX, gather_matrix, round_weights, spread_matrix
 
 
 def test_the_largest_weight_becomes_127() -> None:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from edge.cli.app import app
 from edge.core.errors import ConfigError, LinkError
-from edge.fleet.rollout.pushes import make_signing_key
+from edge.fleet.rollout.config import make_signing_key
 from tests.fleet.simulated import Fleet, SimulatedDevice
 from tests.support.broker import Mosquitto, subscriber
 

@@ -19,8 +19,8 @@ from edge.cli.fleet.nudge import nudge_doors
 from edge.core.errors import LinkError
 from edge.core.text import printable
 from edge.device.settings.load import Settings, load
-from edge.fleet.rollout.gallery import Arrival, Door, Wanted
-from edge.mqtt.contract.payloads_sync import BesidePayload, GalleryReportedPayload
+from edge.fleet.rollout.gallery import Arrival, DoorSync, Wanted
+from edge.mqtt.contract.messages import BesidePayload, GalleryReportedPayload
 from tests.support.broker import Mosquitto, subscriber
 from tests.support.fleets import make_fleet, people
 
@@ -44,33 +44,42 @@ def beside(version: int | None) -> BesidePayload | None:
 @pytest.mark.parametrize(
     ("door", "wanted", "state"),
     [
-        pytest.param(Door(True, report(58)), Wanted(58), "has it", id="has it"),
-        pytest.param(Door(False, report(58)), Wanted(58), "has it", id="has it, and is off"),
-        pytest.param(Door(True, report(57)), Wanted(58), "waiting", id="an older one"),
-        pytest.param(Door(True, report(None)), Wanted(58), "waiting", id="changed by hand"),
-        pytest.param(Door(False, report(57)), Wanted(58), "offline", id="off"),
-        pytest.param(Door(True, None), Wanted(58), "waiting", id="says nothing"),
-        pytest.param(Door(False, None), Wanted(58), "offline", id="never seen"),
-        pytest.param(Door(True, report(10**9)), Wanted(58), "waiting", id="a thief's, from before"),
-        pytest.param(Door(True, report(59), fresh=True), Wanted(58), "has it", id="a newer one meanwhile"),
+        pytest.param(DoorSync(True, report(58)), Wanted(58), "has it", id="has it"),
+        pytest.param(DoorSync(False, report(58)), Wanted(58), "has it", id="has it, and is off"),
+        pytest.param(DoorSync(True, report(57)), Wanted(58), "waiting", id="an older one"),
+        pytest.param(DoorSync(True, report(None)), Wanted(58), "waiting", id="changed by hand"),
+        pytest.param(DoorSync(False, report(57)), Wanted(58), "offline", id="off"),
+        pytest.param(DoorSync(True, None), Wanted(58), "waiting", id="says nothing"),
+        pytest.param(DoorSync(False, None), Wanted(58), "offline", id="never seen"),
+        pytest.param(DoorSync(True, report(10**9)), Wanted(58), "waiting", id="a thief's, from before"),
         pytest.param(
-            Door(True, report(10**9, status="refused", error=ERROR), fresh=True),
+            DoorSync(True, report(59), fresh=True), Wanted(58), "has it", id="a newer one meanwhile"
+        ),
+        pytest.param(
+            DoorSync(True, report(10**9, status="refused", error=ERROR), fresh=True),
             Wanted(58),
             "refused",
             id="a thief's, and nothing else",
         ),
         pytest.param(
-            Door(True, report(57, status="refused", error=ERROR)), Wanted(58), "waiting", id="refused before"
+            DoorSync(True, report(57, status="refused", error=ERROR)),
+            Wanted(58),
+            "waiting",
+            id="refused before",
         ),
-        pytest.param(Door(True, report(57, scope="back")), Wanted(58), "another scope", id="another scope"),
-        pytest.param(Door(True, report(57, scope=None)), Wanted(58), "another scope", id="no fleet"),
-        pytest.param(Door(True, report(57, beside=beside(2))), Wanted(2, True), "has it", id="beside"),
-        pytest.param(Door(True, report(2, beside=None)), Wanted(2, True), "waiting", id="not beside"),
-        pytest.param(Door(True, report(57, beside=beside(1))), Wanted(0, True), "waiting", id="not dropped"),
-        pytest.param(Door(True, report(57, beside=None)), Wanted(0, True), "has it", id="dropped"),
+        pytest.param(
+            DoorSync(True, report(57, scope="back")), Wanted(58), "another scope", id="another scope"
+        ),
+        pytest.param(DoorSync(True, report(57, scope=None)), Wanted(58), "another scope", id="no fleet"),
+        pytest.param(DoorSync(True, report(57, beside=beside(2))), Wanted(2, True), "has it", id="beside"),
+        pytest.param(DoorSync(True, report(2, beside=None)), Wanted(2, True), "waiting", id="not beside"),
+        pytest.param(
+            DoorSync(True, report(57, beside=beside(1))), Wanted(0, True), "waiting", id="not dropped"
+        ),
+        pytest.param(DoorSync(True, report(57, beside=None)), Wanted(0, True), "has it", id="dropped"),
     ],
 )
-def test_what_a_door_says_of_itself_tells_whether_it_has_it(door: Door, wanted: Wanted, state: str):
+def test_what_a_door_says_of_itself_tells_whether_it_has_it(door: DoorSync, wanted: Wanted, state: str):
     assert Arrival({"front": wanted}).came_to(door)[0] == state
 
 

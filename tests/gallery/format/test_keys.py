@@ -3,7 +3,7 @@
 import pytest
 
 from edge.core.errors import FileError
-from edge.gallery.format.keys import device_key
+from edge.gallery.format.seal import device_key
 
 
 def test_a_key_is_made_once_and_readable_by_its_owner_alone(tmp_path):

@@ -23,7 +23,7 @@ from edge.gallery.remote.question import Elsewhere, Here, Opinion
 from edge.gallery.remote.rotation import Rotation
 from edge.gallery.remote.signed_rows import Voucher, row_text
 from edge.gallery.store.denials import Denials
-from edge.gallery.store.erased import Erased
+from edge.gallery.store.erasure import Erased
 from edge.gallery.store.store import GalleryStore
 from tests.support.gallery_samples import AT, MODEL, gallery_of, probe, template, unit_rows
 

@@ -15,10 +15,9 @@ from edge.core import files as safefile
 from edge.core.errors import GalleryError, GalleryIntegrityError
 from edge.core.metrics import Metrics
 from edge.core.types import Candidate, EventType, FloatArray, Match, Reason, Subject
-from edge.device.following import DenialFollower
+from edge.device.galleries import DenialFollower
 from edge.gallery.decision import DecisionRule
-from edge.gallery.format.keys import device_key
-from edge.gallery.format.seal import seal
+from edge.gallery.format.seal import device_key, seal
 from edge.gallery.store import denials as module
 from edge.gallery.store.denials import Denials, DenialStore
 from tests.support.gallery_samples import MODEL, probe, unit_rows

@@ -12,7 +12,7 @@ import pytest
 
 from edge.core.errors import ErasureOwedError, GalleryError
 from edge.core.types import Subject
-from edge.gallery.store.erased import Erased
+from edge.gallery.store.erasure import Erased
 from edge.gallery.store.store import GalleryStore
 from edge.gallery.store.vault import Vault
 from tests.support.disk import small_disk

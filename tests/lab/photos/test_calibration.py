@@ -11,7 +11,7 @@ from edge.face import manifest as manifests
 from edge.gallery.decision import DecisionRule
 from edge.lab.photos.calibration import (
     RATES,
-    Table,
+    FittedRates,
     as_toml,
     calibrate,
     check_halves,
@@ -23,11 +23,11 @@ from tests.support.gallery_samples import unit_rows
 
 
 @pytest.fixture(scope="module")
-def table() -> Table:
+def table() -> FittedRates:
     return calibrate(unit_rows(400, DIM, seed=1), "random directions")
 
 
-def test_the_table_promises_what_is_true(table: Table):
+def test_the_table_promises_what_is_true(table: FittedRates):
     for threshold, rate in zip(table.thresholds, table.fmr, strict=True):
         assert 0.3 < true_rate(threshold) / rate < 2, rate
     assert (table.pairs, table.subjects, table.fitted_below) == (79_800, 400, 3e-3)
@@ -36,7 +36,7 @@ def test_the_table_promises_what_is_true(table: Table):
 
 @pytest.mark.parametrize("target", [0.01, 0.003])
 @pytest.mark.parametrize("size", [10, 100, 1000])
-def test_the_rule_obtains_its_target_among_strangers_never_seen(table: Table, target: float, size: int):
+def test_the_rule_obtains_its_target_among_strangers_never_seen(table: FittedRates, target: float, size: int):
     threshold = DecisionRule(target, None, 0.0, table.calibration).threshold_for(size)
     gallery, strangers = unit_rows(size, DIM, seed=2), unit_rows(30_000, DIM, seed=3)
     obtained = ((strangers @ gallery.T).max(axis=1) >= threshold).mean()
@@ -55,7 +55,7 @@ def test_a_folder_full_of_the_same_faces_under_two_names_is_refused():
         calibrate(np.concatenate([rows, rows]), "twins")
 
 
-def test_a_mean_of_several_photos_is_passed_more_often(table: Table):
+def test_a_mean_of_several_photos_is_passed_more_often(table: FittedRates):
     # Faces share a direction, as real ones do; the noise of single photos hides it, a mean lets it through.
     generator = np.random.default_rng(6)
     common = unit_rows(1, DIM, seed=7)
@@ -71,7 +71,7 @@ def test_a_mean_of_several_photos_is_passed_more_often(table: Table):
     assert three > 1.1 * one
 
 
-def test_a_written_table_is_read_back_and_nothing_else_changes(tmp_path: Path, table: Table):
+def test_a_written_table_is_read_back_and_nothing_else_changes(tmp_path: Path, table: FittedRates):
     original = (manifests.root() / "sface-int8" / "manifest.toml").read_text()
     path = tmp_path / "sface-int8" / "manifest.toml"
     path.parent.mkdir()
@@ -88,11 +88,11 @@ def test_a_written_table_is_read_back_and_nothing_else_changes(tmp_path: Path, t
     assert as_toml(table) in path.read_text()
 
 
-def test_a_table_that_is_none_leaves_the_manifest_as_it_was(tmp_path: Path, table: Table):
+def test_a_table_that_is_none_leaves_the_manifest_as_it_was(tmp_path: Path, table: FittedRates):
     path = tmp_path / "sface-int8" / "manifest.toml"
     path.parent.mkdir()
     path.write_text(original := (manifests.root() / "sface-int8" / "manifest.toml").read_text())
-    wrong = Table(
+    wrong = FittedRates(
         **{**{k: getattr(table, k) for k in table.__slots__}, "thresholds": (math.nan,) * len(RATES)}
     )
     with pytest.raises(ModelError, match="calibration"):

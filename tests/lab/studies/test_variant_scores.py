@@ -5,21 +5,23 @@ import numpy as np
 import pytest
 
 from edge.face import manifest
-from edge.face.align import align
+from edge.face.embedder import align
 from edge.gallery.gallery import SEVERAL_PHOTOS
 from edge.lab.photos.rates import threshold_at
-from edge.lab.studies.variant_embeddings import VIEWS, Alignment, robust_align
 from edge.lab.studies.variant_scores import (
+    VIEWS,
+    AlignmentMethod,
     Flip,
     Fuse,
     Impostors,
     Norm,
-    Statistics,
     Variant,
+    VariantStatistics,
     enrol,
     impostors,
     measure_statistics,
     present,
+    robust_align,
     search,
 )
 
@@ -36,7 +38,7 @@ def faces(*shape: int, seed: int = 0) -> np.ndarray:
     return unit(np.random.default_rng(seed).normal(size=(*shape, len(VIEWS), 16)))
 
 
-def statistics(seed: int = 9, count: int = 40) -> Statistics:
+def statistics(seed: int = 9, count: int = 40) -> VariantStatistics:
     return measure_statistics(BASELINE, faces(count, seed=seed))
 
 
@@ -55,9 +57,9 @@ def test_the_baseline_takes_the_aligned_face_as_it_is():
     ("flip", "template_too", "probe_too"),
     [(Flip.NOWHERE, False, False), (Flip.TEMPLATE, True, False), (Flip.BOTH, True, True)],
 )
-@pytest.mark.parametrize("alignment", Alignment)
+@pytest.mark.parametrize("alignment", AlignmentMethod)
 def test_the_mirrored_face_is_averaged_in_where_the_variant_says(
-    alignment: Alignment, flip: Flip, template_too: bool, probe_too: bool
+    alignment: AlignmentMethod, flip: Flip, template_too: bool, probe_too: bool
 ):
     variant = Variant("v", alignment=alignment, flip=flip)
     views = faces(3)

@@ -18,10 +18,8 @@ from edge.lab.demo.media import orl_photo
 from edge.lab.photos.measure import open_set_scores
 from edge.lab.photos.protocol import open_set, subjects
 from edge.lab.photos.rates import identified, threshold_at
-from edge.lab.studies.variant_elsewhere import elsewhere
-from edge.lab.studies.variant_embeddings import VIEWS
-from edge.lab.studies.variant_scores import Flip, Variant
-from edge.lab.studies.variants import compare, halves
+from edge.lab.studies.variant_scores import VIEWS, Flip, Variant
+from edge.lab.studies.variants import compare, elsewhere, halves
 from tests.lab.photos.test_protocol import people
 
 BASELINE = Variant("baseline")
@@ -158,5 +156,5 @@ def test_the_command_compares_real_faces_and_is_quick_the_second_time(
     assert rows["5, all rows"]["tpir"]["0.01"]["mean"] == 1
     (cache,) = (tmp_path / "state" / "evaluate").iterdir()
     assert stat.S_IMODE(cache.stat().st_mode) == 0o600
-    monkeypatch.setattr("edge.lab.studies.variant_embeddings._views", None)  # nothing is embedded again
+    monkeypatch.setattr("edge.lab.studies.variant_scores._views", None)  # nothing is embedded again
     assert run(images, other, tmp_path / "again.json") == report

@@ -16,8 +16,7 @@ from edge import __version__
 from edge.core.types import EventType
 from edge.mqtt.contract.asyncapi import ROOT, channels, document
 from edge.mqtt.contract.encode import encode
-from edge.mqtt.contract.payloads_ack import AckPayload
-from edge.mqtt.contract.payloads_sync import GalleryReportedPayload
+from edge.mqtt.contract.messages import AckPayload, GalleryReportedPayload
 from tests.device.commands.test_parse import signed as signed_command
 from tests.support import places
 from tests.support.broker import Mosquitto, subscriber, wait_until

@@ -12,8 +12,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from edge.core.metrics import Metrics
 from edge.core.pacing import TokenBucket
-from edge.mqtt import unread
-from edge.mqtt.unread import Unread
+from edge.mqtt import client as unread
+from edge.mqtt.client import Unread
 from tests.mqtt.listening import door, still_tells
 from tests.support.broker import Mosquitto, subscriber
 from tests.support.door import TOPICS

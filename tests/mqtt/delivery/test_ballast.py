@@ -7,10 +7,8 @@ import pytest
 from edge.core.clock import SystemClock
 from edge.core.errors import OutboxFullError
 from edge.core.metrics import Metrics
-from edge.mqtt.delivery.ballast import BALLAST_BYTES, TEND_S, Ballast
-from edge.mqtt.delivery.keeper import Keeper
-from edge.mqtt.delivery.outbox import Outbox
-from edge.mqtt.delivery.rows import Changes, Row
+from edge.mqtt.delivery.outbox import Changes, Outbox, Row
+from edge.mqtt.delivery.outbox_thread import BALLAST_BYTES, TEND_S, Ballast, Keeper
 from tests.support.disk import SmallDisk, small_disk
 from tests.support.door import make_row, now
 

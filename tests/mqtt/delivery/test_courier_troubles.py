@@ -8,9 +8,7 @@ from typing import Any
 import pytest
 
 from edge.mqtt.contract.messages import EventPayload, StatePayload
-from edge.mqtt.delivery.outbox import Outbox
-from edge.mqtt.delivery.rows import Changes
-from edge.mqtt.delivery.unopened import Unopened, beyond
+from edge.mqtt.delivery.outbox import Changes, Outbox, Unopened, beyond
 from tests.support.broker import Mosquitto, Subscriber, subscriber, wait_until
 from tests.support.door import TOPICS, Door, make_event, make_row, now
 

@@ -11,12 +11,10 @@ from typer.testing import CliRunner
 
 from edge.cli.app import app
 from edge.core.errors import ConfigError
-from edge.core.instance import sole_daemon
+from edge.core.files import sole_daemon
 from edge.mqtt.contract.topics import Topics
 from edge.mqtt.delivery import courier
-from edge.mqtt.delivery.held import held
-from edge.mqtt.delivery.outbox import Outbox
-from edge.mqtt.delivery.rows import Changes
+from edge.mqtt.delivery.outbox import Changes, Outbox, held
 from tests.support.broker import Mosquitto, subscriber, wait_until
 from tests.support.door import Door, make_row, now
 

@@ -7,7 +7,7 @@ import pytest
 from edge.core.metrics import Metrics
 from edge.core.pacing import TokenBucket
 from edge.mqtt.broker import Received
-from edge.mqtt.contract.payloads_ack import MAX_ACK_BYTES, MAX_ACK_IDS
+from edge.mqtt.contract.messages import MAX_ACK_BYTES, MAX_ACK_IDS
 from edge.mqtt.contract.topics import Topics
 from edge.mqtt.delivery.inbox import (
     MAX_REQUEST_BYTES,

@@ -5,10 +5,8 @@ from pathlib import Path
 import pytest
 
 from edge.core.metrics import Metrics
-from edge.mqtt.delivery.journal import SETTLE_S, WINDOW, Journal
-from edge.mqtt.delivery.outbox import Outbox
-from edge.mqtt.delivery.rows import Changes, Pending
-from edge.mqtt.delivery.scan import PAGE
+from edge.mqtt.delivery.journal import PAGE, SETTLE_S, WINDOW, Journal
+from edge.mqtt.delivery.outbox import Changes, Outbox, Pending
 from tests.support.door import make_row, now
 
 NO_SUBSCRIBER, NOT_AUTHORIZED, TOO_LARGE = 0x10, 0x87, 0x95

@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge.core.errors import OutboxDamagedError, OutboxError
-from edge.mqtt.delivery.outbox import Outbox
-from edge.mqtt.delivery.rows import Changes, Row, Written
-from edge.mqtt.delivery.unopened import beyond
+from edge.mqtt.delivery.outbox import Changes, Outbox, Row, Written, beyond
 from tests.support.disk import small_disk
 from tests.support.door import make_row
 

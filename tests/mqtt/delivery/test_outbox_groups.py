@@ -11,9 +11,8 @@ from edge.core.clock import SystemClock
 from edge.core.metrics import Metrics
 from edge.core.process import Beats
 from edge.mqtt.delivery import outbox_thread as writer
-from edge.mqtt.delivery.outbox import Outbox
+from edge.mqtt.delivery.outbox import Outbox, Stored
 from edge.mqtt.delivery.outbox_thread import OutboxThread
-from edge.mqtt.delivery.rows import Stored
 from tests.support.broker import wait_until
 from tests.support.door import make_row, now
 

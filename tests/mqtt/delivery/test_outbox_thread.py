@@ -20,9 +20,8 @@ from edge.core.errors import OutboxDiskError
 from edge.core.metrics import Metrics
 from edge.core.process import Beats
 from edge.mqtt.delivery import outbox_thread as writer
-from edge.mqtt.delivery.outbox import Outbox
+from edge.mqtt.delivery.outbox import Outbox, Pending, Stored
 from edge.mqtt.delivery.outbox_thread import OutboxThread
-from edge.mqtt.delivery.rows import Pending, Stored
 from tests.support.broker import wait_until
 from tests.support.disk import SmallDisk, small_disk
 from tests.support.door import make_row, now

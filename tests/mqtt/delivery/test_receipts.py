@@ -2,8 +2,8 @@
 
 from itertools import pairwise
 
+from edge.mqtt.delivery.outbox import Changes
 from edge.mqtt.delivery.receipts import ACK_S, ACK_WINDOW, LONGEST_ACK_S, SLOT_S
-from edge.mqtt.delivery.rows import Changes
 from tests.mqtt.delivery.test_journal import NO_SUBSCRIBER, Desk
 from tests.support.door import make_row
 

@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge.core.errors import EnvelopeError
-from edge.device.envelope import opened, public_key, public_text, sign
+from edge.mqtt.contract.envelope import opened, public_key, public_text, sign
 
 TYPE = "application/vnd.edge.test+json"
 KEY, OTHER = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()

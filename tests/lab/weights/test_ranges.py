@@ -1,7 +1,7 @@
 import numpy as np
 
-from edge.face.build.rounding import round_weights
-from edge.lab.weights.measure import best_clips, best_range, factors, integer_prelu
+from edge.face.build.tables import round_weights
+from edge.lab.weights.ranges import best_clips, best_range, factors, integer_prelu
 
 
 def errors(x: np.ndarray, slope: np.ndarray, low: np.ndarray, high: np.ndarray) -> float:  # type: ignore[type-arg]

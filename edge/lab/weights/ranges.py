@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.face.build.network import Floats
-from edge.face.build.rounding import round_weights
+from edge.face.build.tables import round_weights
 
 FRACTIONS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.3, 0.2)
 """Shares of the largest value that are tried as the end of a range."""
