@@ -5,7 +5,6 @@ from io import TextIOWrapper
 
 from edge.core.errors import ConfigError, EdgeError, ModelError
 from edge.core.text import printable
-from edge.device.settings.load import limit_decoders
 
 EX_FAILURE = 1
 EX_CONFIG = 78
@@ -17,7 +16,6 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a label that the terminal has no letters for
-    limit_decoders()  # before OpenCV is imported, which reads its limits once
     from edge.cli.app import app
 
     try:

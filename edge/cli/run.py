@@ -27,11 +27,14 @@ from edge.device.pushes.desk import ConfigDesk
 from edge.device.pushes.memory import effective
 from edge.device.pushes.push import Patch
 from edge.device.settings import load as config
-from edge.device.settings.load import Settings
+from edge.device.settings.load import Settings, cache_dir
 from edge.face.liveness import Liveness
+from edge.face.session import delete_telemetry
 from edge.gallery.matcher import int8_problem
 from edge.mqtt.contract import asyncapi
 from edge.mqtt.contract.topics import Topics
+
+log = logging.getLogger(__name__)
 
 SYSTEM_CONFIG = Path("/etc/edge/edge.toml")
 
@@ -59,6 +62,8 @@ def run(config_file: ConfigOption = None) -> None:
     return_freed_memory()
     settings = load_settings(config_file)
     logs.set_up(settings.log.format, settings.log.level)
+    if delete_telemetry(cache_dir()):
+        log.warning("what onnxruntime kept to send to its maker was deleted; nothing more is kept or sent")
     same = ("--config", str(config_file)) if config_file else ()
     metrics = Metrics()
     desk = ConfigDesk(settings_reader(config_file), metrics)

@@ -4,6 +4,8 @@ A session is made from verified bytes, checked against its manifest, and refuses
 for. Knows nothing of faces.
 """
 
+import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,21 @@ MAX_OUTPUT_VALUES = 4 * 1024 * 1024
 
 GOLDEN_VALUES = 128
 """Values kept of each output in a golden file."""
+
+
+def delete_telemetry(cache: Path) -> bool:
+    """Delete what onnxruntime kept below `cache` (~/.cache) before its telemetry was turned off.
+
+    A device id and a database of events that were to be sent to its maker. Returns whether there was any.
+    """
+    left = cache / "Microsoft" / "DeveloperTools" / ".onnxruntime"
+    if not left.is_dir():
+        return False
+    shutil.rmtree(left, ignore_errors=True)
+    for folder in (left.parent, left.parent.parent):
+        with suppress(OSError):  # somebody else's files are in it
+            folder.rmdir()
+    return not left.exists()
 
 
 class Golden(BaseModel):

@@ -33,7 +33,10 @@ def edge(
 
 @dataclass
 class Device:
-    """One door. `settings` are lines of its edge.toml before the cameras, which are sources by name."""
+    """One door. `settings` are lines of its edge.toml before the cameras, which are sources by name.
+
+    `under` is a program that runs the daemon and stays its child (`strace -D`).
+    """
 
     directory: Path
     models_dir: Path
@@ -41,6 +44,7 @@ class Device:
     cameras: dict[str, str] = field(default_factory=dict)
     settings: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
+    under: tuple[str, ...] = ()
     process: "subprocess.Popen[bytes] | None" = None
     name: str = "door"
     site: str = "test"
@@ -76,7 +80,7 @@ class Device:
         self.log_path = self.directory / f"log-{time.monotonic_ns()}.jsonl"
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "edge", "run", "--config", str(self.config)],
+                [*self.under, sys.executable, "-m", "edge", "run", "--config", str(self.config)],
                 stdin=subprocess.DEVNULL,
                 stderr=log,
                 env=environment_without_settings() | self.environment,

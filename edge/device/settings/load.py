@@ -43,37 +43,16 @@ from edge.device.settings.tables import (
 MAX_CONFIG_BYTES = 256 * 1024
 
 
-MAX_DECODED_PIXELS = 1 << 26
-"""64 Mpx: above any camera or phone, far below what fills the memory of a small board."""
-
-
-FFMPEG_QUIET = "-8"
-"""Source: libavutil/log.h, AV_LOG_QUIET."""
-
-
-V4L_SELECT_S = "2"
-"""A stalled USB camera gives its device back before the stall limit of 3 s; OpenCV's own limit is longer."""
-
-
-def limit_decoders() -> None:
-    """Bound what OpenCV's decoders accept and silence them; before OpenCV is imported, which reads this once.
-
-    They write to standard error what they think, URLs with passwords included; errors are ours to report.
-    """
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", FFMPEG_QUIET)
-    os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_DECODED_PIXELS))
-    # No list of protocols: one that names `file` for clips would let a camera's playlist read files of this
-    # device, which ffmpeg by itself refuses.
-    os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
-    os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", V4L_SELECT_S)
-
-
 def default_state_dir() -> Path:
     """Return where state lives by default: systemd's STATE_DIRECTORY, else the XDG state home."""
     if service_dir := os.environ.get("STATE_DIRECTORY"):
         return Path(service_dir.split(":")[0])
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "edge"
+
+
+def cache_dir() -> Path:
+    """Return where programs keep what they can make anew (XDG)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 class Settings(BaseSettings):
