@@ -2,6 +2,9 @@
 
 What they hold is their owner's business. Galleries are written by `gallery.versions`.
 
+State files: what a part remembers over restarts, as one JSON document that may be absent, damaged, too large,
+written by a newer edge, or on a disk that does not give it. What that means is said by whoever remembers.
+
 One daemon per state directory: two would publish every visit twice and tear the outbox apart.
 
 Audit: files of one JSON line for everything that matters, flushed to the disk. Knows no commands.
@@ -16,10 +19,13 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Generic, TypeVar
 
-from edge.core.errors import ConfigError, FileError
+from pydantic import BaseModel, ValidationError
+
+from edge.core.errors import ConfigError, EdgeError, FileError
 
 log = logging.getLogger(__name__)
 
@@ -164,6 +170,106 @@ def read_bounded(path: Path, max_bytes: int) -> bytes | None:
     if len(data) > max_bytes:
         raise FileError(f"{path}: larger than {max_bytes} bytes; this is not the file that belongs here")
     return data
+
+
+Form = TypeVar("Form", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class StateFile(Generic[Form]):
+    """One private JSON document; `form` describes it and forbids keys that it does not know.
+
+    A damaged one is never taken for an absent one: what it was kept to prevent would happen. It is an
+    `error`, whose message ends with what a person can do about it, `mend`.
+    """
+
+    path: Path
+    form: type[Form]
+    max_bytes: int
+    error: type[EdgeError]
+    mend: str
+    indent: int | None = None
+
+    def read(self) -> Form | None:
+        """Return what the file holds, None where there is no file.
+
+        Raises:
+            FileError: It cannot be read, or is larger than `max_bytes`.
+            EdgeError: As `error`: it is damaged, or a newer edge wrote it.
+        """
+        data = read_bounded(self.path, self.max_bytes)
+        if data is None:
+            return None
+        try:
+            return self.form.model_validate_json(data)
+        except ValidationError as error:
+            problems = error.errors(include_url=False, include_input=False, include_context=False)
+        newer = {problem["type"] for problem in problems} == {"extra_forbidden"}
+        what = "written by a newer edge; install that one again, or" if newer else "damaged;"
+        raise self.error(f"{self.path}: {what} {self.mend}")
+
+    def write(self, document: Form) -> None:
+        """Replace the file, whole; its directory is made if absent.
+
+        Raises:
+            FileError: It cannot be written; what was there stays.
+        """
+        try:
+            self.path.parent.mkdir(PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+        except OSError as error:
+            raise FileError(f"{self.path.parent}: cannot be made: {error.strerror}") from None
+        write_whole(self.path, document.model_dump_json(indent=self.indent).encode())
+
+
+class StateKeeper(Generic[Form]):
+    """What a state file holds, for a daemon that starts all the same where the disk does not give it.
+
+    `value` is `empty` where there is no file, and as long as the disk does not give it. `unread` says why it
+    does not, None where it does; until then nothing may be written. `without` tells the log what that means.
+
+    Raises:
+        EdgeError: As the file's `error`: it is damaged, at construction.
+    """
+
+    def __init__(self, file: StateFile[Form], empty: Form, without: str) -> None:
+        self._file = file
+        self._without = without
+        self.value = empty
+        self.unread: str | None = None
+        self._read()
+
+    def read_again(self) -> bool:
+        """Read what the disk did not give before, if anything; returns whether all is known now."""
+        if self.unread is not None:
+            try:
+                self._read()
+            except EdgeError as error:
+                self._complain(error)
+        return self.unread is None
+
+    def write(self, value: Form) -> None:
+        """Replace the value and the file.
+
+        Raises:
+            FileError: It cannot be written; value and file stay.
+        """
+        self._file.write(value)
+        self.value = value
+
+    def _read(self) -> None:
+        try:
+            found = self._file.read()
+        except FileError as error:
+            self._complain(error)
+            return
+        self.unread = None
+        if found is not None:
+            self.value = found
+
+    def _complain(self, error: EdgeError) -> None:
+        if str(error) != self.unread:
+            log.error("%s: %s", self._without, error)
+        self.unread = str(error)
 
 
 def shred(path: Path) -> None:

@@ -6,10 +6,10 @@ Signs and publishes nothing (`authoring`).
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from edge.core import files as safefile
 from edge.core.errors import FleetError
+from edge.core.files import StateFile
 from edge.fleet.repository import RolePlan
 from edge.gallery.format.published import MODELS, check_scope
 
@@ -92,19 +92,14 @@ def load_config(directory: Path) -> FleetConfig:
 
     Raises:
         FleetError: There is no fleet, or the file is damaged.
+        FileError: It cannot be read.
     """
-    path = directory / FILE_NAME
-    data = safefile.read_bounded(path, MAX_BYTES)
-    if data is None:
+    file = _file(directory)
+    config = file.read()
+    if config is None:
         raise FleetError(f"{directory}: there is no fleet; make one with `edge fleet init`")
-    try:
-        config = FleetConfig.model_validate_json(data)
-    except ValidationError as error:
-        raise FleetError(
-            f"{path}: damaged ({error.error_count()} mistakes); restore it from a backup"
-        ) from None
     if missing := PLANS.keys() - config.plans.keys():
-        raise FleetError(f"{path}: says nothing of {sorted(missing)[0]}; restore it from a backup")
+        raise FleetError(f"{file.path}: says nothing of {sorted(missing)[0]}; {file.mend}")
     return config
 
 
@@ -112,6 +107,11 @@ def save_config(directory: Path, config: FleetConfig) -> None:
     """Write what was decided, whole.
 
     Raises:
-        FleetError: It cannot be written.
+        FileError: It cannot be written.
     """
-    safefile.write_whole(directory / FILE_NAME, config.model_dump_json(indent=1).encode())
+    _file(directory).write(config)
+
+
+def _file(directory: Path) -> StateFile[FleetConfig]:
+    path = directory / FILE_NAME
+    return StateFile(path, FleetConfig, MAX_BYTES, FleetError, "restore it from a backup", indent=1)

@@ -7,10 +7,10 @@ forced to the disk. This file is. It also remembers the latest time at which som
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from edge.core import files as safefile
 from edge.core.errors import ClockError, EdgeError, GalleryError, RollbackError
+from edge.core.files import StateFile
 
 BUILT_AT = datetime(2026, 6, 1, tzinfo=UTC)
 """No clock of a device that runs this software is right before this; to be raised with a release."""
@@ -134,16 +134,9 @@ def load_floors(path: Path, scope: str) -> Floors:
     Raises:
         GalleryError: The file is damaged or of another scope. It is not taken for "nothing seen": that would
             open the door to every old gallery.
+        FileError: It cannot be read.
     """
-    data = safefile.read_bounded(path, MAX_BYTES)
-    if data is None:
-        return Floors(scope=scope)
-    try:
-        floors = Floors.model_validate_json(data)
-    except ValidationError:
-        raise GalleryError(
-            f"{path}: damaged; restore it, or remove it to accept any signed gallery once more"
-        ) from None
+    floors = _file(path).read() or Floors(scope=scope)
     if floors.scope != scope:
         raise GalleryError(
             f"{path}: belongs to scope {floors.scope[:32]!r}, not {scope!r}; set sync.scope back, or "
@@ -156,6 +149,11 @@ def save_floors(path: Path, floors: Floors) -> None:
     """Write what is remembered, whole and forced to the disk.
 
     Raises:
-        GalleryError: It cannot be written.
+        FileError: It cannot be written.
     """
-    safefile.write_whole(path, floors.model_dump_json().encode())
+    _file(path).write(floors)
+
+
+def _file(path: Path) -> StateFile[Floors]:
+    mend = "restore it, or remove it to accept any signed gallery once more"
+    return StateFile(path, Floors, MAX_BYTES, GalleryError, mend)
