@@ -71,7 +71,7 @@ def denied(directory: Path, rounds: int) -> Entry:
                 time.sleep(0.5)
                 assert text != broken or not new & consumer.kept
         # mosquitto 2.0.11 ends some connections at the first denied message instead of answering 0x87.
-        note = f"held {door.metrics.counts().get('journal.held', 0)} times"
+        note = f"paused {door.metrics.counts().get('journal.paused', 0)} times"
         entry = settle("journal denied, then allowed (consumer)", rounds, decided, consumer, note)
         stop(door)
     broker.stop()
@@ -83,7 +83,7 @@ def _connected_again(door: Door, connects: int) -> bool:
 
 
 def oversize(directory: Path, rounds: int) -> Entry:
-    """One event in ten is larger than the broker takes: it is set aside, out of the way of the others."""
+    """One event in ten is larger than the broker takes: it is undeliverable, out of the way of the others."""
     broker, decided, large = (
         Mosquitto(directory, (*OPEN, "max_packet_size 4096")).start(),
         set[str](),
@@ -97,8 +97,8 @@ def oversize(directory: Path, rounds: int) -> Entry:
             large |= set(door.publish(1, subject=Subject("p_1", "A" * 5000, ())))
             time.sleep(0.1)
         consumer.wait_for(decided, 60)
-        wait_until(lambda: door.courier.outbox_health().quarantined == len(large), 20)
-        note = f"{len(large)} more set aside"
+        wait_until(lambda: door.courier.outbox_health().undeliverable == len(large), 20)
+        note = f"{len(large)} more undeliverable"
         entry = settle(
             "event larger than the broker takes", rounds, decided, consumer, note, dropped=len(large)
         )

@@ -1,6 +1,7 @@
-"""Commands about the journal: follow (for whoever keeps it), held (on the device)."""
+"""Commands about the journal: follow (for whoever keeps it), undeliverable (on the device)."""
 
 import json
+import logging
 import queue
 import sys
 from contextlib import closing
@@ -24,7 +25,9 @@ from edge.fleet.journal.follow import Follower, follow, topics
 from edge.fleet.journal.gaps import Gaps
 from edge.fleet.journal.store import JsonLines, MemoryStore, Saw, Store
 from edge.mqtt.contract.topics import Topics, check_slug
-from edge.mqtt.delivery.outbox import Changes, Outbox, held
+from edge.mqtt.delivery.outbox import Changes, Outbox, list_undeliverable
+
+log = logging.getLogger(__name__)
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -83,16 +86,36 @@ def follow_command(
     tell(follower.summary())
 
 
-@app.command("held")
+RetryOption = Annotated[bool, typer.Option("--retry", help="Let them wait for the broker again.")]
+DropOption = Annotated[bool, typer.Option("--drop", help="Delete them for good, and count them.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON line per decision.")]
+
+
+@app.command("held", hidden=True)
 def held_command(
-    retry: Annotated[bool, typer.Option("--retry", help="Let them wait for the broker again.")] = False,
-    drop: Annotated[bool, typer.Option("--drop", help="Delete them for good, and count them.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON line per decision.")] = False,
+    retry: RetryOption = False,
+    drop: DropOption = False,
+    as_json: JsonOption = False,
     config_file: ConfigOption = None,
 ) -> None:
-    """List this device's decisions that no broker will take as they are; put them back, or drop them.
+    """The old name of `undeliverable`."""
+    log.warning(
+        "edge journal held is called edge journal undeliverable; the old name goes with the next release"
+    )
+    undeliverable_command(retry, drop, as_json, config_file)
 
-    They were set aside, or were decided under another site or device name. The daemon must not run.
+
+@app.command("undeliverable")
+def undeliverable_command(
+    retry: RetryOption = False,
+    drop: DropOption = False,
+    as_json: JsonOption = False,
+    config_file: ConfigOption = None,
+) -> None:
+    """List this device's decisions that no broker takes as they are; put them back, or drop them.
+
+    The broker refused them for what they are, or they were decided under another site or
+    device name. The daemon must not run.
     """
     if retry and drop:
         raise ConfigError("--retry, --drop: choose one")
@@ -105,7 +128,7 @@ def held_command(
         sole_daemon(settings.state_dir),
         closing(Outbox.open(settings.outbox_path, now=clock.now, **limits)) as outbox,
     ):
-        found = held(outbox, Topics(settings.site, settings.device))
+        found = list_undeliverable(outbox, Topics(settings.site, settings.device))
         if retry:
             outbox.take_back()
         elif drop:
@@ -114,7 +137,7 @@ def held_command(
     for each in found:
         line = f"{each.seq:>8}  {each.event_id}  {each.topic}  {each.why}"
         typer.echo(json.dumps(asdict(each)) if as_json else line)
-    done = "dropped" if drop else "will be tried again" if retry else "held; --retry or --drop"
+    done = "dropped" if drop else "will be tried again" if retry else "undeliverable; --retry or --drop"
     typer.echo(f"{len(found)} {done}", err=True)
 
 

@@ -272,13 +272,20 @@ class Percentiles(Payload):
 class OutboxHealth(Payload):
     """Decisions that wait for the broker; `durable` is false while the disk refuses them.
 
-    `quarantined` are set aside for good; `refused`: the broker has been refusing them for more than a minute.
+    `refused`: the broker has been refusing them for more than a minute.
     """
 
     depth: Count
     oldest_s: Annotated[float, Field(ge=0)]
     dropped: Count
-    quarantined: Count
+    undeliverable: Count = Field(
+        description="Decisions that no broker takes as they are, such as one that is too large; "
+        "`edge journal undeliverable` lists them."
+    )
+    quarantined: Count = Field(
+        description="The same as `undeliverable`, under its old name; it goes with the next release.",
+        json_schema_extra={"deprecated": True},
+    )
     refused: bool = False
     durable: bool
 

@@ -11,7 +11,7 @@ import logging
 import math
 import queue
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -46,7 +46,6 @@ from edge.mqtt.delivery.requests import (
     Decided,
     Documents,
     Stop,
-    Undelivered,
 )
 from edge.mqtt.delivery.sender import Outgoing
 
@@ -88,6 +87,17 @@ DRAIN_SHARE = 0.5
 ONLINE, OFFLINE = b"online", b"offline"
 
 
+@dataclass(frozen=True, slots=True)
+class _Unstored:
+    """An event that the outbox has not answered for: true at `at_s`, shown at `due_s` at the latest."""
+
+    event: FaceEvent
+    payload: bytes
+    at_s: float
+    due_s: float
+    visible: bool = False
+
+
 class CourierThread(WorkerThread):
     """Starts and stops `link` and `outbox` with itself; both report to `inbox`.
 
@@ -124,7 +134,7 @@ class CourierThread(WorkerThread):
         self._outgoing = Outgoing(link, self._journal, old_seq=self._seq, metrics=metrics, clock=clock)
         self._notice = DropNotice(topics, self._outgoing.retain)
         self._canary = Canary(topics.canary, partial(link.publish, qos=1), metrics)
-        self._waiting: dict[int, Undelivered] = {}
+        self._waiting: dict[int, _Unstored] = {}
         self._cameras = CameraDocuments(topics, encoder.subject, self._outgoing.retain)
         self._stopping: Stop | None = None
         self._farewell_said = self._refused = False
@@ -183,7 +193,8 @@ class CourierThread(WorkerThread):
             depth=counts.depth,
             oldest_s=round(age_s, 1),
             dropped=counts.dropped,
-            quarantined=counts.quarantined,
+            undeliverable=counts.undeliverable,
+            quarantined=counts.undeliverable,
             refused=self._refused,
             durable=counts.durable,
         )
@@ -292,7 +303,7 @@ class CourierThread(WorkerThread):
         at_s = item.decided_s if event.event_type == EventType.LEFT else event.monotonic_s
         created_ms = int(self._clock.now().timestamp() * 1e3)
         vital = event.event_type in (EventType.MATCH, EventType.SPOOF)
-        self._waiting[self._seq] = Undelivered(event, payload, at_s, item.decided_s + DISK_PATIENCE_S)
+        self._waiting[self._seq] = _Unstored(event, payload, at_s, item.decided_s + DISK_PATIENCE_S)
         self._outbox.put(Row(self._seq, event.event_id, topic, payload, created_ms, int(at_s * 1e3), vital))
 
     def _stored(self, stored: Stored) -> None:

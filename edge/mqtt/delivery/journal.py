@@ -3,8 +3,8 @@
 Rows leave in the order of their seq, some at a time. A row stays in the outbox until the broker has taken
 it over for somebody and has lived on for a moment: one that dies takes with it what it has not passed on,
 so what it accepted just before is sent again. Where `consumer` is set, a row stays until a consumer has named
-it. A topic that is refused is held back and probed with one row now and then, so that it neither spins nor
-blocks the topics beside it.
+it. A topic that the broker refuses for now is paused and probed with one row now and then, so that it neither
+spins nor blocks the topics beside it.
 
 Scan: reads the waiting rows of the outbox in the order of their seq, page by page. Chooses none.
 """
@@ -108,11 +108,15 @@ HOPELESS = {
     0x95: "the packet is too large for the broker",
     0x99: "the broker refuses the payload's format",
 }
-"""Reasons that belong to one row and will not pass: the row is kept aside."""
+"""Reasons that belong to one row and will not pass: the row is undeliverable."""
+
+UNDELIVERABLE = ("outbox.undeliverable", "outbox.quarantined")
+PAUSED = ("journal.paused", "journal.held")
+"""Counters of `health`: the second of each is its old name, which goes with the next release."""
 
 
 class _Stage(Enum):
-    """A held topic waits, then may be probed, then its probe is in flight."""
+    """A paused topic waits, then may be probed, then its probe is in flight."""
 
     WAITING = auto()
     DUE = auto()
@@ -120,8 +124,8 @@ class _Stage(Enum):
 
 
 @dataclass(slots=True)
-class _Hold:
-    """A topic that is held back since `since_s`; WAITING ends at `until_s`. `refused`: it has subscribers."""
+class _Pause:
+    """A topic that is paused since `since_s`; WAITING ends at `until_s`. `refused`: it has subscribers."""
 
     backoff: Backoff
     since_s: float
@@ -150,7 +154,7 @@ class Journal:
         self._window = 0
         self._in_flight: dict[int, Row] = {}
         self._settling: dict[int, float] = {}
-        self._holds: dict[str, _Hold] = {}
+        self._paused: dict[str, _Pause] = {}
         self._consumer = consumer
         self._receipts = Receipts()
         self._token = 0
@@ -168,12 +172,12 @@ class Journal:
         self._window = 0
         self._in_flight.clear()
         self._settling.clear()
-        self._holds.clear()
+        self._paused.clear()
         self._receipts.end()
         self._sweep = None
 
     def tick(self, now_s: float) -> None:
-        """Let time pass: forget rows that were accepted long enough ago, and let held topics be probed.
+        """Let time pass: forget rows that were accepted long enough ago, and let paused topics be probed.
 
         Rows that a consumer should have named by now are sent again.
         """
@@ -238,16 +242,16 @@ class Journal:
         flying = {row.seq for row in self._in_flight.values()}
         while scan.page:
             row = scan.page.popleft()
-            hold = self._holds.get(row.topic)
+            pause = self._paused.get(row.topic)
             sent = row.seq in flying or row.seq in self._settling or self._receipts.waits(row)
             if sent or self._receipts.passed(row) != again:
                 continue
-            if hold is not None and hold.stage != _Stage.DUE:
+            if pause is not None and pause.stage != _Stage.DUE:
                 continue
-            if hold is not None:
-                hold.stage = _Stage.PROBING
+            if pause is not None:
+                pause.stage = _Stage.PROBING
             return row
-        scan.ask(tuple(topic for topic, hold in self._holds.items() if hold.stage != _Stage.DUE))
+        scan.ask(tuple(topic for topic, pause in self._paused.items() if pause.stage != _Stage.DUE))
         return None
 
     def again(self, row: Row) -> bool:
@@ -269,24 +273,25 @@ class Journal:
                 self._receipts.accepted(row, now_s)
             else:
                 self._settling[row.seq] = now_s + SETTLE_S
-            if self._holds.pop(row.topic, None) is not None:
+            if self._paused.pop(row.topic, None) is not None:
                 log.info("journal accepted again", extra={"topic": row.topic})
                 self._rescan()
         elif reason in HOPELESS:
-            self.set_aside(row, HOPELESS[reason])
+            self.undeliverable(row, HOPELESS[reason])
         else:
             self._receipts.refused(row)
-            self._hold(row.topic, reason, now_s)
+            self._pause(row.topic, reason, now_s)
         return True
 
-    def set_aside(self, row: Row, why: str) -> None:
+    def undeliverable(self, row: Row, why: str) -> None:
         """Keep `row`, which can never be delivered, out of the way of the others."""
-        self._metrics.count("outbox.quarantined")
-        log.error("event set aside: %s", why, extra={"event_id": row.event_id, "topic": row.topic})
-        self._outbox.quarantine(row.seq, why)
-        hold = self._holds.get(row.topic)
-        if hold is not None and hold.stage == _Stage.PROBING:
-            hold.stage = _Stage.DUE
+        for name in UNDELIVERABLE:
+            self._metrics.count(name)
+        log.error("event undeliverable: %s", why, extra={"event_id": row.event_id, "topic": row.topic})
+        self._outbox.undeliverable(row.seq, why)
+        pause = self._paused.get(row.topic)
+        if pause is not None and pause.stage == _Stage.PROBING:
+            pause.stage = _Stage.DUE
             self._rescan()
 
     @property
@@ -301,8 +306,8 @@ class Journal:
 
     @property
     def due_s(self) -> float | None:
-        """When the next row is settled or goes again, or the next held topic may be probed, or None."""
-        due_s = [hold.until_s for hold in self._holds.values() if hold.stage == _Stage.WAITING]
+        """When the next row is settled or goes again, or the next paused topic may be probed, or None."""
+        due_s = [pause.until_s for pause in self._paused.values() if pause.stage == _Stage.WAITING]
         due_s.extend(islice(self._settling.values(), 1))
         due_s.extend(scan.due_s for scan in self._scans() if scan.due_s is not None)
         if self._window and self._receipts.due_s is not None:
@@ -311,30 +316,33 @@ class Journal:
 
     def refused_s(self, now_s: float) -> float:
         """Return for how long the broker has been refusing a topic, other than for want of a subscriber."""
-        return max((now_s - hold.since_s for hold in self._holds.values() if hold.refused), default=0.0)
+        return max((now_s - pause.since_s for pause in self._paused.values() if pause.refused), default=0.0)
 
-    def _hold(self, topic: str, reason: int, now_s: float) -> None:
-        """Hold `topic` back; answers to what was in flight with the first refusal change nothing."""
-        hold = self._holds.get(topic)
-        if hold is not None and hold.stage == _Stage.WAITING:
+    def _pause(self, topic: str, reason: int, now_s: float) -> None:
+        """Pause `topic`; answers to what was in flight with the first refusal change nothing."""
+        pause = self._paused.get(topic)
+        if pause is not None and pause.stage == _Stage.WAITING:
             return
-        if hold is None:
+        if pause is None:
             backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S, self._uniform)
-            hold = self._holds[topic] = _Hold(backoff, now_s, reason != NO_SUBSCRIBER)
-            self._metrics.count("journal.held")
+            pause = self._paused[topic] = _Pause(backoff, now_s, reason != NO_SUBSCRIBER)
+            for name in PAUSED:
+                self._metrics.count(name)
             if reason == NO_SUBSCRIBER:
                 log.warning("nobody subscribes to the journal; its events are kept", extra={"topic": topic})
             else:
                 why = REFUSALS.get(reason, f"reason code {reason:#04x}")
                 log.error("journal refused: %s; its events are kept", why, extra={"topic": topic})
-        hold.stage, hold.until_s = _Stage.WAITING, now_s + hold.backoff.next_s()
+        pause.stage, pause.until_s = _Stage.WAITING, now_s + pause.backoff.next_s()
 
     def _end_waits(self, now_s: float) -> None:
         due = [
-            hold for hold in self._holds.values() if hold.stage == _Stage.WAITING and hold.until_s <= now_s
+            pause
+            for pause in self._paused.values()
+            if pause.stage == _Stage.WAITING and pause.until_s <= now_s
         ]
-        for hold in due:
-            hold.stage = _Stage.DUE
+        for pause in due:
+            pause.stage = _Stage.DUE
         if due:
             self._rescan()
 

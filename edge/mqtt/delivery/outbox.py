@@ -10,7 +10,7 @@ What goes in and out of the outbox. Data only.
 
 An outbox whose disk refuses at the start: where it will be, and from which number events count.
 
-Held: the waiting decisions that no broker will take as they are. Lists only.
+Undeliverable: the waiting decisions that no broker will take as they are. Lists only.
 """
 
 import sqlite3
@@ -45,7 +45,7 @@ class Row:
 
 @dataclass(slots=True)
 class Changes:
-    """What is to be written: rows to keep, delivered ones to forget, others to set aside with the reason.
+    """What is to be written: rows to keep, delivered ones to forget, undeliverable ones with the reason.
 
     `acknowledged` are the event ids of rows that a consumer has named.
     `last_seq` is the highest seq given out so far; `dropped` counts rows that were lost on the way here.
@@ -53,7 +53,7 @@ class Changes:
 
     puts: dict[int, Row] = field(default_factory=dict)
     done: set[int] = field(default_factory=set)
-    quarantined: dict[int, str] = field(default_factory=dict)
+    undeliverable: dict[int, str] = field(default_factory=dict)
     acknowledged: set[str] = field(default_factory=set)
     last_seq: int = 0
     dropped: int = 0
@@ -72,7 +72,7 @@ class Counts:
     """What is in the outbox. `oldest_ms` is of the oldest waiting row; `dropped` counts for ever."""
 
     depth: int
-    quarantined: int
+    undeliverable: int
     oldest_ms: int | None
     dropped: int
     durable: bool
@@ -137,6 +137,11 @@ CREATE INDEX event_by_worth ON event (vital, seq);
 CREATE TABLE tally (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 INSERT INTO tally VALUES ('last_seq', 0), ('dropped', 0);
 """
+"""`quarantined` says why a row is undeliverable.
+
+The column keeps its first name, so that an earlier release can open what this one wrote.
+"""
+
 INDEX = "CREATE INDEX IF NOT EXISTS event_by_id ON event (event_id)"
 """For acknowledgements, which name event ids; outboxes of earlier versions get it when they are opened."""
 
@@ -165,10 +170,10 @@ class Outbox:
         with _renamed(path):
             self._dropped = self._tally("dropped")
             self.last_seq = self._tally("last_seq")
-            rows, self._quarantined, self._bytes = connection.execute(
+            rows, self._undeliverable, self._bytes = connection.execute(
                 "SELECT COUNT(*), COUNT(quarantined), COALESCE(SUM(length(payload)), 0) FROM event"
             ).fetchone()
-            self._depth = rows - self._quarantined
+            self._depth = rows - self._undeliverable
 
     @classmethod
     def open(
@@ -202,7 +207,7 @@ class Outbox:
         """
         run = self._connection.execute
         with _renamed(self.path), self._transaction():
-            put = forgotten = apart = unknown = 0
+            put = forgotten = marked = unknown = 0
             size = self._bytes
             for row in changes.puts.values():
                 added = run(
@@ -219,22 +224,22 @@ class Outbox:
                     ).fetchall()
                     forgotten, size = forgotten + len(gone), size - sum(length for (length,) in gone)
                     unknown += column == "event_id" and not gone
-            for seq, why in changes.quarantined.items():
-                apart += run(
+            for seq, why in changes.undeliverable.items():
+                marked += run(
                     "UPDATE event SET quarantined = ? WHERE seq = ? AND quarantined IS NULL", (why, seq)
                 ).rowcount
-            depth, quarantined = self._depth + put - forgotten - apart, self._quarantined + apart
-            waiting, set_apart, freed = self._make_room(
-                depth + quarantined - self.max_rows, size - self.max_bytes
+            depth, undeliverable = self._depth + put - forgotten - marked, self._undeliverable + marked
+            waiting, unwanted, freed = self._make_room(
+                depth + undeliverable - self.max_rows, size - self.max_bytes
             )
             last_seq = max(self.last_seq, changes.last_seq, *changes.puts)
-            dropped = self._dropped + waiting + set_apart + changes.dropped
+            dropped = self._dropped + waiting + unwanted + changes.dropped
             if (last_seq, dropped) != (self.last_seq, self._dropped):
                 run("UPDATE tally SET value = ? WHERE name = 'last_seq'", (last_seq,))
                 run("UPDATE tally SET value = ? WHERE name = 'dropped'", (dropped,))
-        self._depth, self._quarantined = depth - waiting, quarantined - set_apart
+        self._depth, self._undeliverable = depth - waiting, undeliverable - unwanted
         self._dropped, self.last_seq, self._bytes = dropped, last_seq, size - freed
-        return Written(waiting + set_apart, unknown)
+        return Written(waiting + unwanted, unknown)
 
     def pending(self, limit: int, *, after: int = 0, without: Sequence[str] = ()) -> list[Row]:
         """Return up to `limit` waiting rows with seq > `after`, oldest first, none on the topics `without`.
@@ -251,17 +256,17 @@ class Outbox:
             ).fetchall()
         return [_row(found) for found in rows]
 
-    def apart(self) -> list[tuple[Row, str]]:
-        """Return the rows that were set aside, and why; raises as `pending` does."""
+    def undeliverable(self) -> list[tuple[Row, str]]:
+        """Return the rows that no broker takes, and why; raises as `pending` does."""
         with _renamed(self.path):
             rows = self._connection.execute(f"SELECT {COLUMNS} FROM event WHERE quarantined NOTNULL")
             return [(_row(found), found[-1]) for found in rows]
 
     def take_back(self) -> None:
-        """Let the rows that were set aside wait again; raises as `write` does."""
+        """Let the undeliverable rows wait again; raises as `write` does."""
         with _renamed(self.path), self._transaction():
             self._connection.execute("UPDATE event SET quarantined = NULL")
-        self._depth, self._quarantined = self._depth + self._quarantined, 0
+        self._depth, self._undeliverable = self._depth + self._undeliverable, 0
 
     def counts(self) -> Counts:
         """Return what is stored.
@@ -274,7 +279,7 @@ class Outbox:
                 "SELECT created_ms FROM event WHERE quarantined IS NULL ORDER BY seq LIMIT 1"
             ).fetchone()
         oldest_ms = oldest[0] if oldest else None
-        return Counts(self._depth, self._quarantined, oldest_ms, self._dropped, durable=True)
+        return Counts(self._depth, self._undeliverable, oldest_ms, self._dropped, durable=True)
 
     def close(self) -> None:
         """Close the database; nothing more can be done with it."""
@@ -282,21 +287,21 @@ class Outbox:
             self._connection.close()
 
     def _make_room(self, rows: int, size: int) -> tuple[int, int, int]:
-        """Drop at least `rows` rows and `size` bytes; returns how many waited, were set aside, and bytes."""
-        waiting = set_apart = freed = 0
+        """Drop at least `rows` rows and `size` bytes; returns rows that waited, undeliverable rows, bytes."""
+        waiting = unwanted = freed = 0
         if rows <= 0 and size <= 0:
-            return waiting, set_apart, freed
+            return waiting, unwanted, freed
         dropped: list[tuple[int]] = []
-        for seq, length, apart in self._connection.execute(
+        for seq, length, undeliverable in self._connection.execute(
             "SELECT seq, length(payload), quarantined IS NOT NULL FROM event ORDER BY vital, seq"
         ):
             if len(dropped) >= rows and freed >= size:
                 break
             dropped.append((seq,))
             freed += length
-            waiting, set_apart = waiting + (not apart), set_apart + apart
+            waiting, unwanted = waiting + (not undeliverable), unwanted + undeliverable
         self._connection.executemany("DELETE FROM event WHERE seq = ?", dropped)
-        return waiting, set_apart, freed
+        return waiting, unwanted, freed
 
     def _tally(self, name: str) -> int:
         return int(self._connection.execute("SELECT value FROM tally WHERE name = ?", (name,)).fetchone()[0])
@@ -398,7 +403,7 @@ def _renamed(path: Path) -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class Undeliverable:
     """One decision, and why it is not delivered."""
 
     seq: int
@@ -407,8 +412,8 @@ class Held:
     why: str
 
 
-def held(outbox: Outbox, topics: Topics) -> list[Held]:
-    """Return what was set aside, and what was decided under another site or device name than `topics`.
+def list_undeliverable(outbox: Outbox, topics: Topics) -> list[Undeliverable]:
+    """Return the rows that no broker takes, and those of another site or device name than `topics`.
 
     Raises:
         OutboxError: The database cannot be read.
@@ -418,5 +423,5 @@ def held(outbox: Outbox, topics: Topics) -> list[Held]:
         for row in outbox.pending(outbox.max_rows)
         if not row.topic.startswith(f"{topics.root}/")
     ]
-    found = sorted([*outbox.apart(), *foreign], key=lambda each: each[0].seq)
-    return [Held(row.seq, row.event_id, row.topic, why) for row, why in found]
+    found = sorted([*outbox.undeliverable(), *foreign], key=lambda each: each[0].seq)
+    return [Undeliverable(row.seq, row.event_id, row.topic, why) for row, why in found]

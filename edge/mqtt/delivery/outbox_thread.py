@@ -185,7 +185,7 @@ class _Acknowledged:
 
 
 @dataclass(frozen=True, slots=True)
-class _Quarantine:
+class _Undeliverable:
     seq: int
     why: str
 
@@ -203,7 +203,7 @@ class _Stop:
     pass
 
 
-_Work = Row | _Done | _Acknowledged | _Quarantine | _Request | _Stop
+_Work = Row | _Done | _Acknowledged | _Undeliverable | _Request | _Stop
 
 
 class OutboxThread(WorkerThread):
@@ -256,9 +256,9 @@ class OutboxThread(WorkerThread):
         self._work.put(_Acknowledged(event_ids, unsure=True))
         return True
 
-    def quarantine(self, seq: int, why: str) -> None:
+    def undeliverable(self, seq: int, why: str) -> None:
         """Keep a row that can never be delivered out of the way."""
-        self._work.put(_Quarantine(seq, why))
+        self._work.put(_Undeliverable(seq, why))
 
     def request(self, token: int, limit: int, *, after: int = 0, without: tuple[str, ...] = ()) -> None:
         """Ask for waiting rows as `Outbox.pending` gives them. Answered by `Pending` with `token`."""
@@ -304,8 +304,8 @@ class OutboxThread(WorkerThread):
                     if work.unsure:
                         self._may_wait(-len(work.event_ids))
                     self._acknowledged(work.event_ids)
-                case _Quarantine():
-                    self._changes.quarantined[work.seq] = work.why
+                case _Undeliverable():
+                    self._changes.undeliverable[work.seq] = work.why
                 case _Request():
                     requests.append(work)
                 case _Stop():
@@ -357,7 +357,7 @@ class OutboxThread(WorkerThread):
 
     def _pending(self, request: _Request) -> Pending:
         """Return what waits on the disk and in memory."""
-        gone = self._changes.done | self._changes.quarantined.keys()
+        gone = self._changes.done | self._changes.undeliverable.keys()
         named = self._changes.acknowledged
         limit, read = request.limit + len(gone) + len(named), True
         try:

@@ -8,17 +8,6 @@ from edge.core.types import FaceEvent
 
 
 @dataclass(frozen=True, slots=True)
-class Undelivered:
-    """An event that the outbox has not answered for: true at `at_s`, shown at `due_s` at the latest."""
-
-    event: FaceEvent
-    payload: bytes
-    at_s: float
-    due_s: float
-    visible: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Decided:
     """An event that was decided at `decided_s`, monotonic."""
 

@@ -222,7 +222,7 @@ class Outgoing:
         replayed = late or self._journal.again(row)
         payload = stamp(row.payload, self._clock.now(), replayed=replayed)
         if not self._fits(connected, row.topic, payload):
-            self._journal.set_aside(row, HOPELESS[0x95])
+            self._journal.undeliverable(row, HOPELESS[0x95])
             return
         mid = self._link.publish(connected.connection, row.topic, payload, qos=1)
         if mid is not None:

@@ -245,7 +245,7 @@ def documents() -> dict[str, Any]:
             frame_age_s={"front": None},
             stages_ms={"detect": Percentiles(p50=2.0, p95=2.4)},
             counters={"events.match": 3},
-            outbox=OutboxHealth(depth=0, oldest_s=0, dropped=0, quarantined=0, durable=True),
+            outbox=OutboxHealth(depth=0, oldest_s=0, dropped=0, undeliverable=0, quarantined=0, durable=True),
             mqtt=LinkHealth(connected=True, protocol="5", connects=1),
         ),
         "camera_info": CameraInfoPayload(camera="front", status="online", why="", at=AT),

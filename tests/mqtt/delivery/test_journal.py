@@ -37,8 +37,8 @@ class Desk:
     def done(self, *seqs: int) -> None:
         self.outbox.write(Changes(done=set(seqs)))
 
-    def quarantine(self, seq: int, why: str) -> None:
-        self.outbox.write(Changes(quarantined={seq: why}))
+    def undeliverable(self, seq: int, why: str) -> None:
+        self.outbox.write(Changes(undeliverable={seq: why}))
 
     def serve(self) -> None:
         while self.requests:
@@ -184,7 +184,7 @@ def test_a_refused_row_stays_and_is_probed_with_growing_pauses(
     for seq in desk.send():
         desk.answer(seq, reason, now_s=0.0)
 
-    assert desk.send(0.9) == [], "held back, not spinning"
+    assert desk.send(0.9) == [], "paused, not spinning"
     assert desk.journal.due_s == 1.0
     assert desk.send(1.0) == [1], "one row probes"
     desk.answer(1, reason, now_s=1.1)
@@ -212,7 +212,7 @@ def test_a_refused_topic_does_not_block_the_one_beside_it() -> None:
 
 
 @pytest.mark.parametrize("reason", [0x90, TOO_LARGE, 0x99])
-def test_a_hopeless_row_is_set_aside_and_blocks_nothing(
+def test_a_hopeless_row_is_undeliverable_and_blocks_nothing(
     reason: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     desk = Desk(3)
@@ -221,8 +221,8 @@ def test_a_hopeless_row_is_set_aside_and_blocks_nothing(
     desk.answer(1, reason)
 
     assert desk.send() == [2]
-    assert desk.outbox.counts().quarantined == 1
-    assert "event set aside" in caplog.text
+    assert desk.outbox.counts().undeliverable == 1
+    assert "event undeliverable" in caplog.text
 
 
 def test_a_hopeless_probe_makes_way_for_the_next() -> None:

@@ -66,15 +66,15 @@ def test_pages_go_on_after_a_seq_and_leave_topics_out(path: Path) -> None:
     outbox.close()
 
 
-def test_a_row_set_aside_is_kept_but_waits_no_longer(path: Path) -> None:
+def test_an_undeliverable_row_is_kept_but_waits_no_longer(path: Path) -> None:
     outbox = open_outbox(path)
     outbox.write(puts(make_row(1), make_row(2)))
 
-    outbox.write(Changes(quarantined={1: "too large"}))
-    outbox.write(Changes(done={1}, quarantined={1: "again"}))
+    outbox.write(Changes(undeliverable={1: "too large"}))
+    outbox.write(Changes(done={1}, undeliverable={1: "again"}))
 
     assert seqs(outbox) == [2]
-    assert (outbox.counts().depth, outbox.counts().quarantined) == (1, 1)
+    assert (outbox.counts().depth, outbox.counts().undeliverable) == (1, 1)
     outbox.close()
     with sqlite3.connect(path) as database:
         assert database.execute("SELECT quarantined FROM event WHERE seq = 1").fetchone() == ("too large",)
@@ -111,15 +111,15 @@ def test_drops_are_counted_for_ever_and_leave_gaps(path: Path) -> None:
     again.close()
 
 
-def test_rows_set_aside_make_room_too(path: Path) -> None:
+def test_undeliverable_rows_make_room_too(path: Path) -> None:
     outbox = open_outbox(path, max_rows=2)
     outbox.write(puts(make_row(1), make_row(2)))
-    outbox.write(Changes(quarantined={1: "too large"}))
+    outbox.write(Changes(undeliverable={1: "too large"}))
 
     outbox.write(puts(make_row(3)))
 
     counts = outbox.counts()
-    assert (counts.depth, counts.quarantined, counts.dropped) == (2, 0, 1)
+    assert (counts.depth, counts.undeliverable, counts.dropped) == (2, 0, 1)
     outbox.close()
 
 
@@ -312,12 +312,12 @@ def test_rows_are_forgotten_by_their_event_ids(path: Path) -> None:
     outbox = open_outbox(path)
     rows = [make_row(seq) for seq in range(1, 5)]
     outbox.write(puts(*rows))
-    outbox.write(Changes(quarantined={4: "too large"}))
+    outbox.write(Changes(undeliverable={4: "too large"}))
     named = {rows[0].event_id, rows[2].event_id, rows[3].event_id, "no such id"}
 
-    assert outbox.write(Changes(acknowledged=named)) == Written(unknown=2), "the one set aside stays"
+    assert outbox.write(Changes(acknowledged=named)) == Written(unknown=2), "the undeliverable one stays"
     assert seqs(outbox) == [2]
-    assert (outbox.counts().depth, outbox.counts().quarantined) == (1, 1)
+    assert (outbox.counts().depth, outbox.counts().undeliverable) == (1, 1)
     outbox.close()
 
 

@@ -105,13 +105,13 @@ def test_requests_see_everything_that_was_asked_before_them(write: Callable[...,
     for seq in range(1, 41):
         writing.thread.put(make_row(seq, topic="odd" if seq % 2 else "even"))
     writing.thread.done(*range(1, 11))
-    writing.thread.quarantine(11, "too large")
+    writing.thread.undeliverable(11, "too large")
 
     assert writing.pending() == list(range(12, 41))
     writing.thread.done(12)
     assert writing.pending(limit=2, without=("odd",)) == [14, 16]
     assert writing.pending(limit=2, after=38) == [39, 40]
-    assert (writing.thread.counts.depth, writing.thread.counts.quarantined) == (28, 1)
+    assert (writing.thread.counts.depth, writing.thread.counts.undeliverable) == (28, 1)
 
 
 def test_putting_never_waits_for_the_disk(

@@ -14,7 +14,7 @@ from edge.core.errors import ConfigError
 from edge.core.files import sole_daemon
 from edge.mqtt.contract.topics import Topics
 from edge.mqtt.delivery import courier
-from edge.mqtt.delivery.outbox import Changes, Outbox, held
+from edge.mqtt.delivery.outbox import Changes, Outbox, list_undeliverable
 from tests.support.broker import Mosquitto, subscriber, wait_until
 from tests.support.door import Door, make_row, now
 
@@ -28,14 +28,14 @@ def device(tmp_path: Path) -> Path:
     outbox = Outbox.open(tmp_path / "outbox.sqlite", max_rows=100, now=now)
     rows = {seq: make_row(seq, topic=OLD if seq == 3 else OWN) for seq in range(1, 5)}
     outbox.write(Changes(puts=rows))
-    outbox.write(Changes(quarantined={2: "the packet is too large for the broker"}))
+    outbox.write(Changes(undeliverable={2: "the packet is too large for the broker"}))
     outbox.close()
     return tmp_path / "edge.toml"
 
 
-def run(config: Path, *options: str) -> list[dict[str, Any]]:
+def run(config: Path, *options: str, command: str = "undeliverable") -> list[dict[str, Any]]:
     done = CliRunner().invoke(
-        app, ["journal", "held", "--json", *options, "--config", str(config)], catch_exceptions=False
+        app, ["journal", command, "--json", *options, "--config", str(config)], catch_exceptions=False
     )
     assert done.exit_code == 0, done.output
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -44,8 +44,8 @@ def run(config: Path, *options: str) -> list[dict[str, Any]]:
 def state(config: Path) -> tuple[list[int], list[int], int]:
     outbox = Outbox.open(config.parent / "outbox.sqlite", max_rows=100, now=now)
     counts = outbox.counts()
-    rows = [row.seq for row in outbox.pending(100)], [row.seq for row, _ in outbox.apart()]
-    assert (counts.depth, counts.quarantined) == (len(rows[0]), len(rows[1]))
+    rows = [row.seq for row in outbox.pending(100)], [row.seq for row, _ in outbox.undeliverable()]
+    assert (counts.depth, counts.undeliverable) == (len(rows[0]), len(rows[1]))
     outbox.close()
     return *rows, counts.dropped
 
@@ -57,6 +57,15 @@ def test_they_are_listed_and_left_where_they_are(device: Path):
         (3, "decided as hq/door-old"),
     ]
     assert state(device) == ([1, 3, 4], [2], 0)
+
+
+def test_the_old_name_of_the_command_still_lists_them_and_says_the_new_one(
+    device: Path, caplog: pytest.LogCaptureFixture
+):
+    assert run(device, command="held") == run(device)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        "edge journal held is called edge journal undeliverable; the old name goes with the next release"
+    ]
 
 
 def test_they_are_tried_again(device: Path):
@@ -87,7 +96,7 @@ def test_without_an_outbox_nothing_is_made(tmp_path: Path):
 
 def test_names_that_begin_alike_are_not_taken_for_each_other(device: Path):
     outbox = Outbox.open(device.parent / "outbox.sqlite", max_rows=100, now=now)
-    assert [each.seq for each in held(outbox, Topics("hq", "door"))] == [1, 2, 3, 4]
+    assert [each.seq for each in list_undeliverable(outbox, Topics("hq", "door"))] == [1, 2, 3, 4]
     outbox.close()
 
 
@@ -102,7 +111,7 @@ def test_health_says_when_the_journal_has_been_denied_for_a_while(
     with subscriber(broker.port, "edge/#"):
         door = open_door(broker.port)
         door.publish(1)
-        wait_until(lambda: door.metrics.counts().get("journal.held"))
+        wait_until(lambda: door.metrics.counts().get("journal.paused"))
         assert not door.courier.outbox_health().refused
         wait_until(lambda: door.courier.outbox_health().refused, 5)
         rules.write_text("topic readwrite #\n")
@@ -119,7 +128,7 @@ def test_nobody_who_listens_is_no_refusal(
     monkeypatch.setattr(courier, "REFUSED_S", 0.2)
     door = open_door(mosquitto.port)
     door.publish(1)
-    wait_until(lambda: door.metrics.counts().get("journal.held"))
+    wait_until(lambda: door.metrics.counts().get("journal.paused"))
     door.publish(1)
-    wait_until(lambda: door.courier._journal.refused_s(1e9) == 0 and len(door.courier._journal._holds) == 1)
+    wait_until(lambda: door.courier._journal.refused_s(1e9) == 0 and len(door.courier._journal._paused) == 1)
     assert not door.courier.outbox_health().refused
