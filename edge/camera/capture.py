@@ -16,12 +16,16 @@ from edge.camera.sources import Camera
 from edge.core.clock import Clock
 from edge.core.errors import CameraError
 from edge.core.metrics import Metrics
+from edge.core.pacing import Backoff, Uniform
 from edge.core.process import Beats
 from edge.core.types import Frame
 
 log = logging.getLogger(__name__)
 
-BACKOFF_FIRST_S = 0.5
+FIRST_PAUSE_S = 0.5
+"""Bound of the first pause between two tries to open a camera; it doubles from try to try."""
+
+SHORTEST_PAUSE_S = 0.05
 BEAT_LIMIT_S = 10.0
 POLL_S = 0.1
 """How often the reader is looked after; a stall is noticed this much late at most."""
@@ -76,16 +80,16 @@ class CaptureThread(threading.Thread):
         metrics: Metrics,
         clock: Clock,
         on_status: Callable[[str, bool, str], None],
-        jitter: Callable[[], float] = random.random,
+        uniform: Uniform = random.uniform,
     ) -> None:
         super().__init__(name=f"capture-{name}", daemon=True)
         self.camera = name
         self._open_camera, self._frames, self._on_status = open_camera, frames, on_status
-        self._stall_s, self._open_timeout_s, self._backoff_max_s = stall_s, open_timeout_s, backoff_max_s
-        self._beats, self._metrics, self._clock, self._jitter = beats, metrics, clock, jitter
+        self._stall_s, self._open_timeout_s = stall_s, open_timeout_s
+        self._beats, self._metrics, self._clock = beats, metrics, clock
+        self._backoff = Backoff(FIRST_PAUSE_S, backoff_max_s, uniform)
         self._stopping = threading.Event()
         self._hung: list[_Reader] = []
-        self._failures = 0
         self._online: bool | None = None
         self._why = ""
         self.last_frame_s: float | None = None
@@ -144,7 +148,7 @@ class CaptureThread(threading.Thread):
                 seen = reader.frames
             now_s = self._clock.monotonic()
             if reader.delivering_s is not None and now_s - reader.delivering_s >= STEADY_S:
-                self._failures = 0
+                self._backoff.reset()
             if not thread.is_alive():
                 self._ended = reader.finished
                 return None if reader.finished or self._stopping.is_set() else reader.ended or "reader ended"
@@ -222,10 +226,8 @@ class CaptureThread(threading.Thread):
         self._on_status(self.camera, online, why)
 
     def _pause(self) -> None:
-        """Wait before the next try: exponential with full jitter, so that a fleet never knocks in step."""
-        ceiling_s = min(self._backoff_max_s, BACKOFF_FIRST_S * 2.0**self._failures)
-        pause_s = max(0.05, ceiling_s * self._jitter())
-        self._failures = min(self._failures + 1, 16)
+        """Wait before the next try."""
+        pause_s = max(SHORTEST_PAUSE_S, self._backoff.next_s())
         self._metrics.count(f"camera.{self.camera}.retries")
         self._beats.beat(self.name, extra_s=pause_s)
         self._stopping.wait(pause_s)

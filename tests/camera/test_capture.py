@@ -211,7 +211,7 @@ def test_a_camera_that_flaps_is_left_alone_longer_and_longer(rig: Rig):
         metrics=rig.metrics,
         clock=CLOCK,
         on_status=lambda camera, online, why: rig.statuses.append((online, why)),
-        jitter=lambda: 0.2,
+        uniform=lambda low, high: 0.2 * high,
     )
     rig.threads.append(thread)
     thread.start()
