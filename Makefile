@@ -1,7 +1,10 @@
 # Two commands matter: `make run` (see it work) and `make test` (the whole suite).
-# Everything is installed into .venv/ of this checkout, from requirements.lock, verified by hash.
+# Everything is installed into .venv/ of this checkout, every file verified by its hash, from one of three locks:
+#   requirements.lock        what a door carries (deploy/README.md)
+#   requirements-demo.lock   that, and what `make run` needs: the demo's broker, what builds the models
+#   requirements-dev.lock    all of it, for `make test` and `make lint`
+# A package has the same version in all three.
 .DEFAULT_GOAL := help
-SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -27,13 +30,23 @@ system-test:
 	command -v systemd-analyze >/dev/null || missing="$$missing systemd"; \
 	if [ -n "$$missing" ]; then $(APT) update -qq && $(APT) install -y -qq --no-install-recommends $$missing; fi
 
-$(VENV)/.installed: requirements.lock pyproject.toml | system-venv
+# pip is in the locks, so that the interpreter's own old one goes; of its setuptools nothing here has any need.
+define install
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r $<
+	@$(BIN)/python -m pip uninstall --quiet --quiet --yes setuptools
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+endef
+
+$(VENV)/.demo: requirements-demo.lock pyproject.toml | system-venv
+	$(install)
 	@touch $@
 
-run: $(VENV)/.installed ## fetch models and clips, then run the daemon on real clips against an embedded broker
+$(VENV)/.installed: requirements-dev.lock pyproject.toml | system-venv
+	$(install)
+	@touch $(VENV)/.demo $@
+
+run: $(VENV)/.demo ## fetch models and clips, then run the daemon on real clips against an embedded broker
 	$(BIN)/edge demo
 
 test: $(VENV)/.installed system-test ## install what the tests need, then run the whole suite
@@ -49,9 +62,12 @@ lint: $(VENV)/.installed ## ruff and mypy --strict
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-lock: $(VENV)/.installed ## resolve the dependencies anew (needs uv: pip install uv)
-	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
-	  --generate-hashes --no-header --no-annotate --quiet --upgrade -o requirements.lock
+RESOLVE = uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet
+
+lock: ## resolve the dependencies (needs uv): versions stay, with UPGRADE=--upgrade the newest are taken
+	$(RESOLVE) $(UPGRADE) --all-extras -o requirements-dev.lock
+	$(RESOLVE) -c requirements-dev.lock --extra demo --extra build --extra checkout -o requirements-demo.lock
+	$(RESOLVE) -c requirements-dev.lock -o requirements.lock
 
 clean: ## remove the environment and caches of this checkout
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache out
