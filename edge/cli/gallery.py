@@ -18,7 +18,7 @@ from edge.cli.strangers import kept_visit
 from edge.cli.subjects import JsonOption, tell_of_fleet
 from edge.core.clock import SystemClock
 from edge.core.errors import ConfigError, EnrollmentError, GalleryError
-from edge.device.assembly.recognizer import choose_embedder, embedding_dim
+from edge.device.assembly.recognizer import PHOTO_SIDE_PX, build_recognizer, choose_embedder, embedding_dim
 from edge.device.assembly.remote import upload_gallery
 from edge.device.assembly.stores import beside_store, denial_store, erased_here, gallery_store
 from edge.device.removal import purge as purge_everything
@@ -39,13 +39,15 @@ def reembed_gallery(settings: Settings, photos: Path, model: str, processes: int
         EdgeError: The photos, the model or a store cannot be used.
     """
     recognition = settings.recognition.model_copy(update={"embedder": model})
+    chosen = settings.model_copy(update={"recognition": recognition})
     current = gallery_in_force(settings)[0]
     with progress("reembed") as told:
         outcomes = reembed_all(
             current,
             from_folder(photos),
-            settings.model_copy(update={"recognition": recognition}),
+            partial(build_recognizer, chosen, Gallery.empty("none"), side_px=PHOTO_SIDE_PX),
             beside_store(settings),
+            max_prototypes=settings.gallery.prototypes,
             processes=processes,
             at=SystemClock().now,
             told=told,

@@ -21,9 +21,8 @@ from edge.core.errors import FleetError
 from edge.fleet.galleries import ScopeGalleries, SubjectPlaces, check_nobody_missing, in_groups
 from edge.fleet.keys import KeyRing
 from edge.fleet.plan import FILE_NAME, FleetConfig, load_config, new_config, save_config
-from edge.fleet.reports import Publication, RoleStatus, ScopeStatus
 from edge.fleet.repository import TOP, Repository, RolePlan
-from edge.fleet.status import role_statuses, scope_status
+from edge.fleet.status import Publication, RoleStatus, ScopeStatus, role_statuses, scope_status
 from edge.gallery.format.published import (
     MODELS,
     check_scope,

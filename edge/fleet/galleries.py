@@ -11,8 +11,8 @@ from typing import Any
 
 from edge.core.errors import EdgeError, FleetError
 from edge.fleet.keys import KeyRing
-from edge.fleet.reports import Publication
 from edge.fleet.repository import Repository
+from edge.fleet.status import Publication
 from edge.gallery.format.bundle import decode, encode
 from edge.gallery.format.delta import encode_delta
 from edge.gallery.format.published import delta_path, full_path, next_path, scope_role

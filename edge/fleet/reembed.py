@@ -13,8 +13,6 @@ from multiprocessing import get_context
 
 from edge.core.errors import EdgeError
 from edge.core.types import Probe, Subject, Template
-from edge.device.assembly.recognizer import PHOTO_SIDE_PX, build_recognizer
-from edge.device.settings.load import Settings
 from edge.gallery.gallery import Gallery
 from edge.gallery.store.store import GalleryStore
 from edge.recognition.enrolment.bulk import EnrolmentOutcome, encode_entry
@@ -25,30 +23,34 @@ from edge.recognition.recognizer import Recognizer
 CHUNK = 64
 """Subjects for one process at a time. Measured: it loads its models in .4 s and embeds 64 photos in 2 s."""
 
-NOBODY = Gallery.empty("none")
-
 Encoded = list[tuple[list[Probe], list[EnrolmentOutcome]]]
 
 
 def reembed(
     current: Gallery,
     photos: Sequence[Entry],
-    settings: Settings,
+    load: Callable[[], Recognizer],
     store: GalleryStore,
     *,
+    max_prototypes: int,
     processes: int,
     at: Callable[[], datetime],
     told: Callable[[str, float, float], None],
 ) -> list[EnrolmentOutcome]:
-    """Fill `store` with the subjects of `current`, embedded as `settings` say; returns what became of each.
+    """Fill `store` with the subjects of `current`, embedded by what `load` returns.
 
     Who has templates there already keeps them, who is not in `current` leaves. What is known of a subject
-    besides its face comes from `current`, whatever `photos` say. `told` hears what is done, of how much.
+    besides its face comes from `current`, whatever `photos` say. A subject gets at most `max_prototypes`
+    templates. Each of the `processes` calls `load` for itself, so it must be picklable. `told`
+    hears what is done, of how much.
+
+    Returns:
+        What became of each subject, and of each photo that was refused.
 
     Raises:
         ModelError, GalleryError, ConfigError: The embedder cannot be used, or a version cannot be written.
     """
-    recognizer = build_recognizer(settings, NOBODY, side_px=PHOTO_SIDE_PX).for_enrolment()
+    recognizer = load().for_enrolment()
     done = _aligned(store, current, recognizer)
     entries = {entry.subject.subject_id: entry for entry in photos}
     missing = [subject for subject in current.subjects if subject.subject_id not in done]
@@ -64,13 +66,13 @@ def reembed(
     ]
     outcomes += [EnrolmentOutcome(subject_id, "", "already enrolled") for subject_id in sorted(done)]
     number = 0
-    for chunk, encoded in _encoded(owed, settings, processes):
+    for chunk, encoded in _encoded(owed, load, processes):
         told("subjects", number, len(owed))
         with store.edit(recognizer.embedder.model_id, recognizer.embedder.dim) as edit:
             gallery = edit.gallery
             for entry, (probes, refused) in zip(chunk, encoded, strict=True):
                 outcomes += refused
-                templates, outcome = _templates(entry.subject, probes, recognizer, at(), settings)
+                templates, outcome = _templates(entry.subject, probes, recognizer, at(), max_prototypes)
                 outcomes.append(outcome)
                 if templates:
                     gallery = gallery.with_subject(entry.subject, templates)
@@ -99,7 +101,7 @@ def _aligned(store: GalleryStore, current: Gallery, recognizer: Recognizer) -> s
 
 
 def _templates(
-    subject: Subject, probes: Sequence[Probe], recognizer: Recognizer, at: datetime, settings: Settings
+    subject: Subject, probes: Sequence[Probe], recognizer: Recognizer, at: datetime, max_prototypes: int
 ) -> tuple[tuple[Template, ...], EnrolmentOutcome]:
     """Return the templates of one subject; who looks like whom was settled when it was enrolled first."""
     if not probes:
@@ -113,7 +115,7 @@ def _templates(
             alone,
             source="photo",
             at=at,
-            max_prototypes=settings.gallery.prototypes,
+            max_prototypes=max_prototypes,
         )
     except EdgeError as error:
         return (), EnrolmentOutcome(subject.subject_id, "", "refused", str(error))
@@ -121,26 +123,26 @@ def _templates(
 
 
 def _encoded(
-    entries: Sequence[Entry], settings: Settings, processes: int
+    entries: Sequence[Entry], load: Callable[[], Recognizer], processes: int
 ) -> Iterator[tuple[Sequence[Entry], Encoded]]:
     """Yield the entries in chunks, each with its probes, in order."""
     chunks = [entries[start : start + CHUNK] for start in range(0, len(entries), CHUNK)]
     if processes == 1 or len(chunks) <= 1:
-        yield from ((chunk, encode_chunk(settings, chunk)) for chunk in chunks)
+        yield from ((chunk, _encode_chunk(load, chunk)) for chunk in chunks)
         return
     with ProcessPoolExecutor(min(processes, len(chunks)), get_context("spawn")) as pool:
         try:
-            yield from zip(chunks, pool.map(partial(encode_chunk, settings), chunks), strict=True)
+            yield from zip(chunks, pool.map(partial(_encode_chunk, load), chunks), strict=True)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def encode_chunk(settings: Settings, entries: Sequence[Entry]) -> Encoded:
+def _encode_chunk(load: Callable[[], Recognizer], entries: Sequence[Entry]) -> Encoded:
     """Return the probes of each entry and why photos were refused; loads its own models.
 
     Raises:
         GalleryError: A photo made a probe that is not finite.
     """
-    recognizer = build_recognizer(settings, NOBODY, side_px=PHOTO_SIDE_PX).for_enrolment()
+    recognizer = load().for_enrolment()
     return [encode_entry(entry, recognizer) for entry in entries]

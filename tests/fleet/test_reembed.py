@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,7 @@ import pytest
 from edge.camera.photo import read_photo
 from edge.core.access import Access, SubjectState
 from edge.core.types import Subject
+from edge.device.assembly.recognizer import PHOTO_SIDE_PX, build_recognizer
 from edge.device.assembly.stores import beside_store
 from edge.device.settings.load import Settings, load
 from edge.face import manifest as manifests
@@ -59,7 +61,11 @@ def in_force(*subjects: Subject) -> Gallery:
 
 def run(settings: Settings, current: Gallery, photos: list[Entry], **options) -> dict[str, str]:
     values = {"processes": 1, "at": lambda: AT, "told": lambda what, done, total: None, **options}
-    outcomes = reembed(current, photos, settings, beside_store(settings), **values)
+    load_models = partial(build_recognizer, settings, Gallery.empty("none"), side_px=PHOTO_SIDE_PX)
+    prototypes = settings.gallery.prototypes
+    outcomes = reembed(
+        current, photos, load_models, beside_store(settings), max_prototypes=prototypes, **values
+    )
     return {each.subject_id: each.status for each in outcomes}
 
 

@@ -13,8 +13,8 @@ from edge.core.errors import ConfigError
 from edge.fleet.fleet import Fleet, init_fleet, open_fleet
 from edge.fleet.keys import KeyRing
 from edge.fleet.plan import PLANS
-from edge.fleet.reports import Publication
 from edge.fleet.repository import RolePlan
+from edge.fleet.status import Publication
 
 app = typer.Typer(
     help="Galleries for many doors: signed, sealed for each scope, published as files.", no_args_is_help=True

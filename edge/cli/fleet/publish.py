@@ -20,7 +20,7 @@ from edge.device.settings.load import Settings
 from edge.face import manifest as manifests
 from edge.face.weights import load_verified
 from edge.fleet.fleet import Fleet
-from edge.fleet.reports import Publication
+from edge.fleet.status import Publication
 
 __all__ = ("app",)
 

@@ -11,7 +11,7 @@ from edge.cli.output import Listing
 from edge.core.clock import SystemClock
 from edge.fleet.fleet import open_fleet
 from edge.fleet.keys import KeyRing
-from edge.fleet.reports import RoleStatus, ScopeStatus
+from edge.fleet.status import RoleStatus, ScopeStatus
 
 __all__ = ("app",)
 
