@@ -200,7 +200,7 @@ class GalleryKeeper:
         if settings.gallery != self._settings.gallery:  # its key may lie elsewhere
             self._watch(settings)
         self._settings = settings
-        share = settings.gallery.shadow_share
+        share = settings.gallery.candidate_share
         self._beside = BesideFollower(beside_store(settings), partial(build_beside, settings), share)
 
     def request(self, at_least: int) -> None:

@@ -255,7 +255,7 @@ def test_the_doors_move_to_another_embedder_and_back(
         settings=(
             *operator.settings("front", server.url),
             'recognition.embedder = "auto"',
-            "gallery.shadow_share = 1.0",
+            "gallery.candidate_share = 1.0",
             "decision.cooldown_s = 1.0",
         ),
         cameras={"front": f'source = "{media / "face_noface.mov"}"\nloop = true'},

@@ -110,7 +110,7 @@ def build_beside(settings: Settings, recognizer: Recognizer) -> Recognizer | Non
     Raises:
         ModelError, GalleryError, ConfigError: What lies there cannot be used.
     """
-    if settings.recognition.embedder != AUTO or not settings.gallery.shadow_share:
+    if settings.recognition.embedder != AUTO or not settings.gallery.candidate_share:
         return None
     store = beside_store(settings)
     model_id = store.enrolled_with()

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from edge.core.errors import EnvelopeError, PushError
 from edge.core.ids import Slug
 from edge.core.text import strict_object
-from edge.device.settings.load import Settings, environment_sets
+from edge.device.settings.load import Settings, environment_sets, with_new_names
 from edge.mqtt.contract.envelope import opened
 
 Status = Literal["none", "applied", "rejected", "rolled_back", "pending"]
@@ -174,7 +174,7 @@ def merged(layers: Iterable[PushLayer]) -> Patch:
     """Return all layers as one patch, the last one strongest."""
     found: Patch = {}
     for layer in layers:
-        for section, values in layer.patch.items():
+        for section, values in with_new_names(layer.patch).items():
             below = found.get(section)
             both = isinstance(below, dict) and isinstance(values, dict)
             found[section] = {**below, **values} if both and below is not None else values
@@ -184,7 +184,7 @@ def merged(layers: Iterable[PushLayer]) -> Patch:
 def keys_of(patch: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a patch sets, by `section.key`."""
     found: dict[str, Any] = {}
-    for section, values in patch.items():
+    for section, values in with_new_names(patch).items():
         if isinstance(values, dict) and section != "cameras":
             found.update((f"{section}.{key}", value) for key, value in values.items())
         else:
@@ -227,7 +227,7 @@ def mistakes(patch: Mapping[str, Any]) -> dict[str, str]:
     Whether values go together is for each device to say, which has others beside them.
     """
     found: dict[str, str] = {}
-    for section, values in patch.items():
+    for section, values in with_new_names(patch).items():
         table = Settings.model_fields.get(section)
         if table is None or not isinstance(table.default, BaseModel):
             continue

@@ -1,19 +1,24 @@
 """Settings: what an operator may configure, from edge.toml and EDGE_SECTION__KEY, strict and explained.
 
-Nothing below `assembly` sees these classes; parts take plain values. This file opens nothing but the
-configuration itself; the tables are described in `settings`.
-
-Which settings a running daemon keeps until it is started again. Pure.
+Also which of them a running daemon keeps until it is started again. Only `device`, `lab` and `cli` see these
+classes; other rooms take plain values. This module opens nothing but the configuration itself.
 """
 
+import logging
 import os
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from edge.core.errors import ConfigError
 from edge.core.ids import Slug
@@ -38,9 +43,12 @@ from edge.device.settings.tables import (
     SyncSettings,
 )
 
-"""A name that is safe in a topic and in a file name."""
+log = logging.getLogger(__name__)
 
 MAX_CONFIG_BYTES = 256 * 1024
+
+RENAMED = {("gallery", "shadow_share"): "candidate_share"}
+"""Table and name of a setting in the last release, which is still read, and its name now."""
 
 
 def default_state_dir() -> Path:
@@ -138,7 +146,25 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Read the environment over the values given, which are those of edge.toml."""
-        return env_settings, init_settings
+        return _Environment(settings_cls), init_settings
+
+
+class _Environment(EnvSettingsSource):
+    """EDGE_SECTION__KEY, also by names of the last release."""
+
+    def __call__(self) -> dict[str, Any]:
+        return _told_of_old_names(super().__call__(), "environment")
+
+
+def with_new_names(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings by table and name, those of the last release (`RENAMED`) under their names now."""
+    found = dict(tables)
+    for (section, old), new in RENAMED.items():
+        values = found.get(section)
+        if isinstance(values, dict) and old in values:
+            others = {name: value for name, value in values.items() if name != old}
+            found[section] = {new: values[old], **others}
+    return found
 
 
 def load(path: Path | None = None, overrides: dict[str, Any] | None = None) -> Settings:
@@ -148,7 +174,8 @@ def load(path: Path | None = None, overrides: dict[str, Any] | None = None) -> S
         ConfigError: One line that names every wrong key, where it stands and how to mend it.
     """
     where = str(path) if path else "settings"
-    values = _merge(_read_toml(path) if path else {}, overrides or {})
+    local = _told_of_old_names(_read_toml(path), where) if path else {}
+    values = _merge(local, with_new_names(overrides or {}))
     _refuse_unknown_environment()
     try:
         return Settings(**values)
@@ -160,9 +187,10 @@ def load(path: Path | None = None, overrides: dict[str, Any] | None = None) -> S
 
 def environment_sets(key: str) -> bool:
     """Return whether the environment sets `section.key`, or all of its section."""
+    before = {f"{section}.{new}": f"{section}.{old}" for (section, old), new in RENAMED.items()}
     names = {name.upper() for name in os.environ}
-    name = f"EDGE_{key.replace('.', '__')}".upper()
-    return name in names or name.rpartition("__")[0] in names
+    wanted = [f"EDGE_{name.replace('.', '__')}".upper() for name in (key, before.get(key, key))]
+    return any(name in names or name.rpartition("__")[0] in names for name in wanted)
 
 
 def environment_without_settings() -> dict[str, str]:
@@ -197,6 +225,20 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
         below = merged.get(key)
         merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
     return merged
+
+
+def _told_of_old_names(tables: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return the same as `with_new_names`, and log which names the operator has to change."""
+    for (section, old), new in RENAMED.items():
+        if isinstance(values := tables.get(section), dict) and old in values:
+            log.warning(
+                "%s: %s.%s is called %s now; the old name is read for this release only",
+                where,
+                section,
+                old,
+                new,
+            )
+    return with_new_names(tables)
 
 
 def _refuse_unknown_environment() -> None:

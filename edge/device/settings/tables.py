@@ -1,10 +1,6 @@
 """The tables of edge.toml, one class each: every field typed, bounded and described.
 
-What they mean is decided where they are used; where they come from is `config`.
-
-The tables of edge.toml about what leaves the device, and what it takes from others.
-
-The tables of edge.toml about who is enrolled: who may pass, what is kept, where galleries come from.
+What they mean is decided where they are used; they are read by `load`.
 """
 
 from pathlib import Path
@@ -27,7 +23,7 @@ from edge.core.ids import Slug
 LIVE: JsonDict = {"push": "live"}
 RESTART: JsonDict = {"push": "restart"}
 STRICTER: JsonDict = {"push": "stricter"}
-"""What a configuration push may do to a field (`twin`): change it at once, from the next start on, or only as
+"""What a configuration push may do to a field: change it at once, from the next start on, or only as
 far as less leaves the device than the local file says. A field without a mark is never pushed.
 """
 
@@ -400,12 +396,12 @@ class GallerySettings(Section):
         False,
         description="Keep the faces of enrolment photos, encrypted, for `edge subjects show --sheet`.",
     )
-    shadow_share: float = Field(
+    candidate_share: float = Field(
         0.25,
         ge=0,
         le=1,
-        description="Share of visits that a gallery to switch to is tried on (`edge fleet publish --beside`, "
-        "embedder auto).",
+        description="Share of visits that the candidate, a gallery of another embedder to switch to, is "
+        "tried on (`edge fleet publish --candidate`, embedder auto).",
         json_schema_extra=LIVE,
     )
     device_key: Path | None = Field(

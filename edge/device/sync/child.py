@@ -16,7 +16,7 @@ from edge.core.pacing import TokenBucket
 from edge.device.sync.outcome import MAX_ERROR_CHARS, SyncOutcome, read_outcome
 from edge.gallery.gallery import Gallery
 from edge.mqtt.contract.encode import to_millisecond
-from edge.mqtt.contract.messages import BesidePayload, GalleryReportedPayload
+from edge.mqtt.contract.messages import CandidatePayload, GalleryReportedPayload
 from edge.recognition.candidate import AGREED, DIFFERED
 from edge.recognition.recognizer import Recognizer
 
@@ -128,7 +128,7 @@ def gallery_report(
     scope: str | None = None,
     published: int | None = None,
     revoked_applied_at: datetime | None = None,
-    beside: BesidePayload | None = None,
+    beside: CandidatePayload | None = None,
 ) -> GalleryReportedPayload:
     """Return what is published about a synchronisation, with the gallery that serves after it."""
     return GalleryReportedPayload(
@@ -150,9 +150,9 @@ def gallery_report(
 
 def beside_report(
     beside: Recognizer, counters: Mapping[str, int], published: int | None = None
-) -> BesidePayload:
+) -> CandidatePayload:
     """Return what is published about the recognizer that is tried beside the one in force."""
-    return BesidePayload(
+    return CandidatePayload(
         published=published,
         version=beside.matcher.gallery.version,
         count=beside.matcher.gallery.size,

@@ -24,6 +24,7 @@ from pydantic import (
     RootModel,
     StringConstraints,
     WithJsonSchema,
+    model_validator,
 )
 
 from edge.core.ids import Slug
@@ -406,8 +407,8 @@ class GalleryDesiredPayload(Payload):
     version: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
 
-class BesidePayload(Payload):
-    """The gallery of another embedder to switch to, and how it does on a share of the visits."""
+class CandidatePayload(Payload):
+    """The gallery of another embedder that may be switched to, and how it does on a share of the visits."""
 
     published: Count | None = Field(
         None, description="Its version as the fleet published it; null: it came from elsewhere."
@@ -444,7 +445,12 @@ class GalleryReportedPayload(Payload):
     revoked_applied_at: Timestamp | None = Field(
         None, description="When the last subject left the gallery in force; null: none since the start."
     )
-    beside: BesidePayload | None = None
+    candidate: CandidatePayload | None = Field(
+        None, description="What this door may be switched to; null: nothing, or it is not tried."
+    )
+    beside: CandidatePayload | None = Field(
+        None, description="The same as `candidate`, under its name in the last release; goes with the next."
+    )
     synchronised_at: Timestamp | None = Field(
         None, description="When the last synchronisation ended, whoever started it; null: there was none."
     )
@@ -454,6 +460,14 @@ class GalleryReportedPayload(Payload):
         "model, config, disk, gallery, failed.",
     )
     error: str | None = Field(description="The same in a line; it stays until a synchronisation succeeds.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _under_both_names(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        candidate = values.get("candidate", values.get("beside"))
+        return {**values, "candidate": candidate, "beside": candidate}
 
 
 MAX_PHOTO_CHARS = 350_000

@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from edge.core.errors import ConfigError
-from edge.device.settings.load import Settings, explain, load
+from edge.device.settings.load import Settings, environment_sets, explain, load
 from edge.device.settings.tables import CameraSettings
 from tests.support.places import ROOT
 
@@ -128,6 +128,31 @@ def test_an_absent_file_and_a_misspelt_variable_are_named(tmp_path: Path, monkey
     monkeypatch.setenv("EDGE_DEVISE", "x")
     with pytest.raises(ConfigError, match="EDGE_DEVISE is not a setting"):
         load()
+
+
+OLD_NAME = "gallery.shadow_share is called candidate_share now"
+
+
+def test_a_name_of_the_last_release_is_read_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    path = write(tmp_path, "[gallery]\nshadow_share = 0.5")
+    assert load(path).gallery.candidate_share == 0.5
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{path}: {OLD_NAME}; the old name is read for this release only"
+    ]
+    pushed = {"gallery": {"shadow_share": 0.75}}
+    assert load(path, pushed).gallery.candidate_share == 0.75, "a push is above the file"
+    monkeypatch.setenv("EDGE_GALLERY__SHADOW_SHARE", "1.0")
+    caplog.clear()
+    assert load(write(tmp_path, "[gallery]\ncandidate_share = 0.25"), pushed).gallery.candidate_share == 1.0
+    assert f"environment: {OLD_NAME}" in caplog.text
+    assert environment_sets("gallery.candidate_share")
+
+
+def test_a_name_of_the_last_release_is_bounded_like_the_one_now(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"gallery\.candidate_share: input should be less"):
+        load(write(tmp_path, "[gallery]\nshadow_share = 2"))
 
 
 def test_what_is_shown_hides_secrets(tmp_path: Path):

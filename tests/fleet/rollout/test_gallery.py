@@ -20,7 +20,7 @@ from edge.core.errors import LinkError
 from edge.core.text import printable
 from edge.device.settings.load import Settings, load
 from edge.fleet.rollout.gallery import Arrival, DoorSync, Wanted
-from edge.mqtt.contract.messages import BesidePayload, GalleryReportedPayload
+from edge.mqtt.contract.messages import CandidatePayload, GalleryReportedPayload
 from tests.support.broker import Mosquitto, subscriber
 from tests.support.fleets import make_fleet, people
 
@@ -35,10 +35,17 @@ def report(published: int | None, scope: str | None = "front", **other: Any) -> 
     )
 
 
-def beside(version: int | None) -> BesidePayload | None:
+def beside(version: int | None) -> CandidatePayload | None:
     if version is None:
         return None
-    return BesidePayload(published=version, version=9, count=1, model_id="other", agreed=0, differed=0)
+    return CandidatePayload(published=version, version=9, count=1, model_id="other", agreed=0, differed=0)
+
+
+def test_a_candidate_is_told_and_read_under_its_name_in_the_last_release_as_well():
+    told = report(57, candidate=beside(2))
+    assert json.loads(told.model_dump_json())["beside"] == json.loads(told.model_dump_json())["candidate"]
+    old = {name: value for name, value in json.loads(told.model_dump_json()).items() if name != "candidate"}
+    assert GalleryReportedPayload.model_validate_json(json.dumps(old)) == told
 
 
 @pytest.mark.parametrize(
