@@ -1,6 +1,4 @@
-"""What the tests of cameras share: playing one to its end, and a clock that only the test moves."""
-
-from datetime import UTC, datetime, timedelta
+"""What the tests of cameras share: playing one to its end."""
 
 from edge.camera.sources import Camera
 from edge.core.types import Frame
@@ -16,16 +14,3 @@ def play(camera: Camera, limit: int = 10_000) -> list[Frame]:
         return frames
     finally:
         camera.close()
-
-
-class FakeClock:
-    """Stands still until told otherwise."""
-
-    def __init__(self) -> None:
-        self.passed_s = 0.0
-
-    def now(self) -> datetime:
-        return datetime(2026, 3, 1, 12, tzinfo=UTC) + timedelta(seconds=self.passed_s)
-
-    def monotonic(self) -> float:
-        return 1000.0 + self.passed_s

@@ -14,7 +14,8 @@ import pytest
 from edge.camera.clips import ReplayCamera
 from edge.core.clock import SystemClock
 from edge.core.errors import CameraError
-from tests.camera.player import FakeClock, play
+from tests.camera.player import play
+from tests.support.clock import SteppedClock
 from tests.support.streams import jpeg, make_clip
 
 CLOCK = SystemClock()
@@ -114,7 +115,7 @@ def test_a_clip_that_changes_its_resolution_goes_on(tmp_path: Path):
 def test_time_is_that_of_the_clip_and_starts_where_it_is_told(tmp_path: Path):
     clip = make_clip(tmp_path / "a.mp4", seconds=0.5, fps=10)
     at = datetime(2025, 12, 31, 23, 59, 59, 800_000, tzinfo=UTC)
-    clock = FakeClock()
+    clock = SteppedClock(1000.0)
     frames = play(ReplayCamera("clip", clip, clock=clock, realtime=False, started_at=at))
     assert [(frame.captured_at - at).total_seconds() for frame in frames] == pytest.approx(
         [0, 0.1, 0.2, 0.3, 0.4]
@@ -128,7 +129,7 @@ def test_a_folder_of_pictures_has_the_speed_that_is_asked_for(tmp_path: Path):
     for i in range(4):
         (tmp_path / f"{i}.jpg").write_bytes(jpeg(50))
     for fps, step_s in ((None, 0.1), (2.0, 0.5)):
-        frames = play(ReplayCamera("clip", tmp_path, clock=FakeClock(), realtime=False, fps=fps))
+        frames = play(ReplayCamera("clip", tmp_path, clock=SteppedClock(), realtime=False, fps=fps))
         assert np.diff([frame.monotonic_s for frame in frames]) == pytest.approx([step_s] * 3)
 
 

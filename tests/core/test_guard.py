@@ -8,6 +8,7 @@ from edge.core.errors import FileError
 from edge.core.metrics import Metrics
 from edge.core.process import Beats
 from edge.core.threads import MAX_FAILURES, Guard
+from tests.support.clock import SteppedClock
 
 
 @pytest.mark.parametrize(
@@ -53,8 +54,8 @@ class Loop:
     """A loop of two parts, of which one may fail, and what the watchdog looks at."""
 
     def __init__(self) -> None:
-        self.now_s = 0.0
-        self.beats = Beats(lambda: self.now_s)
+        self.clock = SteppedClock()
+        self.beats = Beats(self.clock.monotonic)
         self.guard = Guard("main", Metrics(), self.beats)
 
     def turn(self, times: int, error: Exception | None) -> list[str]:
@@ -63,7 +64,7 @@ class Loop:
                 raise error
 
         for _ in range(times):
-            self.now_s += 0.25
+            self.clock.now_s += 0.25
             self.guard.attempt("commands", fail)
             self.guard.attempt("gallery", lambda: None)
         return self.beats.late()
@@ -89,13 +90,13 @@ def test_a_part_that_fails_for_a_known_reason_restarts_nothing(error: Exception)
 def test_a_guard_of_what_others_ask_for_restarts_nothing():
     loop = Loop()
     loop.guard = Guard("main", Metrics())
-    loop.beats = Beats(lambda: loop.now_s)
+    loop.beats = Beats(loop.clock.monotonic)
     assert loop.turn(1000, TypeError("nobody thought of it")) == []
 
 
 def test_what_took_long_elsewhere_makes_no_part_late():
     loop = Loop()
-    loop.now_s = 100.0
+    loop.clock.now_s = 100.0
     late: list[str] = []
     loop.guard.attempt("pushed configuration", lambda: late.extend(loop.beats.late()))
     assert late == []

@@ -8,44 +8,37 @@ import pytest
 
 from edge.core.metrics import Metrics
 from edge.core.process import Beats, boot_id, rss_mb, sd_notify, watchdog_interval_s
-
-
-class Time:
-    def __init__(self) -> None:
-        self.now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
+from tests.support.clock import SteppedClock
 
 
 def test_a_part_that_makes_no_progress_is_late():
-    time = Time()
-    beats = Beats(time)
+    clock = SteppedClock()
+    beats = Beats(clock.monotonic)
     beats.register("inference", 10)
     beats.register("outbox", 60)
-    time.now_s += 11
+    clock.now_s += 11
     assert beats.late() == ["inference"]
     beats.beat("inference")
     assert beats.late() == []
-    time.now_s += 61
+    clock.now_s += 61
     assert beats.late() == ["inference", "outbox"]
     beats.forget("inference")
     assert beats.late() == ["outbox"]
 
 
 def test_a_declared_pause_is_no_lateness():
-    time = Time()
-    beats = Beats(time)
+    clock = SteppedClock()
+    beats = Beats(clock.monotonic)
     beats.register("front", 10)
     beats.beat("front", extra_s=30)
-    time.now_s += 39
+    clock.now_s += 39
     assert beats.late() == []
-    time.now_s += 2
+    clock.now_s += 2
     assert beats.late() == ["front"]
 
 
 def test_a_beat_of_a_stranger_changes_nothing():
-    beats = Beats(Time())
+    beats = Beats(SteppedClock().monotonic)
     beats.beat("nobody")
     assert beats.late() == []
 

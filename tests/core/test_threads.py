@@ -8,6 +8,7 @@ import pytest
 from edge.core.metrics import Metrics
 from edge.core.process import Beats
 from edge.core.threads import MAX_FAILURES, WorkerThread
+from tests.support.clock import SteppedClock
 
 
 class Clerk(WorkerThread):
@@ -55,8 +56,8 @@ def test_a_turn_that_fails_is_survived_counted_and_logged_once(caplog: pytest.Lo
 
 
 def test_a_thread_that_only_fails_stops_beating(monkeypatch: pytest.MonkeyPatch):
-    now_s = [0.0]
-    beats = Beats(lambda: now_s[0])
+    clock = SteppedClock()
+    beats = Beats(clock.monotonic)
     clerk = Clerk([True] * (MAX_FAILURES + 5) + [False], beats, Metrics())
     monkeypatch.setattr(clerk, "_pause", threading.Event())
     clerk._pause.set()

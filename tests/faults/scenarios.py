@@ -7,16 +7,16 @@ import subprocess
 import sys
 import threading
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
-from edge.core.clock import SystemClock
 from tests.faults.disks import DISKS
 from tests.faults.ledger import OPEN, Consumer, Entry, Scenario, at, settle, stop
 from tests.faults.neighbours import NEIGHBOURS
 from tests.faults.power import power_cut
 from tests.faults.proxy import Mangle, Proxy, dropping_pubacks, faithful, resetting, slicing
 from tests.support.broker import Mosquitto, wait_until
+from tests.support.clock import SteppedClock
 from tests.support.door import Door
 
 
@@ -77,18 +77,9 @@ def door_killed(directory: Path, rounds: int) -> Entry:
     return entry
 
 
-class SteppedClock(SystemClock):
-    """A wall clock that is set while the door works; the monotonic one goes on."""
-
-    shift = timedelta(0)
-
-    def now(self) -> datetime:
-        return max(datetime.now(UTC) + self.shift, datetime(1970, 1, 2, tzinfo=UTC))
-
-
 def clock_steps(directory: Path, rounds: int) -> Entry:
     """+400 days, -9,000 days, 1970."""
-    broker, decided, clock = Mosquitto(directory, OPEN).start(), set[str](), SteppedClock()
+    broker, decided, clock = Mosquitto(directory, OPEN).start(), set[str](), SteppedClock.running()
     with Consumer(broker, acknowledge=True) as consumer:
         door = Door(directory, at(broker.port), consumer=True, clock=clock)
         for number in range(rounds):

@@ -18,9 +18,9 @@ from edge.gallery.format.bundle import DIGEST_BYTES, encode
 from edge.gallery.format.published import full_path, scope_role
 from edge.gallery.format.seal import Binding, new_key, seal
 from edge.gallery.gallery import Gallery
+from tests.support.clock import SteppedClock
 from tests.support.fleets import (
     TENANT,
-    ShiftedClock,
     StaticServer,
     endless,
     make_device,
@@ -72,7 +72,7 @@ class Scene:
                 target = keys / path.relative_to(self.fleet.directory / "keys")
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(path, target)
-        return Forger(self.fleet.published, KeyRing(keys), lambda role: 30, ShiftedClock().now)
+        return Forger(self.fleet.published, KeyRing(keys), lambda role: 30, SteppedClock.running().now)
 
 
 class Forger(Repository):
@@ -114,7 +114,7 @@ def retired_keys_and_a_wiped_cache(scene: Scene) -> None:
 
 def freeze(scene: Scene) -> None:
     late = open_fleet(
-        scene.fleet.directory, KeyRing(scene.fleet.directory / "keys"), ShiftedClock(-3 * WEEKS)
+        scene.fleet.directory, KeyRing(scene.fleet.directory / "keys"), SteppedClock.running(-3 * WEEKS)
     )
     late.repository.renew()
 

@@ -18,7 +18,8 @@ from edge.gallery.format.delta import encode_delta
 from edge.gallery.format.published import full_path, scope_role
 from edge.gallery.format.seal import is_sealed
 from edge.gallery.gallery import Gallery
-from tests.support.fleets import TENANT, ShiftedClock, make_device, make_fleet, people
+from tests.support.clock import SteppedClock
+from tests.support.fleets import TENANT, make_device, make_fleet, people
 from tests.support.gallery_samples import MODEL, ids, template, unit_rows
 
 OTHER = "other@12345678"
@@ -30,7 +31,9 @@ def fleet(tmp_path: Path) -> Fleet:
 
 
 def reopened(fleet: Fleet, passphrase: str | None = None, shift: timedelta = timedelta(0)) -> Fleet:
-    return open_fleet(fleet.directory, KeyRing(fleet.directory / "keys", passphrase), ShiftedClock(shift))
+    return open_fleet(
+        fleet.directory, KeyRing(fleet.directory / "keys", passphrase), SteppedClock.running(shift)
+    )
 
 
 def test_what_is_published_can_be_read_again_with_the_scopes_key(fleet: Fleet):
@@ -90,15 +93,15 @@ def test_a_key_that_others_may_read_is_not_used(fleet: Fleet):
 
 def test_encrypted_keys_need_their_passphrase(tmp_path: Path):
     keys = KeyRing(tmp_path / "keys", "correct horse")
-    fleet = init_fleet(tmp_path / "fleet", keys, TENANT, ShiftedClock())
+    fleet = init_fleet(tmp_path / "fleet", keys, TENANT, SteppedClock.running())
     fleet.add_scope("front")
     assert all(b"ENCRYPTED" in path.read_bytes() for path in (tmp_path / "keys").rglob("*.pem"))
     for wrong in (None, "incorrect horse"):
         with pytest.raises(FleetError, match="passphrase"):
-            open_fleet(tmp_path / "fleet", KeyRing(tmp_path / "keys", wrong), ShiftedClock()).add_scope(
-                "back"
-            )
-    open_fleet(tmp_path / "fleet", keys, ShiftedClock()).add_scope("back")
+            open_fleet(
+                tmp_path / "fleet", KeyRing(tmp_path / "keys", wrong), SteppedClock.running()
+            ).add_scope("back")
+    open_fleet(tmp_path / "fleet", keys, SteppedClock.running()).add_scope("back")
 
 
 def test_a_revoked_subject_stays_out_until_it_is_reinstated(fleet: Fleet):
@@ -196,7 +199,7 @@ def test_the_status_needs_no_key_and_says_when_signatures_end(fleet: Fleet, tmp_
         ("front", 1, 1),
         ("back", 0, 0),
     ]
-    days = {each.role: (each.expires - ShiftedClock().now()).days for each in again.roles()}
+    days = {each.role: (each.expires - SteppedClock.running().now()).days for each in again.roles()}
     assert (days["timestamp"], days["root"], days["scope-front"]) == (6, 729, 364)
 
 
@@ -269,13 +272,13 @@ def init_at(fleet: Fleet, *scopes: str) -> None:
     """Make a fleet, which must fail and leave nothing."""
     directory = fleet.directory / "new"
     try:
-        init_fleet(directory, KeyRing(directory / "keys"), TENANT, ShiftedClock(), scopes=scopes)
+        init_fleet(directory, KeyRing(directory / "keys"), TENANT, SteppedClock.running(), scopes=scopes)
     finally:
         assert not directory.exists()
 
 
 def open_elsewhere(fleet: Fleet) -> Fleet:
-    return open_fleet(fleet.directory / "nowhere", KeyRing(fleet.directory / "keys"), ShiftedClock())
+    return open_fleet(fleet.directory / "nowhere", KeyRing(fleet.directory / "keys"), SteppedClock.running())
 
 
 def test_a_switch_exchanges_two_galleries_and_the_next_one_goes_back(fleet: Fleet):

@@ -1,7 +1,6 @@
 """The hot loop over simulated time: slow cameras and many cameras decide, silent ones let people leave."""
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -14,29 +13,16 @@ from edge.device.assembly.recognizer import build_pipeline
 from edge.device.settings.load import load
 from edge.recognition.inference import SILENT_S, InferenceThread
 from edge.recognition.recognizer import Recognizer
+from tests.support.clock import START, SteppedClock
 
-START = datetime(2026, 11, 24, 12, tzinfo=UTC)
 EMPTY = np.full((360, 640, 3), 90, np.uint8)
-
-
-@dataclass
-class SimulatedClock:
-    """Stands still until somebody sets it forward."""
-
-    now_s: float = 0.0
-
-    def monotonic(self) -> float:
-        return self.now_s
-
-    def now(self) -> datetime:
-        return START + timedelta(seconds=self.now_s)
 
 
 class SimulatedFrames(LatestFrames):
     """Cameras that each give a picture every so often until a moment; a step of the loop takes `cost_s`."""
 
     def __init__(
-        self, clock: SimulatedClock, shows: dict[str, Image], every_s: float, until_s: float, cost_s: float
+        self, clock: SteppedClock, shows: dict[str, Image], every_s: float, until_s: float, cost_s: float
     ) -> None:
         super().__init__()
         self._clock, self._shows, self._every_s, self._until_s = clock, shows, every_s, until_s
@@ -67,7 +53,7 @@ class SimulatedFrames(LatestFrames):
 class Door:
     """What was published, and when."""
 
-    clock: SimulatedClock
+    clock: SteppedClock
     metrics: Metrics = field(default_factory=Metrics)
     told: list[tuple[float, FaceEvent]] = field(default_factory=list)
 
@@ -91,7 +77,7 @@ def watch(
     frames_until_s: float = 1e9,
     cost_s: float = 0.005,
 ) -> Door:
-    clock = SimulatedClock()
+    clock = SteppedClock()
     door = Door(clock)
     pipelines = {
         camera: build_pipeline(camera, load(), metrics=door.metrics, clock=clock, live=True)
@@ -158,7 +144,7 @@ def test_who_is_seen_once_before_a_camera_falls_silent_is_told_of_soon(recognize
 def test_at_one_frame_a_second_somebody_else_in_the_same_place_is_looked_at(
     recognizer: Recognizer, man: Image
 ):
-    clock = SimulatedClock()
+    clock = SteppedClock()
     pipeline = build_pipeline("front", load(), metrics=(metrics := Metrics()), clock=clock, live=True)
     for number in range(10):
         pipeline.process(Frame("front", man, START, float(number), number), recognizer)

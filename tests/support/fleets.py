@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,22 +19,10 @@ from edge.fleet.repository import RolePlan
 from edge.gallery.doctor import self_test
 from edge.gallery.gallery import Gallery
 from edge.gallery.store.store import GalleryStore
+from tests.support.clock import SteppedClock
 from tests.support.gallery_samples import MODEL, template, unit_rows
 
 TENANT = "acme"
-
-
-@dataclass
-class ShiftedClock:
-    """This machine's clock, wrong by `shift`. The TUF library reads the real one: tests start there."""
-
-    shift: timedelta = timedelta(0)
-
-    def now(self) -> datetime:
-        return datetime.now(UTC) + self.shift
-
-    def monotonic(self) -> float:
-        return time.monotonic()
 
 
 def people(*subject_ids: str, model_id: str = MODEL, dim: int = 128) -> Gallery:
@@ -49,10 +36,10 @@ def people(*subject_ids: str, model_id: str = MODEL, dim: int = 128) -> Gallery:
 def make_fleet(
     directory: Path,
     *scopes: str,
-    clock: ShiftedClock | None = None,
+    clock: SteppedClock | None = None,
     plans: dict[str, RolePlan] | None = None,
 ) -> Fleet:
-    fleet = init_fleet(directory, KeyRing(directory / "keys"), TENANT, clock or ShiftedClock(), plans)
+    fleet = init_fleet(directory, KeyRing(directory / "keys"), TENANT, clock or SteppedClock.running(), plans)
     for scope in scopes:
         fleet.add_scope(scope)
     return fleet
@@ -64,7 +51,7 @@ class Device:
 
     directory: Path
     source: SyncSource
-    clock: ShiftedClock = field(default_factory=ShiftedClock)
+    clock: SteppedClock = field(default_factory=SteppedClock.running)
     embedders: dict[str, int] = field(default_factory=lambda: {MODEL: 128})
 
     @property

@@ -4,13 +4,12 @@ import base64
 import json
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edge.core.clock import SystemClock
 from edge.core.errors import CommandError, ConfigError, FileError
 from edge.core.metrics import Metrics
 from edge.device.commands.answers import REMEMBERED
@@ -30,15 +29,8 @@ from edge.mqtt.contract.envelope import sign
 from edge.mqtt.contract.messages import EnrollArgs, ResponsePayload
 from tests.device.commands.test_parse import NOW, TOPICS, content, signed
 from tests.support.broker import wait_until
+from tests.support.clock import SteppedClock
 from tests.support.pushes import OTHER_KEY, TRUSTED
-
-
-class FixedClock(SystemClock):
-    def __init__(self) -> None:
-        self.at = NOW.astimezone(UTC)
-
-    def now(self) -> datetime:
-        return self.at
 
 
 class Bench:
@@ -50,7 +42,7 @@ class Bench:
         self.told: list[ResponsePayload] = []
         self.replies: list[tuple[str, bytes | None]] = []
         self.metrics = Metrics()
-        self.clock = FixedClock()
+        self.clock = SteppedClock()
         self.desk = self.open()
 
     def open(self) -> CommandDesk:
@@ -169,8 +161,8 @@ def test_what_has_not_expired_is_never_done_again_however_many_came_after_it(ben
 def test_what_has_expired_makes_room(bench: Bench):
     for number in range(REMEMBERED + 5):
         bench.command("reload", f"t-{number}")
-    bench.clock.at += timedelta(minutes=6)
-    bench.command("reload", "t-new", expires_at=(bench.clock.at + timedelta(minutes=5)).isoformat())
+    bench.clock.now_s += 360
+    bench.command("reload", "t-new", expires_at=(bench.clock.now() + timedelta(minutes=5)).isoformat())
     assert len(json.loads((bench.directory / "answers.json").read_text())["answers"]) == REMEMBERED
 
 
@@ -182,8 +174,8 @@ def test_more_than_can_be_remembered_is_refused_until_some_have_expired(
         bench.command("reload", f"t-{number}")
     assert bench.done == ["t-0", "t-1", "t-2"]
     assert "have not expired" in (bench.told[-1].error or "")
-    bench.clock.at += timedelta(minutes=6)
-    bench.command("reload", "t-4", expires_at=(bench.clock.at + timedelta(minutes=5)).isoformat())
+    bench.clock.now_s += 360
+    bench.command("reload", "t-4", expires_at=(bench.clock.now() + timedelta(minutes=5)).isoformat())
     assert bench.done[-1] == "t-4"
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -15,9 +15,10 @@ from edge.mqtt.broker import Received
 from edge.mqtt.contract.envelope import sign
 from edge.mqtt.contract.messages import READS, VERBS
 from edge.mqtt.contract.topics import Topics
+from tests.support.clock import START, SteppedClock
 from tests.support.pushes import KEY, OTHER_KEY, TRUSTED
 
-NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+NOW = START
 TOPICS = Topics("test", "door")
 RULES = Rules((TRUSTED,), False)
 
@@ -215,10 +216,10 @@ def test_without_a_trusted_key_nothing_signed_is_believed():
 
 
 def test_a_flood_is_held_to_the_rate():
-    now_s = [0.0]
-    bucket = TokenBucket(5.0, 20, lambda: now_s[0])
+    clock = SteppedClock()
+    bucket = TokenBucket(5.0, 20, clock.monotonic)
     assert sum(bucket.take() for _ in range(1000)) == 20
-    now_s[0] += 1.0
+    clock.now_s += 1.0
     assert sum(bucket.take() for _ in range(1000)) == 5
-    now_s[0] += 3600
+    clock.now_s += 3600
     assert sum(bucket.take() for _ in range(1000)) == 20

@@ -4,7 +4,6 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +20,10 @@ from edge.device.settings import load as config
 from edge.device.settings.load import Settings
 from edge.mqtt.contract.envelope import sign
 from edge.mqtt.contract.messages import ConfigReportedPayload
+from tests.support.clock import SteppedClock
 from tests.support.pushes import KEY, OTHER_KEY, TRUSTED, content, push
 
 STRICT = {"decision": {"target_fpir": 0.0001}}
-
-
-class FrozenClock:
-    """A clock in which nothing takes any time."""
-
-    def now(self) -> datetime:
-        return datetime(2026, 11, 24, tzinfo=UTC)
-
-    def monotonic(self) -> float:
-        return 0.0
 
 
 class Door:
@@ -54,13 +44,13 @@ class Door:
             )
         )
         self.metrics = Metrics()
-        self.desk = ConfigDesk(self.read, self.metrics, FrozenClock())
+        self.desk = ConfigDesk(self.read, self.metrics, SteppedClock())
 
     def read(self, patch: dict[str, Any]) -> Settings:
         return config.load(self.path, patch)
 
     def restarted(self) -> ConfigDesk:
-        desk = ConfigDesk(self.read, self.metrics, FrozenClock())
+        desk = ConfigDesk(self.read, self.metrics, SteppedClock())
         desk.recover()
         return desk
 
@@ -273,7 +263,7 @@ def test_what_is_not_believed_is_refused_for_one_reason_and_changes_no_report(
     assert refused["sha256"] == hashlib.sha256(data).hexdigest()
     assert door.in_force().decision.target_fpir == 0.0001
     assert refusals_counted(door) == {"config.refused": 1, f"config.refused.{reason}": 1}
-    ConfigReportedPayload(at=FrozenClock().now(), **door.desk.told(door.in_force()))
+    ConfigReportedPayload(at=SteppedClock().now(), **door.desk.told(door.in_force()))
 
 
 @pytest.mark.parametrize(("attack", "says", "reason"), REJECTED)
@@ -492,11 +482,11 @@ def test_a_flood_of_junk_is_counted_exactly_but_told_and_written_seldom(
     driver.door.desk.keep()
     driver.runner.tell()
     for number in range(1000):
-        driver.now_s = 0.001 * number
+        driver.clock.now_s = 0.001 * number
         driver.runner.take("device", b"junk %d" % number)
         driver.runner.tick()
     assert len(driver.told) == 1
-    driver.now_s = 1.0
+    driver.clock.now_s = 1.0
     driver.runner.tick()
     told = driver.told[-1]
     assert (len(driver.told), told["status"], told["version"]) == (2, "applied", 1)
@@ -510,7 +500,7 @@ class Driver:
     """A runner over a desk, with a door that works or does not."""
 
     def __init__(self, door: Door) -> None:
-        self.door, self.now_s, self.works, self.builds = door, 0.0, True, True
+        self.door, self.clock, self.works, self.builds = door, SteppedClock(), True, True
         self.in_force = door.read({})
         self.told: list[dict[str, Any]] = []
         self.computes, self.tested = True, 0
@@ -521,14 +511,8 @@ class Driver:
             seen=self.seen,
             self_test=self.self_test,
             publish=self.told.append,
-            clock=self,
+            clock=self.clock,
         )
-
-    def monotonic(self) -> float:
-        return self.now_s
-
-    def now(self) -> datetime:
-        return datetime(2026, 11, 24, tzinfo=UTC)
 
     def apply(self, settings: Settings) -> None:
         if not self.builds:
@@ -541,7 +525,7 @@ class Driver:
             raise ModelIntegrityError("sface-int8: self-test failed")
 
     def seen(self) -> Seen:
-        frames = int(self.now_s * 25) if self.works else 0
+        frames = int(self.clock.now_s * 25) if self.works else 0
         return Seen({"front": frames}, frozenset({"front"}), True)
 
 
@@ -561,7 +545,7 @@ def test_a_push_stays_only_if_the_door_works_under_it(
     driver.runner.take("device", push(1, STRICT))
     driver.builds = True
     for _ in range(100):
-        driver.now_s += 0.25
+        driver.clock.now_s += 0.25
         driver.runner.tick()
     assert driver.told[-1]["status"] == status
     assert driver.in_force.decision.target_fpir == fpir
@@ -599,7 +583,7 @@ class FullDisk:
 
 def ticked(driver: Driver, seconds: float) -> None:
     for _ in range(int(seconds / 0.25)):
-        driver.now_s += 0.25
+        driver.clock.now_s += 0.25
         driver.runner.tick()
 
 

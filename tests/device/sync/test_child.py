@@ -29,6 +29,7 @@ from edge.device.sync import child as syncing
 from edge.device.sync.child import SyncRunner, gallery_report
 from edge.device.sync.outcome import SyncOutcome, load_outcome, read_outcome, reason_of
 from tests.support.broker import wait_until
+from tests.support.clock import SteppedClock
 from tests.support.gallery_samples import gallery_of
 
 AT = datetime(2026, 11, 24, 2, 0, tzinfo=UTC)
@@ -205,9 +206,7 @@ def test_the_reason_of_a_refusal_is_one_word(error: EdgeError, reason: str):
 
 def test_a_flood_of_requests_starts_few_children_and_the_last_is_not_lost(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(syncing, "STARTS_AT_ONCE", 2)
-    now_s = [0.0]
-    clock = SystemClock()
-    monkeypatch.setattr(clock, "monotonic", lambda: now_s[0])
+    clock = SteppedClock()
     metrics = Metrics()
     running = SyncRunner((sys.executable, "-c", says("current", 3)), metrics=metrics, clock=clock)
     for _ in range(2):
@@ -217,10 +216,10 @@ def test_a_flood_of_requests_starts_few_children_and_the_last_is_not_lost(monkey
         running.request()
         assert running.poll() is None
     assert metrics.counts()["sync.started"] == 2
-    now_s[0] += 1 / syncing.STARTS_PER_S
+    clock.now_s += 1 / syncing.STARTS_PER_S
     assert outcome(running).version == 3
     assert metrics.counts()["sync.started"] == 3
-    now_s[0] += 1 / syncing.STARTS_PER_S
+    clock.now_s += 1 / syncing.STARTS_PER_S
     assert running.poll() is None
     assert metrics.counts()["sync.started"] == 3
 

@@ -14,6 +14,7 @@ from cryptography.x509.oid import NameOID
 from tuf.api.exceptions import DownloadError, DownloadHTTPError, SlowRetrievalError
 
 from edge.device.sync.fetch import Fetcher
+from tests.support.clock import SteppedClock
 from tests.support.fleets import serving
 
 CONTENT = b"published" * 1000
@@ -99,9 +100,9 @@ def test_what_is_not_there_is_told_apart_from_what_cannot_be_had(directory: Path
 
 
 def test_the_time_is_for_all_files_together(directory: Path):
-    now = [0.0]
-    fetching = Fetcher(10.0, 5.0, lambda: now[0])
+    clock = SteppedClock()
+    fetching = Fetcher(10.0, 5.0, clock.monotonic)
     fetching.download_bytes(f"{directory}/a file.json", 10_000)
-    now[0] = 11.0
+    clock.now_s = 11.0
     with pytest.raises(SlowRetrievalError):
         fetching.download_bytes(f"{directory}/a file.json", 10_000)

@@ -13,12 +13,17 @@ NO_SUBSCRIBER, NOT_AUTHORIZED, TOO_LARGE = 0x10, 0x87, 0x95
 
 
 class Desk:
-    """A journal over an outbox in memory, and a broker played by the test."""
+    """A journal over an outbox, and a broker played by the test."""
 
     def __init__(
-        self, rows: int, topic: Callable[[int], str] = lambda seq: "front", *, consumer: bool = False
+        self,
+        directory: Path,
+        rows: int,
+        topic: Callable[[int], str] = lambda seq: "front",
+        *,
+        consumer: bool = False,
     ) -> None:
-        self.outbox = Outbox.open(Path(":memory:"), max_rows=100_000, now=now)
+        self.outbox = Outbox.open(directory / "outbox.sqlite", max_rows=100_000, now=now)
         self.outbox.write(Changes(puts={seq: make_row(seq, topic=topic(seq)) for seq in range(1, rows + 1)}))
         self.requests: list[tuple[int, int, int, tuple[str, ...]]] = []
         self.metrics = Metrics()
@@ -69,8 +74,8 @@ class Desk:
         return self.outbox.counts().depth
 
 
-def test_rows_leave_in_order_and_no_more_than_the_window() -> None:
-    desk = Desk(100)
+def test_rows_leave_in_order_and_no_more_than_the_window(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, 100)
     desk.journal.begin(65535)
 
     assert desk.send() == list(range(1, WINDOW + 1))
@@ -78,15 +83,15 @@ def test_rows_leave_in_order_and_no_more_than_the_window() -> None:
     assert desk.send() == [WINDOW + 1]
 
 
-def test_the_broker_may_make_the_window_smaller() -> None:
-    desk = Desk(100)
+def test_the_broker_may_make_the_window_smaller(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, 100)
     desk.journal.begin(3)
 
     assert desk.send() == [1, 2, 3]
 
 
-def test_a_long_backlog_drains_page_by_page() -> None:
-    desk = Desk(5 * PAGE + 7)
+def test_a_long_backlog_drains_page_by_page(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, 5 * PAGE + 7)
     desk.journal.begin(65535)
     arrived: list[int] = []
     while sent := desk.send():
@@ -99,8 +104,8 @@ def test_a_long_backlog_drains_page_by_page() -> None:
     assert desk.journal.idle
 
 
-def test_nothing_leaves_without_a_connection() -> None:
-    desk = Desk(3)
+def test_nothing_leaves_without_a_connection(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, 3)
 
     assert desk.send() == []
     desk.journal.begin(10)
@@ -110,8 +115,8 @@ def test_nothing_leaves_without_a_connection() -> None:
     assert desk.send() == []
 
 
-def test_what_was_in_flight_leaves_again_on_the_next_connection() -> None:
-    desk = Desk(3)
+def test_what_was_in_flight_leaves_again_on_the_next_connection(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, 3)
     desk.journal.begin(10)
     desk.send()
     desk.answer(2)
@@ -124,8 +129,8 @@ def test_what_was_in_flight_leaves_again_on_the_next_connection() -> None:
     assert desk.send() == [1, 3]
 
 
-def test_what_was_accepted_just_before_the_connection_broke_leaves_again() -> None:
-    desk = Desk(3)
+def test_what_was_accepted_just_before_the_connection_broke_leaves_again(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, 3)
     desk.journal.begin(10)
     desk.send()
     desk.answer(1, now_s=0.0)
@@ -139,8 +144,8 @@ def test_what_was_accepted_just_before_the_connection_broke_leaves_again() -> No
     assert desk.depth(10 * SETTLE_S) == 2
 
 
-def test_what_was_accepted_is_not_sent_again_while_it_settles() -> None:
-    desk = Desk(4, topic=lambda seq: "front" if seq <= 2 else "back")
+def test_what_was_accepted_is_not_sent_again_while_it_settles(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, 4, topic=lambda seq: "front" if seq <= 2 else "back")
     desk.journal.begin(10)
     desk.send()
     desk.answer(3)
@@ -152,8 +157,8 @@ def test_what_was_accepted_is_not_sent_again_while_it_settles() -> None:
     assert desk.send(1.0) == [2]
 
 
-def test_a_page_that_was_asked_on_an_old_connection_is_ignored() -> None:
-    desk = Desk(3)
+def test_a_page_that_was_asked_on_an_old_connection_is_ignored(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, 3)
     desk.journal.begin(10)
     assert desk.journal.next(0.0) is None
     old = desk.requests.pop()
@@ -164,8 +169,8 @@ def test_a_page_that_was_asked_on_an_old_connection_is_ignored() -> None:
     assert desk.send() == [1, 2, 3]
 
 
-def test_new_rows_leave_when_they_are_stored() -> None:
-    desk = Desk(1)
+def test_new_rows_leave_when_they_are_stored(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, 1)
     desk.journal.begin(10)
     assert desk.send() == [1]
     desk.outbox.write(Changes(puts={2: make_row(2, topic="front")}))
@@ -177,9 +182,9 @@ def test_new_rows_leave_when_they_are_stored() -> None:
 
 @pytest.mark.parametrize("reason", [NO_SUBSCRIBER, NOT_AUTHORIZED, 0x80, 0x83, 0x97])
 def test_a_refused_row_stays_and_is_probed_with_growing_pauses(
-    reason: int, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, reason: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    desk = Desk(40)
+    desk = Desk(tmp_path, 40)
     desk.journal.begin(65535)
     for seq in desk.send():
         desk.answer(seq, reason, now_s=0.0)
@@ -196,8 +201,8 @@ def test_a_refused_row_stays_and_is_probed_with_growing_pauses(
     assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) == 1, "said once"
 
 
-def test_a_refused_topic_does_not_block_the_one_beside_it() -> None:
-    desk = Desk(400, topic=lambda seq: "front" if seq <= 350 else "back")
+def test_a_refused_topic_does_not_block_the_one_beside_it(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, 400, topic=lambda seq: "front" if seq <= 350 else "back")
     desk.journal.begin(65535)
     for seq in desk.send():
         desk.answer(seq, NO_SUBSCRIBER)
@@ -213,9 +218,9 @@ def test_a_refused_topic_does_not_block_the_one_beside_it() -> None:
 
 @pytest.mark.parametrize("reason", [0x90, TOO_LARGE, 0x99])
 def test_a_hopeless_row_is_undeliverable_and_blocks_nothing(
-    reason: int, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, reason: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    desk = Desk(3)
+    desk = Desk(tmp_path, 3)
     desk.journal.begin(1)
     assert desk.send() == [1]
     desk.answer(1, reason)
@@ -225,8 +230,8 @@ def test_a_hopeless_row_is_undeliverable_and_blocks_nothing(
     assert "event undeliverable" in caplog.text
 
 
-def test_a_hopeless_probe_makes_way_for_the_next() -> None:
-    desk = Desk(3)
+def test_a_hopeless_probe_makes_way_for_the_next(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, 3)
     desk.journal.begin(65535)
     for seq in desk.send():
         desk.answer(seq, NO_SUBSCRIBER)
@@ -236,8 +241,8 @@ def test_a_hopeless_probe_makes_way_for_the_next() -> None:
     assert desk.send(1.0) == [2]
 
 
-def test_rows_in_flight_are_not_sent_twice_when_the_outbox_is_read_again() -> None:
-    desk = Desk(4, topic=lambda seq: "front" if seq == 1 else "back")
+def test_rows_in_flight_are_not_sent_twice_when_the_outbox_is_read_again(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, 4, topic=lambda seq: "front" if seq == 1 else "back")
     desk.journal.begin(65535)
     assert desk.send() == [1, 2, 3, 4]
     desk.answer(1, NO_SUBSCRIBER, now_s=0.0)
@@ -245,16 +250,16 @@ def test_rows_in_flight_are_not_sent_twice_when_the_outbox_is_read_again() -> No
     assert desk.send(1.0) == [1]
 
 
-def test_an_answer_to_something_else_is_left_to_others() -> None:
-    desk = Desk(1)
+def test_an_answer_to_something_else_is_left_to_others(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, 1)
     desk.journal.begin(10)
     desk.send()
 
     assert desk.journal.answered(4711, 0, 0.0) is False
 
 
-def test_it_is_idle_only_when_all_was_sent_and_answered() -> None:
-    desk = Desk(1)
+def test_it_is_idle_only_when_all_was_sent_and_answered(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, 1)
     desk.journal.begin(10)
     assert not desk.journal.idle
     desk.send()
@@ -265,8 +270,8 @@ def test_it_is_idle_only_when_all_was_sent_and_answered() -> None:
     assert not desk.journal.idle
 
 
-def test_nothing_is_due_that_cannot_be_done() -> None:
-    desk = Desk(4, topic=lambda seq: "front" if seq <= 2 else "back")
+def test_nothing_is_due_that_cannot_be_done(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, 4, topic=lambda seq: "front" if seq <= 2 else "back")
     desk.journal.begin(2)
     desk.send()
     desk.answer(1, NO_SUBSCRIBER)
@@ -280,8 +285,8 @@ def test_nothing_is_due_that_cannot_be_done() -> None:
     assert desk.journal.due_s is None, "without a connection there is nothing to wait for"
 
 
-def test_a_page_that_could_not_be_read_is_asked_for_again_from_the_same_place():
-    desk = Desk(PAGE + 5)
+def test_a_page_that_could_not_be_read_is_asked_for_again_from_the_same_place(tmp_path: Path):
+    desk = Desk(tmp_path, PAGE + 5)
     desk.journal.begin(100)
     assert desk.journal.next(0.0) is None
     token, _, after, _ = desk.requests.pop()

@@ -1,6 +1,7 @@
 """Rows that wait for a consumer: bounded, sent again when it is time, never in the way of others."""
 
 from itertools import pairwise
+from pathlib import Path
 
 from edge.mqtt.delivery.outbox import Changes
 from edge.mqtt.delivery.receipts import ACK_S, ACK_WINDOW, LONGEST_ACK_S, SLOT_S
@@ -11,8 +12,8 @@ from tests.support.door import make_row
 class ConsumerDesk(Desk):
     """A journal that waits for a consumer, and both played by the test."""
 
-    def __init__(self, rows: int, topic=lambda seq: "front") -> None:
-        super().__init__(rows, topic, consumer=True)
+    def __init__(self, directory: Path, rows: int, topic=lambda seq: "front") -> None:
+        super().__init__(directory, rows, topic, consumer=True)
         self.ids = {row.seq: row.event_id for row in self.outbox.pending(100_000)}
         self.journal.begin(65535)
 
@@ -46,8 +47,8 @@ class ConsumerDesk(Desk):
         return sent
 
 
-def test_a_row_leaves_when_it_is_named_and_not_before() -> None:
-    desk = ConsumerDesk(3)
+def test_a_row_leaves_when_it_is_named_and_not_before(tmp_path: Path) -> None:
+    desk = ConsumerDesk(tmp_path, 3)
     assert desk.deliver(0.0) == [1, 2, 3]
     assert desk.depth(5.0) == 3, "the broker's word is not enough"
     desk.name(1, 3)
@@ -55,8 +56,8 @@ def test_a_row_leaves_when_it_is_named_and_not_before() -> None:
     assert desk.journal.idle, "stopping does not wait for a consumer"
 
 
-def test_what_nobody_names_goes_again_ever_more_seldom() -> None:
-    desk = ConsumerDesk(3)
+def test_what_nobody_names_goes_again_ever_more_seldom(tmp_path: Path) -> None:
+    desk = ConsumerDesk(tmp_path, 3)
     desk.deliver(0.0)
     desk.name(2)
     sent = desk.wait(0.0, 7200.0)
@@ -69,8 +70,8 @@ def test_what_nobody_names_goes_again_ever_more_seldom() -> None:
     assert LONGEST_ACK_S <= pauses[-1] <= LONGEST_ACK_S + 1
 
 
-def test_what_goes_again_is_marked_and_what_goes_first_is_not() -> None:
-    desk = ConsumerDesk(2)
+def test_what_goes_again_is_marked_and_what_goes_first_is_not(tmp_path: Path) -> None:
+    desk = ConsumerDesk(tmp_path, 2)
     rows = desk.outbox.pending(2)
     assert not any(desk.journal.again(row) for row in rows)
     desk.deliver(0.0)
@@ -82,8 +83,8 @@ def test_what_goes_again_is_marked_and_what_goes_first_is_not() -> None:
     assert all(desk.journal.again(row) for row in rows), "after a new connection too"
 
 
-def test_a_new_connection_sends_everything_unnamed_again_in_order() -> None:
-    desk = ConsumerDesk(5)
+def test_a_new_connection_sends_everything_unnamed_again_in_order(tmp_path: Path) -> None:
+    desk = ConsumerDesk(tmp_path, 5)
     desk.deliver(0.0)
     desk.name(2)
     desk.journal.end()
@@ -91,8 +92,8 @@ def test_a_new_connection_sends_everything_unnamed_again_in_order() -> None:
     assert desk.deliver(1.0) == [1, 3, 4, 5]
 
 
-def test_a_slow_consumer_sets_the_pace() -> None:
-    desk = ConsumerDesk(3 * ACK_WINDOW)
+def test_a_slow_consumer_sets_the_pace(tmp_path: Path) -> None:
+    desk = ConsumerDesk(tmp_path, 3 * ACK_WINDOW)
     first = desk.deliver(0.0)
     assert len(first) < ACK_WINDOW + 16, "a window, and what was in flight with its last row"
     assert desk.deliver(1.0) == []
@@ -102,9 +103,9 @@ def test_a_slow_consumer_sets_the_pace() -> None:
     assert len(second) >= ACK_WINDOW
 
 
-def test_a_consumer_that_never_answers_stops_nobody_else_for_long() -> None:
+def test_a_consumer_that_never_answers_stops_nobody_else_for_long(tmp_path: Path) -> None:
     rows = 2000
-    desk = ConsumerDesk(rows)
+    desk = ConsumerDesk(tmp_path, rows)
     sent = {0.0: desk.deliver(0.0)} | desk.wait(0.0, ACK_S - 1)
     assert [seq for part in sent.values() for seq in part] == list(range(1, rows + 1))
     assert max(sent) <= (rows // ACK_WINDOW) * SLOT_S
@@ -115,15 +116,15 @@ def test_a_consumer_that_never_answers_stops_nobody_else_for_long() -> None:
     assert rows + 1 in [seq for part in later.values() for seq in part], "new ones go before the repeated"
 
 
-def test_what_is_remembered_is_bounded() -> None:
-    desk = ConsumerDesk(20_000)
+def test_what_is_remembered_is_bounded(tmp_path: Path) -> None:
+    desk = ConsumerDesk(tmp_path, 20_000)
     desk.deliver(0.0)
     desk.wait(0.0, 1000.0)
     assert len(desk.journal._receipts._seqs) <= (ACK_S / SLOT_S + 1) * (ACK_WINDOW + 16)
 
 
-def test_a_consumer_that_comes_back_gets_the_rest_at_once() -> None:
-    desk = ConsumerDesk(3)
+def test_a_consumer_that_comes_back_gets_the_rest_at_once(tmp_path: Path) -> None:
+    desk = ConsumerDesk(tmp_path, 3)
     desk.deliver(0.0)
     desk.wait(0.0, 3600.0)
     desk.outbox.write(Changes(puts={4: make_row(4, topic="front")}))
@@ -137,16 +138,16 @@ def test_a_consumer_that_comes_back_gets_the_rest_at_once() -> None:
     assert set(again) == {1, 2, 3}
 
 
-def test_a_refused_topic_does_not_send_the_others_again() -> None:
-    desk = ConsumerDesk(6, topic=lambda seq: "front" if seq % 2 else "back")
+def test_a_refused_topic_does_not_send_the_others_again(tmp_path: Path) -> None:
+    desk = ConsumerDesk(tmp_path, 6, topic=lambda seq: "front" if seq % 2 else "back")
     for seq in desk.send():
         desk.answer(seq, NO_SUBSCRIBER if seq % 2 else 0)
     desk.wait(0.0, 0.9)
     assert desk.deliver(1.0) == [1, 3, 5], "after the pause, and none of the other topic"
 
 
-def test_a_refused_row_below_an_accepted_one_is_not_passed_over() -> None:
-    desk = ConsumerDesk(3)
+def test_a_refused_row_below_an_accepted_one_is_not_passed_over(tmp_path: Path) -> None:
+    desk = ConsumerDesk(tmp_path, 3)
     desk.send()
     desk.answer(2)
     desk.answer(1, NO_SUBSCRIBER)
@@ -154,8 +155,8 @@ def test_a_refused_row_below_an_accepted_one_is_not_passed_over() -> None:
     assert 1 in [seq for part in desk.wait(0.0, 2 * ACK_S).values() for seq in part]
 
 
-def test_an_ack_of_what_nobody_knows_changes_nothing() -> None:
-    desk = ConsumerDesk(2)
+def test_an_ack_of_what_nobody_knows_changes_nothing(tmp_path: Path) -> None:
+    desk = ConsumerDesk(tmp_path, 2)
     desk.deliver(0.0)
     desk.journal.acknowledged(("0194b6a0-0000-7000-8000-000000000000",), 0.0)
     assert desk.outbox.counts().depth == 2
