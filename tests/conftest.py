@@ -13,6 +13,13 @@ from edge.gallery.gallery import Gallery
 from edge.lab.demo.device import enrolled
 from edge.lab.demo.media import media_dir
 from edge.recognition.recognizer import Recognizer
+from tests.support import leftovers
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let everything that the tests start end with this run; workers are children of it."""
+    if not hasattr(config, "workerinput"):
+        leftovers.watch()
 
 
 @pytest.fixture(scope="session")

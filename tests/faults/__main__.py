@@ -14,6 +14,7 @@ from rich.table import Table
 
 from tests.faults.ledger import Entry
 from tests.faults.scenarios import SCENARIOS
+from tests.support import leftovers
 
 
 def main() -> int:
@@ -21,6 +22,7 @@ def main() -> int:
     parser.add_argument("--only", choices=SCENARIOS, action="append")
     parser.add_argument("--short", action="store_true")
     chosen = parser.parse_args()
+    leftovers.watch()
     logging.disable(logging.CRITICAL)  # what is broken on purpose
     console, entries = Console(), list[Entry]()
     for name in chosen.only or SCENARIOS:
