@@ -223,7 +223,7 @@ def _pip_download(name: str, requirement: Path, folder: Path, progress: Progress
         )
         try:
             while process.poll() is None:
-                progress(name, min(_largest_bytes(folder), total), total)
+                progress(name, min(largest_bytes(folder), total), total)
                 try:
                     process.wait(POLL_S)
                 except subprocess.TimeoutExpired:
@@ -237,14 +237,16 @@ def _pip_download(name: str, requirement: Path, folder: Path, progress: Progress
         raise DownloadError(f"{name}: pip cannot download it: {why.removeprefix('ERROR: ')[:300]}")
 
 
-def _largest_bytes(folder: Path) -> int:
-    sizes = [0]
-    for path in folder.rglob("*"):
-        try:
-            sizes.append(path.stat().st_size)
-        except FileNotFoundError:
-            continue
-    return max(sizes)
+def largest_bytes(folder: Path) -> int:
+    """Return the size of the largest file below `folder`; what pip removes meanwhile is passed over."""
+    largest = 0
+    for where, _, names in os.walk(folder):  # unlike Path.rglob, it goes on where a folder has gone
+        for name in names:
+            try:
+                largest = max(largest, Path(where, name).stat().st_size)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+    return largest
 
 
 def _sync_directory(directory: Path) -> None:

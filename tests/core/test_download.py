@@ -2,6 +2,7 @@ import hashlib
 import http.server
 import multiprocessing
 import os
+import shutil
 import stat
 import threading
 import zipfile
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.core.download import PinnedFile, Wheel, extract, fetch_mirror, fetch_wheel, install
+from edge.core.download import PinnedFile, Wheel, extract, fetch_mirror, fetch_wheel, install, largest_bytes
 from edge.core.errors import DownloadError
 
 CONTENT = bytes(range(256)) * 500
@@ -256,3 +257,26 @@ def test_two_fetches_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
     assert failures == []
     assert all(file.is_at(target / file.name) for file in files)
     assert len(left_overs(target)) == len(files)
+
+
+def test_progress_goes_on_while_folders_come_and_go(tmp_path: Path) -> None:
+    (tmp_path / "kept.whl").write_bytes(CONTENT)
+    ended = threading.Event()
+
+    def churn() -> None:
+        while not ended.is_set():
+            for number in range(8):
+                inner = tmp_path / f"pip-unpack-{number}" / "a" / "b"
+                inner.mkdir(parents=True)
+                (inner / "part").write_bytes(OTHER)
+            for number in range(8):
+                shutil.rmtree(tmp_path / f"pip-unpack-{number}")
+
+    thread = threading.Thread(target=churn)
+    thread.start()
+    try:
+        sizes = {largest_bytes(tmp_path) for _ in range(1000)}
+    finally:
+        ended.set()
+        thread.join()
+    assert sizes == {len(CONTENT)}
