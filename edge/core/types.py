@@ -146,7 +146,7 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class ScoredSubject:
     """A subject and its best score against a probe, a cosine in [-1, 1]."""
 
     subject: Subject
@@ -182,7 +182,7 @@ class Reason(StrEnum):
 class Barred:
     """A subject among the two closest of all that may not pass here now; `comparisons` are those of all."""
 
-    candidate: Candidate
+    nearest: ScoredSubject
     reason: Reason
     comparisons: float
 
@@ -196,8 +196,8 @@ class Match:
     `denied`: how alike the probe is to a face that is said not to be the best subject's.
     """
 
-    best: Candidate | None
-    second: Candidate | None
+    best: ScoredSubject | None
+    second: ScoredSubject | None
     gallery_size: int
     comparisons: float
     barred: Barred | None = None

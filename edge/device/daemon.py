@@ -262,7 +262,7 @@ class Daemon:
             if now_s - published_s >= HEALTH_S:
                 published_s = now_s
                 attempt("health", partial(self._tell_health, running))
-                if running.recognizer.beside is not None:
+                if running.recognizer.candidate is not None:
                     attempt("report", partial(self._tell_gallery, running))
 
     def _answer(self, running: _Running) -> None:
@@ -300,8 +300,8 @@ class Daemon:
     def _swap(self, running: _Running, recognizer: Recognizer) -> None:
         old, running.recognizer = running.recognizer, recognizer
         running.inference.swap(recognizer)
-        if old.elsewhere is not None and old.elsewhere is not recognizer.elsewhere:
-            old.elsewhere.close()
+        if old.remote is not None and old.remote is not recognizer.remote:
+            old.remote.close()
         running.courier.publish_info(self._info(recognizer))
 
     def _reload(self, running: _Running) -> None:

@@ -97,11 +97,11 @@ class BesideFollower:
                 beside = self._build(recognizer)
         except EdgeError as error:
             log.warning("the gallery to switch to is not tried: %s", error)
-        if beside is None and recognizer.beside is None:
+        if beside is None and recognizer.candidate is None:
             return None
         if beside is not None:
             log.info("a gallery to switch to is tried", extra={"embedder": beside.stamp.embedder})
-        return replace(recognizer, beside=beside, shadow_share=self._share if beside else 0.0)
+        return replace(recognizer, candidate=beside, candidate_share=self._share if beside else 0.0)
 
 
 class DenialFollower:
@@ -228,7 +228,7 @@ class GalleryKeeper:
 
     def report(self, recognizer: Recognizer) -> GalleryReportedPayload:
         """Return what is published about the gallery that serves."""
-        settings, beside, gallery = self._settings, recognizer.beside, recognizer.matcher.gallery
+        settings, beside, gallery = self._settings, recognizer.candidate, recognizer.matcher.gallery
         path, scope = settings.sync_path / FILE_NAME, settings.sync_scope
         told = None
         if beside is not None:

@@ -81,9 +81,9 @@ def accurate_enough() -> list[Manifest]:
 
 
 def fastest(
-    candidates: list[Manifest], models_dir: Path, *, threads: int, clock: Callable[[], float] = perf_counter
+    embedders: list[Manifest], models_dir: Path, *, threads: int, clock: Callable[[], float] = perf_counter
 ) -> Choice:
-    """Time the candidates that work here in turn, on a generated picture, and return the fastest.
+    """Time the embedders that work here in turn, on a generated picture, and return the fastest.
 
     `clock` gives seconds. Those not installed are passed over; those that do not work are, with a warning.
 
@@ -92,7 +92,7 @@ def fastest(
     """
     sessions: dict[str, Session] = {}
     refused: list[str] = []
-    for manifest in candidates:
+    for manifest in embedders:
         try:
             session = Session.of(manifest, load_verified(manifest, models_dir), threads=threads)
             self_test(session, manifest)
@@ -104,7 +104,7 @@ def fastest(
             log.warning("an embedder is passed over: %s", error)
     if not sessions:
         raise ModelError(f"recognition.embedder: auto found no embedder that works: {'; '.join(refused)}")
-    accuracy = {m.name: m.accuracy for m in candidates if m.accuracy is not None}
+    accuracy = {m.name: m.accuracy for m in embedders if m.accuracy is not None}
     image = pattern(112, 112)
     taken_ms = times_ms({name: partial(session.run, image) for name, session in sessions.items()}, clock)
     told = ", ".join(f"{name} {taken_ms[name]:.1f} ms" for name in sorted(taken_ms, key=taken_ms.__getitem__))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from edge.core.errors import ConfigError, ModelError
-from edge.core.types import Barred, Candidate, Decision, EventType, Match, Reason, Score
+from edge.core.types import Barred, Decision, EventType, Match, Reason, Score, ScoredSubject
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +136,11 @@ class DecisionRule:
         barred = match.barred
         if barred is not None and self._recognised(barred, match.best):
             threshold = self.threshold_for(barred.comparisons)
-            score = self._score(barred.candidate, match.best, threshold, match)
-            return Decision(EventType.REJECT, barred.reason, barred.candidate.subject, score)
+            score = self._score(barred.nearest, match.best, threshold, match)
+            return Decision(EventType.REJECT, barred.reason, barred.nearest.subject, score)
         threshold = self.threshold_for(match.comparisons)
-        rivals = [candidate for candidate in (match.second, barred and barred.candidate) if candidate]
-        rival = max(rivals, key=lambda candidate: candidate.score, default=None)
+        rivals = [each for each in (match.second, barred and barred.nearest) if each]
+        rival = max(rivals, key=lambda each: each.score, default=None)
         reason = self._objection(match.best, rival, threshold)
         if reason is None and match.best is not None and match.denied is not None:
             # As alike to a face that is said not to be this subject's as to its own: nobody can tell.
@@ -151,14 +151,16 @@ class DecisionRule:
             return Decision(EventType.REJECT, reason, None, score)
         return Decision(EventType.MATCH, None, match.best.subject, score)
 
-    def _recognised(self, barred: Barred, best: Candidate | None) -> bool:
+    def _recognised(self, barred: Barred, best: ScoredSubject | None) -> bool:
         """Return whether the probe is the barred subject's beyond doubt."""
-        score = barred.candidate.score
+        score = barred.nearest.score
         if not score >= self.threshold_for(barred.comparisons):
             return False
         return best is None or not best.score > score - self.margin
 
-    def _objection(self, best: Candidate | None, rival: Candidate | None, threshold: float) -> Reason | None:
+    def _objection(
+        self, best: ScoredSubject | None, rival: ScoredSubject | None, threshold: float
+    ) -> Reason | None:
         """Return the first reason against the best subject of those who may pass."""
         if best is None:
             return Reason.GALLERY_EMPTY if rival is None else Reason.BELOW_THRESHOLD
@@ -169,12 +171,12 @@ class DecisionRule:
         return None
 
     def _score(
-        self, best: Candidate | None, second: Candidate | None, threshold: float, match: Match
+        self, best: ScoredSubject | None, second: ScoredSubject | None, threshold: float, match: Match
     ) -> Score:
         target = None if self.threshold is not None else self.target_fpir
         return Score(_told(best), _told(second), threshold, self.margin, target, match.gallery_size)
 
 
-def _told(candidate: Candidate | None) -> float | None:
+def _told(subject: ScoredSubject | None) -> float | None:
     """Return the score for an event; a score that is not a number is none."""
-    return None if candidate is None or math.isnan(candidate.score) else candidate.score
+    return None if subject is None or math.isnan(subject.score) else subject.score

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.core.errors import GalleryError, ModelMismatchError
-from edge.core.types import Candidate, FloatArray, Match, Probe
+from edge.core.types import FloatArray, Match, Probe, ScoredSubject
 from edge.gallery.gallery import NORM_TOLERANCE, Gallery
 
 Mask = NDArray[np.bool_]
@@ -118,12 +118,12 @@ def best_two(
     the same length and holds those of the two best that are in scope. `scope` is `Scope.measure`.
     """
     size, comparisons = scope
-    found: list[Candidate] = []
+    found: list[ScoredSubject] = []
     for _ in range(min(size, 2)):
         best = int(scores.argmax())
         subject = gallery.subjects[best if subjects is None else int(subjects[best])]
         # Rounding may leave [-1, 1]; in this order of arguments a NaN stays one.
-        found.append(Candidate(subject, min(max(float(scores[best]), -1.0), 1.0)))
+        found.append(ScoredSubject(subject, min(max(float(scores[best]), -1.0), 1.0)))
         scores[best] = -np.inf
     best_one, second = (*found, None, None)[:2]
     return Match(best_one, second, size, comparisons)

@@ -1,7 +1,8 @@
-"""A second opinion that decides nothing: the embedder to switch to, tried on a share of the visits.
+"""The candidate, the gallery and embedder that may be switched to, compared with what is in force.
 
-Sees the same shots as the embedder in force and is held against its decisions; what comes of it is counted.
-One that fails is given up and changes nothing else. State of one camera, like `pipeline`, which calls it.
+The candidate embeds the same shots of a share of the visits and decides nothing. How often it would have
+decided the same is counted. A candidate that fails is given up, and nothing else changes. The state is that
+of one camera.
 """
 
 import logging
@@ -17,14 +18,16 @@ from edge.recognition.visit import Visit, fused
 
 log = logging.getLogger(__name__)
 
-AGREED, DIFFERED, FAILED = "shadow.agreed", "shadow.differed", "shadow.failed"
+AGREED, DIFFERED, FAILED = "candidate.agreed", "candidate.differed", "candidate.failed"
+"""Counters of visits that both decided alike or not, and of candidates that were given up."""
 
 MAX_VISITS = 64
-"""More people than ever stand before a door at once; visits that end undecided are not told of here."""
+"""Visits whose shots are kept, more than people stand before a door. The oldest go: nobody tells of a visit
+that ends undecided."""
 
 
-class Shadow:
-    """Shots of undecided visits, embedded a second time. Used by the pipeline's thread."""
+class CandidateComparison:
+    """Keeps what the candidate makes of the shots of undecided visits. Used by the pipeline's thread."""
 
     def __init__(self, camera: str, metrics: Metrics) -> None:
         self._camera = camera
@@ -33,17 +36,17 @@ class Shadow:
         self._unable: ModelStamp | None = None  # what failed, until another model or gallery comes
 
     def look(self, frame: Frame, visit: Visit, face: AlignedFace, recognizer: Recognizer) -> None:
-        """Embed a shot of a visit that is tried, as long as it is undecided."""
-        beside = self._tried(recognizer)
-        if beside is None or visit.decision is not None:
+        """Embed a shot of an undecided visit, if it belongs to the share that is tried."""
+        candidate = self._tried(recognizer)
+        if candidate is None or visit.decision is not None:
             return
-        if not crc32(visit.visit_id.encode()) < recognizer.shadow_share * 2**32:
+        if not crc32(visit.visit_id.encode()) < recognizer.candidate_share * 2**32:
             return
         try:
-            with self._metrics.timed("shadow"):
-                probe = beside.embed(beside.realign(frame.image, face))
+            with self._metrics.timed("candidate"):
+                probe = candidate.embed(candidate.realign(frame.image, face))
         except EdgeError as error:
-            self._give_up(beside, error)
+            self._give_up(candidate, error)
             return
         while len(self._shots) >= MAX_VISITS:
             del self._shots[next(iter(self._shots))]
@@ -53,17 +56,17 @@ class Shadow:
         self._shots[visit.visit_id] = best[: visit.rule.max_shots]
 
     def compare(self, visit: Visit, decision: Decision, at: datetime, recognizer: Recognizer) -> None:
-        """Count whether the other embedder would have said the same of a visit, at its first decision."""
+        """Count whether the candidate would have decided a visit alike, at its first decision."""
         shots = self._shots.pop(visit.visit_id, None)
-        beside = self._tried(recognizer)
-        if shots is None or beside is None or shots[0].model_id != beside.embedder.model_id:
+        candidate = self._tried(recognizer)
+        if shots is None or candidate is None or shots[0].model_id != candidate.embedder.model_id:
             return
         if visit.decision is not None or decision.event_type not in (EventType.MATCH, EventType.REJECT):
             return
         try:
-            other = beside.identify(replace(shots[0], embedding=fused(shots)), at)
+            other = candidate.identify(replace(shots[0], embedding=fused(shots)), at)
         except EdgeError as error:
-            self._give_up(beside, error)
+            self._give_up(candidate, error)
             return
         same = (other.event_type, other.subject and other.subject.subject_id) == (
             decision.event_type,
@@ -72,13 +75,13 @@ class Shadow:
         self._metrics.count(AGREED if same else DIFFERED)
 
     def _tried(self, recognizer: Recognizer) -> Recognizer | None:
-        """Return what is tried beside, unless it has failed here before."""
-        beside = recognizer.beside
-        return None if beside is None or beside.stamp == self._unable else beside
+        """Return the candidate, unless it has failed here before."""
+        candidate = recognizer.candidate
+        return None if candidate is None or candidate.stamp == self._unable else candidate
 
-    def _give_up(self, beside: Recognizer, error: EdgeError) -> None:
-        """Try it no more, and say so once: a failure per shot would say nothing new."""
-        self._unable = beside.stamp
+    def _give_up(self, candidate: Recognizer, error: EdgeError) -> None:
+        """Use a candidate no more, and say so once: a failure per shot would say nothing new."""
+        self._unable = candidate.stamp
         self._shots.clear()
         self._metrics.count(FAILED)
-        log.error("what is tried beside is given up: %s", error, extra={"camera": self._camera})
+        log.error("the candidate is given up: %s", error, extra={"camera": self._camera})

@@ -26,10 +26,10 @@ from edge.core.types import (
     Track,
 )
 from edge.gallery.store.kept_visits import KeptVisit
-from edge.recognition.candidate import Shadow
+from edge.recognition.candidate import CandidateComparison
 from edge.recognition.presence import Presence
 from edge.recognition.recognizer import Recognizer
-from edge.recognition.remote_answers import Inquiries
+from edge.recognition.remote_answers import RemoteAnswers
 from edge.recognition.tracker import Tracker
 from edge.recognition.visit import Visit, VisitRule
 
@@ -76,8 +76,8 @@ class Pipeline:
         self._detect_ms = self._embed_ms = self._match_ms = 0.0
         self._tracks: list[Track] = []
         self._unable: str | None = None  # the liveness model whose failure was told
-        self._shadow = Shadow(camera, metrics)
-        self._inquiries = Inquiries(metrics, live=live)
+        self._candidate = CandidateComparison(camera, metrics)
+        self._remote_answers = RemoteAnswers(metrics, live=live)
 
     def process(self, frame: Frame, recognizer: Recognizer) -> list[FaceEvent]:
         """Take a frame, in the order of `monotonic_s`, and return what became certain by it, in order.
@@ -161,7 +161,7 @@ class Pipeline:
         with self._metrics.timed("embed") as watch:
             probe = recognizer.embed(face, liveness)
         self._embed_ms += watch.spent_ms
-        self._shadow.look(frame, visit, face, recognizer)
+        self._candidate.look(frame, visit, face, recognizer)
         visit = self._presence.add(visit, probe, frame.monotonic_s)
         self._identify(visit, frame, recognizer)
 
@@ -215,7 +215,7 @@ class Pipeline:
                 events += self._tell(frame, visit, decision, recognizer, captured_s, at_s)
             except Exception as error:
                 failed = failed or error
-        self._inquiries.keep(self._presence.visits)
+        self._remote_answers.keep(self._presence.visits)
         if failed is not None and not events:
             raise failed
         if failed is not None:
@@ -236,13 +236,13 @@ class Pipeline:
             self._keep(visit, frame)
             told = self._event(frame, visit, None, recognizer, None)
         else:
-            outcome = self._inquiries.settle(visit, local, frame.captured_at, at_s, recognizer)
+            outcome = self._remote_answers.settle(visit, local, frame.captured_at, at_s, recognizer)
             if outcome is None:
                 return []
             latency = None if captured_s is None else self._latency(captured_s)
             told = self._event(frame, visit, outcome.decision, recognizer, latency)
             told = replace(told, remote=outcome.remote)
-            self._shadow.compare(visit, outcome.decision, frame.captured_at, recognizer)
+            self._candidate.compare(visit, outcome.decision, frame.captured_at, recognizer)
             visit.publish(outcome.decision, told)
         self._metrics.count(f"events.{told.event_type}")
         return [told]

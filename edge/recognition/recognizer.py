@@ -27,7 +27,7 @@ from edge.gallery.admission import Admission
 from edge.gallery.decision import DecisionRule
 from edge.gallery.gallery import Gallery
 from edge.gallery.matcher import make_matcher
-from edge.gallery.remote.question import Elsewhere
+from edge.gallery.remote.question import RemoteGallery
 from edge.gallery.search import Matcher
 from edge.gallery.store.denials import Denials
 
@@ -36,9 +36,9 @@ from edge.gallery.store.denials import Denials
 class Recognizer:
     """Models, gallery and rule that belong together. Used by one thread at a time (the sessions' buffers).
 
-    `embedder_choice` says why it is this embedder. `elsewhere` is asked about whom nobody here knows.
-    `beside` is what this device may be switched to: it is tried on `shadow_share` of the visits, in [0, 1],
-    and decides none.
+    `embedder_choice` says why it is this embedder. `remote` is asked about whom nobody here knows.
+    `candidate` is the gallery and embedder that this device may be switched to: it is tried on
+    `candidate_share` of the visits, in [0, 1], and decides none.
     """
 
     detector: Detector
@@ -50,10 +50,10 @@ class Recognizer:
     stamp: ModelStamp
     liveness: Liveness | None = None
     embedder_choice: str = "configured"
-    elsewhere: Elsewhere | None = None
+    remote: RemoteGallery | None = None
     denials: Denials = field(default_factory=Denials.none)
-    beside: "Recognizer | None" = None
-    shadow_share: float = 0.0
+    candidate: "Recognizer | None" = None
+    candidate_share: float = 0.0
 
     def self_test(self) -> None:
         """Let every model that serves answer its golden input. Any thread may: sessions keep no state.
@@ -118,9 +118,9 @@ class Recognizer:
         if allowed is None:
             return match
         everybody = self.matcher.match(probe)
-        for candidate in (everybody.best, everybody.second):
-            if candidate is not None and (reason := self.admission.objection(candidate.subject, at)):
-                return replace(match, barred=Barred(candidate, reason, everybody.comparisons))
+        for nearest in (everybody.best, everybody.second):
+            if nearest is not None and (reason := self.admission.objection(nearest.subject, at)):
+                return replace(match, barred=Barred(nearest, reason, everybody.comparisons))
         return match
 
     def decide(self, match: Match) -> Decision:

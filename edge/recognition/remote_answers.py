@@ -1,7 +1,7 @@
-"""Questions to another gallery about visits that are to be rejected here: asked once, waited for, forgotten.
+"""What the remote gallery answers about visits that are to be rejected here.
 
-State of one camera, like `pipeline`, which calls it. What is asked and what an answer means is
-`gallery.elsewhere`'s business.
+It is asked once per visit, and a visit that is gone is forgotten. What is asked and what an answer means is
+the business of `gallery.remote.question`. The state is that of one camera.
 """
 
 from collections.abc import Iterable
@@ -10,20 +10,20 @@ from datetime import datetime
 
 from edge.core.metrics import Metrics
 from edge.core.types import Decision, EventType, RemoteOutcome
-from edge.gallery.remote.question import Here, Opinion, Question
+from edge.gallery.remote.question import LocalKnowledge, Opinion, Question
 from edge.recognition.recognizer import Recognizer
 from edge.recognition.visit import Visit
 
 
 @dataclass(frozen=True, slots=True)
 class JudgedDecision:
-    """The decision in force; `remote` is what came of asking, None where no other gallery is known."""
+    """The decision in force; `remote` is what came of asking, None where there is no remote gallery."""
 
     decision: Decision
     remote: RemoteOutcome | None
 
 
-class Inquiries:
+class RemoteAnswers:
     """The questions that wait for an answer, by visit. With `live` an answer is not waited for in a frame."""
 
     def __init__(self, metrics: Metrics, *, live: bool) -> None:
@@ -34,20 +34,22 @@ class Inquiries:
     def settle(
         self, visit: Visit, local: Decision, at: datetime, at_s: float, recognizer: Recognizer
     ) -> JudgedDecision | None:
-        """Return the decision once another gallery was asked; None: the visit waits for its answer.
+        """Return the decision once the remote gallery was asked; None: the visit waits for its answer.
 
         `at` is the moment of the frame (aware), `at_s` the same on the monotonic clock.
         """
-        elsewhere = recognizer.elsewhere
-        if elsewhere is None:
+        remote = recognizer.remote
+        if remote is None:
             return JudgedDecision(local, None)
-        question = self._open.pop(visit.visit_id, None) or elsewhere.ask(local, visit.evidence)
+        question = self._open.pop(visit.visit_id, None) or remote.ask(local, visit.evidence)
         if isinstance(question, Opinion):
             return JudgedDecision(question.decision, question.outcome)
-        opinion = elsewhere.answer(
+        opinion = remote.answer(
             question,
             local,
-            Here(recognizer.matcher.gallery, recognizer.admission, recognizer.rule, recognizer.denials),
+            LocalKnowledge(
+                recognizer.matcher.gallery, recognizer.admission, recognizer.rule, recognizer.denials
+            ),
             at,
             patient=not self._live or at_s - visit.seen_s >= visit.rule.cooldown_s,  # it ends now
         )

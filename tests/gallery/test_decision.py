@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.core.errors import ConfigError, ModelError
-from edge.core.types import Barred, Candidate, EventType, Match, Reason, Subject
+from edge.core.types import Barred, EventType, Match, Reason, ScoredSubject, Subject
 from edge.gallery.decision import Calibration, DecisionRule
 
 ALICE, BOB = Subject("a", "Alice"), Subject("b", "Bob")
@@ -17,8 +17,8 @@ MEASURED = Calibration((0.289, 0.357, 0.414, 0.464), (1e-2, 1e-3, 1e-4, 1e-5))
 
 def match_of(best: float | None, second: float | None = None, size: int = 2) -> Match:
     return Match(
-        None if best is None else Candidate(ALICE, best),
-        None if second is None else Candidate(BOB, second),
+        None if best is None else ScoredSubject(ALICE, best),
+        None if second is None else ScoredSubject(BOB, second),
         size,
         size,
     )
@@ -56,7 +56,7 @@ def test_by_a_stale_gallery_nobody_is_recognised(other: float | None):
 
 
 def barred(score: float, reason: Reason = Reason.EXPIRED, comparisons: float = 2) -> Barred:
-    return Barred(Candidate(BOB, score), reason, comparisons)
+    return Barred(ScoredSubject(BOB, score), reason, comparisons)
 
 
 @pytest.mark.parametrize(

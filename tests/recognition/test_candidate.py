@@ -50,7 +50,7 @@ def run(recognizer: Recognizer, clip: Path) -> tuple[list[FaceEvent], dict[str, 
     camera.close()
     events += pipeline.flush(recognizer)
     counts = metrics.counts()
-    return events, {name: counts[name] for name in counts if name.startswith("shadow.")}
+    return events, {name: counts[name] for name in counts if name.startswith("candidate.")}
 
 
 @pytest.mark.parametrize(
@@ -60,19 +60,19 @@ def run(recognizer: Recognizer, clip: Path) -> tuple[list[FaceEvent], dict[str, 
 def test_two_embedders_that_know_the_same_people_agree(
     old: Recognizer, new: Recognizer, media: Path, clip: str, event_type: EventType
 ):
-    events, counts = run(replace(old, beside=new, shadow_share=1.0), media / clip)
+    events, counts = run(replace(old, candidate=new, candidate_share=1.0), media / clip)
     assert events[0].event_type == event_type
     assert events[0].model.embedder == "sface-int8"
-    assert counts == {"shadow.agreed": 1}
+    assert counts == {"candidate.agreed": 1}
 
 
 def test_one_that_does_not_know_the_man_differs_and_he_passes_all_the_same(
     old: Recognizer, new: Recognizer, media: Path
 ):
     forgetful = new.with_gallery(new.matcher.gallery.without_subject("p-man"))
-    events, counts = run(replace(old, beside=forgetful, shadow_share=1.0), media / "single_face.mp4")
+    events, counts = run(replace(old, candidate=forgetful, candidate_share=1.0), media / "single_face.mp4")
     assert (events[0].event_type, events[0].subject.subject_id) == (EventType.MATCH, "p-man")
-    assert counts == {"shadow.differed": 1}
+    assert counts == {"candidate.differed": 1}
 
 
 def test_one_that_takes_him_for_somebody_else_differs(old: Recognizer, new: Recognizer, media: Path):
@@ -80,13 +80,13 @@ def test_one_that_takes_him_for_somebody_else_differs(old: Recognizer, new: Reco
     swapped = replace(gallery, subjects=(gallery.subjects[1], gallery.subjects[0], *gallery.subjects[2:]))
     assert {gallery.counts[0], gallery.counts[1]} == {1}
     _, counts = run(
-        replace(old, beside=new.with_gallery(swapped), shadow_share=1.0), media / "single_face.mp4"
+        replace(old, candidate=new.with_gallery(swapped), candidate_share=1.0), media / "single_face.mp4"
     )
-    assert counts == {"shadow.differed": 1}
+    assert counts == {"candidate.differed": 1}
 
 
 def test_a_share_of_none_tries_nobody(old: Recognizer, new: Recognizer, media: Path):
-    _, counts = run(replace(old, beside=new, shadow_share=0.0), media / "single_face.mp4")
+    _, counts = run(replace(old, candidate=new, candidate_share=0.0), media / "single_face.mp4")
     assert counts == {}
 
 
@@ -117,10 +117,10 @@ def test_one_that_fails_is_given_up_and_the_man_passes_all_the_same(
     caplog: pytest.LogCaptureFixture,
 ):
     caplog.set_level(logging.ERROR)
-    beside = replace(old, beside=spoiled(new), shadow_share=1.0)
-    events, counts = run(beside, media / "single_face.mp4")
+    candidate = replace(old, candidate=spoiled(new), candidate_share=1.0)
+    events, counts = run(candidate, media / "single_face.mp4")
     assert [(event.event_type, event.shots.used) for event in events] == [("match", 2), ("left", 2)]
-    assert counts == {"shadow.failed": 1}
+    assert counts == {"candidate.failed": 1}
     assert caplog.text.count("given up") == 1
 
 
@@ -128,12 +128,14 @@ def test_after_one_that_failed_another_is_tried(old: Recognizer, new: Recognizer
     metrics = Metrics()
     pipeline = build_pipeline("front", load(), metrics=metrics, clock=SystemClock(), live=False)
     newer = replace(new, stamp=replace(new.stamp, gallery_version=new.stamp.gallery_version + 1))
-    for beside in (broken_embedder(new), new, newer):
+    for candidate in (broken_embedder(new), new, newer):
         camera = ReplayCamera("front", media / "single_face.mp4", clock=SystemClock(), realtime=False)
         camera.open()
         while (frame := camera.read()) is not None:
-            pipeline.process(frame, replace(old, beside=beside, shadow_share=1.0))
+            pipeline.process(frame, replace(old, candidate=candidate, candidate_share=1.0))
         camera.close()
         pipeline.flush(old)
     counts = metrics.counts()
-    assert (counts["shadow.failed"], counts["shadow.agreed"]) == (1, 1), "the same one is not tried again"
+    assert (counts["candidate.failed"], counts["candidate.agreed"]) == (1, 1), (
+        "the same one is not tried again"
+    )

@@ -19,15 +19,15 @@ from edge.device.assembly.recognizer import build_pipeline, build_recognizer
 from edge.device.settings.load import load
 from edge.gallery.gallery import Gallery
 from edge.gallery.matcher import DenseMatcher
-from edge.gallery.remote.question import Elsewhere
+from edge.gallery.remote.question import RemoteGallery
 from edge.lab.demo.device import enrolled
 from edge.recognition.recognizer import Recognizer
-from edge.recognition.remote_answers import Inquiries
+from edge.recognition.remote_answers import RemoteAnswers
 from edge.recognition.visit import Visit, VisitRule
 
 
 class Remote:
-    """A gallery elsewhere that answers at once, later, or never."""
+    """A remote gallery that answers at once, later, or never."""
 
     def __init__(self, gallery: Gallery) -> None:
         self._matcher = DenseMatcher(gallery)
@@ -57,9 +57,9 @@ def known(media: Path) -> Recognizer:
 
 def asking(known: Recognizer, remote: Remote, timeout_s: float = 0.25) -> Recognizer:
     """Return a recognizer that knows nobody and asks `remote`."""
-    elsewhere = Elsewhere(remote, (), timeout_s=timeout_s, clock=monotonic, on_close=remote.close)
+    gallery = RemoteGallery(remote, (), timeout_s=timeout_s, clock=monotonic, on_close=remote.close)
     nobody = known.with_gallery(Gallery.empty(known.embedder.model_id))
-    return replace(nobody, elsewhere=elsewhere)
+    return replace(nobody, remote=gallery)
 
 
 def run(
@@ -142,8 +142,8 @@ def test_an_engine_that_fails_leaves_the_local_decision(known: Recognizer, media
 
 def test_who_is_known_here_is_not_asked_about(known: Recognizer, media: Path):
     remote = Remote(known.matcher.gallery)
-    elsewhere = Elsewhere(remote, (), timeout_s=1, clock=monotonic, on_close=remote.close)
-    events = run(replace(known, elsewhere=elsewhere), media / "single_face.mp4", live=False)
+    gallery = RemoteGallery(remote, (), timeout_s=1, clock=monotonic, on_close=remote.close)
+    events = run(replace(known, remote=gallery), media / "single_face.mp4", live=False)
     assert told(events)[0] == (EventType.MATCH, None, "p-man", "not_asked")
     assert remote.asked == []
 
@@ -156,11 +156,11 @@ def test_a_question_about_a_visit_that_is_gone_is_forgotten(known: Recognizer):
     row = np.eye(1, known.embedder.dim, dtype=np.float32)[0]
     visit.add(Probe(row, known.embedder.model_id, Quality(80, 0.8, 0.0, 1.0, 0.9, 0.5)), 0.0)
     local = Decision(EventType.REJECT, Reason.BELOW_THRESHOLD, None, None)
-    inquiries, at = Inquiries(Metrics(), live=True), SystemClock().now()
+    answers, at = RemoteAnswers(Metrics(), live=True), SystemClock().now()
     for _ in range(3):
-        assert inquiries.settle(visit, local, at, 0.1, recognizer) is None
-        inquiries.keep([visit])
+        assert answers.settle(visit, local, at, 0.1, recognizer) is None
+        answers.keep([visit])
     assert len(remote.asked) == 1
-    inquiries.keep([])
-    assert inquiries.settle(visit, local, at, 0.1, recognizer) is None
+    answers.keep([])
+    assert answers.settle(visit, local, at, 0.1, recognizer) is None
     assert len(remote.asked) == 2

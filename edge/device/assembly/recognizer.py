@@ -87,7 +87,7 @@ def build_recognizer(
         rule=decision_rule(settings, manifest),
         stamp=ModelStamp(manifest.name, manifest.sha256, gallery.version),
         liveness=build_liveness(settings),
-        elsewhere=build_elsewhere(settings, gallery, embedding_dim(manifest), SystemClock()),
+        remote=build_elsewhere(settings, gallery, embedding_dim(manifest), SystemClock()),
         denials=_denials(settings) if denials is None else denials,
         embedder_choice=choice.why,
     )
@@ -128,8 +128,8 @@ def build_beside(settings: Settings, recognizer: Recognizer) -> Recognizer | Non
         admission=recognizer.admission.of(gallery),
         rule=decision_rule(settings, manifest),
         stamp=ModelStamp(manifest.name, manifest.sha256, gallery.version),
-        elsewhere=None,
-        beside=None,
+        remote=None,
+        candidate=None,
         embedder_choice="beside the one in force",
     )
 

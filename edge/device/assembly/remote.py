@@ -10,9 +10,9 @@ from edge.core.errors import ConfigError, FileError, RemoteGalleryError
 from edge.device.assembly.stores import erased_here
 from edge.device.settings.load import Settings, credential_path
 from edge.gallery.gallery import Gallery
-from edge.gallery.remote.question import Elsewhere
+from edge.gallery.remote.question import RemoteGallery
 from edge.gallery.remote.rotation import Rotation
-from edge.gallery.remote.signed_rows import Voucher
+from edge.gallery.remote.signed_rows import RowSigner
 
 MAX_API_KEY_BYTES = 4096
 
@@ -23,10 +23,10 @@ class Remote:
 
     client: Any
     rotation: Rotation
-    voucher: Voucher
+    signer: RowSigner
 
 
-def build_elsewhere(settings: Settings, gallery: Gallery, dim: int, clock: Clock) -> Elsewhere | None:
+def build_elsewhere(settings: Settings, gallery: Gallery, dim: int, clock: Clock) -> RemoteGallery | None:
     """Return what asks the remote gallery about probes of the embedder of `gallery`; None: nobody is asked.
 
     Nothing is sent before the first question.
@@ -46,14 +46,14 @@ def build_elsewhere(settings: Settings, gallery: Gallery, dim: int, clock: Clock
         values.collection,
         gallery,
         remote.rotation,
-        remote.voucher,
+        remote.signer,
         groups=settings.access.groups,
         timeout_s=timeout_s,
     )
     stack = ExitStack()
     stack.callback(remote.client.close)
     stack.callback(matcher.close)
-    return Elsewhere(
+    return RemoteGallery(
         matcher,
         erased_here(settings),
         timeout_s=timeout_s,
@@ -74,7 +74,7 @@ def connect_remote(settings: Settings, dim: int) -> Remote:
     try:
         from edge.gallery.remote.qdrant import connect
     except ImportError:
-        raise ConfigError("remote: install the extra `scale` to ask a Qdrant server") from None
+        raise ConfigError("remote: install the extra `remote` to ask a Qdrant server") from None
     try:
         secret = safefile.read_key(credential_path(values.secret))
         api_key = None
@@ -84,7 +84,7 @@ def connect_remote(settings: Settings, dim: int) -> Remote:
                 raise FileError(f"{values.api_key_file}: holds no API key")
             api_key = data.decode(errors="replace").strip()
         client = connect(values.url, api_key=api_key)
-        return Remote(client, Rotation(secret, dim), Voucher(secret, values.collection))
+        return Remote(client, Rotation(secret, dim), RowSigner(secret, values.collection))
     except (FileError, RemoteGalleryError) as error:
         raise ConfigError(f"remote: {error}") from None
 
@@ -99,6 +99,6 @@ def upload_gallery(settings: Settings, gallery: Gallery) -> None:
     from edge.gallery.remote.qdrant import upload
 
     try:
-        upload(remote.client, settings.remote.collection, gallery, remote.rotation, remote.voucher)
+        upload(remote.client, settings.remote.collection, gallery, remote.rotation, remote.signer)
     finally:
         remote.client.close()

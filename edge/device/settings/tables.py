@@ -425,7 +425,7 @@ class StrangersSettings(Section):
 
 
 class RemoteSettings(Section):
-    """A Qdrant collection for sites with more templates than a device holds (extra `scale`)."""
+    """A Qdrant collection for sites with more templates than a device holds (extra `remote`)."""
 
     policy: Literal["off", "unknown"] = Field(
         "off", description="unknown: ask about visitors whom nobody in the local gallery is like."

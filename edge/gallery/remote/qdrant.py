@@ -3,15 +3,15 @@
 The engine is not ours: it runs beside the message broker, on the site's own network. Probes leave the device
 for it and templates lie in it, both under the site's secret rotation; so it is off unless configured.
 
-It only proposes. Every point carries its subject, its row and the number of its upload, signed with a key
-from the site's secret (`vouched`): the score is computed here from that row, not from what the server says
-or does to its vectors. How many templates there are, which the threshold follows, is signed as well. One
-point that is not signed spoils the whole answer, since who forges one may have hidden others. What remains
-to whoever owns the server: to leave points out, which rejects people or hides that two are alike, and to
-bring back a whole earlier upload. So a new secret and upload belong to every suspicion; who was removed at
-this door stays out in any case (`elsewhere`).
+The server only proposes. Every point carries its subject, its row and the number of its upload, signed with
+a key from the site's secret (`signed_rows`): the score is computed here from that row, not from what the
+server says or does to its vectors. How many templates there are, which the threshold follows, is signed as
+well. One point that is not signed spoils the whole answer, since who forges one may have hidden others. Two
+things remain to whoever owns the server: to leave points out, which rejects people or hides that two are
+alike, and to bring back a whole earlier upload. So every suspicion calls for a new secret and a new upload.
+Who was removed at this door stays out in any case (`question`).
 
-When it is asked is `elsewhere`'s business. The only file that knows qdrant-client (extra `scale`).
+When it is asked is the business of `question`. The only file that knows qdrant-client (extra `remote`).
 """
 
 import uuid
@@ -25,11 +25,11 @@ from typing import Any
 from qdrant_client import QdrantClient, models
 
 from edge.core.errors import GalleryError, RemoteGalleryError, RemoteTimeoutError
-from edge.core.types import Candidate, FloatArray, Match, Probe
+from edge.core.types import FloatArray, Match, Probe, ScoredSubject
 from edge.gallery.format.bundle import subject_entry, subject_of
 from edge.gallery.gallery import MAX_PROTOTYPES, SEVERAL_PHOTOS, Gallery
 from edge.gallery.remote.rotation import Rotation
-from edge.gallery.remote.signed_rows import Voucher, row_of, row_text
+from edge.gallery.remote.signed_rows import RowSigner, row_of, row_text
 from edge.gallery.search import check_probe
 
 TIMEOUT_S = 0.25
@@ -59,14 +59,14 @@ class QdrantMatcher:
         collection: str,
         gallery: Gallery,
         rotation: Rotation,
-        voucher: Voucher,
+        signer: RowSigner,
         *,
         groups: tuple[str, ...] = (),
         timeout_s: float = TIMEOUT_S,
     ) -> None:
         """Ask about probes of the embedder of `gallery`; `groups`: only their subjects, none: all."""
         self._rotation = rotation
-        self._voucher = voucher
+        self._signer = signer
         self._groups = groups
         self._client = client
         self._collection = collection
@@ -96,7 +96,7 @@ class QdrantMatcher:
             ) from None
 
     def ask(self, probe: Probe) -> Future[Match]:
-        """Begin what `match` does; see `elsewhere.RemoteMatcher`."""
+        """Begin what `match` does; see `question.RemoteMatcher`."""
         asked: Future[Match]
         if not check_probe(probe, self._gallery):
             asked = Future()
@@ -131,15 +131,15 @@ class QdrantMatcher:
             raise RemoteGalleryError(f"the remote gallery failed: {type(error).__name__}") from None
         if not contents:
             raise RemoteGalleryError("the remote gallery does not say what it holds; upload it again")
-        uploaded = self._voucher.read("contents", contents[0].payload or {})
+        uploaded = self._signer.read("contents", contents[0].payload or {})
         found = sorted(
-            (self._candidate(point.payload or {}, str(uploaded["upload"]), turned) for point in points),
-            key=lambda candidate: -candidate.score,
+            (self._scored(point.payload or {}, str(uploaded["upload"]), turned) for point in points),
+            key=lambda each: -each.score,
         )
-        candidates: dict[str, Candidate] = {}
-        for candidate in found:
-            candidates.setdefault(candidate.subject.subject_id, candidate)
-        best, second = (*candidates.values(), None, None)[:2]
+        subjects: dict[str, ScoredSubject] = {}
+        for each in found:
+            subjects.setdefault(each.subject.subject_id, each)
+        best, second = (*subjects.values(), None, None)[:2]
         searched = self._searched(uploaded)
         return Match(best, second, searched, searched * SEVERAL_PHOTOS)
 
@@ -152,9 +152,9 @@ class QdrantMatcher:
             return total
         return min(total, sum(int(uploaded["groups"].get(group, 0)) for group in self._groups))
 
-    def _candidate(self, payload: dict[str, Any], upload: str, turned: FloatArray) -> Candidate:
-        """Return the candidate that a point of an upload signs, with its score against a rotated probe."""
-        said = self._voucher.read("template", payload)
+    def _scored(self, payload: dict[str, Any], upload: str, turned: FloatArray) -> ScoredSubject:
+        """Return the subject that a point of an upload signs, and its score against a rotated probe."""
+        said = self._signer.read("template", payload)
         if said["upload"] != upload or said["model_id"] != self._gallery.model_id:
             raise RemoteGalleryError("the remote gallery mixes two uploads; upload it again")
         try:
@@ -164,7 +164,7 @@ class QdrantMatcher:
                 "the remote gallery holds a subject that is none; upload it again"
             ) from None
         score = float(row_of(said["row"], len(turned)) @ turned)
-        return Candidate(subject, min(max(score, -1.0), 1.0))
+        return ScoredSubject(subject, min(max(score, -1.0), 1.0))
 
 
 def connect(url: str, *, api_key: str | None = None) -> QdrantClient:
@@ -180,7 +180,7 @@ def connect(url: str, *, api_key: str | None = None) -> QdrantClient:
 
 
 def upload(
-    client: QdrantClient, collection: str, gallery: Gallery, rotation: Rotation, voucher: Voucher
+    client: QdrantClient, collection: str, gallery: Gallery, rotation: Rotation, signer: RowSigner
 ) -> None:
     """Make a collection hold exactly the templates of a gallery; one that is there is replaced.
 
@@ -194,12 +194,12 @@ def upload(
             collection,
             vectors_config=models.VectorParams(size=gallery.dim, distance=models.Distance.COSINE),
         )
-        client.upload_points(collection, _points(gallery, rotation, voucher), batch_size=BATCH, wait=True)
+        client.upload_points(collection, _points(gallery, rotation, signer), batch_size=BATCH, wait=True)
     except Exception as error:
         raise RemoteGalleryError(f"the remote gallery refused it: {type(error).__name__}") from None
 
 
-def _points(gallery: Gallery, rotation: Rotation, voucher: Voucher) -> Iterator[models.PointStruct]:
+def _points(gallery: Gallery, rotation: Rotation, signer: RowSigner) -> Iterator[models.PointStruct]:
     """Yield the templates, and last what they are: an upload that was interrupted is not believed."""
     number = uuid.uuid4().hex
     same = {"upload": number, "model_id": gallery.model_id}
@@ -214,7 +214,7 @@ def _points(gallery: Gallery, rotation: Rotation, voucher: Voucher) -> Iterator[
                 id=str(uuid.uuid5(POINTS, f"{template} {subject.subject_id}")),
                 vector=rows[row].tolist(),
                 payload={
-                    **voucher.sign("template", said),
+                    **signer.sign("template", said),
                     "groups": list(subject.groups),
                     "model_id": gallery.model_id,
                 },
@@ -222,7 +222,7 @@ def _points(gallery: Gallery, rotation: Rotation, voucher: Voucher) -> Iterator[
             row += 1
     contents = {**same, "templates": row, "groups": groups}
     anywhere = [1.0] + [0.0] * (gallery.dim - 1)
-    yield models.PointStruct(id=CONTENTS, vector=anywhere, payload=dict(voucher.sign("contents", contents)))
+    yield models.PointStruct(id=CONTENTS, vector=anywhere, payload=dict(signer.sign("contents", contents)))
 
 
 def _filter(model_id: str, groups: tuple[str, ...]) -> models.Filter:

@@ -1,9 +1,9 @@
-"""Ask another gallery about visits whom nobody here knows, without waiting in the hot loop.
+"""Ask the remote gallery about visits whom nobody here knows, without waiting in the hot loop.
 
-The local gallery answers first; the other one is asked once per visit, and what does not come in time is left
-out: the local decision stands and the event says so. The other one only adds: who is enrolled here is judged
-by what is known here, who was removed here stays out until enrolled here again, and whoever is nearly as
-alike to somebody here is `ambiguous`. Which engine is asked is `remote`'s business.
+The local gallery answers first. The remote one is asked once per visit, and what does not come in time is
+left out: the local decision stands and the event says so. The remote gallery only adds. Who is enrolled here
+is judged by what is known here, who was removed here stays out until enrolled here again, and who is nearly
+as alike to somebody here is `ambiguous`. Which engine is asked is another module's business (`qdrant`).
 """
 
 import logging
@@ -27,7 +27,7 @@ LOCAL_FIRST = (Reason.BELOW_THRESHOLD, Reason.GALLERY_EMPTY)
 
 
 class RemoteMatcher(Protocol):
-    """A gallery on another machine."""
+    """The search engine of a gallery on another machine."""
 
     def ask(self, probe: Probe) -> Future[Match]:
         """Begin a search for the two closest subjects.
@@ -39,7 +39,7 @@ class RemoteMatcher(Protocol):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Here:
+class LocalKnowledge:
     """What this door knows by itself when an answer comes."""
 
     gallery: Gallery
@@ -65,16 +65,16 @@ class Question:
     due_s: float
 
 
-class Elsewhere:
+class RemoteGallery:
     """Turns local rejections into questions and their answers into decisions. `clock`: monotonic seconds.
 
-    `erased` are the ids of who was removed here. `close` asks nothing more and lets go of what the remote
-    gallery holds.
+    `matcher` searches it. `erased` are the ids of who was removed here. `close` asks nothing more and lets go
+    of what the matcher holds.
     """
 
     def __init__(
         self,
-        remote: RemoteMatcher,
+        matcher: RemoteMatcher,
         erased: Container[str],
         *,
         timeout_s: float,
@@ -82,7 +82,7 @@ class Elsewhere:
         on_close: Callable[[], None],
     ) -> None:
         self.close = on_close
-        self._remote = remote
+        self._matcher = matcher
         self._erased = erased
         self._told: str | None = None  # the failure that the log has
         self._timeout_s = timeout_s
@@ -93,7 +93,7 @@ class Elsewhere:
         if local.event_type != EventType.REJECT or local.reason not in LOCAL_FIRST or probe is None:
             return Opinion(local, "not_asked")
         try:
-            return Question(probe, self._remote.ask(probe), self._clock() + self._timeout_s)
+            return Question(probe, self._matcher.ask(probe), self._clock() + self._timeout_s)
         except RemoteTimeoutError:
             return Opinion(local, "timeout")
         except RemoteGalleryError as error:
@@ -103,7 +103,7 @@ class Elsewhere:
         self,
         question: Question,
         local: Decision,
-        here: Here,
+        here: LocalKnowledge,
         at: datetime,
         *,
         patient: bool,
@@ -125,7 +125,9 @@ class Elsewhere:
         self._told = None
         return Opinion(decision, "answered")
 
-    def _decide(self, match: Match, probe: Probe, local: Decision, here: Here, at: datetime) -> Decision:
+    def _decide(
+        self, match: Match, probe: Probe, local: Decision, here: LocalKnowledge, at: datetime
+    ) -> Decision:
         """Return the decision by what was found there, the local one where that is nobody to be believed.
 
         Raises:
@@ -151,7 +153,7 @@ class Elsewhere:
         return Opinion(local, "failed")
 
 
-def _admitted(match: Match, probe: Probe, here: Here, at: datetime) -> Match:
+def _admitted(match: Match, probe: Probe, here: LocalKnowledge, at: datetime) -> Match:
     """Return the match with what speaks against its best subject here: denied, or barred now."""
     best = match.best
     if best is None:

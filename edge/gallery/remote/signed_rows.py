@@ -23,7 +23,7 @@ from edge.gallery.gallery import NORM_TOLERANCE
 KEY_BYTES = 32
 
 
-class Voucher:
+class RowSigner:
     """Signs and recognises the entries of one collection by the site's `secret`."""
 
     def __init__(self, secret: bytes, collection: str) -> None:

@@ -224,7 +224,7 @@ def _collisions(
     threshold = recognizer.rule.threshold_for(float(others.comparisons.sum()))
     nearest = max(
         (best for probe in probes if (best := matcher.match(probe).best)),
-        key=lambda candidate: candidate.score,
+        key=lambda each: each.score,
     )
     if nearest.score < threshold - NEAR:
         return []

@@ -19,15 +19,15 @@ from edge.gallery.admission import Admission
 from edge.gallery.decision import Calibration, DecisionRule
 from edge.gallery.gallery import SEVERAL_PHOTOS, Gallery
 from edge.gallery.matcher import DenseMatcher
-from edge.gallery.remote.question import Elsewhere, Here, Opinion
+from edge.gallery.remote.question import LocalKnowledge, Opinion, RemoteGallery
 from edge.gallery.remote.rotation import Rotation
-from edge.gallery.remote.signed_rows import Voucher, row_text
+from edge.gallery.remote.signed_rows import RowSigner, row_text
 from edge.gallery.store.denials import Denials
 from edge.gallery.store.erasure import Erased
 from edge.gallery.store.store import GalleryStore
 from tests.support.gallery_samples import AT, MODEL, gallery_of, probe, template, unit_rows
 
-pytest.importorskip("qdrant_client", reason="needs the extra scale")
+pytest.importorskip("qdrant_client", reason="needs the extra remote")
 
 from qdrant_client import QdrantClient, models
 
@@ -37,7 +37,7 @@ RULE = DecisionRule(None, 0.5, 0.05, None)
 REJECT = Decision(EventType.REJECT, Reason.BELOW_THRESHOLD, None, None)
 
 
-ROTATION, VOUCHER = Rotation(b"site", 128), Voucher(b"site", "faces")
+ROTATION, SIGNER = Rotation(b"site", 128), RowSigner(b"site", "faces")
 NOBODY = Gallery.empty(MODEL)
 
 
@@ -52,12 +52,12 @@ def second_opinion(
     erased: Container[str] = (),
     denials: Denials | None = None,
 ) -> Opinion:
-    elsewhere = Elsewhere(remote, erased, timeout_s=timeout_s, clock=monotonic, on_close=remote.close)
-    question = elsewhere.ask(local, face)
+    asked = RemoteGallery(remote, erased, timeout_s=timeout_s, clock=monotonic, on_close=remote.close)
+    question = asked.ask(local, face)
     if isinstance(question, Opinion):
         return question
-    known = Here(here, Admission(here), rule, denials or Denials.none())
-    opinion = elsewhere.answer(question, local, known, AT, patient=True)
+    known = LocalKnowledge(here, Admission(here), rule, denials or Denials.none())
+    opinion = asked.answer(question, local, known, AT, patient=True)
     assert opinion is not None
     return opinion
 
@@ -71,7 +71,7 @@ def client() -> Iterator[QdrantClient]:
 
 @contextmanager
 def remote_of(client: QdrantClient, gallery: Gallery, **options) -> Iterator[QdrantMatcher]:
-    remote = QdrantMatcher(client, "faces", gallery, ROTATION, VOUCHER, **options)
+    remote = QdrantMatcher(client, "faces", gallery, ROTATION, SIGNER, **options)
     try:
         yield remote
     finally:
@@ -113,7 +113,7 @@ def server(answer: bytes | None) -> Iterator[tuple[str, list[socket.socket]]]:
 
 def test_the_remote_answer_is_that_of_the_same_gallery_here(client: QdrantClient):
     gallery = gallery_of([1, 5, 2] * 40)
-    upload(client, "faces", gallery, ROTATION, VOUCHER)
+    upload(client, "faces", gallery, ROTATION, SIGNER)
     dense = DenseMatcher(gallery)
     with remote_of(client, gallery, timeout_s=5) as remote:
         for face in (*gallery.matrix[:20], *unit_rows(20, seed=4)):
@@ -128,7 +128,7 @@ def test_the_remote_answer_is_that_of_the_same_gallery_here(client: QdrantClient
 
 
 def test_an_upload_replaces_what_was_there(client: QdrantClient):
-    upload(client, "faces", gallery_of([1, 1, 1]), ROTATION, VOUCHER)
+    upload(client, "faces", gallery_of([1, 1, 1]), ROTATION, SIGNER)
     upload(
         client,
         "faces",
@@ -136,7 +136,7 @@ def test_an_upload_replaces_what_was_there(client: QdrantClient):
         .without_subject("p-0")
         .with_subject(Subject("new", ""), [template(unit_rows(1, seed=8)[0])]),
         ROTATION,
-        VOUCHER,
+        SIGNER,
     )
     with remote_of(client, gallery_of([1]), timeout_s=5) as remote:
         match = remote.match(probe(unit_rows(1)[0]))
@@ -152,7 +152,7 @@ def test_only_subjects_of_the_doors_groups_and_of_the_embedder_are_found(client:
             (Subject("b", "", ("staff",)), [template(rows[1])]),
         ]
     )
-    upload(client, "faces", gallery, ROTATION, VOUCHER)
+    upload(client, "faces", gallery, ROTATION, SIGNER)
     with remote_of(client, gallery, groups=("staff",), timeout_s=5) as remote:
         match = remote.match(probe(rows[0]))
         assert match.best is not None
@@ -170,7 +170,7 @@ def test_a_probe_that_is_not_a_unit_vector_is_not_sent_and_matches_nobody(client
 
 def test_a_stranger_here_may_be_known_there(client: QdrantClient):
     far = gallery_of([1] * 50, seed=3)
-    upload(client, "faces", far, ROTATION, VOUCHER)
+    upload(client, "faces", far, ROTATION, SIGNER)
     face = probe(far.matrix[7])
     with remote_of(client, far, timeout_s=5) as remote:
         local = RULE.decide(DenseMatcher(gallery_of([1] * 5)).match(face))
@@ -186,7 +186,7 @@ def test_a_stranger_here_may_be_known_there(client: QdrantClient):
 
 def test_what_lies_there_is_rotated_by_the_site_s_secret(client: QdrantClient):
     gallery = gallery_of([1] * 3)
-    upload(client, "faces", gallery, ROTATION, VOUCHER)
+    upload(client, "faces", gallery, ROTATION, SIGNER)
     stored = [point.vector for point in points(client)]
     assert len(stored) == 3 + 1, "and one that says so"
     assert max(float(gallery.matrix[0] @ np.asarray(row, np.float32)) for row in stored) < 0.5
@@ -195,7 +195,7 @@ def test_what_lies_there_is_rotated_by_the_site_s_secret(client: QdrantClient):
 def test_who_may_not_pass_is_not_let_in_from_there_either(client: QdrantClient):
     far = gallery_of([1, 1])
     expired = replace(far.subjects[0], access=Access(not_after=AT))
-    upload(client, "faces", replace(far, subjects=(expired, far.subjects[1])), ROTATION, VOUCHER)
+    upload(client, "faces", replace(far, subjects=(expired, far.subjects[1])), ROTATION, SIGNER)
     with remote_of(client, far, timeout_s=5) as remote:
         opinion = second_opinion(REJECT, probe(far.matrix[0]), remote, RULE)
     assert (opinion.decision.event_type, opinion.decision.reason) == (EventType.REJECT, Reason.EXPIRED)
@@ -203,7 +203,7 @@ def test_who_may_not_pass_is_not_let_in_from_there_either(client: QdrantClient):
 
 
 def test_the_threshold_follows_what_was_searched_there(client: QdrantClient):
-    upload(client, "faces", gallery_of([1] * 200), ROTATION, VOUCHER)
+    upload(client, "faces", gallery_of([1] * 200), ROTATION, SIGNER)
     rule = DecisionRule(0.01, None, 0.0, Calibration((0.2, 0.4, 0.6), (1e-1, 1e-3, 1e-5)))
     with remote_of(client, gallery_of([1]), timeout_s=5) as remote:
         opinion = second_opinion(REJECT, probe(gallery_of([1] * 200).matrix[9]), remote, rule)
@@ -311,7 +311,7 @@ def no_contents(client: QdrantClient) -> None:
 
 def mix_two_uploads(client: QdrantClient) -> None:
     old = of_subject(client, 1)
-    upload(client, "faces", gallery_of([1] * 3), ROTATION, VOUCHER)
+    upload(client, "faces", gallery_of([1] * 3), ROTATION, SIGNER)
     client.upsert("faces", [old])
 
 
@@ -322,11 +322,11 @@ def contents_as_a_template(client: QdrantClient) -> None:
 
 
 def another_site(client: QdrantClient) -> None:
-    upload(client, "faces", gallery_of([1] * 3), ROTATION, Voucher(b"other", "faces"))
+    upload(client, "faces", gallery_of([1] * 3), ROTATION, RowSigner(b"other", "faces"))
 
 
 def another_collection(client: QdrantClient) -> None:
-    upload(client, "faces", gallery_of([1] * 3), ROTATION, Voucher(b"site", "visitors"))
+    upload(client, "faces", gallery_of([1] * 3), ROTATION, RowSigner(b"site", "visitors"))
 
 
 @pytest.mark.parametrize(
@@ -346,7 +346,7 @@ def another_collection(client: QdrantClient) -> None:
 def test_whoever_owns_the_server_cannot_make_it_say_what_the_site_did_not(
     client: QdrantClient, attack: Callable[[QdrantClient], None], caplog: pytest.LogCaptureFixture
 ):
-    upload(client, "faces", gallery_of([1] * 3), ROTATION, VOUCHER)
+    upload(client, "faces", gallery_of([1] * 3), ROTATION, SIGNER)
     attack(client)
     with remote_of(client, gallery_of([1]), timeout_s=5) as remote:
         for face in (gallery_of([1] * 3).matrix[0], unit_rows(1, seed=99)[0]):
@@ -357,7 +357,7 @@ def test_whoever_owns_the_server_cannot_make_it_say_what_the_site_did_not(
 
 def test_the_score_is_that_of_the_signed_row_whatever_the_server_did_to_its_vectors(client: QdrantClient):
     gallery, face = gallery_of([1] * 3), unit_rows(1, seed=99)[0]
-    upload(client, "faces", gallery, ROTATION, VOUCHER)
+    upload(client, "faces", gallery, ROTATION, SIGNER)
     point = of_subject(client, 0)
     client.update_vectors("faces", [models.PointVectors(id=point.id, vector=ROTATION.apply(face).tolist())])
     with remote_of(client, gallery, timeout_s=5) as remote:
@@ -372,7 +372,7 @@ def test_the_score_is_that_of_the_signed_row_whatever_the_server_did_to_its_vect
 def test_who_was_removed_here_does_not_come_back_from_there(client: QdrantClient, tmp_path: Path):
     store = GalleryStore(tmp_path / "gallery", keep_versions=5)
     everybody = store.commit(gallery_of([1, 1, 1]))
-    upload(client, "faces", everybody, ROTATION, VOUCHER)
+    upload(client, "faces", everybody, ROTATION, SIGNER)
     erased, face = Erased([tmp_path / "gallery"]), probe(everybody.matrix[0])
     with remote_of(client, everybody, timeout_s=5) as remote:
         before = second_opinion(REJECT, face, remote, RULE, erased=erased)
@@ -387,7 +387,7 @@ def test_who_was_removed_here_does_not_come_back_from_there(client: QdrantClient
 def test_where_it_cannot_be_read_who_was_removed_nobody_comes_from_there(
     client: QdrantClient, tmp_path: Path
 ):
-    upload(client, "faces", gallery_of([1]), ROTATION, VOUCHER)
+    upload(client, "faces", gallery_of([1]), ROTATION, SIGNER)
     (tmp_path / "erasures.jsonl").mkdir()
     with remote_of(client, gallery_of([1]), timeout_s=5) as remote:
         opinion = second_opinion(
@@ -399,7 +399,7 @@ def test_where_it_cannot_be_read_who_was_removed_nobody_comes_from_there(
 @pytest.mark.parametrize("access", [Access(SubjectState.SUSPENDED), Access(not_after=AT), Access()])
 def test_who_is_enrolled_here_is_judged_here_alone(client: QdrantClient, access: Access):
     far = gallery_of([1, 1])
-    upload(client, "faces", far, ROTATION, VOUCHER)
+    upload(client, "faces", far, ROTATION, SIGNER)
     subject = replace(far.subjects[0], access=access)
     here = NOBODY.with_subject(subject, [template(unit_rows(1, seed=5)[0])])
     with remote_of(client, far, timeout_s=5) as remote:
@@ -410,7 +410,7 @@ def test_who_is_enrolled_here_is_judged_here_alone(client: QdrantClient, access:
 
 def test_who_is_nearly_as_alike_to_somebody_here_is_ambiguous(client: QdrantClient):
     far = gallery_of([1])
-    upload(client, "faces", far, ROTATION, VOUCHER)
+    upload(client, "faces", far, ROTATION, SIGNER)
     with remote_of(client, far, timeout_s=5) as remote:
         for best, second, says in (
             (0.97, 0.1, Reason.AMBIGUOUS),
@@ -426,7 +426,7 @@ def test_who_is_nearly_as_alike_to_somebody_here_is_ambiguous(client: QdrantClie
 
 def test_who_was_denied_to_be_a_subject_is_not_taken_for_it_there(client: QdrantClient):
     far = gallery_of([1])
-    upload(client, "faces", far, ROTATION, VOUCHER)
+    upload(client, "faces", far, ROTATION, SIGNER)
     face = probe(far.matrix[0])
     with remote_of(client, far, timeout_s=5) as remote:
         opinion = second_opinion(REJECT, face, remote, RULE, denials=Denials.none().plus("p-0", face))

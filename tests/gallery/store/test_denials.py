@@ -14,7 +14,7 @@ import pytest
 from edge.core import files as safefile
 from edge.core.errors import GalleryError, GalleryIntegrityError
 from edge.core.metrics import Metrics
-from edge.core.types import Candidate, EventType, FloatArray, Match, Reason, Subject
+from edge.core.types import EventType, FloatArray, Match, Reason, ScoredSubject, Subject
 from edge.device.galleries import DenialFollower
 from edge.gallery.decision import DecisionRule
 from edge.gallery.format.seal import device_key, seal
@@ -41,14 +41,14 @@ RULE = DecisionRule(None, 0.5, 0.05, None)
 def test_only_who_is_as_alike_to_the_denied_face_is_rejected(
     best: float, denied: float | None, event_type: EventType
 ):
-    match = Match(Candidate(Subject("p-1", ""), best), None, 1, 1, denied=denied)
+    match = Match(ScoredSubject(Subject("p-1", ""), best), None, 1, 1, denied=denied)
     decision = RULE.decide(match)
     assert decision.event_type == event_type
     assert decision.reason == (Reason.AMBIGUOUS if event_type == EventType.REJECT else None)
 
 
 def test_who_is_not_recognised_is_a_stranger_whatever_was_denied():
-    match = Match(Candidate(Subject("p-1", ""), 0.3), None, 1, 1, denied=0.9)
+    match = Match(ScoredSubject(Subject("p-1", ""), 0.3), None, 1, 1, denied=0.9)
     assert RULE.decide(match).reason == Reason.BELOW_THRESHOLD
 
 
