@@ -1,7 +1,8 @@
-"""One camera's road from a frame to its events: gate, detect, track, embed, match, decide.
+"""One camera's road from a frame to its events: gate, detect, track, look, conclude.
 
 Detection runs on every frame that shows motion; embedding only on the best shots of visits that are not
-decided. Owns what is remembered between frames of this camera; publishes nothing.
+decided. Owns what is remembered between frames of this camera; publishes nothing. What accompanies the
+visits besides is an observer's business (`observer`).
 """
 
 import logging
@@ -25,11 +26,9 @@ from edge.core.types import (
     Refusal,
     Track,
 )
-from edge.gallery.store.kept_visits import KeptVisit
-from edge.recognition.candidate import CandidateComparison
+from edge.recognition.observer import VisitObserver
 from edge.recognition.presence import Presence
 from edge.recognition.recognizer import Recognizer
-from edge.recognition.remote_answers import RemoteAnswers
 from edge.recognition.tracker import Tracker
 from edge.recognition.visit import Visit, VisitRule
 
@@ -44,9 +43,8 @@ NewId = Callable[[], str]
 class Pipeline:
     """The state of one camera. Called by one thread.
 
-    `gate` is None where every frame is to be searched. `clock` gives monotonic seconds. With `live` it is
+    `motion` is None where every frame is to be searched. `clock` gives monotonic seconds. With `live` it is
     the clock that stamped the frames; in replays faster than life the latency is the processing time alone.
-    `keep_visit` gets strangers' visits and matches when they end, and must not block.
     """
 
     def __init__(
@@ -54,17 +52,17 @@ class Pipeline:
         camera: str,
         rule: VisitRule,
         *,
-        gate: MotionGate | None,
+        motion: MotionGate | None,
+        observer: VisitObserver,
         metrics: Metrics,
         new_event_id: NewId,
         new_visit_id: NewId,
         clock: Callable[[], float],
         live: bool = True,
-        keep_visit: Callable[[KeptVisit], None] | None = None,
     ) -> None:
-        self._keep_visit = keep_visit
         self.camera = camera
-        self._gate = gate
+        self._motion = motion
+        self._observer = observer
         self._metrics = metrics
         self._new_event_id = new_event_id
         self._clock = clock
@@ -73,34 +71,24 @@ class Pipeline:
         self._presence = Presence(rule, new_visit_id)
         self._recognizer: Recognizer | None = None
         self._last_frame: Frame | None = None
+        self._captured_s: float | None = None  # of the frame in work; None: the latency is not told
         self._detect_ms = self._embed_ms = self._match_ms = 0.0
         self._tracks: list[Track] = []
         self._unable: str | None = None  # the liveness model whose failure was told
-        self._candidate = CandidateComparison(camera, metrics)
-        self._remote_answers = RemoteAnswers(metrics, live=live)
 
     def process(self, frame: Frame, recognizer: Recognizer) -> list[FaceEvent]:
         """Take a frame, in the order of `monotonic_s`, and return what became certain by it, in order.
 
         Where time steps back, everybody leaves, and the frame is the price.
         """
-        if self._last_frame is not None and frame.monotonic_s < self._last_frame.monotonic_s - STEP_BACK_S:
-            left = self.flush(recognizer)
-            self._last_frame = None
-            return left
-        started_s = self._clock()
-        captured_s = min(started_s, frame.monotonic_s) if self._live else started_s
-        self._detect_ms = self._embed_ms = self._match_ms = 0.0
-        self._last_frame = frame
-        if recognizer is not self._recognizer:
-            self._take_over(frame, recognizer)
-        self._tracks = self._follow(frame, recognizer)
-        if not self._tracks and not self._presence.visits:
-            return []
-        for visit, track in self._presence.follow(self._tracks):
-            if visit.wants_shot(track, frame.monotonic_s):
-                self._look(frame, visit, track, recognizer)
-        return self._conclude(frame, recognizer, captured_s)
+        if self._steps_back(frame):
+            return self._begin_anew(recognizer)
+        self._begin(frame, recognizer)
+        moved = self._gate(frame)
+        detections = self._detect(frame, recognizer) if moved else None
+        self._tracks = self._track(frame, detections)
+        self._look(frame, recognizer)
+        return self._conclude(frame, recognizer, frame.monotonic_s)
 
     def tick(self, at_s: float, recognizer: Recognizer) -> list[FaceEvent]:
         """Let time pass without a frame: the camera is silent, so nobody is seen any more."""
@@ -108,7 +96,8 @@ class Pipeline:
             return []
         self._tracks = self._tracker.update([], at_s)
         self._presence.follow(self._tracks)
-        return self._conclude(self._last_frame, recognizer, None, at_s)
+        self._captured_s = None
+        return self._conclude(self._last_frame, recognizer, at_s)
 
     def flush(self, recognizer: Recognizer) -> list[FaceEvent]:
         """End all visits: the clip is over or the camera is being removed."""
@@ -116,7 +105,8 @@ class Pipeline:
             return []
         self._presence.leave()
         self._tracker, self._tracks = Tracker(), []
-        return self._conclude(self._last_frame, recognizer, None)
+        self._captured_s = None
+        return self._conclude(self._last_frame, recognizer, self._last_frame.monotonic_s)
 
     def use(self, rule: VisitRule) -> None:
         """Conclude visits that begin from now on by another rule."""
@@ -133,35 +123,68 @@ class Pipeline:
         decided = {visit.track_id: visit.event for visit in self._presence.visits if visit.on_track}
         return [(track, decided.get(track.track_id)) for track in self._tracks if not track.ended]
 
-    def _follow(self, frame: Frame, recognizer: Recognizer) -> list[Track]:
+    def _steps_back(self, frame: Frame) -> bool:
+        last = self._last_frame
+        return last is not None and frame.monotonic_s < last.monotonic_s - STEP_BACK_S
+
+    def _begin_anew(self, recognizer: Recognizer) -> list[FaceEvent]:
+        """End all visits and forget the run of the camera that they belong to."""
+        left = self.flush(recognizer)
+        self._last_frame = None
+        return left
+
+    def _begin(self, frame: Frame, recognizer: Recognizer) -> None:
+        """Note which frame is in work, and take over a recognizer that has just arrived."""
+        started_s = self._clock()
+        self._captured_s = min(started_s, frame.monotonic_s) if self._live else started_s
+        self._detect_ms = self._embed_ms = self._match_ms = 0.0
+        self._last_frame = frame
+        if recognizer is not self._recognizer:
+            self._take_over(frame, recognizer)
+
+    def _gate(self, frame: Frame) -> bool:
+        """Return whether the frame is to be searched: something moves, or somebody is due to be looked at."""
         with self._metrics.timed("gate"):
-            still = self._gate is not None and not self._gate.passes(frame)
-        if still and not self._presence.due(frame.monotonic_s):
-            return self._tracker.hold(frame.monotonic_s)
+            moved = self._motion is None or self._motion.passes(frame)
+        return moved or self._presence.due(frame.monotonic_s)
+
+    def _detect(self, frame: Frame, recognizer: Recognizer) -> list[Detection]:
         with self._metrics.timed("detect") as watch:
             detections = recognizer.detect(frame.image)
         self._detect_ms = watch.spent_ms
+        return detections
+
+    def _track(self, frame: Frame, detections: list[Detection] | None) -> list[Track]:
+        """Return the tracks after this frame; without detections they stay where they were."""
+        if detections is None:
+            return self._tracker.hold(frame.monotonic_s)
         with self._metrics.timed("track"):
             return self._tracker.update(detections, frame.monotonic_s)
 
-    def _look(self, frame: Frame, visit: Visit, track: Track, recognizer: Recognizer) -> None:
-        if track.detection is None:
+    def _look(self, frame: Frame, recognizer: Recognizer) -> None:
+        """Carry the tracks into their visits, and take the shots that these want."""
+        if not self._tracks and not self._presence.visits:
             return
+        for visit, track in self._presence.follow(self._tracks):
+            if track.detection is not None and visit.wants_shot(track, frame.monotonic_s):
+                self._take_shot(frame, visit, track.detection, recognizer)
+
+    def _take_shot(self, frame: Frame, visit: Visit, detection: Detection, recognizer: Recognizer) -> None:
         with self._metrics.timed("align"):
-            face = recognizer.align(frame.image, track.detection)
+            face = recognizer.align(frame.image, detection)
         if face.quality.refused is not None:
-            visit.refuse(face.quality, track.detection, frame.monotonic_s)
+            visit.refuse(face.quality, detection, frame.monotonic_s)
             self._metrics.count(f"shots.refused.{face.quality.refused}")
             return
-        liveness = self._liveness(frame, track.detection, recognizer)
+        liveness = self._liveness(frame, detection, recognizer)
         if liveness is None and visit.rule.live_from is not None:
-            visit.refuse(replace(face.quality, refused=Refusal.LIVENESS), track.detection, frame.monotonic_s)
+            visit.refuse(replace(face.quality, refused=Refusal.LIVENESS), detection, frame.monotonic_s)
             self._metrics.count(f"shots.refused.{Refusal.LIVENESS}")
             return
         with self._metrics.timed("embed") as watch:
             probe = recognizer.embed(face, liveness)
         self._embed_ms += watch.spent_ms
-        self._candidate.look(frame, visit, face, recognizer)
+        self._observer.shot(frame, visit, face, recognizer)
         visit = self._presence.add(visit, probe, frame.monotonic_s)
         self._identify(visit, frame, recognizer)
 
@@ -200,22 +223,21 @@ class Pipeline:
                 self._identify(visit, frame, recognizer)
         self._recognizer = recognizer
 
-    def _conclude(
-        self, frame: Frame, recognizer: Recognizer, captured_s: float | None, at_s: float | None = None
-    ) -> list[FaceEvent]:
-        """Return what is to be told of the visits, in order.
+    def _conclude(self, frame: Frame, recognizer: Recognizer, at_s: float) -> list[FaceEvent]:
+        """Return what is to be told of the visits at a moment, in order.
 
         A visit that cannot be told neither takes back what was decided about the others nor holds it up.
         """
         events: list[FaceEvent] = []
+        if not self._presence.visits:
+            return events
         failed: Exception | None = None
-        at_s = frame.monotonic_s if at_s is None else at_s
         for visit, decision in self._presence.conclude(at_s):
             try:
-                events += self._tell(frame, visit, decision, recognizer, captured_s, at_s)
+                events += self._tell(frame, visit, decision, recognizer, at_s)
             except Exception as error:
                 failed = failed or error
-        self._remote_answers.keep(self._presence.visits)
+        self._observer.remaining(self._presence.visits)
         if failed is not None and not events:
             raise failed
         if failed is not None:
@@ -223,41 +245,28 @@ class Pipeline:
         return events
 
     def _tell(
-        self,
-        frame: Frame,
-        visit: Visit,
-        local: Decision | None,
-        recognizer: Recognizer,
-        captured_s: float | None,
-        at_s: float,
+        self, frame: Frame, visit: Visit, local: Decision | None, recognizer: Recognizer, at_s: float
     ) -> list[FaceEvent]:
         """Return the event of a decision, or of the end of a visit; none while the visit waits."""
         if local is None:
-            self._keep(visit, frame)
+            self._observer.ended(frame, visit)
             told = self._event(frame, visit, None, recognizer, None)
         else:
-            outcome = self._remote_answers.settle(visit, local, frame.captured_at, at_s, recognizer)
-            if outcome is None:
+            judged = self._observer.review(frame, visit, local, at_s, recognizer)
+            if judged is None:
                 return []
-            latency = None if captured_s is None else self._latency(captured_s)
-            told = self._event(frame, visit, outcome.decision, recognizer, latency)
-            told = replace(told, remote=outcome.remote)
-            self._candidate.compare(visit, outcome.decision, frame.captured_at, recognizer)
-            visit.publish(outcome.decision, told)
+            told = self._event(frame, visit, judged.decision, recognizer, self._latency())
+            told = replace(told, remote=judged.remote)
+            self._observer.decided(frame, visit, judged.decision, recognizer)
+            visit.publish(judged.decision, told)
         self._metrics.count(f"events.{told.event_type}")
         return [told]
 
-    def _keep(self, visit: Visit, frame: Frame) -> None:
-        """Hand over a visit that has ended, if it is one to keep."""
-        told, evidence = visit.decision, visit.evidence
-        if self._keep_visit is None or told is None or evidence is None:
-            return
-        kept = KeptVisit.of(visit.visit_id, self.camera, frame.captured_at, evidence, told)
-        if kept is not None:
-            self._keep_visit(kept)
-
-    def _latency(self, captured_s: float) -> Latency:
-        total_ms = (self._clock() - captured_s) * 1e3
+    def _latency(self) -> Latency | None:
+        """Return how long the decision took, None where no frame brought it."""
+        if self._captured_s is None:
+            return None
+        total_ms = (self._clock() - self._captured_s) * 1e3
         self._metrics.record_ms("capture_to_decision", total_ms)
         return Latency(total_ms, self._detect_ms, self._embed_ms, self._match_ms)
 

@@ -33,6 +33,7 @@ from edge.gallery.gallery import Gallery
 from edge.gallery.matcher import make_matcher
 from edge.gallery.store.denials import Denials
 from edge.gallery.store.kept_visits import KeptVisit
+from edge.recognition.observer import VisitObserver
 from edge.recognition.pipeline import Pipeline
 from edge.recognition.recognizer import Recognizer
 from edge.recognition.visit import VisitRule
@@ -269,11 +270,11 @@ def build_pipeline(
     return Pipeline(
         camera,
         visit_rule(settings),
-        gate=MotionGate() if settings.recognition.motion_gate else None,
+        motion=MotionGate() if settings.recognition.motion_gate else None,
+        observer=VisitObserver(camera, metrics, live=live, keep_visit=keep_visit),
         metrics=metrics,
         new_event_id=lambda: str(uuid7(clock.now())),
         new_visit_id=new_visit_id,
         clock=clock.monotonic,
         live=live,
-        keep_visit=keep_visit,
     )
