@@ -17,7 +17,7 @@ from edge.core.clock import Clock
 from edge.core.errors import CameraError
 from edge.core.metrics import Metrics
 from edge.core.pacing import Backoff, Uniform
-from edge.core.process import Beats
+from edge.core.threads import Beats
 from edge.core.types import Frame
 
 log = logging.getLogger(__name__)

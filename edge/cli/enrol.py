@@ -28,7 +28,7 @@ from edge.cli.subjects import (
     details,
     tell_of_fleet,
 )
-from edge.core import files as safefile
+from edge.core import files
 from edge.core.clock import SystemClock
 from edge.core.errors import ConfigError, EnrollmentError, MediaError
 from edge.core.types import EventType, Frame
@@ -93,7 +93,7 @@ def enroll(
     """
     settings = load_settings(config_file)
     if label_file is not None:  # what other processes must not see
-        label = (safefile.read_bounded(label_file, MAX_LABEL_BYTES) or b"").decode(errors="replace")
+        label = (files.read_bounded(label_file, MAX_LABEL_BYTES) or b"").decode(errors="replace")
     said = details(label, group, valid_from, valid_until, window, time_zone, consent, notes)
     tell_of_fleet(settings)
     if folder or roster:

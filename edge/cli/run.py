@@ -14,11 +14,10 @@ import typer
 
 from edge import __version__
 from edge.cli.output import Listing
-from edge.core import process as logs
 from edge.core.clock import SystemClock
 from edge.core.errors import ConfigError
 from edge.core.metrics import Metrics
-from edge.core.process import return_freed_memory
+from edge.core.process import return_freed_memory, set_up_logging
 from edge.core.text import scrub, without_credentials
 from edge.device.assembly.recognizer import build_recognizer
 from edge.device.assembly.stores import gallery_store
@@ -61,7 +60,7 @@ def run(config_file: ConfigOption = None) -> None:
     """Run the daemon until SIGTERM or SIGINT."""
     return_freed_memory()
     settings = load_settings(config_file)
-    logs.set_up(settings.log.format, settings.log.level)
+    set_up_logging(settings.log.format, settings.log.level)
     if delete_telemetry(cache_dir()):
         log.warning("what onnxruntime kept to send to its maker was deleted; nothing more is kept or sent")
     same = ("--config", str(config_file)) if config_file else ()

@@ -8,7 +8,7 @@ import typer
 
 from edge.cli.output import Listing
 from edge.cli.run import ConfigOption, load_settings
-from edge.core import files as safefile
+from edge.core import files
 from edge.core.access import SubjectState
 from edge.core.clock import SystemClock
 from edge.core.errors import EdgeError, EnrollmentError, ErasureOwedError
@@ -89,7 +89,7 @@ def show(
             raise EnrollmentError(
                 f"no faces of {subject!r} are kept; see gallery.keep_crops, and enrol again"
             )
-        safefile.write_whole(sheet, encode_sheet(crops, sheet))
+        files.write_whole(sheet, encode_sheet(crops, sheet))
     if as_json:
         typer.echo(json.dumps({**_told(known), "templates": gallery.counts[gallery.subjects.index(known)]}))
         return

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edge.cli.run import ConfigOption, load_settings
-from edge.core import files as safefile
+from edge.core import files
 from edge.core.clock import SystemClock
 from edge.core.errors import ConfigError, EdgeError, FileError
 from edge.device.assembly.recognizer import embedding_dim
@@ -67,7 +67,7 @@ def _leave(settings: Settings, outcome: SyncOutcome) -> None:
     if settings.sync.url is None:
         return
     try:
-        settings.sync_path.mkdir(safefile.PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+        settings.sync_path.mkdir(files.PRIVATE_DIRECTORY, parents=True, exist_ok=True)
         save_outcome(settings.sync_path, outcome)
     except (FileError, OSError) as error:
         log.warning("what came of this cannot be left for the daemon: %s", error)
@@ -84,12 +84,12 @@ def synchronise(settings: Settings) -> SyncOutcome:
     if values.url is None or values.trusted_root is None or values.sealing_key is None:
         raise ConfigError("sync.url: not set; this device has a gallery of its own, see `edge enroll`")
     try:
-        root = safefile.read_bounded(values.trusted_root, MAX_ROOT_BYTES)
+        root = files.read_bounded(values.trusted_root, MAX_ROOT_BYTES)
         if root is None:
             raise FileError(
                 f"{values.trusted_root}: it is not there; copy the fleet's newest root.json to it"
             )
-        keys = safefile.read_keys(credential_path(values.sealing_key), MAX_KEYS)
+        keys = files.read_keys(credential_path(values.sealing_key), MAX_KEYS)
     except FileError as error:
         raise ConfigError(f"sync: {error}") from None
     source = SyncSource(

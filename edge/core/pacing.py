@@ -1,6 +1,6 @@
-"""A token bucket: how many of something are taken, however many come. Pure.
+"""How fast things go: how long to wait before trying again, and how many of something are taken.
 
-How long to wait before trying again: exponential, with full jitter. Sleeps never.
+Nothing here sleeps.
 """
 
 import random
@@ -11,10 +11,10 @@ Uniform = Callable[[float, float], float]
 
 
 class Backoff:
-    """Pauses that grow from `first_s` to `longest_s`; each is drawn from zero up to its bound.
+    """Exponential pauses with full jitter: each is drawn from zero up to a bound.
 
-    Drawing from the whole range keeps a fleet apart after an outage: of 2,000 devices, 38 came back in the
-    worst second instead of all.
+    The bound doubles from `first_s` to `longest_s`. Drawing from the whole range keeps a fleet apart after
+    an outage: of 2,000 devices, 38 came back in the worst second instead of all.
     Source: "full jitter", Brooker, AWS Architecture Blog, 2015.
     """
 
@@ -40,7 +40,10 @@ class Backoff:
 
 
 class TokenBucket:
-    """Lets `burst` through at once and `per_s` in the long run. `monotonic` gives seconds."""
+    """Lets `burst` through at once and `per_s` in the long run, however many come.
+
+    `monotonic` gives seconds.
+    """
 
     def __init__(self, per_s: float, burst: int, monotonic: Callable[[], float]) -> None:
         self._per_s = per_s

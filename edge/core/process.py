@@ -1,14 +1,4 @@
-"""Signs of life: beats of the working threads, the service manager's socket, the process's own vitals.
-
-A part that must make progress registers with a limit and beats; the watchdog is fed only while nobody is
-late. This file decides nothing else: what to do about a late part is the daemon's business.
-
-Keep a long-running process small: how the C library hands memory back. Changes no behaviour.
-
-Signals of the operator and the service manager become commands in a queue. Handlers only enqueue.
-
-The log on standard error: one line per record, for people or as JSON. Decides only how lines look.
-"""
+"""This process and its surroundings: its log, its signals, the service manager, its vitals and its memory."""
 
 import ctypes
 import json
@@ -18,65 +8,29 @@ import queue
 import signal
 import socket
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from time import monotonic
 from types import FrameType
 from typing import Any, Literal
+
+from edge.core.threads import Beats
+
+log = logging.getLogger(__name__)
+
+STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+"""Attributes that every record has; all others were given by the caller as `extra`."""
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 """Source: mallopt(3), malloc.h of the GNU C library."""
 
-THRESHOLD_BYTES = 128 * 1024
+HEAP_THRESHOLD_BYTES = 128 * 1024
 """The library's own start value. Set by hand it stays: left alone it grows to 32 MiB with the first large
 buffer that is freed, and from then on frames and weights fragment the heap."""
 
 
-def return_freed_memory() -> bool:
-    """Have large buffers given back when they are freed, and all threads share one heap.
-
-    Measured on the daemon with one 960x540 clip: 185 -> 160 MB resident. Returns False where the C library is
-    not GNU's and nothing was changed.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        return False
-    settings = ((M_TRIM_THRESHOLD, THRESHOLD_BYTES), (M_MMAP_THRESHOLD, THRESHOLD_BYTES), (M_ARENA_MAX, 1))
-    return all([mallopt(option, value) == 1 for option, value in settings])
-
-
-@contextmanager
-def signals_to(commands: "queue.SimpleQueue[Any]") -> Iterator[None]:
-    """Turn SIGTERM and SIGINT into "stop" (a second one exits at once) and SIGHUP into "reload"."""
-    stopping = False
-
-    def on_stop(signum: int, _: FrameType | None) -> None:
-        nonlocal stopping
-        if stopping:
-            os._exit(128 + signum)
-        stopping = True
-        commands.put("stop")
-
-    def on_reload(_signum: int, _: FrameType | None) -> None:
-        commands.put("reload")
-
-    handlers = {signal.SIGTERM: on_stop, signal.SIGINT: on_stop, signal.SIGHUP: on_reload}
-    before = {signum: signal.signal(signum, handler) for signum, handler in handlers.items()}
-    try:
-        yield
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
-
-
-STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-"""Attributes that every record has; all others were given by the caller as `extra`."""
-
-
-def set_up(form: Literal["auto", "human", "json"], level: str) -> None:
+def set_up_logging(form: Literal["auto", "human", "json"], level: str) -> None:
     """Send records of `level` and above to standard error; "auto" is human on a terminal, else JSON."""
     human = form == "human" or (form == "auto" and sys.stderr.isatty())
     handler = logging.StreamHandler(sys.stderr)
@@ -116,44 +70,31 @@ class JsonFormatter(logging.Formatter):
 
 
 def _extra(record: logging.LogRecord) -> dict[str, object]:
-    return {key: value for key, value in vars(record).items() if key not in STANDARD}
+    return {key: value for key, value in vars(record).items() if key not in STANDARD_ATTRIBUTES}
 
 
-log = logging.getLogger(__name__)
+@contextmanager
+def signals_to(commands: "queue.SimpleQueue[Any]") -> Iterator[None]:
+    """Turn SIGTERM and SIGINT into "stop" (a second one exits at once) and SIGHUP into "reload"."""
+    stopping = False
 
+    def on_stop(signum: int, _: FrameType | None) -> None:
+        nonlocal stopping
+        if stopping:
+            os._exit(128 + signum)
+        stopping = True
+        commands.put("stop")
 
-class Beats:
-    """Progress stamps by name. Thread-safe; `clock` is monotonic seconds."""
+    def on_reload(_signum: int, _: FrameType | None) -> None:
+        commands.put("reload")
 
-    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._due_s: dict[str, float] = {}
-        self._limit_s: dict[str, float] = {}
-
-    def register(self, name: str, limit_s: float) -> None:
-        """Expect a beat of `name` at least every `limit_s` seconds from now on."""
-        with self._lock:
-            self._limit_s[name] = limit_s
-            self._due_s[name] = self._clock() + limit_s
-
-    def beat(self, name: str, extra_s: float = 0.0) -> None:
-        """Note progress of `name`; `extra_s` grants a declared pause, such as a back-off, on top."""
-        with self._lock:
-            if name in self._limit_s:
-                self._due_s[name] = self._clock() + self._limit_s[name] + extra_s
-
-    def forget(self, name: str) -> None:
-        """Stop expecting beats of `name`."""
-        with self._lock:
-            self._limit_s.pop(name, None)
-            self._due_s.pop(name, None)
-
-    def late(self) -> list[str]:
-        """Return the names that are overdue, sorted."""
-        now_s = self._clock()
-        with self._lock:
-            return sorted(name for name, due_s in self._due_s.items() if now_s > due_s)
+    handlers = {signal.SIGTERM: on_stop, signal.SIGINT: on_stop, signal.SIGHUP: on_reload}
+    before = {signum: signal.signal(signum, handler) for signum, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
 
 def sd_notify(message: str) -> bool:
@@ -187,6 +128,15 @@ def watchdog_interval_s() -> float | None:
     return int(limit_us) / 2e6
 
 
+def feed_watchdog(beats: Beats) -> None:
+    """Tell the service manager that all is well, or say which threads make no progress and let it act."""
+    late = beats.late()
+    if late:
+        log.error("no progress; the watchdog is not fed", extra={"late": late})
+    else:
+        sd_notify("WATCHDOG=1")
+
+
 def rss_mb(pid: int | str = "self") -> float:
     """Return the resident memory of a process in MB (1e6 bytes). Source: proc(5), statm field 2."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
@@ -214,10 +164,18 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def feed_watchdog(beats: Beats) -> None:
-    """Tell the service manager that all is well, or say which threads make no progress and let it act."""
-    late = beats.late()
-    if late:
-        log.error("no progress; the watchdog is not fed", extra={"late": late})
-    else:
-        sd_notify("WATCHDOG=1")
+def return_freed_memory() -> bool:
+    """Have large buffers given back when they are freed, and all threads share one heap.
+
+    Measured on the daemon with one 960x540 clip: 185 -> 160 MB resident. Returns False where the C library is
+    not GNU's and nothing was changed.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    options = (
+        (M_TRIM_THRESHOLD, HEAP_THRESHOLD_BYTES),
+        (M_MMAP_THRESHOLD, HEAP_THRESHOLD_BYTES),
+        (M_ARENA_MAX, 1),
+    )
+    return all([mallopt(option, value) == 1 for option, value in options])

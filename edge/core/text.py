@@ -1,12 +1,4 @@
-"""Text from elsewhere, as names of files and answers of devices, fit for a terminal and a spreadsheet.
-
-Take credentials out of what is shown: sources of cameras in logs, messages and errors.
-
-Passwords hold characters that nobody escaped: where that leaves in doubt what is host and what is password,
-all of it is hidden.
-
-JSON as signed messages have to be: UTF-8, no key twice, no NaN, not nested beyond reason.
-"""
+"""Text from elsewhere: fit to be shown, rid of credentials, or read as strict JSON."""
 
 import json
 import re
@@ -14,10 +6,31 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 HIDDEN = "***"
+"""What is shown in place of credentials."""
+
+FORMULA = ("=", "+", "-", "@")
+"""What a spreadsheet takes for the beginning of a formula. Source: OWASP, CSV injection."""
+
+
+def printable(text: str) -> str:
+    """Return a text as one line that drives no terminal: what cannot be printed is told as an escape."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def cell(text: str) -> str:
+    """Return a text for a CSV file: printable, and with a `'` before what a spreadsheet would compute."""
+    shown = printable(text)
+    return f"'{shown}" if shown.startswith(FORMULA) else shown
 
 
 def without_credentials(source: str) -> str:
-    """Return a source that is safe to show: no user, password, query or fragment of a URL."""
+    """Return a camera's source that is safe to show: no user, password, query or fragment of a URL.
+
+    Passwords hold characters that nobody escaped: where that leaves in doubt what is host and what is
+    password, all of it is hidden.
+    """
     try:
         parts = urlsplit(source)
         _ = parts.port  # ValueError: "user:pass", where a "/", "?" or "#" cut off the "@" and the host
@@ -37,10 +50,10 @@ def scrub(text: str) -> str:
 
 
 def strict_object(data: bytes) -> dict[str, Any]:
-    """Return the JSON object that `data` is.
+    """Return the JSON object that `data` is, as strict as signed messages have to be.
 
     Raises:
-        ValueError: It is none; says why.
+        ValueError: It is not UTF-8, no object or nested too deeply, or has a key twice or a NaN; says which.
     """
     try:
         found = json.loads(data, object_pairs_hook=_without_twins, parse_constant=_no_constant)
@@ -61,20 +74,3 @@ def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is not a number")
-
-
-FORMULA = ("=", "+", "-", "@")
-"""What a spreadsheet takes for the beginning of a formula. Source: OWASP, CSV injection."""
-
-
-def printable(text: str) -> str:
-    """Return a text as one line that drives no terminal: what cannot be printed is told as an escape."""
-    if text.isprintable():
-        return text
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
-
-
-def cell(text: str) -> str:
-    """Return a text for a CSV file: printable, and with a `'` before what a spreadsheet would compute."""
-    shown = printable(text)
-    return f"'{shown}" if shown.startswith(FORMULA) else shown

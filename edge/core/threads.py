@@ -1,24 +1,61 @@
-"""A thread that does its work in turns, survives a turn that fails, and shows that it makes progress.
-
-Guard: does the parts of a loop one by one; one that fails ends neither the loop nor the others.
-"""
+"""Threads that show progress: the beats a watchdog looks at, work in turns, parts of a loop that may fail."""
 
 import logging
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from time import monotonic
 
 from edge.core.errors import EdgeError
 from edge.core.metrics import Metrics
-from edge.core.process import Beats
 
 log = logging.getLogger(__name__)
 
 MAX_FAILURES = 20
-"""Failed turns in a row after which the thread stops beating, so that the watchdog restarts the process."""
+"""Failed turns in a row after which a thread stops beating, so that the watchdog restarts the process."""
 
 FAILURE_PAUSE_S = 0.1
 """After a failed turn: what failed once may fail at once again, and must not take the processor with it."""
+
+GUARD_BEAT_LIMIT_S = 10.0
+"""How long one part of a guarded loop may take."""
+
+
+class Beats:
+    """When each part that must make progress last did. Thread-safe; `clock` is monotonic seconds.
+
+    A part registers with a limit and beats; the watchdog is fed only while nobody is late.
+    """
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._due_s: dict[str, float] = {}
+        self._limit_s: dict[str, float] = {}
+
+    def register(self, name: str, limit_s: float) -> None:
+        """Expect a beat of `name` at least every `limit_s` seconds from now on."""
+        with self._lock:
+            self._limit_s[name] = limit_s
+            self._due_s[name] = self._clock() + limit_s
+
+    def beat(self, name: str, extra_s: float = 0.0) -> None:
+        """Note progress of `name`; `extra_s` grants a declared pause, such as a back-off, on top."""
+        with self._lock:
+            if name in self._limit_s:
+                self._due_s[name] = self._clock() + self._limit_s[name] + extra_s
+
+    def forget(self, name: str) -> None:
+        """Stop expecting beats of `name`."""
+        with self._lock:
+            self._limit_s.pop(name, None)
+            self._due_s.pop(name, None)
+
+    def late(self) -> list[str]:
+        """Return the names that are overdue, sorted."""
+        now_s = self._clock()
+        with self._lock:
+            return sorted(name for name, due_s in self._due_s.items() if now_s > due_s)
 
 
 class WorkerThread(threading.Thread, ABC):
@@ -58,15 +95,13 @@ class WorkerThread(threading.Thread, ABC):
         self._beats.forget(self.name)
 
 
-BEAT_LIMIT_S = 10.0
-
-
 class Guard:
-    """Used by one thread. Failures are counted as `<name>.failures`.
+    """Does the parts of one thread's loop; one that fails ends neither the loop nor the others.
 
-    With `beats` it beats as `name` before and after every part, until one of them has failed `MAX_FAILURES`
-    times in a row in a way that nobody thought of: then the watchdog restarts the process, unless that part
-    works again. Without it nothing that fails restarts anything: what others ask for must not.
+    Failures are counted as `<name>.failures`. With `beats` it beats as `name` before and after every part,
+    until one of them has failed `MAX_FAILURES` times in a row in a way that nobody thought of: then the
+    watchdog restarts the process, unless that part works again. Without it nothing that fails restarts
+    anything: what others ask for must not.
     """
 
     def __init__(self, name: str, metrics: Metrics, beats: Beats | None = None) -> None:
@@ -76,7 +111,7 @@ class Guard:
         self._told: dict[str, str] = {}
         self._unforeseen: dict[str, int] = {}
         if beats is not None:
-            beats.register(name, BEAT_LIMIT_S)
+            beats.register(name, GUARD_BEAT_LIMIT_S)
 
     def attempt(self, part: str, action: Callable[[], object]) -> bool:
         """Do `action`; returns whether it was done. What fails is told once until that part works again.

@@ -10,7 +10,7 @@ from edge.camera.capture import CaptureThread
 from edge.camera.latest import LatestFrames
 from edge.core.clock import Clock
 from edge.core.metrics import Metrics
-from edge.core.process import Beats
+from edge.core.threads import Beats
 from edge.core.types import Image
 from edge.device.assembly.recognizer import build_pipeline, camera_factory, visit_rule
 from edge.device.settings.load import Settings

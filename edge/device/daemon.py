@@ -20,8 +20,8 @@ from edge.core.clock import Clock, SystemClock
 from edge.core.errors import EdgeError
 from edge.core.files import sole_daemon
 from edge.core.metrics import Metrics
-from edge.core.process import Beats, feed_watchdog, sd_notify, signals_to, watchdog_interval_s
-from edge.core.threads import Guard
+from edge.core.process import feed_watchdog, sd_notify, signals_to, watchdog_interval_s
+from edge.core.threads import Beats, Guard
 from edge.device.assembly.delivery import announcements, build_courier
 from edge.device.assembly.recognizer import build_recognizer
 from edge.device.assembly.stores import visit_store

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from edge import __version__
 from edge.core.clock import Clock
 from edge.core.metrics import Metrics
-from edge.core.process import Beats, boot_id, clock_synced, rss_mb, temperature_c
+from edge.core.process import boot_id, clock_synced, rss_mb, temperature_c
+from edge.core.threads import Beats
 from edge.device.assembly.recognizer import visit_rule
 from edge.device.settings.load import Settings
 from edge.mqtt.contract.encode import to_millisecond

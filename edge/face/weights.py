@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
-from edge.core import files as safefile
+from edge.core import files
 from edge.core.download import Progress, fetch_mirror, fetch_wheel, install, locked
 from edge.core.errors import DownloadError, ModelError, ModelIntegrityError, ModelMissingError
 from edge.face import manifest as manifests
@@ -152,8 +152,8 @@ def _weights_of(manifest: Manifest, fetch: Fetch, models_dir: Path, threads: int
     with _workshop(models_dir) as part:
         (part / manifest.file).write_bytes(fetch(manifest.file))
         _check(manifest, part, threads)
-        safefile.write_whole(
-            installed_path(manifest, models_dir), (part / manifest.file).read_bytes(), safefile.PUBLIC
+        files.write_whole(
+            installed_path(manifest, models_dir), (part / manifest.file).read_bytes(), files.PUBLIC
         )
     return manifest
 
@@ -171,13 +171,13 @@ def _whole(name: str, fetch: Fetch, models_dir: Path, threads: int) -> Manifest:
         part.mkdir()
         (part / MANIFEST).write_bytes(text)
         manifest = manifests.read(part / MANIFEST)
-        files = [file for file in (manifest.golden, manifest.file) if file is not None]
-        for file in files:
+        fetched = [file for file in (manifest.golden, manifest.file) if file is not None]
+        for file in fetched:
             (part / file).write_bytes(fetch(file))
         _check(manifest, workshop, threads)
         home.mkdir(exist_ok=True)
-        for file in (*files, MANIFEST):
-            safefile.write_whole(home / file, (part / file).read_bytes(), safefile.PUBLIC)
+        for file in (*fetched, MANIFEST):
+            files.write_whole(home / file, (part / file).read_bytes(), files.PUBLIC)
     return manifests.load(name, models_dir)
 
 

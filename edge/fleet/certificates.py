@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from edge.core import files as safefile
+from edge.core import files
 from edge.core.errors import FleetError
 
 CA_DAYS = 3650
@@ -39,13 +39,13 @@ class Authority:
     def __init__(self, directory: Path, now: datetime) -> None:
         self._now = now
         key_path, self._path = directory / "broker-ca.key", directory / "broker-ca.crt"
-        pem, own = (safefile.read_bounded(path, MAX_PEM_BYTES) for path in (key_path, self._path))
+        pem, own = (files.read_bounded(path, MAX_PEM_BYTES) for path in (key_path, self._path))
         if pem is None and own is None:
             self._make(key_path)
             return
         if pem is None or own is None:
             raise FleetError(f"{directory}: broker-ca.key and broker-ca.crt belong together; one is missing")
-        safefile.check_private(key_path)
+        files.check_private(key_path)
         try:
             key = load_pem_private_key(pem, None)
             self.certificate = x509.load_pem_x509_certificate(own)
@@ -70,7 +70,7 @@ class Authority:
         try:
             if key_path.exists() or path.exists():
                 raise FleetError(f"{directory}: a certificate is there already; choose another directory")
-            directory.mkdir(safefile.PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+            directory.mkdir(files.PRIVATE_DIRECTORY, parents=True, exist_ok=True)
         except OSError as error:
             raise FleetError(f"{directory}: cannot be made: {error.strerror}") from None
         key = ec.generate_private_key(ec.SECP256R1())
@@ -87,17 +87,15 @@ class Authority:
         )
         if hosts:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-        safefile.write_whole(key_path, _private(key))
+        files.write_whole(key_path, _private(key))
         certificate = builder.sign(self._key, hashes.SHA256())
-        safefile.write_whole(path, certificate.public_bytes(Encoding.PEM), safefile.PUBLIC)
-        safefile.write_whole(
-            directory / "ca.crt", self.certificate.public_bytes(Encoding.PEM), safefile.PUBLIC
-        )
+        files.write_whole(path, certificate.public_bytes(Encoding.PEM), files.PUBLIC)
+        files.write_whole(directory / "ca.crt", self.certificate.public_bytes(Encoding.PEM), files.PUBLIC)
         return ends
 
     def _make(self, key_path: Path) -> None:
         try:
-            key_path.parent.mkdir(safefile.PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+            key_path.parent.mkdir(files.PRIVATE_DIRECTORY, parents=True, exist_ok=True)
         except OSError as error:
             raise FleetError(f"{key_path.parent}: cannot be made: {error.strerror}") from None
         self._key = ec.generate_private_key(ec.SECP256R1())
@@ -106,8 +104,8 @@ class Authority:
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         builder = builder.add_extension(_usage(authority=True), critical=True)
         self.certificate = builder.sign(self._key, hashes.SHA256())
-        safefile.write_whole(key_path, _private(self._key))
-        safefile.write_whole(self._path, self.certificate.public_bytes(Encoding.PEM), safefile.PUBLIC)
+        files.write_whole(key_path, _private(self._key))
+        files.write_whole(self._path, self.certificate.public_bytes(Encoding.PEM), files.PUBLIC)
 
 
 def _builder(

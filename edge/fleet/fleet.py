@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edge.core import files as safefile
+from edge.core import files
 from edge.core.clock import Clock
 from edge.core.errors import FleetError
 from edge.fleet.galleries import ScopeGalleries, SubjectPlaces, check_nobody_missing, in_groups
@@ -60,7 +60,7 @@ def init_fleet(
     try:
         if not directory.exists():
             directory.mkdir(parents=True)
-            directory.chmod(safefile.PASSABLE_DIRECTORY)
+            directory.chmod(files.PASSABLE_DIRECTORY)
     except OSError as error:
         raise FleetError(f"{directory}: cannot be made: {error.strerror}") from None
     fleet = Fleet(directory, keys, clock, config)

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from securesystemslib.signer import CryptoSigner, Key, Signer  # type: ignore[attr-defined]
 
-from edge.core import files as safefile
+from edge.core import files
 from edge.core.errors import FleetError
 from edge.gallery.format.seal import MAX_KEYS, new_key
 
@@ -49,7 +49,7 @@ class KeyRing:
         encryption = BestAvailableEncryption(self._passphrase) if self._passphrase else NoEncryption()
         path = self.signing_path(role, public.keyid)
         _prepare(path.parent)
-        safefile.write_whole(path, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption))
+        files.write_whole(path, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption))
         return public
 
     def signer(self, role: str, key: Key) -> Signer | None:
@@ -59,10 +59,10 @@ class KeyRing:
             FleetError: It is here and cannot be used: damaged, readable by others, or another passphrase.
         """
         path = self.signing_path(role, key.keyid)
-        pem = safefile.read_bounded(path, MAX_PEM_BYTES)
+        pem = files.read_bounded(path, MAX_PEM_BYTES)
         if pem is None:
             return None
-        safefile.check_private(path)
+        files.check_private(path)
         try:
             private = load_pem_private_key(pem, self._passphrase)
         except (ValueError, TypeError):
@@ -78,7 +78,7 @@ class KeyRing:
         path = self.sealing_path(scope)
         _prepare(path.parent)
         if not path.exists():
-            safefile.write_key(path, new_key())
+            files.write_key(path, new_key())
 
     def sealing(self, scope: str) -> tuple[bytes, ...]:
         """Return the sealing keys of a scope: what galleries are sealed with, then one that is to follow it.
@@ -86,7 +86,7 @@ class KeyRing:
         Raises:
             FileError: There is none or it cannot be used.
         """
-        return safefile.read_keys(self.sealing_path(scope), MAX_KEYS)
+        return files.read_keys(self.sealing_path(scope), MAX_KEYS)
 
     def prepare_sealing(self, scope: str) -> tuple[bytes, ...]:
         """Make the sealing key that is to follow a scope's, unless that is made already; return both.
@@ -97,7 +97,7 @@ class KeyRing:
         keys = self.sealing(scope)
         if len(keys) < MAX_KEYS:
             keys = (*keys, new_key())
-            safefile.write_key(self.sealing_path(scope), *keys)
+            files.write_key(self.sealing_path(scope), *keys)
         return keys
 
     def follow_sealing(self, scope: str) -> None:
@@ -106,7 +106,7 @@ class KeyRing:
         Raises:
             FileError: It cannot be written.
         """
-        safefile.write_key(self.sealing_path(scope), self.sealing(scope)[-1])
+        files.write_key(self.sealing_path(scope), self.sealing(scope)[-1])
 
     def sealing_path(self, scope: str) -> Path:
         """Return the file with the sealing keys of a scope: what its doors need, too."""
@@ -121,6 +121,6 @@ class KeyRing:
 def _prepare(directory: Path) -> None:
     try:
         for folder in (directory.parent, directory):
-            folder.mkdir(safefile.PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+            folder.mkdir(files.PRIVATE_DIRECTORY, parents=True, exist_ok=True)
     except OSError as error:
         raise FleetError(f"{directory}: cannot be made: {error.strerror}") from None

@@ -28,7 +28,7 @@ from tuf.api.metadata import (  # type: ignore[attr-defined]
     Timestamp,
 )
 
-from edge.core import files as safefile
+from edge.core import files
 from edge.core.errors import FleetError, SignatureError
 from edge.fleet.keys import KeyRing
 from edge.fleet.statements import Statements, target_file
@@ -161,7 +161,7 @@ class Repository:
         if info is None:
             return None
         file = self._directory / target_file(info)
-        data = safefile.read_bounded(file, MAX_TARGET_BYTES)
+        data = files.read_bounded(file, MAX_TARGET_BYTES)
         if data is None:
             raise FleetError(f"{file}: it is missing; restore the published directory from a backup")
         try:

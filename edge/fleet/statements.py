@@ -22,7 +22,7 @@ from tuf.api.metadata import (  # type: ignore[attr-defined]
     Timestamp,
 )
 
-from edge.core import files as safefile
+from edge.core import files
 from edge.core.errors import FleetError
 
 FOLDERS = ("metadata", "targets")
@@ -40,14 +40,14 @@ class Shelf:
         Raises:
             FileError: It cannot be read, or is larger.
         """
-        return safefile.read_bounded(self.directory / name, max_bytes)
+        return files.read_bounded(self.directory / name, max_bytes)
 
     def numbers(self, role: str) -> list[int]:
         """Return the versions of a role's metadata that are there, in ascending order."""
         found = (path.name.split(".")[0] for path in (self.directory / "metadata").glob(f"*.{role}.json"))
         return sorted(int(number) for number in found if number.isdecimal())
 
-    def write(self, files: Mapping[str, bytes], believed: Collection[str] = ()) -> None:
+    def write(self, contents: Mapping[str, bytes], believed: Collection[str] = ()) -> None:
         """Write files in this order; where one cannot be written, those that are new go again.
 
         Not once one of those that are `believed` is there: it may name the others.
@@ -57,14 +57,14 @@ class Shelf:
         """
         made: list[Path] = []
         try:
-            for name, data in files.items():
+            for name, data in contents.items():
                 path = self.directory / name
                 self._prepare(path.parent)
                 if not path.exists():
                     made.append(path)
-                safefile.write_whole(path, data, safefile.PUBLIC)
+                files.write_whole(path, data, files.PUBLIC)
         except BaseException:
-            if not any(self._may_hold(name, files[name]) for name in believed):
+            if not any(self._may_hold(name, contents[name]) for name in believed):
                 for path in reversed(made):
                     with suppress(OSError):
                         path.unlink(missing_ok=True)
@@ -102,8 +102,8 @@ class Shelf:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             while folder != self.directory.parent:
-                if folder.stat().st_mode & 0o777 != safefile.PUBLIC_DIRECTORY:
-                    folder.chmod(safefile.PUBLIC_DIRECTORY)  # whatever the umask says
+                if folder.stat().st_mode & 0o777 != files.PUBLIC_DIRECTORY:
+                    folder.chmod(files.PUBLIC_DIRECTORY)  # whatever the umask says
                 folder = folder.parent
         except OSError as error:
             raise FleetError(f"{folder}: cannot be made: {error.strerror}") from None
@@ -184,8 +184,8 @@ class Statements:
             order = [*(role for role in self._drafts if role not in last), *last]
             # The first root of all is trusted by nobody yet.
             believed = [self._drafts[role][0] for role in last if role != "root" or self.exists(role)]
-            files = self._files | {self._drafts[role][0]: self._drafts[role][1] for role in order}
-            self._shelf.write(files, believed)
+            contents = self._files | {self._drafts[role][0]: self._drafts[role][1] for role in order}
+            self._shelf.write(contents, believed)
         finally:
             self._drafts.clear()
             self._files.clear()

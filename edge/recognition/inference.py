@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping
 from edge.camera.latest import LatestFrames
 from edge.core.clock import Clock
 from edge.core.metrics import Metrics
-from edge.core.process import Beats
-from edge.core.threads import WorkerThread
+from edge.core.threads import Beats, WorkerThread
 from edge.core.types import FaceEvent
 from edge.recognition.pipeline import Pipeline
 from edge.recognition.recognizer import Recognizer

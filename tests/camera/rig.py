@@ -12,7 +12,7 @@ from edge.camera.sources import Camera
 from edge.core.clock import SystemClock
 from edge.core.errors import CameraError
 from edge.core.metrics import Metrics
-from edge.core.process import Beats
+from edge.core.threads import Beats
 from edge.core.types import Frame
 
 CLOCK = SystemClock()

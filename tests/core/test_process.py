@@ -1,4 +1,4 @@
-"""Beats and the service manager's socket."""
+"""The service manager's socket, and what the process knows of itself."""
 
 import os
 import socket
@@ -6,41 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.core.metrics import Metrics
-from edge.core.process import Beats, boot_id, rss_mb, sd_notify, watchdog_interval_s
-from tests.support.clock import SteppedClock
-
-
-def test_a_part_that_makes_no_progress_is_late():
-    clock = SteppedClock()
-    beats = Beats(clock.monotonic)
-    beats.register("inference", 10)
-    beats.register("outbox", 60)
-    clock.now_s += 11
-    assert beats.late() == ["inference"]
-    beats.beat("inference")
-    assert beats.late() == []
-    clock.now_s += 61
-    assert beats.late() == ["inference", "outbox"]
-    beats.forget("inference")
-    assert beats.late() == ["outbox"]
-
-
-def test_a_declared_pause_is_no_lateness():
-    clock = SteppedClock()
-    beats = Beats(clock.monotonic)
-    beats.register("front", 10)
-    beats.beat("front", extra_s=30)
-    clock.now_s += 39
-    assert beats.late() == []
-    clock.now_s += 2
-    assert beats.late() == ["front"]
-
-
-def test_a_beat_of_a_stranger_changes_nothing():
-    beats = Beats(SteppedClock().monotonic)
-    beats.beat("nobody")
-    assert beats.late() == []
+from edge.core.process import boot_id, rss_mb, sd_notify, watchdog_interval_s
 
 
 @pytest.mark.parametrize("abstract", [False, True])
@@ -75,20 +41,6 @@ def test_the_watchdog_is_fed_twice_per_limit(
 def test_vitals_are_plausible():
     assert 5 < rss_mb() < 10_000
     assert len(boot_id()) == 36
-
-
-def test_metrics_count_and_time():
-    metrics = Metrics()
-    metrics.count("events.match")
-    metrics.count("events.match", 2)
-    for value in range(1, 101):
-        metrics.record_ms("detect", value)
-    with metrics.timed("embed") as watch:
-        sum(range(1000))
-    assert metrics.counts() == {"events.match": 3}
-    assert metrics.percentiles_ms()["detect"] == {"p50": 50.5, "p95": 95.05}
-    assert metrics.totals_ms()["detect"] == 5050
-    assert metrics.totals_ms()["embed"] == watch.spent_ms > 0
 
 
 def test_no_socket_left_is_no_reason_to_die(monkeypatch: pytest.MonkeyPatch):

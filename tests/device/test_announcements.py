@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.core import files as safefile
+from edge.core import files
 from edge.core.errors import FileError
 from edge.device.assembly.delivery import MAX_TAKEN_BACK, announcements
 from edge.device.settings.load import Settings, load
@@ -65,7 +65,7 @@ def test_a_disk_that_takes_no_more_does_not_keep_a_camera(tmp_path: Path, monkey
         raise FileError(f"{path}: cannot be written: Read-only file system")
 
     announcements(door(tmp_path, "a", "b"))
-    monkeypatch.setattr(safefile, "write_whole", fail)
+    monkeypatch.setattr(files, "write_whole", fail)
     assert [taken_back(door(tmp_path, "a")) for _ in range(2)] == [["b"], ["b"]]
 
 
@@ -75,7 +75,7 @@ def test_a_memory_that_cannot_be_read_is_not_overwritten(tmp_path: Path, monkeyp
 
     announcements(door(tmp_path, "a", "b"))
     with monkeypatch.context() as patch:
-        patch.setattr(safefile, "read_bounded", fail)
+        patch.setattr(files, "read_bounded", fail)
         assert taken_back(door(tmp_path, "a")) == []
     assert taken_back(door(tmp_path, "a")) == ["b"]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edge.core import files as safefile
 from edge.core.errors import EdgeError, FileError, FleetError, SignatureError
+from edge.core.files import PRIVATE, read_key, write_whole
 from edge.fleet.fleet import Fleet
 from edge.gallery.format.bundle import decode
 from edge.gallery.format.delta import HEADER, MAGIC
@@ -35,7 +35,7 @@ def files(fleet: Fleet, folder: str = "") -> set[str]:
 
 def held(fleet: Fleet, scope: str) -> set[str]:
     """Return every subject that a thief with a door's key finds on the server."""
-    key = safefile.read_key(fleet.directory / "keys" / "sealing" / f"{scope}.key")
+    key = read_key(fleet.directory / "keys" / "sealing" / f"{scope}.key")
     found: set[str] = set()
     for path in (fleet.published / "targets" / "galleries" / scope).iterdir():
         for model_id in (MODEL, OTHER):
@@ -162,16 +162,16 @@ def test_a_publication_that_cannot_be_written_leaves_no_file(
     """Whichever of its files fails: gallery, difference, role, snapshot, timestamp."""
     fleet.publish_gallery("front", people(*MANY))
     before = files(fleet)
-    write, calls = safefile.write_whole, []
+    calls = []
 
-    def failing(path: Path, data: bytes, mode: int = safefile.PRIVATE) -> None:
+    def failing(path: Path, data: bytes, mode: int = PRIVATE) -> None:
         calls.append(path)
         if len(calls) == broken:
             raise FileError(f"{path}: cannot be written: No space left on device; what was there stays")
-        write(path, data, mode)
+        write_whole(path, data, mode)
 
     with monkeypatch.context() as patch:
-        patch.setattr(safefile, "write_whole", failing)
+        patch.setattr("edge.core.files.write_whole", failing)
         with pytest.raises(FileError, match="No space left"):
             fleet.publish_gallery("front", people(*MANY, "eve"))
     assert files(fleet) == before

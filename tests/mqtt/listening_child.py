@@ -4,15 +4,14 @@ import sys
 import time
 from pathlib import Path
 
-from edge.core import process as logs
-from edge.core.process import return_freed_memory
+from edge.core.process import return_freed_memory, set_up_logging
 from edge.mqtt.broker import Broker
 from tests.support.door import TOPICS, Door
 
 
 def main(directory: Path, port: int, version: str, *options: str) -> None:
     return_freed_memory()
-    logs.set_up("json", "info")
+    set_up_logging("json", "info")
     door = Door(
         directory,
         Broker("127.0.0.1", port, version=version, backoff_max_s=0.2),  # type: ignore[arg-type]

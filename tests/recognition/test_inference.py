@@ -7,7 +7,7 @@ import pytest
 
 from edge.camera.latest import LatestFrames
 from edge.core.metrics import Metrics
-from edge.core.process import Beats
+from edge.core.threads import Beats
 from edge.core.types import FaceEvent, Frame, Image
 from edge.device.assembly.recognizer import build_pipeline
 from edge.device.settings.load import load

@@ -13,7 +13,7 @@ from edge.camera.latest import LatestFrames
 from edge.core.clock import SystemClock
 from edge.core.errors import ModelIntegrityError
 from edge.core.metrics import Metrics
-from edge.core.process import Beats
+from edge.core.threads import Beats
 from edge.core.types import FaceEvent, Frame, Probe, Subject
 from edge.device.assembly.recognizer import build_recognizer
 from edge.device.galleries import GalleryFollower

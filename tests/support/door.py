@@ -9,7 +9,7 @@ from typing import Any
 from edge.core.clock import Clock, SystemClock
 from edge.core.ids import uuid7
 from edge.core.metrics import Metrics
-from edge.core.process import Beats
+from edge.core.threads import Beats
 from edge.core.types import (
     EventType,
     FaceEvent,

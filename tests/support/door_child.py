@@ -4,13 +4,13 @@ import sys
 import time
 from pathlib import Path
 
-from edge.core import process as logs
+from edge.core.process import set_up_logging
 from edge.mqtt.broker import Broker
 from tests.support.door import Door
 
 
 def main(directory: Path, port: int) -> None:
-    logs.set_up("json", "info")
+    set_up_logging("json", "info")
     door = Door(directory, Broker("127.0.0.1", port, backoff_max_s=0.2))
     while True:
         door.publish()

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edge.core import files as safefile
+from edge.core import files
 from edge.core.clock import SystemClock
 from edge.core.errors import ConfigError
 from edge.fleet.fleet import Fleet, init_fleet, open_fleet
@@ -136,7 +136,7 @@ def rotate_key(
 def opened_fleet(fleet: Path, keys: Path | None, passphrase_file: Path | None) -> Iterator[Fleet]:
     """Open the fleet for a change that nobody else makes at the same time."""
     opened = open_fleet(fleet, key_ring(fleet, keys, passphrase_file), SystemClock())
-    with safefile.sole_user(opened.lock_path, LOCK_TIMEOUT_S, SystemClock().monotonic):
+    with files.sole_user(opened.lock_path, LOCK_TIMEOUT_S, SystemClock().monotonic):
         yield open_fleet(fleet, key_ring(fleet, keys, passphrase_file), SystemClock())
 
 
@@ -148,7 +148,7 @@ def key_ring(fleet: Path, keys: Path | None, passphrase_file: Path | None) -> Ke
     """
     passphrase = None
     if passphrase_file is not None:
-        data = safefile.read_bounded(passphrase_file, MAX_PASSPHRASE_BYTES) or b""
+        data = files.read_bounded(passphrase_file, MAX_PASSPHRASE_BYTES) or b""
         passphrase = data.decode(errors="replace").split("\n")[0]
         if not passphrase:
             raise ConfigError(f"{passphrase_file}: holds no passphrase; write it into the first line")

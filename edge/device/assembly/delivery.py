@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from edge import __version__
-from edge.core import files as safefile
+from edge.core import files
 from edge.core.clock import Clock
 from edge.core.errors import ConfigError, FileError, OutboxError
 from edge.core.metrics import Metrics
 from edge.core.pacing import TokenBucket
-from edge.core.process import Beats, boot_id, clock_synced
+from edge.core.process import boot_id, clock_synced
+from edge.core.threads import Beats
 from edge.device.settings.load import Settings
 from edge.device.settings.tables import MqttSettings
 from edge.mqtt.broker import Broker, Will, tls_context
@@ -154,7 +155,7 @@ def announcements(settings: Settings) -> dict[str, bytes]:
         gone = [topic for topic in before if topic not in wanted and describes(own, topic)]
         remembered = gone[-MAX_TAKEN_BACK:] + sorted(wanted)
         if remembered != before:
-            safefile.write_whole(path, json.dumps(remembered).encode())
+            files.write_whole(path, json.dumps(remembered).encode())
     except FileError as error:
         log.warning("what Home Assistant is told cannot be remembered, or is not known: %s", error)
     return dict.fromkeys(before, b"") | wanted
@@ -166,7 +167,7 @@ def _announced(path: Path) -> list[str]:
     Raises:
         FileError: The disk does not give it.
     """
-    data = safefile.read_bounded(path, MAX_ANNOUNCED_BYTES)
+    data = files.read_bounded(path, MAX_ANNOUNCED_BYTES)
     try:
         found = json.loads(data) if data else []
     except (ValueError, RecursionError) as error:

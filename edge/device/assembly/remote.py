@@ -4,7 +4,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from edge.core import files as safefile
+from edge.core import files
 from edge.core.clock import Clock
 from edge.core.errors import ConfigError, FileError, RemoteGalleryError
 from edge.device.assembly.stores import erased_here
@@ -76,10 +76,10 @@ def connect_remote(settings: Settings, dim: int) -> Remote:
     except ImportError:
         raise ConfigError("remote: install the extra `remote` to ask a Qdrant server") from None
     try:
-        secret = safefile.read_key(credential_path(values.secret))
+        secret = files.read_key(credential_path(values.secret))
         api_key = None
         if values.api_key_file is not None:
-            data = safefile.read_bounded(credential_path(values.api_key_file), MAX_API_KEY_BYTES)
+            data = files.read_bounded(credential_path(values.api_key_file), MAX_API_KEY_BYTES)
             if not data:
                 raise FileError(f"{values.api_key_file}: holds no API key")
             api_key = data.decode(errors="replace").strip()

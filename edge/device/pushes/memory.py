@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from edge.core import files as safefile
+from edge.core import files
 from edge.core.errors import ConfigError, FileError
 from edge.device.pushes.push import Memory, Patch, merged
 from edge.device.settings.load import Settings
@@ -30,7 +30,7 @@ def load_memory(path: Path) -> Memory:
     Raises:
         ConfigError: The file is damaged. It is not taken for "nothing seen", which would let old pushes in.
     """
-    data = safefile.read_bounded(path, MAX_MEMORY_BYTES)
+    data = files.read_bounded(path, MAX_MEMORY_BYTES)
     if data is None:
         return Memory()
     try:
@@ -48,10 +48,10 @@ def save_memory(path: Path, memory: Memory) -> None:
         FileError: It cannot be written; what was remembered stays.
     """
     try:
-        path.parent.mkdir(safefile.PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+        path.parent.mkdir(files.PRIVATE_DIRECTORY, parents=True, exist_ok=True)
     except OSError as error:
         raise FileError(f"{path.parent}: cannot be made: {error.strerror}") from None
-    safefile.write_whole(path, memory.model_dump_json().encode())
+    files.write_whole(path, memory.model_dump_json().encode())
 
 
 def effective(local: Settings, read: Callable[[Patch], Settings]) -> Settings:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
 
-from edge.core import files as safefile
+from edge.core import files
 from edge.core.errors import (
     ClockError,
     ConfigError,
@@ -87,7 +87,7 @@ def save_outcome(directory: Path, outcome: SyncOutcome) -> None:
     Raises:
         FileError: It cannot be written.
     """
-    safefile.write_whole(directory / FILE_NAME, outcome.to_json().encode())
+    files.write_whole(directory / FILE_NAME, outcome.to_json().encode())
 
 
 def read_outcome(data: bytes | str) -> SyncOutcome | None:
@@ -101,7 +101,7 @@ def read_outcome(data: bytes | str) -> SyncOutcome | None:
 def load_outcome(directory: Path) -> SyncOutcome | None:
     """Return what was left, None where there is nothing that can be read."""
     try:
-        data = safefile.read_bounded(directory / FILE_NAME, MAX_BYTES)
+        data = files.read_bounded(directory / FILE_NAME, MAX_BYTES)
     except FileError:
         return None
     return None if data is None else read_outcome(data)

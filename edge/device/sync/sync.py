@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tuf.api.metadata import TargetFile  # type: ignore[attr-defined]
 
-from edge.core import files as safefile
+from edge.core import files
 from edge.core.clock import Clock
 from edge.core.errors import EdgeError, GalleryError, ModelMismatchError, SignatureError
 from edge.device.sync.fetch import Fetcher
@@ -100,7 +100,7 @@ class Sync:
         Raises:
             SyncError, GalleryError: It is refused or cannot be had; what was in force still is.
         """
-        with safefile.sole_user(self.directory / "lock", LOCK_TIMEOUT_S, self.clock.monotonic):
+        with files.sole_user(self.directory / "lock", LOCK_TIMEOUT_S, self.clock.monotonic):
             floors = load_floors(self._floors_path, self.source.scope)
             floors.check_clock(self.clock.now(), self.built_at)
             source = self.source

@@ -13,7 +13,7 @@ from tuf.api import exceptions as tuf_errors
 from tuf.api.metadata import Metadata, Root, Signed, TargetFile, Targets  # type: ignore[attr-defined]
 from tuf.ngclient import Updater, UpdaterConfig  # type: ignore[attr-defined]
 
-from edge.core import files as safefile
+from edge.core import files
 from edge.core.errors import GalleryError, HeldBackError, RollbackError, SignatureError, SyncError
 from edge.device.sync.fetch import Fetcher
 
@@ -45,7 +45,7 @@ class TrustedDirectory:
             targets_max_length=MAX_TARGETS_BYTES,
         )
         with _renamed(directory):
-            self._metadata.mkdir(safefile.PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+            self._metadata.mkdir(files.PRIVATE_DIRECTORY, parents=True, exist_ok=True)
             self._updater = Updater(
                 str(self._metadata),
                 f"{url.rstrip('/')}/metadata/",

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from pydantic import ValidationError
 
-from edge.core import files as safefile
+from edge.core import files
 from edge.core.errors import FleetError
 from edge.device.pushes.push import MAX_ENVELOPE_BYTES, PAYLOAD_TYPE, Desired
 from edge.mqtt.contract.envelope import public_text, sign
@@ -43,7 +43,7 @@ def make_signing_key(path: Path) -> str:
     if path.exists():
         raise FleetError(f"{path}: it is there already; a key is never overwritten")
     private = Ed25519PrivateKey.generate()
-    safefile.write_whole(path, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    files.write_whole(path, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     return public_text(private)
 
 
@@ -53,10 +53,10 @@ def load_signing_key(path: Path) -> Ed25519PrivateKey:
     Raises:
         FleetError: It is not there, readable by others, or none.
     """
-    pem = safefile.read_bounded(path, MAX_PEM_BYTES)
+    pem = files.read_bounded(path, MAX_PEM_BYTES)
     if pem is None:
         raise FleetError(f"{path}: there is no such key; make one with `edge config keygen {path}`")
-    safefile.check_private(path)
+    files.check_private(path)
     try:
         key = load_pem_private_key(pem, None)
     except (ValueError, TypeError):
@@ -72,7 +72,7 @@ def read_patch(path: Path) -> dict[str, Any]:
     Raises:
         FleetError: It cannot be read, or is neither.
     """
-    data = safefile.read_bounded(path, MAX_ENVELOPE_BYTES)
+    data = files.read_bounded(path, MAX_ENVELOPE_BYTES)
     if data is None:
         raise FleetError(f"{path}: it is not there")
     try:

@@ -27,7 +27,7 @@ from struct import Struct
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from edge.core import files as safefile
+from edge.core import files
 from edge.core.errors import FileError, GalleryError, GalleryIntegrityError
 
 MAGIC = b"EDGESEAL"
@@ -129,12 +129,12 @@ def device_key(path: Path, *, make: bool) -> bytes:
     """
     if make and not path.exists():
         try:
-            path.parent.mkdir(safefile.PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+            path.parent.mkdir(files.PRIVATE_DIRECTORY, parents=True, exist_ok=True)
         except OSError as error:
             raise FileError(f"{path.parent}: cannot be made: {error.strerror}") from None
-        safefile.write_key(path, new_key())
+        files.write_key(path, new_key())
         log.warning("a device key was made beside the gallery: whoever copies the disk has both")
     try:
-        return safefile.read_key(path)
+        return files.read_key(path)
     except FileError as error:
         raise FileError(f"device key: {error}") from None

@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edge.core import files as safefile
+from edge.core import files
 from edge.core.errors import GalleryError, GalleryIntegrityError, MediaError
 from edge.core.types import Image
 from edge.gallery.format.seal import Binding, device_key, seal, unseal
@@ -43,13 +43,13 @@ class CropStore:
             GalleryError, FileError: They cannot be written.
         """
         try:
-            self._directory.mkdir(safefile.PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+            self._directory.mkdir(files.PRIVATE_DIRECTORY, parents=True, exist_ok=True)
         except OSError as error:
             raise GalleryError(f"{self._directory}: cannot be made: {error.strerror}") from None
         encoded = [cv2.imencode(".png", crop)[1].tobytes() for crop in crops[:MAX_CROPS]]
         plain = json.dumps([base64.b64encode(data).decode() for data in encoded]).encode()
         data = seal(plain, device_key(self._key, make=self._make_key), _binding(subject_id))
-        safefile.write_whole(self._path(subject_id), data)
+        files.write_whole(self._path(subject_id), data)
 
     def load(self, subject_id: str) -> list[Image]:
         """Return the kept faces of a subject, BGR; none where none are kept.
@@ -57,7 +57,7 @@ class CropStore:
         Raises:
             GalleryIntegrityError: They were altered, or are another device's.
         """
-        data = safefile.read_bounded(self._path(subject_id), MAX_BYTES)
+        data = files.read_bounded(self._path(subject_id), MAX_BYTES)
         if data is None:
             return []
         plain = unseal(data, device_key(self._key, make=False), _binding(subject_id))
@@ -77,7 +77,7 @@ class CropStore:
             FileError: Some cannot be deleted.
         """
         for subject_id in subject_ids:
-            safefile.shred(self._path(subject_id))
+            files.shred(self._path(subject_id))
 
     def keep_only(self, subject_ids: Iterable[str]) -> None:
         """Delete the faces of everybody else, and what a power cut left half written.
@@ -88,7 +88,7 @@ class CropStore:
         kept = {self._path(each).name for each in subject_ids}
         for path in self._files():
             if path.name not in kept:
-                safefile.shred(path)
+                files.shred(path)
 
     def empty(self) -> bool:
         """Return whether nobody's faces are kept.

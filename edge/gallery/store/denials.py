@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from edge.core import files as safefile
+from edge.core import files
 from edge.core.errors import FileError, GalleryError, GalleryIntegrityError
 from edge.core.types import FloatArray, Probe
 from edge.gallery.format.seal import Binding, device_key, seal, unseal
@@ -109,7 +109,7 @@ class DenialStore:
             GalleryIntegrityError: It is damaged. It is not taken for "nobody was denied".
             FileError: It, or the device's key, cannot be read.
         """
-        data = safefile.read_bounded(self._path, MAX_BYTES)
+        data = files.read_bounded(self._path, MAX_BYTES)
         if data is None:
             return Denials.none()
         try:
@@ -161,18 +161,18 @@ class DenialStore:
             FileError: It cannot be deleted.
         """
         with self._alone():
-            safefile.shred(self._path)
+            files.shred(self._path)
         self.purge_set_aside()
 
     def purge_set_aside(self) -> int:
         """Delete what was set aside: nobody can tell who is in it. Returns how many files there were."""
         found = [path for number in range(MAX_SET_ASIDE) if (path := self._aside(number)).exists()]
         for path in found:
-            safefile.shred(path)
+            files.shred(path)
         return len(found)
 
     def _alone(self, timeout_s: float = LOCK_TIMEOUT_S) -> AbstractContextManager[None]:
-        return safefile.sole_user(self._path.with_suffix(".lock"), timeout_s, time.monotonic)
+        return files.sole_user(self._path.with_suffix(".lock"), timeout_s, time.monotonic)
 
     def _aside(self, number: int) -> Path:
         return self._path.with_name(f"{self._path.name}.damaged{f'-{number}' if number else ''}")
@@ -189,7 +189,7 @@ class DenialStore:
             for model_id, each in denials.rows.items()
         }
         plain = json.dumps({"models": models}).encode()
-        safefile.write_whole(self._path, seal(plain, device_key(self._key, make=self._make_key), BINDING))
+        files.write_whole(self._path, seal(plain, device_key(self._key, make=self._make_key), BINDING))
 
 
 BINDING = Binding("denials", "", "", 1)

@@ -18,7 +18,7 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
-from edge.core import files as safefile
+from edge.core import files
 from edge.core.errors import ErasureOwedError, FileError, GalleryError, GalleryIntegrityError
 from edge.gallery.gallery import Gallery
 from edge.gallery.store.vault import Vault
@@ -118,7 +118,7 @@ class Erasure:
         """
         anybody = {ANYBODY: 0}
         try:
-            data = safefile.read_bounded(self._mark, MAX_MARK_BYTES)
+            data = files.read_bounded(self._mark, MAX_MARK_BYTES)
             if data is None:
                 return {}
             said = json.loads(data)
@@ -128,7 +128,7 @@ class Erasure:
 
     def _write_mark(self, noted: Mapping[str, int]) -> None:
         try:
-            safefile.write_whole(self._mark, json.dumps({"removed": noted}).encode())
+            files.write_whole(self._mark, json.dumps({"removed": noted}).encode())
         except FileError as error:
             raise GalleryError(f"nobody is removed, because that cannot be noted: {error}") from None
 
@@ -186,7 +186,7 @@ class Erasure:
             "subjects": sorted(hashes),
         }
         try:
-            safefile.append_line(self._files.directory / AUDIT, json.dumps(line), MODE)
+            files.append_line(self._files.directory / AUDIT, json.dumps(line), MODE)
         except FileError as error:
             raise GalleryError(f"the erasure cannot be noted: {error}") from None
 
@@ -227,7 +227,7 @@ class Erased:
         """
         seen = tuple(map(_stamp, self._paths))
         if seen != self._seen:
-            data = [safefile.read_bounded(path, MAX_BYTES) or b"" for path in self._paths]
+            data = [files.read_bounded(path, MAX_BYTES) or b"" for path in self._paths]
             self._hashes = frozenset(name for each in data for name in HASH.findall(each))
             self._seen = seen
         return subject_hash(str(subject_id)).encode() in self._hashes

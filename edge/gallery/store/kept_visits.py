@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge.core import files as safefile
+from edge.core import files
 from edge.core.errors import FileError, GalleryError, GalleryIntegrityError
 from edge.core.types import Decision, EventType, FloatArray, Probe, Quality, Reason
 from edge.gallery.format.seal import Binding, device_key, seal, unseal
@@ -85,7 +85,7 @@ class VisitStore:
         if not self._keep:
             return
         try:
-            self._directory.mkdir(safefile.PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+            self._directory.mkdir(files.PRIVATE_DIRECTORY, parents=True, exist_ok=True)
         except OSError as error:
             raise GalleryError(f"{self._directory}: cannot be made: {error.strerror}") from None
         at_ms = int(visit.at.timestamp() * 1000)
@@ -93,7 +93,7 @@ class VisitStore:
             _plain(visit), device_key(self._key, make=self._make_key), _binding(visit.visit_id, at_ms)
         )
         kind = ".matched" if visit.taken_for else ".kept"
-        safefile.write_whole(self._directory / f"{at_ms}-{visit.visit_id}{kind}", data)
+        files.write_whole(self._directory / f"{at_ms}-{visit.visit_id}{kind}", data)
         alike = [path for path, _, _ in self._files() if path.suffix == kind]
         _delete(alike[:-MAX_VISITS])
 
@@ -103,13 +103,13 @@ class VisitStore:
         found = []
         for path, at_ms, visit_id in self._files():
             try:
-                data = safefile.read_bounded(path, MAX_FILE_BYTES)
+                data = files.read_bounded(path, MAX_FILE_BYTES)
                 key = device_key(self._key, make=False)
                 if data is not None:
                     found.append(_visit(unseal(data, key, _binding(visit_id, at_ms)), visit_id, at_ms))
             except GalleryIntegrityError as error:
                 log.warning("a kept visit cannot be read and is deleted: %s", error)
-                safefile.shred(path)
+                files.shred(path)
         return found
 
     def remove(self, visit_ids: Iterable[str]) -> int:
@@ -145,8 +145,8 @@ class VisitStore:
             return []
         except OSError as error:
             raise GalleryError(f"{self._directory}: cannot be read: {error.strerror}") from None
-        files = [(path, int(found[1]), found[2]) for path, found in names if found]
-        return sorted(files, key=lambda each: each[1:])
+        kept = [(path, int(found[1]), found[2]) for path, found in names if found]
+        return sorted(kept, key=lambda each: each[1:])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -231,7 +231,7 @@ def _delete(paths: Iterable[Path]) -> int:
     number, failed = 0, None
     for path in paths:
         try:
-            safefile.shred(path)
+            files.shred(path)
             number += 1
         except FileError as error:
             failed = failed or error

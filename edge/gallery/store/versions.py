@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from edge.core import files as safefile
+from edge.core import files
 from edge.core.errors import GalleryError, GalleryIntegrityError
 from edge.gallery.format.bundle import MAX_BUNDLE_BYTES
 
@@ -213,7 +213,7 @@ class VersionFiles:
 
     def _shred(self, path: Path) -> None:
         """Overwrite the head of a version, which holds the key that it is encrypted under, and delete it."""
-        safefile.overwrite_head(safefile.open_to_shred(path))
+        files.overwrite_head(files.open_to_shred(path))
         path.unlink(missing_ok=True)
 
     def _try_lock(self, descriptor: int) -> bool:

@@ -21,7 +21,7 @@ from edge.core.download import Progress
 from edge.core.errors import LinkError
 from edge.core.ids import uuid7
 from edge.core.metrics import Metrics
-from edge.core.process import Beats
+from edge.core.threads import Beats
 from edge.device.assembly.delivery import build_courier
 from edge.device.settings.load import Settings
 from edge.fleet.journal.follow import Follower, take_batch, topics

@@ -18,8 +18,7 @@ from typing import Any
 
 from edge.core.clock import Clock
 from edge.core.metrics import Metrics
-from edge.core.process import Beats
-from edge.core.threads import WorkerThread
+from edge.core.threads import Beats, WorkerThread
 from edge.core.types import EventType, FaceEvent
 from edge.mqtt.broker import Connected, Disconnected, Published, Received, Refused, Unheard
 from edge.mqtt.connection import LinkThread

@@ -21,7 +21,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from edge.core import files as safefile
+from edge.core import files
 from edge.core.errors import OutboxDamagedError, OutboxDiskError, OutboxError, OutboxFullError
 from edge.mqtt.contract.topics import Topics
 
@@ -346,7 +346,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         raise OutboxError(f"{path}: {path.parent} is not a directory; create it or correct state_dir")
     if known and not file:
         raise OutboxError(f"{path}: is not a file; remove it")
-    safefile.make_private(path, "-wal", "-shm")  # those that SQLite makes later are like the first
+    files.make_private(path, "-wal", "-shm")  # those that SQLite makes later are like the first
     with _renamed(path):
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1.0)
     try:

@@ -25,8 +25,7 @@ from typing import Any, TypeVar
 from edge.core.clock import Clock
 from edge.core.errors import OutboxDamagedError, OutboxDiskError, OutboxError, OutboxFullError
 from edge.core.metrics import Metrics
-from edge.core.process import Beats
-from edge.core.threads import WorkerThread
+from edge.core.threads import Beats, WorkerThread
 from edge.mqtt.delivery.outbox import Changes, Outbox, Pending, Row, Stored, Unopened, set_aside
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edge.core import files as safefile
+from edge.core import files
 from edge.core.errors import ConfigError, FileError, ModelIntegrityError
 from edge.core.metrics import Metrics
 from edge.device.pushes.desk import LINES_AT_ONCE, ConfigDesk
@@ -571,7 +571,7 @@ class FullDisk:
     """Refuses what is written about pushes until it is `mended`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.monkeypatch, self.write = monkeypatch, safefile.write_whole
+        self.monkeypatch, self.write = monkeypatch, files.write_whole
         monkeypatch.setattr("edge.core.files.write_whole", self.refuse)
 
     def refuse(self, path: Path, data: bytes, mode: int = 0) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.core import files as safefile
+from edge.core import files
 from edge.core.errors import GalleryError, SignatureError
 from edge.device.sync import sync as sync_module
 from edge.device.sync.floors import save_floors
@@ -200,7 +200,7 @@ def test_a_gallery_that_fails_its_self_test_is_not_installed(front, fleet):
 
 def test_one_process_synchronises_at_a_time(front, monkeypatch):
     monkeypatch.setattr(sync_module, "LOCK_TIMEOUT_S", 0.1)
-    with safefile.sole_user(front.cache / "lock", 1, time.monotonic):
+    with files.sole_user(front.cache / "lock", 1, time.monotonic):
         assert "another process" in str(front.syncer().run().error)
     assert front.sync().status == "updated"
 

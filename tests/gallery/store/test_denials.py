@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.core import files as safefile
+from edge.core import files
 from edge.core.errors import GalleryError, GalleryIntegrityError
 from edge.core.metrics import Metrics
 from edge.core.types import EventType, FloatArray, Match, Reason, ScoredSubject, Subject
@@ -183,7 +183,7 @@ def test_damaged_denials_that_somebody_is_at_are_set_aside_later_and_nobody_wait
     metrics = Metrics()
     follower, running = DenialFollower(store, metrics), Door(store.load())
     (tmp_path / "denials.sealed").write_bytes(b"torn")
-    with safefile.sole_user(tmp_path / "denials.lock", 0, time.monotonic):
+    with files.sole_user(tmp_path / "denials.lock", 0, time.monotonic):
         started_s = time.monotonic()
         for _ in range(3):
             assert follower.follow(running) is None  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from typing import Any
 
 from edge.core.clock import SystemClock
 from edge.core.metrics import Metrics
-from edge.core.process import Beats
+from edge.core.threads import Beats
 from edge.mqtt.delivery.outbox import Outbox, Stored
 from edge.mqtt.delivery.outbox_thread import OutboxThread
 from tests.support.door import make_row, now

@@ -9,7 +9,7 @@ import pytest
 
 from edge.core.clock import SystemClock
 from edge.core.metrics import Metrics
-from edge.core.process import Beats
+from edge.core.threads import Beats
 from edge.mqtt.delivery import outbox_thread as writer
 from edge.mqtt.delivery.outbox import Outbox, Stored
 from edge.mqtt.delivery.outbox_thread import OutboxThread
