@@ -1,19 +1,14 @@
-"""What paho calls back for one connection.
+"""The client library paho, one client per connection, and what it calls back. Decides nothing.
 
-Only enqueues: paho holds its own locks while it calls. Decides nothing.
-
-Bounded: a socket that refuses to read a packet which is too large to be kept. Parses nothing.
-
-paho reads a packet into memory whole before it calls anybody, and asks the socket for all that is left of it
-at once: what it asks for is how large the packet is. MQTT 5 lets a client name its limit, which most brokers
-keep to; MQTT 3.1.1 has no such limit.
-
-Unread: how much of what others publish waits to be looked at. A flood is dropped here, not kept.
+Callbacks only enqueue: paho holds its own locks while it calls. What others publish is bounded in three
+ways: a packet too large is not read, a message too large is not kept, and a flood is dropped before it
+fills the memory.
 """
 
 import errno
 import logging
 import queue
+import ssl
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -21,32 +16,33 @@ from socket import socket
 from typing import Any
 
 import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edge.core.metrics import Metrics
 from edge.core.pacing import TokenBucket
-from edge.mqtt import broker as faults
-from edge.mqtt.broker import Connected, Disconnected, Protocol, Published, Received, Refused, Unheard
-
-
-def bound(sock: socket, limit: int, tell: Callable[[int], None]) -> None:
-    """Let `sock`, in the clear or with TLS, refuse to read more than `limit` bytes at once.
-
-    `tell` gets the size that was refused; reading then fails as on a broken connection.
-    """
-    kind = type(sock)
-
-    def recv(self: socket, size: int, flags: int = 0, /) -> bytes:
-        if size > limit:
-            tell(size)
-            raise OSError(errno.EMSGSIZE, f"{size} bytes are more than {limit}")
-        return kind.recv(self, size, flags)
-
-    sock.__class__ = type(f"Bounded{kind.__name__}", (kind,), {"__slots__": (), "recv": recv})
-
+from edge.mqtt.broker import (
+    CONNECT_TIMEOUT_S,
+    Connected,
+    Disconnected,
+    Protocol,
+    Published,
+    Received,
+    Refused,
+    Unheard,
+)
 
 log = logging.getLogger(__name__)
+
+DEFAULT_RECEIVE_MAXIMUM = 65535
+"""Source: MQTT 5.0, section 3.2.2.3.3: the value in force when the broker names none."""
+
+MAX_RECEIVED_BYTES = 512 * 1024
+"""A command with a photo of 256 KiB in base64 is 350 KiB; nothing honest is larger."""
+
+MAX_PACKET_BYTES = MAX_RECEIVED_BYTES + 64 * 1024
+"""A message with its topic, which MQTT bounds to 64 KiB: what the broker is told, and what is read at all."""
 
 MAX_UNREAD_BYTES = 4 * 1024 * 1024
 """A few of the largest commands, or more acknowledgements than a consumer sends in a minute."""
@@ -55,8 +51,48 @@ MESSAGE_BYTES = 1024
 """What an empty message takes up in memory, with its topic."""
 
 
+def new_client(
+    client_id: str,
+    protocol: Protocol,
+    *,
+    clean: bool,
+    username: str | None,
+    password: str | None,
+    tls: ssl.SSLContext | None,
+    manual_ack: bool = False,
+    reconnect_on_failure: bool = True,
+) -> paho.Client:
+    """Return a client that is not connected; `clean`: with MQTT 3.1.1 the broker keeps no session of it."""
+    newest = protocol == "5"
+    client = paho.Client(
+        CallbackAPIVersion.VERSION2,
+        client_id=client_id,
+        clean_session=None if newest else clean,
+        protocol=paho.MQTTv5 if newest else paho.MQTTv311,
+        manual_ack=manual_ack,
+        reconnect_on_failure=reconnect_on_failure,
+    )
+    client.connect_timeout = CONNECT_TIMEOUT_S
+    if username is not None:
+        client.username_pw_set(username, password)
+    if tls is not None:
+        client.tls_set_context(tls)
+    return client
+
+
+def properties(packet_type: int, **values: int | bytes) -> Properties:
+    """Return what goes with a packet of MQTT 5."""
+    made = Properties(packet_type)  # type: ignore[no-untyped-call]
+    for name, value in values.items():
+        setattr(made, name, value)
+    return made
+
+
 class Unread:
-    """Counted over all connections. Thread-safe. As many lines as `complaints` lets through are logged."""
+    """How much of what others publish waits to be looked at, over all connections. Thread-safe.
+
+    As many lines as `complaints` lets through are logged.
+    """
 
     def __init__(self, metrics: Metrics, complaints: TokenBucket) -> None:
         self._metrics = metrics
@@ -85,16 +121,6 @@ class Unread:
             log.warning("%d messages were dropped: more came than can be looked at", dropped)
 
 
-DEFAULT_RECEIVE_MAXIMUM = 65535
-"""Source: MQTT 5.0, section 3.2.2.3.3: the value in force when the broker names none."""
-
-MAX_RECEIVED_BYTES = 512 * 1024
-"""A command with a photo of 256 KiB in base64 is 350 KiB; nothing honest is larger."""
-
-MAX_PACKET_BYTES = MAX_RECEIVED_BYTES + 64 * 1024
-"""A message with its topic, which MQTT bounds to 64 KiB: what the broker is told, and what is read at all."""
-
-
 class MqttSession:
     """What paho calls back for one connection."""
 
@@ -115,6 +141,7 @@ class MqttSession:
         self.refusal: ReasonCode | None = None
         self.ended: ReasonCode | None = None
         self.silent = False
+        """Whether the broker gave no answer, or hung up without one."""
         self.deaf = deaf
         """Whether nothing of what others publish is listened to."""
         self.greeted_s: float | None = None
@@ -131,11 +158,6 @@ class MqttSession:
         # With this callback set, publish() never writes to the socket from the caller's thread.
         client.on_socket_register_write = self._on_socket_register_write
 
-    @property
-    def refuses_version(self) -> bool:
-        """Whether the broker said that it does not know this version of MQTT."""
-        return self.refusal is not None and self.refusal.value == faults.NO_SUCH_VERSION
-
     def close(self) -> None:
         """Close the network connection, and let go of paho's client, which holds sockets of its own."""
         if self.accepted:
@@ -149,7 +171,7 @@ class MqttSession:
         client.on_message = client.on_subscribe = client.on_socket_open = None
 
     def _on_socket_open(self, _c: paho.Client, _u: Any, sock: Any) -> None:
-        bound(sock, MAX_PACKET_BYTES, partial(setattr, self, "oversize"))
+        _bound(sock, MAX_PACKET_BYTES, partial(setattr, self, "oversize"))
 
     def _on_connect(
         self,
@@ -157,14 +179,14 @@ class MqttSession:
         _u: Any,
         _f: paho.ConnectFlags,
         reason: ReasonCode,
-        properties: Properties | None,
+        given: Properties | None,
     ) -> None:
         if reason.is_failure:
             self.refusal = reason
             return
         self.accepted = True
-        receive_maximum = getattr(properties, "ReceiveMaximum", DEFAULT_RECEIVE_MAXIMUM)
-        maximum_packet_size = getattr(properties, "MaximumPacketSize", None)
+        receive_maximum = getattr(given, "ReceiveMaximum", DEFAULT_RECEIVE_MAXIMUM)
+        maximum_packet_size = getattr(given, "MaximumPacketSize", None)
         self._inbox.put(Connected(self.number, self.protocol, receive_maximum, maximum_packet_size))
 
     def _on_disconnect(
@@ -187,15 +209,15 @@ class MqttSession:
             return
         if not self._unread.add(len(message.payload)):
             return
-        properties = message.properties
+        given = message.properties
         self._inbox.put(
             Received(
                 self.number,
                 message.topic,
                 bytes(message.payload),
                 retained=message.retain,
-                response_topic=getattr(properties, "ResponseTopic", None),
-                correlation=getattr(properties, "CorrelationData", None),
+                response_topic=getattr(given, "ResponseTopic", None),
+                correlation=getattr(given, "CorrelationData", None),
             )
         )
 
@@ -208,3 +230,22 @@ class MqttSession:
 
     def _on_socket_register_write(self, _c: paho.Client, _u: Any, _s: Any) -> None:
         """Nothing to do: paho wakes its own loop."""
+
+
+def _bound(sock: socket, limit: int, tell: Callable[[int], None]) -> None:
+    """Let `sock`, in the clear or with TLS, refuse to read more than `limit` bytes at once.
+
+    paho reads a packet into memory whole before it calls anybody, and asks the socket for all that is left
+    of it at once: what it asks for is how large the packet is. MQTT 5 lets a client name its limit, which
+    most brokers keep to; MQTT 3.1.1 has no such limit. `tell` gets the size that was refused; reading then
+    fails as on a broken connection.
+    """
+    kind = type(sock)
+
+    def recv(self: socket, size: int, flags: int = 0, /) -> bytes:
+        if size > limit:
+            tell(size)
+            raise OSError(errno.EMSGSIZE, f"{size} bytes are more than {limit}")
+        return kind.recv(self, size, flags)
+
+    sock.__class__ = type(f"Bounded{kind.__name__}", (kind,), {"__slots__": (), "recv": recv})

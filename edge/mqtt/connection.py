@@ -1,4 +1,4 @@
-"""LinkThread: one connection to the broker after another; with `session` the daemon's only user of paho.
+"""LinkThread: one connection to the broker after another.
 
 Connects, says why it cannot, backs off, tells `inbox` what happens. Keeps nothing to send: what was not
 acknowledged when a connection ends is the caller's to send again, on the next one.
@@ -6,8 +6,6 @@ acknowledged when a connection ends is the caller's to send again, on the next o
 Every connection has a paho client of its own, so that nothing of an old connection is sent on a new one.
 The client's loop runs here; publishing from another thread only queues. paho calls back while it holds its
 own locks: callbacks do nothing but enqueue.
-
-Reconnect: what a connection that has ended means for the next one, and for the log. Connects nothing.
 """
 
 import logging
@@ -18,7 +16,6 @@ from collections.abc import Collection
 from typing import Any, Literal
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
@@ -26,9 +23,8 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from edge.core.clock import Clock
 from edge.core.metrics import Metrics
 from edge.core.pacing import Backoff, TokenBucket, Uniform
-from edge.mqtt import broker as faults
-from edge.mqtt.broker import Broker, Fault, Protocol, Received, Will, too_brief
-from edge.mqtt.client import MAX_PACKET_BYTES, MqttSession, Unread
+from edge.mqtt.broker import Broker, Fault, Protocol, ProtocolChoice, Received, Will
+from edge.mqtt.client import MAX_PACKET_BYTES, MqttSession, Unread, new_client, properties
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +43,10 @@ MANY_BRIEF = 3
 
 
 class Reconnect:
-    """Decides on pauses, and says every fault once until there has been a connection."""
+    """What a connection that has ended means for the next one, and for the log.
+
+    Decides on pauses, and says every fault once until there has been a connection.
+    """
 
     def __init__(self, client_id: str, longest_s: float, uniform: Uniform = random.uniform) -> None:
         self._client_id = client_id
@@ -67,17 +66,14 @@ class Reconnect:
         elif lasted_s is not None:
             self._brief += 1
             if self._brief >= MANY_BRIEF:
-                fault = too_brief(fault, self._client_id)
+                fault = fault.too_brief(self._client_id)
         log.log(logging.DEBUG if fault.text == self._told else logging.WARNING, "%s", fault.text)
         self._told = fault.text
         return self._backoff.slow_s() if fault.lasting else self._backoff.next_s()
 
 
-CONNECT_TIMEOUT_S = 5.0
-"""For the network connection and TLS, and again for the broker's answer."""
-
-GUESS_TIMEOUT_S = 1.5
-"""For the first answer in MQTT 5: some older brokers, amqtt among them, leave the question open."""
+TAKEN_OVER = 142
+"""DISCONNECT reason "Session taken over". Source: MQTT 5.0, section 3.14.2.1."""
 
 SESSION_EXPIRY_S = 3600
 """For how long the broker keeps our subscriptions while we are away."""
@@ -130,7 +126,7 @@ class LinkThread(threading.Thread):
         self._session: MqttSession | None = None
         self._stale = 0
         self._numbers = 0
-        self._speaks_5 = False
+        self._choice = ProtocolChoice(broker.version)
         self._told_older = False
         self._deaf_until_s = 0.0
         self._unread = Unread(metrics, TokenBucket(COMPLAINTS_PER_S, COMPLAINTS_AT_ONCE, clock.monotonic))
@@ -154,12 +150,12 @@ class LinkThread(threading.Thread):
         session = self._session
         if session is None or session.number != connection or not session.accepted:
             return None
-        properties: Properties | None = None
+        given: Properties | None = None
         if session.protocol == "5":
             wanted = {"MessageExpiryInterval": expiry_s, "CorrelationData": correlation}
             values = {name: value for name, value in wanted.items() if value is not None}
-            properties = _properties(PacketTypes.PUBLISH, **values) if values else None
-        info = session.client.publish(topic, payload, qos, retain, properties)
+            given = properties(PacketTypes.PUBLISH, **values) if values else None
+        info = session.client.publish(topic, payload, qos, retain, given)
         return info.mid if info.rc == paho.MQTT_ERR_SUCCESS else None
 
     def read(self, received: Received) -> None:
@@ -196,10 +192,11 @@ class LinkThread(threading.Thread):
 
     def _connect_and_stay(self) -> float:
         """Hold one connection until it ends; returns the pause before the next one, in seconds."""
-        version = self._broker.version
-        session = self._new_session("3.1.1" if version == "3.1.1" else "5")
+        session = self._new_session(self._choice.first)
         fault = self._hold(session)
-        if version == "auto" and self._wants_older(session) and not self._stopping.is_set():
+        refusal = None if session.refusal is None else session.refusal.value
+        older = self._choice.wants_older(session.protocol, refusal, silent=session.silent)
+        if older and not self._stopping.is_set():
             session = self._new_session("3.1.1")
             fault = self._hold(session)
         if self._stopping.is_set():
@@ -210,14 +207,6 @@ class LinkThread(threading.Thread):
             fault, None if session.greeted_s is None else now_s - session.greeted_s
         )
 
-    def _wants_older(self, session: MqttSession) -> bool:
-        """Return whether to try MQTT 3.1.1: a broker that has spoken 5 has to say that it no longer does.
-
-        One that hangs up is starting anew, or stands behind a balancer that does: with 3.1.1 it could not say
-        for as long as that connection lasts that nobody subscribes.
-        """
-        return session.refuses_version or (session.silent and not self._speaks_5)
-
     def _hold(self, session: MqttSession) -> Fault:
         """Run a connection until it ends; returns why."""
         try:
@@ -227,22 +216,21 @@ class LinkThread(threading.Thread):
         except UnicodeError:
             return Fault(f"{self._broker.host!r} is not a host name; correct mqtt.host", lasting=True)
         except OSError as error:
-            return faults.unreachable(self._where, error, tls=self._broker.tls is not None)
+            return Fault.unreachable(self._where, error, tls=self._broker.tls is not None)
         finally:
             self._session = None
             session.close()
 
     def _stay(self, session: MqttSession) -> Fault:
         """Run paho's loop until the connection ends; returns why."""
-        guessing = self._broker.version == "auto" and session.protocol == "5" and not self._speaks_5
-        deadline_s = self._clock.monotonic() + (GUESS_TIMEOUT_S if guessing else CONNECT_TIMEOUT_S)
+        deadline_s = self._clock.monotonic() + self._choice.patience_s(session.protocol)
         greeted = False
         while session.client.loop(LOOP_S if greeted else CONNECTING_LOOP_S) == paho.MQTT_ERR_SUCCESS:
             if session.accepted and not greeted:
                 greeted = True
                 self._greet(session)
             if not greeted and self._clock.monotonic() > deadline_s:
-                session.silent = guessing
+                session.silent = True
                 return Fault(f"broker at {self._where} does not answer; check mqtt.host and mqtt.port")
             if self._stopping.is_set():
                 session.client.disconnect()
@@ -253,20 +241,20 @@ class LinkThread(threading.Thread):
         if session.oversize is not None:
             self._metrics.count("mqtt.oversize")
             self._deaf_until_s = self._clock.monotonic() + DEAF_S
-            return faults.oversize(self._where, session.oversize, MAX_PACKET_BYTES, DEAF_S)
+            return Fault.oversize(self._where, session.oversize, MAX_PACKET_BYTES, DEAF_S)
         if session.refusal is not None:
-            return faults.refused(self._where, session.refusal.value, str(session.refusal))
+            return Fault.refused(self._where, session.refusal.value, str(session.refusal))
         if not greeted:
             session.silent = True
-            return faults.hung_up(self._where, tls=self._broker.tls is not None, known=self._speaks_5)
-        if session.ended is not None and session.ended.value == faults.TAKEN_OVER:
-            return faults.taken_over(self._where, self._client_id)
+            return Fault.hung_up(self._where, tls=self._broker.tls is not None, known=self._choice.speaks_5)
+        if session.ended is not None and session.ended.value == TAKEN_OVER:
+            return Fault.taken_over(self._where, self._client_id)
         return Fault(f"connection to the broker at {self._where} lost: {session.ended}")
 
     def _greet(self, session: MqttSession) -> None:
         session.greeted_s = self._clock.monotonic()
         self._reconnect.connected()
-        self._speaks_5 = self._speaks_5 or session.protocol == "5"
+        self._choice.accepted(session.protocol)
         self._metrics.count("mqtt.connects")
         topics = self._subscriptions[session.protocol]
         if session.deaf:
@@ -287,22 +275,18 @@ class LinkThread(threading.Thread):
 
     def _new_session(self, protocol: Protocol) -> MqttSession:
         broker = self._broker
-        newest = protocol == "5"
         deaf = self._clock.monotonic() < self._deaf_until_s
-        client = paho.Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=self._client_id,
-            clean_session=None if newest else deaf,
-            protocol=paho.MQTTv5 if newest else paho.MQTTv311,
+        client = new_client(
+            self._client_id,
+            protocol,
+            clean=deaf,
+            username=broker.username,
+            password=broker.password,
+            tls=broker.tls,
             reconnect_on_failure=False,
         )
-        client.connect_timeout = CONNECT_TIMEOUT_S
         client.max_inflight_messages = 0  # no limit here: the caller counts, by the broker's own limit
         client.will_set(self._will.topic, self._will.payload, qos=1, retain=True)
-        if broker.username is not None:
-            client.username_pw_set(broker.username, broker.password)
-        if broker.tls is not None:
-            client.tls_set_context(broker.tls)
         self._numbers += 1
         return MqttSession(self._numbers, client, protocol, self._inbox, self._unread, deaf=deaf)
 
@@ -310,7 +294,7 @@ class LinkThread(threading.Thread):
         """Open the network connection and queue CONNECT; the session outlives short absences."""
         broker = self._broker
         if session.protocol == "5":
-            properties = _properties(
+            given = properties(
                 PacketTypes.CONNECT,
                 SessionExpiryInterval=SESSION_EXPIRY_S,
                 MaximumPacketSize=MAX_PACKET_BYTES,
@@ -320,14 +304,7 @@ class LinkThread(threading.Thread):
                 broker.port,
                 broker.keepalive_s,
                 clean_start=session.deaf,
-                properties=properties,
+                properties=given,
             )
         else:
             session.client.connect(broker.host, broker.port, broker.keepalive_s)
-
-
-def _properties(packet_type: int, **values: int | bytes) -> Properties:
-    properties = Properties(packet_type)  # type: ignore[no-untyped-call]
-    for name, value in values.items():
-        setattr(properties, name, value)
-    return properties

@@ -1,7 +1,7 @@
 """Listener: the other side of the contract, a subscriber such as a building system has one.
 
-For the demo and for those who follow devices. The daemon does not use it; paho is known here and in `link`.
-MQTT 5 is tried first, because only there a broker says what its access rules forbid.
+For the demo and for those who follow devices; the daemon does not use it. MQTT 5 is tried first, because only
+there a broker says what its access rules forbid.
 """
 
 import queue
@@ -10,21 +10,15 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edge.core.errors import LinkError
-from edge.mqtt import broker as faults
-from edge.mqtt.broker import Protocol
-
-CONNECT_TIMEOUT_S = 5.0
-GUESS_TIMEOUT_S = 1.5
-"""For the first answer in MQTT 5, where 3.1.1 is tried next: some older brokers leave the question open."""
+from edge.mqtt.broker import CONNECT_TIMEOUT_S, Protocol, ProtocolChoice, Version
+from edge.mqtt.client import new_client, properties
 
 LONGEST_PAUSE_S = 30
 """Between two tries to connect again."""
@@ -68,7 +62,7 @@ class Listener:
         port: int,
         topics: tuple[str, ...],
         *,
-        version: Literal["auto", "5", "3.1.1"] = "auto",
+        version: Version = "auto",
         username: str | None = None,
         password: str | None = None,
         tls: ssl.SSLContext | None = None,
@@ -76,7 +70,7 @@ class Listener:
     ) -> None:
         self._where = (host, port)
         self._topics = topics
-        self._version = version
+        self._choice = ProtocolChoice(version)
         self._credentials = (username, password)
         self._tls = tls
         self._session = session
@@ -86,7 +80,7 @@ class Listener:
         self._sent: OrderedDict[int, str] = OrderedDict()
         self._refused: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
         self.messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
-        self.protocol: Protocol = "3.1.1" if version == "3.1.1" else "5"
+        self.protocol: Protocol = self._choice.first
         self._client = self._new_client()
 
     def __enter__(self) -> "Listener":
@@ -123,11 +117,10 @@ class Listener:
 
         `correlation` comes back with the answer; MQTT 3.1.1 has no place for it.
         """
-        properties = None
+        given = None
         if correlation is not None and self.protocol == "5":
-            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-            properties.CorrelationData = correlation
-        self._published = self._client.publish(topic, payload, 1, retain, properties)
+            given = properties(PacketTypes.PUBLISH, CorrelationData=correlation)
+        self._published = self._client.publish(topic, payload, 1, retain, given)
         self._sent[self._published.mid] = topic
         if len(self._sent) > MAX_SENT:
             self._sent.popitem(last=False)
@@ -160,11 +153,10 @@ class Listener:
             _OlderBrokerError: It may speak the older protocol, which is to be tried.
         """
         host, port = self._where
-        guessing = self.protocol == "5" and self._version == "auto"
         try:
             self._connect(host, port)
             self._client.loop_start()
-            self._greeted(guessing)
+            self._greeted()
             answer = self._ready.get(timeout=CONNECT_TIMEOUT_S)
         except (OSError, UnicodeError) as error:
             raise LinkError(f"broker at {host}:{port} cannot be reached: {error}") from None
@@ -180,46 +172,45 @@ class Listener:
             self._leave()
             raise LinkError(f"broker at {host}:{port} refuses to let us hear {', '.join(denied)}")
 
-    def _greeted(self, guessing: bool) -> None:
+    def _greeted(self) -> None:
         """Wait for the broker's greeting.
 
         Raises:
             queue.Empty: There is none.
             LinkError, _OlderBrokerError: As `_open`.
         """
-        host, port = self._where
         try:
-            greeting = self._ready.get(timeout=GUESS_TIMEOUT_S if guessing else CONNECT_TIMEOUT_S)
+            greeting = self._ready.get(timeout=self._choice.patience_s(self.protocol))
         except queue.Empty:
-            if guessing:
+            if self._choice.wants_older(self.protocol, None, silent=True):
                 raise _OlderBrokerError from None
             raise
-        if isinstance(greeting, ReasonCode) and not greeting.is_failure:
+        refusal = greeting if isinstance(greeting, ReasonCode) else None
+        if refusal is not None and not refusal.is_failure:
             return
-        hung_up = not isinstance(greeting, ReasonCode)
-        if guessing and (hung_up or greeting.value == faults.NO_SUCH_VERSION):  # type: ignore[union-attr]
+        code = None if refusal is None else refusal.value
+        if self._choice.wants_older(self.protocol, code, silent=refusal is None):
             raise _OlderBrokerError
-        raise LinkError(f"broker at {host}:{port} " + ("hangs up" if hung_up else f"refuses: {greeting}"))
+        host, port = self._where
+        raise LinkError(
+            f"broker at {host}:{port} " + ("hangs up" if refusal is None else f"refuses: {refusal}")
+        )
 
     def _leave(self) -> None:
         self._client.disconnect()
         self._client.loop_stop()
 
     def _new_client(self) -> paho.Client:
-        newest = self.protocol == "5"
-        client = paho.Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=self._session or "",
-            clean_session=None if newest else self._session is None,
-            protocol=paho.MQTTv5 if newest else paho.MQTTv311,
+        username, password = self._credentials
+        client = new_client(
+            self._session or "",
+            self.protocol,
+            clean=self._session is None,
+            username=username,
+            password=password,
+            tls=self._tls,
             manual_ack=self._session is not None,
         )
-        username, password = self._credentials
-        if username is not None:
-            client.username_pw_set(username, password)
-        if self._tls is not None:
-            client.tls_set_context(self._tls)
-        client.connect_timeout = CONNECT_TIMEOUT_S
         client.reconnect_delay_set(1, LONGEST_PAUSE_S)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
@@ -232,9 +223,8 @@ class Listener:
         if self.protocol == "3.1.1" or self._session is None:
             self._client.connect(host, port)
             return
-        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        properties.SessionExpiryInterval = KEEP_SESSION
-        self._client.connect(host, port, clean_start=False, properties=properties)
+        given = properties(PacketTypes.CONNECT, SessionExpiryInterval=KEEP_SESSION)
+        self._client.connect(host, port, clean_start=False, properties=given)
 
     def _on_connect(self, client: paho.Client, _u: Any, _f: Any, reason: ReasonCode, _p: Any) -> None:
         self._connection += 1

@@ -190,7 +190,7 @@ def test_a_frozen_broker_is_noticed(mosquitto: Mosquitto, connect: Callable[...,
 def test_a_port_that_accepts_and_says_nothing_is_given_up(
     connect: Callable[..., Linking], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.mqtt.connection.CONNECT_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("edge.mqtt.broker.CONNECT_TIMEOUT_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as server:
         connect(server.getsockname()[1])
         wait_until(lambda: "does not answer" in caplog.text)
