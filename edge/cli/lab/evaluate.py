@@ -48,7 +48,7 @@ def verify(
         report["models"][name] |= measure.verification(protocol, scores)
         curves[name] = rates.roc_curve(scores[protocol.same], scores[~protocol.same])
     if plots is not None:
-        plot_roc(curves, plots / "roc.png")
+        plot_roc(report["models"], curves, plots / "roc.png")
     table = Table("model", "accuracy", "TAR at FAR .01", ".001", "pairs", "not found")
     for name, figures in report["models"].items():
         accuracy = f"{figures['accuracy']:.4f} ± {figures['accuracy_std']:.4f}"
@@ -82,7 +82,7 @@ def identify(
         report["models"][name] |= measure.identification(protocol, scores, rule)
         curves[name] = rates.det_curve(scores.best, scores.right, scores.strangers)
     if plots is not None:
-        plot_det(curves, plots / "det.png")
+        plot_det(report["models"], curves, plots / "det.png")
     table = Table("model", "rank-1", *(f"TPIR at FPIR {fpir}" for fpir in measure.FPIRS), "not found")
     for name, figures in report["models"].items():
         cells = [

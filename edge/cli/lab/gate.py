@@ -61,7 +61,7 @@ def gate(
     report: dict[str, Any] = {"schema": "edge.evaluate.gate/1", "images": str(images), "model": name}
     report |= gates.compare(protocol, rows, shots, rule, settings.gallery.prototypes)
     if plots is not None:
-        plot_gate(report["conditions"], plots / "gate.png")
+        plot_gate(report, plots / "gate.png")
     _finish(report, _gate_table(report), json_file)
 
 

@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -74,25 +74,81 @@ def measure_galleries(rows: Sequence[int], dim: int, rounds: int, progress: Prog
     return {"schema": "edge.bench.gallery/1", "machine": machine, **reports[-1], "smaller": reports[:-1]}
 
 
+ENGINE_WORDS = {
+    "read_floor": "reading the integer rows once, no search",
+    "int8": "the product, large galleries: integers, then exact",
+    "dense": "the product, small galleries: float32",
+    "numpy_float32": "numpy: matrix times probe",
+    "face_distance": "face_recognition's formula over a list",
+    "face_distance_array": "face_recognition's formula over an array",
+}
+"""What the engines are called in the pictures."""
+
+SAME = 1.05
+"""Curves that differ by less than this factor everywhere are drawn as one."""
+
+ASIDE = 1.05
+"""Factor between the places of two engines, so that no bar stands behind another."""
+
+Curve = tuple[list[int], list[float]]
+"""Numbers of rows, rising, and a figure for each."""
+
+
 def plot_galleries(report: dict[str, Any], directory: Path) -> None:
     """Draw milliseconds and bytes over the number of rows, of every engine.
 
     Raises:
-        ConfigError: matplotlib is not installed.
+        ConfigError: matplotlib is not installed, or a file cannot be written.
     """
     sizes = [*report["smaller"], report]
-    for key, label in (("ms_p50", "ms per probe, median, one core"), ("bytes", "bytes read per probe")):
-        figure = new_figure()
-        axes = figure.subplots()
-        for number, name in enumerate(sizes[0]["engines"]):
-            style = ("-", "--", ":")[number % 3]  # some engines read the same bytes
-            points = [(s["rows"], s["engines"][name][key]) for s in sizes if name in s["engines"]]
-            axes.plot(*zip(*points, strict=True), marker="o", linestyle=style, label=name)
-        axes.set(title=f"Gallery search, {report['dim']} values a row", xlabel="rows", ylabel=label)
-        axes.set(xscale="log", yscale="log")
-        axes.grid(visible=True, which="both", alpha=0.3)
-        axes.legend()
-        save(figure, directory / f"gallery_{key}.png")
+    figure = new_figure((8, 6))
+    axes = figure.subplots()
+    for number, name in enumerate(sizes[0]["engines"]):
+        rows, p50 = _curve(sizes, name, "ms_p50")
+        _, p95 = _curve(sizes, name, "ms_p95")
+        far = [[0.0] * len(rows), [max(0.0, high - middle) for middle, high in zip(p50, p95, strict=True)]]
+        beside = [each * ASIDE ** (number - 2.5) for each in rows]
+        axes.errorbar(beside, p50, far, marker="o", markersize=4, capsize=3, label=ENGINE_WORDS[name])
+    axes.set_title(
+        f"Gallery search: time\n{report['dim']} values a row, one core, {report['probes']} probes an engine\n"
+        "dots: median, bars: up to the 95th percentile"
+    )
+    axes.set_ylabel("milliseconds per probe")
+    _finish(figure, axes, directory / "gallery_ms_p50.png")
+    figure = new_figure((8, 6))
+    axes = figure.subplots()
+    for names, (rows, count) in alike({name: _curve(sizes, name, "bytes") for name in sizes[0]["engines"]}):
+        axes.plot(rows, count, marker="o", label="\nand ".join(ENGINE_WORDS[name] for name in names))
+    axes.set(title=f"Gallery search: memory read\n{report['dim']} values a row")
+    axes.set_ylabel("bytes read per probe")
+    _finish(figure, axes, directory / "gallery_bytes.png")
+
+
+def alike(curves: Mapping[str, Curve]) -> list[tuple[list[str], Curve]]:
+    """Group curves that would hide each other: of equal rows, figures within `SAME`; the first is drawn."""
+    groups: list[tuple[list[str], Curve]] = []
+    for name, (rows, figures) in curves.items():
+        for names, (other_rows, others) in groups:
+            shared = [b / a for a, b in zip(others, figures, strict=False)]
+            if rows == other_rows and all(1 / SAME <= ratio <= SAME for ratio in shared):
+                names.append(name)
+                break
+        else:
+            groups.append(([name], (rows, figures)))
+    return groups
+
+
+def _curve(sizes: Sequence[dict[str, Any]], name: str, key: str) -> Curve:
+    """Return the rows at which an engine was measured, and its figures there."""
+    measured = [(size["rows"], size["engines"][name][key]) for size in sizes if name in size["engines"]]
+    return [rows for rows, _ in measured], [figure for _, figure in measured]
+
+
+def _finish(figure: Any, axes: Any, path: Path) -> None:
+    axes.set(xlabel="rows (templates in the gallery)", xscale="log", yscale="log")
+    axes.grid(visible=True, which="both", alpha=0.3)
+    axes.legend(fontsize=9)
+    save(figure, path)
 
 
 def measure_gallery(rows: int, dim: int, rounds: int) -> dict[str, Any]:
@@ -129,6 +185,7 @@ def measure_gallery(rows: int, dim: int, rounds: int) -> dict[str, Any]:
     return {
         "rows": rows,
         "dim": dim,
+        "probes": rounds * BURST,
         "engines": figures,
         "scoped": _scoped(quantized, probes),
         "changes": _changes(quantized, probes),

@@ -1,50 +1,125 @@
 """Pictures of error rates: DET for identification, ROC for verification. Needs the extra `evaluate`.
 
+Every picture says how many faces it counts and how sure it is (95 % intervals).
+
 One picture of `edge evaluate oneshot`: how well each way recognises, and what one more subject costs.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edge.core.errors import ConfigError
-from edge.lab.photos.calibration import FittedRates
+from edge.lab.photos.calibration import LEAST_MEASURED, FittedRates
 from edge.lab.photos.rates import Scores
 
 Curve = tuple[Scores, Scores]
 
+NORMAL_QUANTILE = 1.96
+"""Standard deviations to either side that hold 95 % of a normal distribution."""
 
-def plot_det(curves: Mapping[str, Curve], path: Path) -> None:
+STYLES = ("-", "--", ":", "-.")
+"""Lines of several models one after the other, so that equal curves show both."""
+
+
+def share_interval(share: float, count: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share that was counted over `count` cases, within 0 and 1.
+
+    Source: E. B. Wilson, 1927, Probable inference, the law of succession, and statistical inference.
+    """
+    z2 = NORMAL_QUANTILE**2
+    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
+    half = NORMAL_QUANTILE / (1 + z2 / count) * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
+    return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))
+
+
+def drawable(x: Scores, y: Scores, *, log_y: bool) -> Curve:
+    """Return the points of a curve that its axes can show: x is logarithmic, zero has no place there."""
+    shown = (x > 0) & ((y > 0) | (not log_y))
+    return x[shown], y[shown]
+
+
+def plot_det(models: Mapping[str, Any], curves: Mapping[str, Curve], path: Path) -> None:
     """Draw (FPIR, FNIR) of each model on logarithmic axes.
 
+    Args:
+        models: What `edge.evaluate.identify/1` says of each model: counts, TPIR and its intervals.
+        curves: (FPIR, FNIR) of each of these models.
+        path: The PNG file.
+
     Raises:
-        ConfigError: matplotlib is not installed.
+        ConfigError: matplotlib is not installed, or the file cannot be written.
     """
-    _draw(curves, path, "Open-set identification", "FPIR: strangers accepted", "FNIR: subjects missed", "log")
+    first = next(iter(models.values()))
+    counts = (
+        f"{first['n_subjects']:,} subjects enrolled, {first['n_genuine']:,} probes of them, "
+        f"{first['n_unknown']:,} strangers"
+    )
+    log_y = any((misses > 0).any() for _, misses in curves.values())
+    bars = {
+        name: [
+            (float(fpir), 1 - rate, *(1 - bound for bound in reversed(figures["tpir_interval"][fpir])))
+            for fpir, rate in figures["tpir"].items()
+        ]
+        for name, figures in models.items()
+    }
+    axes_of = ("FPIR: share of strangers accepted", "FNIR: share of subjects missed")
+    _curves(curves, bars, path, f"Open-set identification\n{counts}", axes_of, log_y=log_y)
 
 
-def plot_roc(curves: Mapping[str, Curve], path: Path) -> None:
+def plot_roc(models: Mapping[str, Any], curves: Mapping[str, Curve], path: Path) -> None:
     """Draw (FAR, TAR) of each model, FAR on a logarithmic axis.
 
+    Args:
+        models: What `edge.evaluate.verify/1` says of each model: counts and TAR.
+        curves: (FAR, TAR) of each of these models.
+        path: The PNG file.
+
     Raises:
-        ConfigError: matplotlib is not installed.
+        ConfigError: matplotlib is not installed, or the file cannot be written.
     """
-    _draw(curves, path, "Verification", "FAR: different pairs accepted", "TAR: same pairs accepted", "linear")
+    first = next(iter(models.values()))
+    same = first["n_genuine"]
+    bars = {
+        name: [(float(far), tar, *share_interval(tar, same)) for far, tar in figures["tar"].items()]
+        for name, figures in models.items()
+    }
+    counts = f"{same:,} pairs of one subject, {first['n_pairs'] - same:,} pairs of two"
+    axes_of = ("FAR: share of different pairs accepted", "TAR: share of same pairs accepted")
+    _curves(curves, bars, path, f"Verification\n{counts}", axes_of, log_y=False)
 
 
-def _draw(
-    curves: Mapping[str, Curve], path: Path, title: str, x_label: str, y_label: str, y_scale: str
+Bar = tuple[float, float, float, float]
+"""x, y, and the bounds of y's interval."""
+
+
+def _curves(
+    curves: Mapping[str, Curve],
+    bars: Mapping[str, Sequence[Bar]],
+    path: Path,
+    title: str,
+    labels: tuple[str, str],
+    *,
+    log_y: bool,
 ) -> None:
     figure = new_figure()
     axes = figure.subplots()
-    for name, (x, y) in curves.items():
-        shown = x > 0
-        axes.plot(x[shown], y[shown], label=name, drawstyle="steps-post")
-    if not any((y > 0).any() for _, y in curves.values()):
-        y_scale = "linear"  # nothing was missed: a logarithm has nowhere to put that
-    axes.set(title=title, xlabel=x_label, ylabel=y_label, xscale="log", yscale=y_scale)
+    for number, (name, curve) in enumerate(curves.items()):
+        style, colour = STYLES[number % len(STYLES)], f"C{number % 10}"
+        x, y = drawable(*curve, log_y=log_y)
+        axes.plot(x, y, label=name, drawstyle="steps-post", linestyle=style, color=colour, linewidth=1.8)
+        # Beside each other, not one bar behind the next.
+        aside = 1.06 ** (number - (len(curves) - 1) / 2)
+        for at, value, low, high in bars[name]:
+            if not log_y or low > 0:
+                far = [[value - low], [high - value]]
+                axes.errorbar([at * aside], [value], far, color=colour, capsize=3, fmt="o", markersize=4)
+    axes.errorbar([], [], [], color="grey", capsize=3, fmt="o", markersize=4, label="95 % interval")
+    axes.set(title=title, xlabel=labels[0], ylabel=labels[1], xscale="log")
+    axes.set(yscale="log" if log_y else "linear")
     axes.grid(visible=True, which="both", alpha=0.3)
     axes.legend()
     save(figure, path)
@@ -54,49 +129,96 @@ def plot_fmr(scores: Scores, table: FittedRates, path: Path) -> None:
     """Draw the false match rate over threshold: of impostor scores (n,), falling, and of the table.
 
     Raises:
-        ConfigError: matplotlib is not installed.
+        ConfigError: matplotlib is not installed, or the file cannot be written.
     """
     figure = new_figure()
     axes = figure.subplots()
     ranks = np.unique(np.geomspace(1, len(scores), 2000).astype(np.intp))
-    axes.plot(scores[ranks - 1], ranks / len(scores), label=f"measured, {table.pairs:,} impostor pairs")
-    axes.fill_betweenx(table.fmr, table.low, table.high, alpha=0.3, color="C1", label="95 % interval")
-    fitted = [rate < table.fitted_below for rate in table.fmr]
-    for shown, style, label in ((False, "o", "table: measured"), (True, "^", "table: fitted tail")):
-        points = [(t, r) for t, r, f in zip(table.thresholds, table.fmr, fitted, strict=True) if f == shown]
-        axes.plot(*zip(*points, strict=True), style, color="C1", label=label)
-    axes.set(title="False match rate", xlabel="threshold (cosine)", ylabel="FMR", yscale="log")
+    for measured, fitted_part, marker in (
+        ("in the table, measured", False, "o"),
+        ("in the table, from the fitted tail", True, "^"),
+    ):
+        rows = [
+            (threshold, rate, threshold - low, high - threshold)
+            for threshold, rate, low, high in zip(
+                table.thresholds, table.fmr, table.low, table.high, strict=True
+            )
+            if (rate < table.fitted_below) == fitted_part
+        ]
+        if rows:
+            at, rate, below, above = zip(*rows, strict=True)
+            axes.errorbar(
+                at,
+                rate,
+                xerr=[np.maximum(below, 0), np.maximum(above, 0)],
+                fmt=marker,
+                color="C1",
+                markerfacecolor="white",
+                markersize=5,
+                capsize=5,
+                label=f"{measured}, 95 % interval",
+            )
+    told = f"measured over {len(scores):,} pairs"
+    axes.plot(scores[ranks - 1], ranks / len(scores), color="C0", label=told, zorder=3)
+    few = LEAST_MEASURED / len(scores)
+    axes.axhline(few, color="grey", linestyle=":", label=f"below: fewer than {LEAST_MEASURED} pairs")
+    axes.set(
+        title=f"How often two different people look alike\n{table.subjects:,} subjects, one photo each",
+        xlabel="threshold: cosine of the two faces",
+        ylabel="false match rate: share of the pairs at or above it",
+        yscale="log",
+        xlim=(max(-0.1, float(scores[-1])), float(scores[0]) + 0.02),
+    )
     axes.grid(visible=True, which="both", alpha=0.3)
     axes.legend()
     save(figure, path)
 
 
-def plot_gate(conditions: Mapping[str, Any], path: Path) -> None:
+def plot_gate(report: Mapping[str, Any], path: Path) -> None:
     """Draw TPIR, and failures to acquire, of each condition of `edge.evaluate.gate/1`, gated and ungated.
 
     Raises:
-        ConfigError: matplotlib is not installed.
+        ConfigError: matplotlib is not installed, or the file cannot be written.
     """
-    figure = new_figure()
-    figure.set_size_inches(10, 6)
+    conditions: Mapping[str, Any] = report["conditions"]
+    figure = new_figure((11, 7))
     upper, lower = figure.subplots(2, 1, sharex=True)
     places = np.arange(len(conditions))
     kinds = {
-        "ungated": ("without gate", "o"),
-        "gated": ("with gate", "s"),
-        "accepted": ("of those passed", "x"),
+        "ungated": ("every shot is used", "o", -0.22),
+        "gated": ("the gate refuses bad shots", "s", 0.0),
+        "accepted": ("of the shots that the gate passed", "x", 0.22),
     }
     for axes, key, shown in ((upper, "tpir", tuple(kinds)), (lower, "fta", ("ungated", "gated"))):
         for kind in shown:
-            values = [np.nan if (rate := c[kind][key]) is None else rate for c in conditions.values()]
-            label, marker = kinds[kind]
-            axes.plot(places, values, marker=marker, label=label)
+            label, marker, aside = kinds[kind]
+            at, values, counts = [], [], []
+            for place, condition in zip(places, conditions.values(), strict=True):
+                if (rate := condition[kind][key]) is not None:
+                    lost = condition["gated"]["fta"] if kind == "accepted" else 0.0
+                    at.append(place + aside)
+                    values.append(rate)
+                    counts.append(max(1, round(report["n_genuine"] * (1 - lost))))
+            axes.errorbar(at, values, _far(values, counts), fmt=marker, capsize=2, label=label, markersize=5)
         axes.grid(visible=True, alpha=0.3)
-        axes.set(ylabel=key.upper(), ylim=(-0.03, 1.03))
+        axes.set(ylim=(-0.03, 1.03))
         axes.legend()
-    upper.set_title("Probes spoiled, at the product's threshold")
+    upper.set(
+        ylabel="TPIR: subjects recognised",
+        title="Probes made worse, at the product's threshold\n"
+        f"{report['n_subjects']:,} subjects enrolled, {report['n_genuine']:,} probes of them; "
+        "bars: 95 % intervals",
+    )
+    lower.set(ylabel="share of probes without a usable shot")
     lower.set_xticks(places, list(conditions), rotation=60, ha="right")
     save(figure, path)
+
+
+def _far(shares: Sequence[float], counts: Sequence[int]) -> list[list[float]]:
+    """Return how far the intervals of some shares reach below and above them, as error bars take it."""
+    bounds = [share_interval(share, count) for share, count in zip(shares, counts, strict=True)]
+    below = [share - low for share, (low, _) in zip(shares, bounds, strict=True)]
+    return [below, [high - share for share, (_, high) in zip(shares, bounds, strict=True)]]
 
 
 def new_figure(size: tuple[float, float] = (7, 5)) -> Any:
@@ -127,80 +249,114 @@ def save(figure: Any, path: Path) -> None:
 
 GALLERY, HEAD = "tab:blue", "tab:orange"
 
+TARGET = 0.01
+"""FPIR that `edge evaluate oneshot` aims at."""
+
+WORDS = {
+    "1 template": "gallery: one photo",
+    "mean of 3": "gallery: mean of 3 photos",
+    "mean of 5": "gallery: mean of 5 photos",
+    "mean of 10": "gallery: mean of 10 photos",
+    "1-3 prototypes": "gallery: 1-3 prototypes\n(the product)",
+    "all photos as rows": "gallery: every photo",
+    "softmax, 1 photo": "trained head: one photo",
+    "softmax, 3 photos": "trained head: 3 photos",
+    "softmax, all photos": "trained head: every photo",
+    "enrol": "gallery: enrol\n(the product)",
+    "mean into a spare logit": "trained head: write the\nmean into a spare output",
+    "fine-tune on the newcomer": "trained head: train on\nthe newcomer alone",
+    "fine-tune on everybody": "trained head: train on\neverybody",
+    "retrain from nothing": "trained head: train anew",
+}
+"""What the rows of the report are called in the picture."""
+
 
 def plot_oneshot(report: Mapping[str, Any], path: Path) -> None:
     """Draw a report of `edge evaluate oneshot`.
 
     Raises:
-        ConfigError: matplotlib is not installed.
+        ConfigError: matplotlib is not installed, or the file cannot be written.
     """
-    figure = new_figure((12, 8.5))
+    figure = new_figure((13, 10))
     grid = figure.add_gridspec(2, 2, width_ratios=(1, 1))
-    _recognition(figure.add_subplot(grid[0, 0]), report["variants"])
+    _recognition(figure.add_subplot(grid[0, 0]), report["variants"], report["probes"])
     _training(figure.add_subplot(grid[0, 1]), report["variants"])
     _growth(figure.add_subplot(grid[1, 0]), report["growth"])
-    _lists(figure.add_subplot(grid[1, 1]), report["siamese"])
+    _lists(figure.add_subplot(grid[1, 1]), report["siamese"], report["strangers"])
     figure.suptitle(
-        f"{report['subjects']} subjects, {report['probes']} probes, {report['strangers']} strangers: "
-        "a gallery (blue) and a trained softmax head (orange)"
+        "A gallery (blue) and a trained softmax head (orange): "
+        f"{report['subjects']:,} subjects, {report['probes']:,} probes of them, "
+        f"{report['strangers']:,} strangers"
     )
     save(figure, path)
 
 
-def _recognition(axes: Any, variants: Mapping[str, Any]) -> None:
-    names = list(variants)[::-1]
-    values = [variants[name]["tpir"]["0.01"] for name in names]
-    axes.barh(names, values, color=[_colour(name) for name in names])
-    for place, value in enumerate(values):
-        axes.text(value, place, f" {value:.3f}", va="center", fontsize=9)
-    axes.set(title="Recognised while 1 % of strangers pass (TPIR)", xlim=(min(values) - 0.02, 1.005))
+def _recognition(axes: Any, variants: Mapping[str, Any], probes: int) -> None:
+    for place, name, each in _rows(variants):
+        value, colour = each["tpir"][str(TARGET)], HEAD if name.startswith("softmax") else GALLERY
+        far = _far([value], [probes])
+        axes.errorbar([value], [place], xerr=far, fmt="o", color=colour, capsize=4, markersize=7)
+        axes.annotate(f"{value:.3f}", (value, place), (0, 7), textcoords="offset points", ha="center")
+    axes.set(
+        title=f"Recognised while {TARGET:.0%} of the strangers pass\n(TPIR, 95 % interval of the probes)",
+        ylim=(-0.6, len(variants) - 0.3),
+    )
+    axes.set_yticks(range(len(variants)), [WORDS.get(name, name) for name in list(variants)[::-1]])
+    axes.grid(visible=True, axis="x", alpha=0.3)
 
 
 def _training(axes: Any, variants: Mapping[str, Any]) -> None:
-    names = list(variants)[::-1]
-    values = [variants[name]["train_s"] for name in names]
-    axes.barh(names, values, color=[_colour(name) for name in names])
-    for place, name in enumerate(names):
-        each = variants[name]
-        told = f" {each['rows']} rows, {each['bytes'] / 1e6:.2f} MB, {each['ms_lookup']:.3f} ms a lookup"
-        axes.text(values[place], place, told, va="center", fontsize=9)
-    axes.set(title="Seconds of training", xlim=(0, max(values) * 2.4 or 1))
+    longest_s = max(each["train_s"] for each in variants.values())
+    for place, name, each in _rows(variants):
+        trained = name.startswith("softmax")
+        axes.barh([place], [each["train_s"]], color=HEAD if trained else GALLERY)
+        took = f"{each['train_s']:.1f} s; " if trained else "no training; "
+        size = f"{each['rows']:,} rows, {each['bytes'] / 1e6:.2f} MB, {each['ms_lookup']:.3f} ms a lookup"
+        axes.text(each["train_s"], place, f" {took}{size}", va="center", fontsize=9)
+    axes.set(title="Training, and what is kept", xlabel="seconds", xlim=(0, longest_s * 2.8 or 1))
+    axes.set_ylim(-0.6, len(variants) - 0.3)
     axes.tick_params(labelleft=False)
 
 
 def _growth(axes: Any, growth: Mapping[str, Any]) -> None:
-    names = list(growth)[::-1]
-    own = [growth[name]["newcomer_rank1"] for name in names]
-    damage = [max(0.0, -growth[name]["others_rank1_change"]) for name in names]
-    places = range(len(names))
-    axes.barh([p + 0.2 for p in places], own, 0.38, color="tab:green", label="newcomer recognised")
-    axes.barh([p - 0.2 for p in places], damage, 0.38, color="tab:red", label="others no longer recognised")
-    for place, name in zip(places, names, strict=True):
-        axes.text(1.12, place, f"{growth[name]['ms']:,.1f} ms", va="center", fontsize=9)
-        axes.text(own[place], place + 0.2, f" {own[place]:.2f}", va="center", fontsize=8)
-        axes.text(damage[place], place - 0.2, f" {damage[place]:.3f}", va="center", fontsize=8)
-    axes.set(title="One more subject, three photos", xlim=(0, 1.45), yticks=list(places), yticklabels=names)
-    axes.legend(loc="lower center", bbox_to_anchor=(0.4, -0.3), ncols=2, fontsize=8, frameon=False)
+    for place, _, each in _rows(growth):
+        own, damage = each["newcomer_rank1"], max(0.0, -each["others_rank1_change"])
+        axes.barh([place + 0.2], [own], 0.38, color="tab:green")
+        axes.barh([place - 0.2], [damage], 0.38, color="tab:red")
+        axes.text(own, place + 0.2, f" {own:.0%}", va="center", fontsize=9)
+        axes.text(damage, place - 0.2, f" {damage:.2%}", va="center", fontsize=9)
+        told = f"{each['ms']:,.1f} ms ({each['newcomers']} tried)"
+        axes.text(1.15, place, told, va="center", fontsize=9)
+    axes.barh([0], [0], color="tab:green", label="newcomer recognised (rank 1)")
+    axes.barh([0], [0], color="tab:red", label="others no longer recognised (rank 1)")
+    axes.set(title="One more subject, three photos", xlim=(0, 1.75), xticks=(0, 0.25, 0.5, 0.75, 1))
+    axes.set_yticks(range(len(growth)), [WORDS.get(name, name) for name in list(growth)[::-1]])
+    axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.07), ncols=2, fontsize=9, frameon=False)
 
 
-def _lists(axes: Any, siamese: Mapping[str, Any]) -> None:
-    sizes = [int(size) for size in siamese]
-    for name, label, colour in (
-        ("one_to_one", "threshold of 1:1, whatever the list", "tab:red"),
-        ("rule", "threshold that follows the list", "tab:blue"),
+def _lists(axes: Any, siamese: Mapping[str, Any], strangers: int) -> None:
+    sizes = np.array([int(size) for size in siamese], np.float64)
+    for name, label, colour, aside in (
+        ("one_to_one", "one threshold, whatever the list", "tab:red", 0.97),
+        ("rule", "threshold that follows the list (the product)", "tab:blue", 1.03),
     ):
-        axes.plot(sizes, [entry[name]["fpir"] for entry in siamese.values()], "o-", color=colour, label=label)
-    axes.axhline(0.01, color="grey", linestyle=":", label="target")
+        rates = np.array([entry[name]["fpir"] for entry in siamese.values()], np.float64)
+        x, y = drawable(sizes * aside, rates, log_y=True)
+        far = _far(y.tolist(), [strangers] * len(y))
+        axes.errorbar(x, y, far, fmt="o-", color=colour, capsize=4, label=label)
+    axes.axhline(TARGET, color="grey", linestyle=":", label=f"target, {TARGET:.0%}")
     axes.set(
-        title="Strangers accepted, by candidates compared",
-        xlabel="candidates in scope",
+        title="Strangers accepted, by length of the list\n(FPIR, 95 % interval of the strangers)",
+        xlabel="subjects that a probe is compared with",
         ylabel="FPIR",
         xscale="log",
         yscale="log",
     )
     axes.grid(visible=True, which="both", alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=9)
 
 
-def _colour(name: str) -> str:
-    return HEAD if name.startswith("softmax") else GALLERY
+def _rows(named: Mapping[str, Any]) -> Iterator[tuple[int, str, Any]]:
+    """Yield place, name and entry, the first at the top of an axis that rises."""
+    for place, (name, each) in zip(range(len(named) - 1, -1, -1), named.items(), strict=True):
+        yield place, name, each
