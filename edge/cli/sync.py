@@ -67,9 +67,9 @@ def _leave(settings: Settings, outcome: SyncOutcome) -> None:
     if settings.sync.url is None:
         return
     try:
-        settings.sync_path.mkdir(files.PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+        files.make_private_directory(settings.sync_path)
         save_outcome(settings.sync_path, outcome)
-    except (FileError, OSError) as error:
+    except FileError as error:
         log.warning("what came of this cannot be left for the daemon: %s", error)
 
 

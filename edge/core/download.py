@@ -5,9 +5,9 @@ machine is configured for), verified by hash, opened as archives and thrown away
 A file that is finished is never fetched again; an interrupted fetch leaves nothing that looks finished.
 """
 
-import fcntl
 import hashlib
 import http.client
+import math
 import os
 import shutil
 import subprocess
@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from edge.core import files
 from edge.core.errors import DownloadError
 
 Progress = Callable[[str, float, float], None]
@@ -170,7 +171,7 @@ def install(stream: IO[bytes], file: PinnedFile, directory: Path, progress: Prog
             os.fsync(out.fileno())
         part.replace(target)
         part = None
-        _sync_directory(directory)
+        files.sync_directory(directory)
     except OSError as error:
         raise DownloadError(f"{target}: cannot write: {error.strerror or error}") from None
     finally:
@@ -192,7 +193,7 @@ def locked(directory: Path) -> Iterator[None]:
     except OSError as error:
         raise DownloadError(f"{directory}: cannot write: {error.strerror}") from None
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        files.take_lock(lock.fileno(), math.inf)
         for left in directory.glob(f"{SCRATCH_PREFIX}*"):
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         yield
@@ -247,11 +248,3 @@ def largest_bytes(folder: Path) -> int:
             except (FileNotFoundError, NotADirectoryError):
                 continue
     return largest
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

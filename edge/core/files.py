@@ -1,13 +1,8 @@
-"""Small files that must be whole and, where they hold a key, private: written in one step, read with a limit.
+"""Files that matter: whole or not there, private where they must be, held by one process, gone when deleted.
 
-What they hold is their owner's business. Galleries are written by `gallery.versions`.
-
-State files: what a part remembers over restarts, as one JSON document that may be absent, damaged, too large,
-written by a newer edge, or on a disk that does not give it. What that means is said by whoever remembers.
-
-One daemon per state directory: two would publish every visit twice and tear the outbox apart.
-
-Audit: files of one JSON line for everything that matters, flushed to the disk. Knows no commands.
+State files hold what a part remembers over restarts, as one JSON document that may be absent, damaged, too
+large, written by a newer edge, or on a disk that does not give it. What that means is said by whoever
+remembers. Galleries are written by `gallery.store.versions`.
 """
 
 import errno
@@ -29,62 +24,6 @@ from edge.core.errors import ConfigError, EdgeError, FileError
 
 log = logging.getLogger(__name__)
 
-LOCK = "daemon.lock"
-DISK_ERRORS = frozenset({errno.EROFS, errno.EIO, errno.ENOSPC, errno.EDQUOT})
-"""The disk's fault, not the configuration's: a door starts on such a disk where it has run before."""
-
-
-@contextmanager
-def sole_daemon(state_dir: Path) -> Iterator[None]:
-    """Hold the state directory for this process while the body runs; it is made if absent.
-
-    Where a daemon has run before and the disk has become read-only, or fails, the body runs all the same:
-    after a reboot a door must open, and what is not written is told by those who would write it.
-
-    Raises:
-        ConfigError: It cannot be made or used, or another daemon holds it.
-    """
-    lock = _lock(state_dir)
-    if lock is None:
-        yield
-        return
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(
-                f"state_dir: another edge daemon uses {state_dir}; stop it or set another state_dir"
-            ) from None
-        yield
-
-
-def _lock(state_dir: Path) -> IO[str] | None:
-    """Open the lock, for reading where nothing can be written; None: not even that can be done.
-
-    A directory without a lock was never a daemon's: on a read-only disk that is a wrong `state_dir`.
-
-    Raises:
-        ConfigError: It cannot be made or used.
-    """
-    path = state_dir / LOCK
-    try:
-        state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return path.open("a")
-    except OSError as error:
-        why = error
-    try:
-        lock = path.open() if why.errno in DISK_ERRORS else None
-    except FileNotFoundError:
-        lock = None
-    except OSError as error:
-        log.error("state_dir: %s; nobody is kept from starting a second daemon: %s", path, error.strerror)
-        return None
-    if lock is None:
-        raise ConfigError(f"state_dir: cannot write {path}: {why.strerror}; make it writable")
-    log.error("state_dir: cannot write %s: %s; nothing that happens is kept", path, why.strerror)
-    return lock
-
-
 PRIVATE = 0o600
 PUBLIC = 0o644
 PRIVATE_DIRECTORY = 0o700
@@ -92,12 +31,24 @@ PUBLIC_DIRECTORY = 0o755
 PASSABLE_DIRECTORY = 0o711
 """Others may walk through it to what is public below it, and see nothing of it."""
 
-LOCK_PAUSE_S = 0.05
 KEY_HEX_CHARS = 64
 """32 bytes, as a line of text: it survives a mail, a password manager and an editor."""
 
 SHRED_BYTES = 4096
 """The head of a sealed file, where its nonce and its keys lie."""
+
+LOCK_PAUSE_S = 0.02
+"""Between two tries to take a lock that somebody else holds."""
+
+DAEMON_LOCK = "daemon.lock"
+
+DISK_ERRORS = frozenset({errno.EROFS, errno.EIO, errno.ENOSPC, errno.EDQUOT})
+"""The disk's fault, not the configuration's: a door starts on such a disk where it has run before."""
+
+MAX_AUDIT_BYTES = 1 << 20
+"""A file that has become longer makes room for a new one; the one before it is kept."""
+
+Form = TypeVar("Form", bound=BaseModel)
 
 
 def write_whole(path: Path, data: bytes, mode: int = PRIVATE) -> None:
@@ -113,9 +64,7 @@ def write_whole(path: Path, data: bytes, mode: int = PRIVATE) -> None:
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(descriptor, mode)  # whatever the umask says: what is published must be readable
-            if os.geteuid() == 0:  # let the service read what root wrote for it
-                owner = path.parent.stat()
-                os.fchown(descriptor, owner.st_uid, owner.st_gid)
+            give_to_owner_of(path.parent, descriptor)
             file.write(data)
             file.flush()
             os.fsync(descriptor)
@@ -125,11 +74,7 @@ def write_whole(path: Path, data: bytes, mode: int = PRIVATE) -> None:
             part.unlink(missing_ok=True)
         raise FileError(f"{path}: cannot be written: {error.strerror}; what was there stays") from None
     try:
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync_directory(path.parent)
     except OSError as error:
         raise FileError(
             f"{path}: the new one is there, but a power cut may bring the old one back: {error.strerror}"
@@ -172,7 +117,242 @@ def read_bounded(path: Path, max_bytes: int) -> bytes | None:
     return data
 
 
-Form = TypeVar("Form", bound=BaseModel)
+def make_private_directory(directory: Path, refused: type[EdgeError] = FileError) -> None:
+    """Make a directory that its owner alone may enter, unless there is one; those above it are as usual.
+
+    Raises:
+        FileError: It cannot be made; where `refused` names another error, that one.
+    """
+    try:
+        directory.mkdir(PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+    except OSError as error:
+        raise refused(f"{directory}: cannot be made: {error.strerror}") from None
+
+
+def make_private(path: Path, *suffixes: str) -> None:
+    """Let only its owner read a file, made empty if absent, and those beside it with these suffixes, if any.
+
+    What cannot be done is left: whoever opens the file says why.
+    """
+    with suppress(OSError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, PRIVATE))
+    for each in (path, *(path.with_name(path.name + suffix) for suffix in suffixes)):
+        with suppress(OSError):
+            if stat.S_IMODE(each.stat().st_mode) & 0o077:
+                each.chmod(PRIVATE)
+
+
+def check_private(path: Path) -> None:
+    """Accept a file that only its owner may read.
+
+    Raises:
+        FileError: Others may read it, too.
+    """
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read: {error.strerror}") from None
+    if mode & 0o077:
+        raise FileError(f"{path}: others may read this key (mode {mode:04o}); run chmod 600 on it")
+
+
+def give_to_owner_of(directory: Path, file: Path | int) -> None:
+    """Let the service read what root wrote for it: a file, or its descriptor, goes to a directory's owner.
+
+    Raises:
+        OSError: It cannot be given away.
+    """
+    if os.geteuid() == 0:
+        owner = directory.stat()
+        if isinstance(file, int):
+            os.fchown(file, owner.st_uid, owner.st_gid)
+        else:
+            os.chown(file, owner.st_uid, owner.st_gid, follow_symlinks=False)
+
+
+def sync_directory(directory: Path) -> None:
+    """Let names that were made, changed or deleted in a directory survive a power cut.
+
+    Raises:
+        OSError: The disk failed.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_key(path: Path, *keys: bytes) -> None:
+    """Write keys of 32 bytes as lines of hexadecimal digits, readable by their owner alone."""
+    write_whole(path, b"".join(key.hex().encode() + b"\n" for key in keys))
+
+
+def read_key(path: Path) -> bytes:
+    """Return the key of 32 bytes that `write_key` wrote.
+
+    Raises:
+        FileError: It is not there, no key, or everybody may read it.
+    """
+    return read_keys(path, 1)[0]
+
+
+def read_keys(path: Path, at_most: int) -> tuple[bytes, ...]:
+    """Return the keys of 32 bytes in a file, one a line; at least one.
+
+    Raises:
+        FileError: It is not there, holds something else, or everybody may read it.
+    """
+    data = read_bounded(path, at_most * 2 * KEY_HEX_CHARS)
+    if data is None:
+        raise FileError(f"{path}: there is no key; copy it from the operator's keys/sealing directory")
+    check_private(path)
+    try:
+        keys = tuple(bytes.fromhex(line) for line in data.decode("ascii").split())
+    except ValueError:
+        keys = ()
+    if not 1 <= len(keys) <= at_most or {len(key) * 2 for key in keys} != {KEY_HEX_CHARS}:
+        lines = "" if at_most == 1 else f", or up to {at_most} of them, one a line"
+        raise FileError(f"{path}: this is not a key of {KEY_HEX_CHARS} hexadecimal digits{lines}")
+    return keys
+
+
+def shred(path: Path) -> None:
+    """Overwrite the head of a sealed file, without which the rest is worth nothing, and delete it.
+
+    One that is gone is deleted.
+
+    Raises:
+        FileError: It cannot be overwritten or deleted.
+    """
+    try:
+        overwrite_head(open_to_shred(path))
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise FileError(f"{path}: cannot be deleted: {error.strerror}") from None
+
+
+def open_to_shred(path: Path) -> int | None:
+    """Return a descriptor of a file that is about to lose its name; None where there is no file.
+
+    Raises:
+        OSError: It cannot be opened for writing.
+    """
+    try:
+        return os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP, errno.EISDIR):
+            return None
+        raise
+
+
+def overwrite_head(descriptor: int | None) -> None:
+    """Overwrite the head of an open file, also on the disk, and close it.
+
+    Raises:
+        OSError: It cannot be overwritten; it is closed all the same.
+    """
+    if descriptor is None:
+        return
+    try:
+        os.pwrite(descriptor, bytes(min(SHRED_BYTES, os.fstat(descriptor).st_size)), 0)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def take_lock(
+    descriptor: int, timeout_s: float = 0.0, monotonic: Callable[[], float] = time.monotonic
+) -> bool:
+    """Lock an open file for this process, waiting for whoever holds it; closing the file lets go of it.
+
+    Returns:
+        False where somebody else holds it for longer than `timeout_s`.
+
+    Raises:
+        OSError: It cannot be locked here.
+    """
+    started_s = monotonic()
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if monotonic() - started_s >= timeout_s:
+                return False
+            time.sleep(LOCK_PAUSE_S)
+        else:
+            return True
+
+
+@contextmanager
+def sole_user(path: Path, timeout_s: float, monotonic: Callable[[], float]) -> Iterator[None]:
+    """Hold the lock file `path` alone among processes; its directory is made if absent.
+
+    Raises:
+        FileError: Somebody else holds it for longer than `timeout_s`, or it cannot be written.
+    """
+    try:
+        path.parent.mkdir(PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        lock = os.fdopen(os.open(path, flags, PRIVATE), "wb")
+        give_to_owner_of(path.parent, lock.fileno())
+    except OSError as error:
+        raise FileError(f"{path}: cannot be written: {error.strerror}") from None
+    with lock:
+        if not take_lock(lock.fileno(), timeout_s, monotonic):
+            raise FileError(f"{path}: another process is at it; try again later")
+        yield
+
+
+@contextmanager
+def sole_daemon(state_dir: Path) -> Iterator[None]:
+    """Hold the state directory for this process while the body runs; it is made if absent.
+
+    Two daemons on one would publish every visit twice and tear the outbox apart.
+
+    Where a daemon has run before and the disk has become read-only, or fails, the body runs all the same:
+    after a reboot a door must open, and what is not written is told by those who would write it.
+
+    Raises:
+        ConfigError: It cannot be made or used, or another daemon holds it.
+    """
+    lock = _daemon_lock(state_dir)
+    if lock is None:
+        yield
+        return
+    with lock:
+        if not take_lock(lock.fileno()):
+            raise ConfigError(
+                f"state_dir: another edge daemon uses {state_dir}; stop it or set another state_dir"
+            )
+        yield
+
+
+def _daemon_lock(state_dir: Path) -> IO[str] | None:
+    """Open the lock, for reading where nothing can be written; None: not even that can be done.
+
+    A directory without a lock was never a daemon's: on a read-only disk that is a wrong `state_dir`.
+
+    Raises:
+        ConfigError: It cannot be made or used.
+    """
+    path = state_dir / DAEMON_LOCK
+    try:
+        state_dir.mkdir(PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+        return path.open("a")
+    except OSError as error:
+        why = error
+    try:
+        lock = path.open() if why.errno in DISK_ERRORS else None
+    except FileNotFoundError:
+        lock = None
+    except OSError as error:
+        log.error("state_dir: %s; nobody is kept from starting a second daemon: %s", path, error.strerror)
+        return None
+    if lock is None:
+        raise ConfigError(f"state_dir: cannot write {path}: {why.strerror}; make it writable")
+    log.error("state_dir: cannot write %s: %s; nothing that happens is kept", path, why.strerror)
+    return lock
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,10 +394,7 @@ class StateFile(Generic[Form]):
         Raises:
             FileError: It cannot be written; what was there stays.
         """
-        try:
-            self.path.parent.mkdir(PRIVATE_DIRECTORY, parents=True, exist_ok=True)
-        except OSError as error:
-            raise FileError(f"{self.path.parent}: cannot be made: {error.strerror}") from None
+        make_private_directory(self.path.parent)
         write_whole(self.path, document.model_dump_json(indent=self.indent).encode())
 
 
@@ -272,146 +449,8 @@ class StateKeeper(Generic[Form]):
         self.unread = str(error)
 
 
-def shred(path: Path) -> None:
-    """Overwrite the head of a sealed file, without which the rest is worth nothing, and delete it.
-
-    One that is gone is deleted.
-
-    Raises:
-        FileError: It cannot be overwritten or deleted.
-    """
-    try:
-        overwrite_head(open_to_shred(path))
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise FileError(f"{path}: cannot be deleted: {error.strerror}") from None
-
-
-def open_to_shred(path: Path) -> int | None:
-    """Return a descriptor of a file that is about to lose its name; None where there is no file.
-
-    Raises:
-        OSError: It cannot be opened for writing.
-    """
-    try:
-        return os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ELOOP, errno.EISDIR):
-            return None
-        raise
-
-
-def overwrite_head(descriptor: int | None) -> None:
-    """Overwrite the head of an open file, also on the disk, and close it.
-
-    Raises:
-        OSError: It cannot be overwritten; it is closed all the same.
-    """
-    if descriptor is None:
-        return
-    try:
-        os.pwrite(descriptor, bytes(min(SHRED_BYTES, os.fstat(descriptor).st_size)), 0)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_key(path: Path, *keys: bytes) -> None:
-    """Write keys of 32 bytes as lines of hexadecimal digits, readable by their owner alone."""
-    write_whole(path, b"".join(key.hex().encode() + b"\n" for key in keys))
-
-
-def read_key(path: Path) -> bytes:
-    """Return the key of 32 bytes that `write_key` wrote.
-
-    Raises:
-        FileError: It is not there, no key, or everybody may read it.
-    """
-    return read_keys(path, 1)[0]
-
-
-def read_keys(path: Path, at_most: int) -> tuple[bytes, ...]:
-    """Return the keys of 32 bytes in a file, one a line; at least one.
-
-    Raises:
-        FileError: It is not there, holds something else, or everybody may read it.
-    """
-    data = read_bounded(path, at_most * 2 * KEY_HEX_CHARS)
-    if data is None:
-        raise FileError(f"{path}: there is no key; copy it from the operator's keys/sealing directory")
-    check_private(path)
-    try:
-        keys = tuple(bytes.fromhex(line) for line in data.decode("ascii").split())
-    except ValueError:
-        keys = ()
-    if not 1 <= len(keys) <= at_most or {len(key) * 2 for key in keys} != {KEY_HEX_CHARS}:
-        lines = "" if at_most == 1 else f", or up to {at_most} of them, one a line"
-        raise FileError(f"{path}: this is not a key of {KEY_HEX_CHARS} hexadecimal digits{lines}")
-    return keys
-
-
-def check_private(path: Path) -> None:
-    """Accept a file that only its owner may read.
-
-    Raises:
-        FileError: Others may read it, too.
-    """
-    try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-    except OSError as error:
-        raise FileError(f"{path}: cannot be read: {error.strerror}") from None
-    if mode & 0o077:
-        raise FileError(f"{path}: others may read this key (mode {mode:04o}); run chmod 600 on it")
-
-
-def make_private(path: Path, *suffixes: str) -> None:
-    """Let only its owner read a file, made empty if absent, and those beside it with these suffixes, if any.
-
-    What cannot be done is left: whoever opens the file says why.
-    """
-    with suppress(OSError):
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, PRIVATE))
-    for each in (path, *(path.with_name(path.name + suffix) for suffix in suffixes)):
-        with suppress(OSError):
-            if stat.S_IMODE(each.stat().st_mode) & 0o077:
-                each.chmod(PRIVATE)
-
-
-@contextmanager
-def sole_user(path: Path, timeout_s: float, monotonic: Callable[[], float]) -> Iterator[None]:
-    """Hold the lock file `path` alone among processes; its directory is made if absent.
-
-    Raises:
-        FileError: Somebody else holds it for longer than `timeout_s`, or it cannot be written.
-    """
-    try:
-        path.parent.mkdir(PRIVATE_DIRECTORY, parents=True, exist_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        lock = os.fdopen(os.open(path, flags, PRIVATE), "wb")
-        if os.geteuid() == 0:  # let the service take what root made for it
-            owner = path.parent.stat()
-            os.fchown(lock.fileno(), owner.st_uid, owner.st_gid)
-    except OSError as error:
-        raise FileError(f"{path}: cannot be written: {error.strerror}") from None
-    with lock:
-        started_s = monotonic()
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if monotonic() - started_s >= timeout_s:
-                    raise FileError(f"{path}: another process is at it; try again later") from None
-            time.sleep(LOCK_PAUSE_S)
-        yield
-
-
-MAX_BYTES = 1 << 20
-"""A file that has become longer makes room for a new one; the one before it is kept."""
-
-
 class Audit:
-    """One file, mode 0600, and the one before it."""
+    """A line of JSON for everything that matters: one file, mode 0600, and the one before it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -425,7 +464,7 @@ class Audit:
         path = self._path
         try:
             path.parent.mkdir(PRIVATE_DIRECTORY, parents=True, exist_ok=True)
-            if path.exists() and path.stat().st_size > MAX_BYTES:
+            if path.exists() and path.stat().st_size > MAX_AUDIT_BYTES:
                 path.replace(path.with_suffix(".old.jsonl"))
         except OSError as error:
             raise FileError(f"{path}: cannot be written: {error.strerror}") from None

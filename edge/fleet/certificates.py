@@ -70,9 +70,9 @@ class Authority:
         try:
             if key_path.exists() or path.exists():
                 raise FleetError(f"{directory}: a certificate is there already; choose another directory")
-            directory.mkdir(files.PRIVATE_DIRECTORY, parents=True, exist_ok=True)
         except OSError as error:
             raise FleetError(f"{directory}: cannot be made: {error.strerror}") from None
+        files.make_private_directory(directory, FleetError)
         key = ec.generate_private_key(ec.SECP256R1())
         ends = min(self._now + timedelta(days=min(days, CA_DAYS)), self.certificate.not_valid_after_utc)
         usage = ExtendedKeyUsageOID.SERVER_AUTH if hosts else ExtendedKeyUsageOID.CLIENT_AUTH
@@ -94,10 +94,7 @@ class Authority:
         return ends
 
     def _make(self, key_path: Path) -> None:
-        try:
-            key_path.parent.mkdir(files.PRIVATE_DIRECTORY, parents=True, exist_ok=True)
-        except OSError as error:
-            raise FleetError(f"{key_path.parent}: cannot be made: {error.strerror}") from None
+        files.make_private_directory(key_path.parent, FleetError)
         self._key = ec.generate_private_key(ec.SECP256R1())
         name = _name("edge broker authority")
         builder = _builder(name, name, self._key, self._now, self._now + timedelta(days=CA_DAYS))

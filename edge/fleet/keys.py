@@ -119,8 +119,5 @@ class KeyRing:
 
 
 def _prepare(directory: Path) -> None:
-    try:
-        for folder in (directory.parent, directory):
-            folder.mkdir(files.PRIVATE_DIRECTORY, parents=True, exist_ok=True)
-    except OSError as error:
-        raise FleetError(f"{directory}: cannot be made: {error.strerror}") from None
+    for folder in (directory.parent, directory):
+        files.make_private_directory(folder, FleetError)

@@ -1,4 +1,4 @@
-"""Files that are held by one process, and lines of which none takes another with it."""
+"""Private directories, files that one process holds, and lines of which none takes another with it."""
 
 import errno
 import json
@@ -10,8 +10,57 @@ from typing import Any
 
 import pytest
 
-from edge.core.errors import ConfigError, FileError
-from edge.core.files import MAX_BYTES, Audit, sole_daemon
+from edge.core.errors import ConfigError, EdgeError, FileError, GalleryError
+from edge.core.files import MAX_AUDIT_BYTES, Audit, make_private_directory, sole_daemon, sole_user, take_lock
+from tests.support.clock import SteppedClock
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_private_directory_is_its_owners_alone(tmp_path: Path):
+    make_private_directory(tmp_path / "state" / "keys")
+    assert mode(tmp_path / "state" / "keys") == 0o700
+    (tmp_path / "state" / "keys").chmod(0o755)
+    make_private_directory(tmp_path / "state" / "keys")
+    assert mode(tmp_path / "state" / "keys") == 0o755, "one that is there is left as it is"
+
+
+@pytest.mark.parametrize("refused", [FileError, GalleryError])
+def test_a_directory_that_cannot_be_made_is_refused(tmp_path: Path, refused: type[EdgeError]):
+    (tmp_path / "state").write_text("")
+    with pytest.raises(refused, match=r"state/keys: cannot be made: Not a directory"):
+        make_private_directory(tmp_path / "state" / "keys", refused)
+
+
+def test_a_lock_that_somebody_holds_is_waited_for_no_longer_than_asked(tmp_path: Path):
+    ticks = iter(range(100))
+    with (tmp_path / "lock").open("w") as held, (tmp_path / "lock").open("w") as wanted:
+        assert take_lock(held.fileno())
+        assert not take_lock(wanted.fileno())
+        assert not take_lock(wanted.fileno(), 3.0, lambda: float(next(ticks)))
+        assert next(ticks) == 4
+        held.close()
+        assert take_lock(wanted.fileno(), 3.0)
+
+
+def test_a_lock_is_taken_as_soon_as_it_is_free(tmp_path: Path):
+    with (tmp_path / "lock").open("w") as held, (tmp_path / "lock").open("w") as wanted:
+        assert take_lock(held.fileno())
+        looks = iter([lambda: 0.0, lambda: 1.0, lambda: held.close() or 2.0])
+        assert take_lock(wanted.fileno(), 3.0, lambda: next(looks)()), "it went free while somebody waited"
+
+
+def test_one_process_at_a_time_uses_what_a_lock_file_guards(tmp_path: Path):
+    path, clock = tmp_path / "sync" / "lock", SteppedClock()
+    with sole_user(path, 0.0, clock.monotonic):
+        assert (mode(path), mode(path.parent)) == (0o600, 0o700)
+        with pytest.raises(FileError, match=r"lock: another process is at it; try again later"):
+            sole_user(path, 0.0, clock.monotonic).__enter__()
+    with sole_user(path, 0.0, clock.monotonic):
+        pass
+
 
 ROFS = errno.EROFS
 
@@ -124,7 +173,7 @@ def test_a_line_that_a_power_cut_tore_takes_no_other_with_it(tmp_path: Path, tor
 def test_a_file_that_is_long_makes_room(tmp_path: Path):
     path = tmp_path / "commands" / "audit.jsonl"
     audit = Audit(path)
-    audit.note({"n": 1, "x": "x" * MAX_BYTES})
+    audit.note({"n": 1, "x": "x" * MAX_AUDIT_BYTES})
     audit.note({"n": 2})
     assert (lines(path), lines(path.with_suffix(".old.jsonl"))) == ([2], [1])
 

@@ -47,10 +47,7 @@ def save_memory(path: Path, memory: Memory) -> None:
     Raises:
         FileError: It cannot be written; what was remembered stays.
     """
-    try:
-        path.parent.mkdir(files.PRIVATE_DIRECTORY, parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(f"{path.parent}: cannot be made: {error.strerror}") from None
+    files.make_private_directory(path.parent)
     files.write_whole(path, memory.model_dump_json().encode())
 
 

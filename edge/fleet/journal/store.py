@@ -3,7 +3,6 @@
 A store remembers what it holds, over restarts too, and has it on the disk when `add` returns.
 """
 
-import fcntl
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from edge.core.errors import JournalError
+from edge.core.files import take_lock
 from edge.fleet.journal.decision import JournalDecision, parse_decision
 
 MAX_REMEMBERED = 200_000
@@ -79,13 +79,9 @@ class JsonLines:
         except OSError as error:
             raise JournalError(f"{path}: cannot be opened: {error.strerror}; name another file") from None
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not take_lock(file.fileno()):
+                raise JournalError(f"{path}: another process appends to it; stop it or name another file")
             return cls(path, file, _read(path, saw))
-        except BlockingIOError:
-            file.close()
-            raise JournalError(
-                f"{path}: another process appends to it; stop it or name another file"
-            ) from None
         except OSError as error:
             file.close()
             raise JournalError(f"{path}: cannot be read: {error.strerror}") from None

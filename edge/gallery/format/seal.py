@@ -128,10 +128,7 @@ def device_key(path: Path, *, make: bool) -> bytes:
         FileError: It is not there, no key, readable by others, or cannot be written.
     """
     if make and not path.exists():
-        try:
-            path.parent.mkdir(files.PRIVATE_DIRECTORY, parents=True, exist_ok=True)
-        except OSError as error:
-            raise FileError(f"{path.parent}: cannot be made: {error.strerror}") from None
+        files.make_private_directory(path.parent)
         files.write_key(path, new_key())
         log.warning("a device key was made beside the gallery: whoever copies the disk has both")
     try:

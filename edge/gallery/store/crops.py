@@ -42,10 +42,7 @@ class CropStore:
         Raises:
             GalleryError, FileError: They cannot be written.
         """
-        try:
-            self._directory.mkdir(files.PRIVATE_DIRECTORY, parents=True, exist_ok=True)
-        except OSError as error:
-            raise GalleryError(f"{self._directory}: cannot be made: {error.strerror}") from None
+        files.make_private_directory(self._directory, GalleryError)
         encoded = [cv2.imencode(".png", crop)[1].tobytes() for crop in crops[:MAX_CROPS]]
         plain = json.dumps([base64.b64encode(data).decode() for data in encoded]).encode()
         data = seal(plain, device_key(self._key, make=self._make_key), _binding(subject_id))

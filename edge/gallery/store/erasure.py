@@ -22,7 +22,7 @@ from edge.core import files
 from edge.core.errors import ErasureOwedError, FileError, GalleryError, GalleryIntegrityError
 from edge.gallery.gallery import Gallery
 from edge.gallery.store.vault import Vault
-from edge.gallery.store.versions import MODE, VersionFiles
+from edge.gallery.store.versions import VersionFiles
 
 log = logging.getLogger(__name__)
 
@@ -186,7 +186,7 @@ class Erasure:
             "subjects": sorted(hashes),
         }
         try:
-            files.append_line(self._files.directory / AUDIT, json.dumps(line), MODE)
+            files.append_line(self._files.directory / AUDIT, json.dumps(line))
         except FileError as error:
             raise GalleryError(f"the erasure cannot be noted: {error}") from None
 

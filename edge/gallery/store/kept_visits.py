@@ -84,10 +84,7 @@ class VisitStore:
         """
         if not self._keep:
             return
-        try:
-            self._directory.mkdir(files.PRIVATE_DIRECTORY, parents=True, exist_ok=True)
-        except OSError as error:
-            raise GalleryError(f"{self._directory}: cannot be made: {error.strerror}") from None
+        files.make_private_directory(self._directory, GalleryError)
         at_ms = int(visit.at.timestamp() * 1000)
         data = seal(
             _plain(visit), device_key(self._key, make=self._make_key), _binding(visit.visit_id, at_ms)

@@ -11,11 +11,9 @@ Measured: written this way 0 of 2,461 reads were torn, overwritten in place 15,9
 """
 
 import errno
-import fcntl
 import os
 import re
 import stat
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -30,11 +28,8 @@ SET_ASIDE = re.compile(r"gallery-(\d{8,18})\.edge\.corrupt")
 REPLACED = re.compile(r"gallery-(\d{8,18})\.edge\.replaced")
 POINTER = "current"
 LOCK = "lock"
-LOCK_PAUSE_S = 0.02
 NEW_FILE = "new.tmp"
 NEW_POINTER = "current.tmp"
-MODE = 0o600
-DIRECTORY_MODE = 0o700
 STAYS = "; what was there stays"
 
 
@@ -48,8 +43,8 @@ class VersionFiles:
         """Create the directory, readable by its owner alone."""
         with self._renamed("create the directory"):
             if not self.directory.is_dir():
-                self.directory.mkdir(DIRECTORY_MODE, parents=True, exist_ok=True)
-                self._give_to_owner_of(self.directory.parent, self.directory)
+                self.directory.mkdir(files.PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+                files.give_to_owner_of(self.directory.parent, self.directory)
 
     def pointed(self) -> int | None:
         """Return the version that the pointer names, None without a valid pointer. One system call."""
@@ -73,17 +68,15 @@ class VersionFiles:
         path = self.directory / LOCK
         with self._renamed("take the lock"):
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            descriptor = os.open(path, flags, MODE)
+            descriptor = os.open(path, flags, files.PRIVATE)
         try:
             with self._renamed("take the lock"):
-                self._give_to_owner_of(self.directory, path)
-            started_s = clock()
-            while not self._try_lock(descriptor):
-                if clock() - started_s >= timeout_s:
-                    raise GalleryError(
-                        f"{self.directory}: another process is changing the gallery; try again later"
-                    )
-                time.sleep(LOCK_PAUSE_S)
+                files.give_to_owner_of(self.directory, path)
+                taken = files.take_lock(descriptor, timeout_s, clock)
+            if not taken:
+                raise GalleryError(
+                    f"{self.directory}: another process is changing the gallery; try again later"
+                )
             yield
         finally:
             os.close(descriptor)  # which lets go of the lock
@@ -138,16 +131,16 @@ class VersionFiles:
             written_ns = path.stat().st_mtime_ns if rewritten else None
             try:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-                with os.fdopen(os.open(new, flags, MODE), "wb") as file:
+                with os.fdopen(os.open(new, flags, files.PRIVATE), "wb") as file:
                     file.write(data)
                     file.flush()
                     if written_ns is not None:
                         os.utime(file.fileno(), ns=(written_ns, written_ns))
                     os.fsync(file.fileno())
-                self._give_to_owner_of(self.directory, new)
+                files.give_to_owner_of(self.directory, new)
                 if rewritten:
                     os.link(path, replaced)
-                    self._sync_directory()
+                    files.sync_directory(self.directory)
                 new.rename(path)
             except OSError:
                 self._discard(new)
@@ -155,7 +148,7 @@ class VersionFiles:
                 raise
         with self._renamed(f"write version {version} for good", "" if rewritten else STAYS):
             try:
-                self._sync_directory()
+                files.sync_directory(self.directory)
             except OSError:
                 if not rewritten:
                     self._discard(path)
@@ -183,7 +176,7 @@ class VersionFiles:
             try:
                 new.symlink_to(self._path(version).name)
                 new.rename(self.directory / POINTER)
-                self._sync_directory()
+                files.sync_directory(self.directory)
             except OSError:
                 self._forget(new)
                 raise
@@ -193,7 +186,7 @@ class VersionFiles:
         path = self._path(version)
         with self._renamed(f"set version {version} aside"), suppress(FileNotFoundError):
             path.rename(path.with_name(path.name + ".corrupt"))
-            self._sync_directory()
+            files.sync_directory(self.directory)
 
     def remove(self, version: int) -> None:
         """Delete a version, also where it was set aside."""
@@ -209,21 +202,12 @@ class VersionFiles:
             GalleryError: The disk failed.
         """
         with self._renamed("delete for good", ""):
-            self._sync_directory()
+            files.sync_directory(self.directory)
 
     def _shred(self, path: Path) -> None:
         """Overwrite the head of a version, which holds the key that it is encrypted under, and delete it."""
         files.overwrite_head(files.open_to_shred(path))
         path.unlink(missing_ok=True)
-
-    def _try_lock(self, descriptor: int) -> bool:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            raise GalleryError(f"{self.directory}: cannot be locked: {error.strerror}") from None
-        return True
 
     def _path(self, version: int) -> Path:
         return self.directory / f"gallery-{version:08d}.edge"
@@ -235,19 +219,6 @@ class VersionFiles:
             except FileNotFoundError:
                 return []
         return sorted(number for name in names if (number := _number(pattern, name)))
-
-    def _sync_directory(self) -> None:
-        descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-    def _give_to_owner_of(self, model: Path, path: Path) -> None:
-        """Let the service read what root enrolled: a new file belongs to whom its directory belongs."""
-        if os.geteuid() == 0:
-            owner = model.stat()
-            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
     def _discard(self, path: Path) -> None:
         """Shred and delete what was not finished."""
