@@ -1,40 +1,102 @@
 """The command line: every command is a thin call into a function that a test can call.
 
 A module is imported when one of its commands is asked for: the daemon carries neither the tools that measure
-nor what they need.
+nor what they need, and the list of commands needs none of them.
 """
 
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command, get_group
 
 from edge import __version__
 
+
+class Place(NamedTuple):
+    """Where a command, or a group of commands, is found, and what the list of commands says of it."""
+
+    module: str
+    """Below this package."""
+
+    name: str
+    """In the module: of a function or a `typer.Typer`."""
+
+    help: str
+    """The first sentence or two of its own help."""
+
+
 COMMANDS = {
-    "run": ("run", "run"),
-    "check": ("run", "check"),
-    "schema": ("run", "schema"),
-    "enroll": ("enrol", "enroll"),
-    "identify": ("enrol", "identify"),
-    "verify": ("enrol", "verify"),
-    "subjects": ("subjects", "app"),
-    "strangers": ("strangers", "app"),
-    "gallery": ("lab.calibrate", "gallery"),
-    "calibrate": ("lab.calibrate", "calibrate"),
-    "sync": ("sync", "sync"),
-    "fleet": ("fleet.devices", "app"),
-    "config": ("fleet.config", "app"),
-    "journal": ("fleet.journal", "app"),
-    "models": ("models", "app"),
-    "evaluate": ("lab.evaluate", "app"),
-    "bench": ("lab.bench", "app"),
-    "replay": ("lab.try_out", "replay"),
-    "demo": ("lab.try_out", "demo"),
+    "run": Place("run", "run", "Run the daemon until SIGTERM or SIGINT."),
+    "check": Place(
+        "run",
+        "check",
+        "Explain a configuration: every value in force, and what the daemon would do. Changes nothing.",
+    ),
+    "schema": Place("run", "schema", "Print what every MQTT message looks like, or write it to a directory."),
+    "enroll": Place(
+        "enrol",
+        "enroll",
+        "Enrol a subject from a photo or a camera, or many; nothing is retrained, a running daemon follows.",
+    ),
+    "identify": Place(
+        "enrol", "identify", "Say whose face a photo shows, or that it is nobody's. Exits 1 for a reject."
+    ),
+    "verify": Place(
+        "enrol", "verify", "Compare the faces of two photos 1:1. Exits 1 when they are different."
+    ),
+    "subjects": Place("subjects", "app", "The enrolled subjects of this device."),
+    "strangers": Place(
+        "strangers",
+        "app",
+        "Visits of people whom nobody knew, and matches, kept while `strangers.keep_hours` says so.",
+    ),
+    "gallery": Place("lab.calibrate", "gallery", "The gallery as a whole."),
+    "calibrate": Place(
+        "lab.calibrate",
+        "calibrate",
+        "Measure the false match rate over threshold: for an embedder (--images) or for a site (--cohort).",
+    ),
+    "sync": Place(
+        "sync",
+        "sync",
+        "Fetch the gallery that is published for this door; a running daemon follows at once.",
+    ),
+    "fleet": Place(
+        "fleet.devices",
+        "app",
+        "Galleries for many doors: signed, sealed for each scope, published as files.",
+    ),
+    "config": Place(
+        "fleet.config",
+        "app",
+        "Push configuration to a fleet of devices: signed, tried by each device, taken back where it fails.",
+    ),
+    "journal": Place(
+        "fleet.journal",
+        "app",
+        "Keep what the devices of a building decide, and see what a device cannot deliver.",
+    ),
+    "models": Place("models", "app", "The models: where they come from and whether they are intact."),
+    "evaluate": Place("lab.evaluate", "app", "How accurate this is, on photos of your own."),
+    "bench": Place(
+        "lab.bench",
+        "app",
+        "Measure this device: stages, frames per second, int8 and fp32, beside the usual OpenCV loop.",
+    ),
+    "replay": Place(
+        "lab.try_out",
+        "replay",
+        "Run a clip through the same pipeline as the daemon, as fast as it goes, without a broker.",
+    ),
+    "demo": Place(
+        "lab.try_out",
+        "demo",
+        "Run the daemon on real clips and show its decisions. Exits 1 if they are not the expected ones.",
+    ),
 }
-"""Commands and groups of commands: the module of this package and the name in it."""
+"""Commands and groups of commands, in the order of the help."""
 
 
 class Commands(TyperGroup):
@@ -48,8 +110,8 @@ class Commands(TyperGroup):
         """Return a command, None for a name that is none."""
         if cmd_name not in COMMANDS:
             return None
-        module, name = COMMANDS[cmd_name]
-        found = getattr(import_module(f"edge.cli.{module}"), name)
+        place = COMMANDS[cmd_name]
+        found = getattr(import_module(f"edge.cli.{place.module}"), place.name)
         if isinstance(found, typer.Typer):
             command: Any = get_group(found)
         else:
@@ -58,6 +120,17 @@ class Commands(TyperGroup):
             command = get_command(single)
         command.name = cmd_name
         return command
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help from what `COMMANDS` says of each command; imports none of them."""
+        listed = TyperGroup(
+            name=self.name,
+            help=self.help,
+            params=self.params,
+            commands={name: TyperCommand(name, help=place.help) for name, place in COMMANDS.items()},
+            rich_markup_mode=self.rich_markup_mode,
+        )
+        listed.format_help(ctx, formatter)
 
 
 app = typer.Typer(

@@ -12,22 +12,23 @@ import typer
 
 from edge.camera.photo import read_photo
 from edge.camera.sources import Camera
-from edge.cli.output import ReportOption, progress
-from edge.cli.run import ConfigOption, load_settings
-from edge.cli.strangers import strangers_visits
-from edge.cli.subjects import (
+from edge.cli.options import (
+    ConfigOption,
     ConsentOption,
     FromOption,
     GroupOption,
     JsonOption,
     LabelOption,
     NotesOption,
+    ReportOption,
     UntilOption,
     WindowOption,
     ZoneOption,
-    details,
-    tell_of_fleet,
+    load_settings,
 )
+from edge.cli.output import progress
+from edge.cli.strangers import strangers_visits
+from edge.cli.subjects import details, tell_of_fleet
 from edge.core import files
 from edge.core.clock import SystemClock
 from edge.core.errors import ConfigError, EnrollmentError, MediaError

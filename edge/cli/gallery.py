@@ -12,10 +12,10 @@ from typing import Annotated
 
 import typer
 
+from edge.cli.options import ConfigOption, JsonOption, load_settings
 from edge.cli.output import Listing, progress
-from edge.cli.run import ConfigOption, load_settings
 from edge.cli.strangers import kept_visit
-from edge.cli.subjects import JsonOption, tell_of_fleet
+from edge.cli.subjects import tell_of_fleet
 from edge.core.clock import SystemClock
 from edge.core.errors import ConfigError, EnrollmentError, GalleryError
 from edge.device.assembly.recognizer import PHOTO_SIDE_PX, build_recognizer, choose_embedder, embedding_dim

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
+from edge.cli.options import ConfigOption, JsonOption, load_settings
 from edge.cli.output import Listing, progress
-from edge.cli.run import ConfigOption, load_settings
 from edge.core.errors import ModelError
 from edge.face import manifest as manifests
 from edge.face.session import Session, self_test
@@ -76,7 +76,7 @@ def verify(names: NamesArgument = None, config_file: ConfigOption = None) -> Non
 @app.command()
 def bench(
     rounds: Annotated[int, typer.Option(min=10, max=10_000, help="Faces that every model embeds.")] = 100,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
     config_file: ConfigOption = None,
 ) -> None:
     """Time every embedder on this device, alternately in one run: choose float or int8 by this."""

@@ -1,16 +1,13 @@
 """Tables for people: what has to be copied is never cut, and nothing in a cell is taken for mark-up.
 
 Progress of long work: a bar on a terminal, plain lines elsewhere.
-
-The options that name where a result goes, checked before the work: `--json FILE`, `--plots DIR`.
 """
 
 import json
-import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -18,7 +15,6 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as ProgressBar
 from rich.table import Table
 from rich.text import Text
-from typer import CallbackParam
 
 from edge.core.download import Progress
 from edge.core.errors import ConfigError
@@ -55,50 +51,6 @@ def progress(title: str) -> Iterator[Progress]:
             typer.echo(f"{title}: {what} {share:.0%}" if total else f"{title}: {what}", err=True)
 
     yield write
-
-
-def _can_be_written(parameter: CallbackParam, path: Path | None) -> Path | None:
-    """Refuse, before minutes of work, a place that nothing can be written to; leaves no file there."""
-    if path is None:
-        return None
-    try:
-        is_new = not os.path.lexists(path)
-        path.open("ab").close()
-        if is_new:
-            path.unlink()
-    except OSError as error:
-        raise ConfigError(
-            f"{parameter.opts[0]}: {path} cannot be written: {error.strerror}; name a file in a folder that "
-            "exists"
-        ) from None
-    return path
-
-
-def _can_hold_files(path: Path | None) -> Path | None:
-    if path is not None and path.exists() and not path.is_dir():
-        raise ConfigError(f"--plots: {path} is a file; name a folder, also one that is to be made")
-    return path
-
-
-ImagesOption = Annotated[
-    Path, typer.Option(help="Folder with one sub-folder of photos per subject (as LFW).")
-]
-JsonFileOption = Annotated[
-    Path | None,
-    typer.Option("--json", callback=_can_be_written, help="Write the figures to this file."),
-]
-PlotsOption = Annotated[
-    Path | None, typer.Option(callback=_can_hold_files, help="Write plots into this directory.")
-]
-OutOption = Annotated[
-    Path | None, typer.Option("--out", callback=_can_be_written, help="Also write the result as JSON here.")
-]
-ReportOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--report", callback=_can_be_written, help="Write what became of each of many to this CSV file."
-    ),
-]
 
 
 def write_report(report: dict[str, Any], path: Path | None, option: str = "--json") -> None:

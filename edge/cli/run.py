@@ -5,14 +5,13 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from edge import __version__
+from edge.cli.options import ConfigOption, load_settings, settings_reader
 from edge.cli.output import Listing
 from edge.core.clock import SystemClock
 from edge.core.errors import ConfigError
@@ -23,8 +22,6 @@ from edge.device.assembly.recognizer import build_recognizer
 from edge.device.assembly.stores import gallery_store
 from edge.device.daemon import Daemon
 from edge.device.pushes.desk import ConfigDesk
-from edge.device.pushes.memory import effective
-from edge.device.pushes.push import Patch
 from edge.device.settings import load as config
 from edge.device.settings.load import Settings, cache_dir
 from edge.face.liveness import Liveness
@@ -34,26 +31,6 @@ from edge.mqtt.contract import asyncapi
 from edge.mqtt.contract.topics import Topics
 
 log = logging.getLogger(__name__)
-
-SYSTEM_CONFIG = Path("/etc/edge/edge.toml")
-
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", "-c", help=f"Settings file; {SYSTEM_CONFIG} where it exists, else defaults."),
-]
-
-
-def load_settings(path: Path | None) -> Settings:
-    """Read the settings file named, or the system's if there is one, or the defaults; and what was pushed."""
-    read = settings_reader(path)
-    return effective(read({}), read)
-
-
-def settings_reader(path: Path | None) -> Callable[[Patch], Settings]:
-    """Return what reads the settings file anew, with a patch on top."""
-    if path is None and SYSTEM_CONFIG.is_file():
-        path = SYSTEM_CONFIG
-    return partial(config.load, path)
 
 
 def run(config_file: ConfigOption = None) -> None:

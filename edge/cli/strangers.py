@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from edge.cli.options import ConfigOption, JsonOption, load_settings
 from edge.cli.output import Listing
-from edge.cli.run import ConfigOption, load_settings
 from edge.core.clock import SystemClock
 from edge.core.errors import ConfigError, EnrollmentError
 from edge.device.assembly.recognizer import choose_embedder, decision_rule
@@ -28,7 +28,7 @@ def list_strangers(
     matched: Annotated[
         bool, typer.Option("--matched", help="Visits that were a match instead, by subject.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
     config_file: ConfigOption = None,
 ) -> None:
     """List strangers by face, or matches by subject; who came last first."""

@@ -6,8 +6,21 @@ from typing import Annotated
 
 import typer
 
+from edge.cli.options import (
+    ConfigOption,
+    ConsentOption,
+    FromOption,
+    GroupOption,
+    JsonOption,
+    LabelOption,
+    NotesOption,
+    SubjectArgument,
+    UntilOption,
+    WindowOption,
+    ZoneOption,
+    load_settings,
+)
 from edge.cli.output import Listing
-from edge.cli.run import ConfigOption, load_settings
 from edge.core import files
 from edge.core.access import SubjectState
 from edge.core.clock import SystemClock
@@ -23,24 +36,6 @@ from edge.gallery.store.crops import encode_sheet
 from edge.recognition.enrolment.roster import Details, describe
 
 app = typer.Typer(help="The enrolled subjects of this device.", no_args_is_help=True)
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-SubjectArgument = Annotated[str, typer.Argument(help="Opaque id of the subject.")]
-LabelOption = Annotated[str | None, typer.Option(help="What people read; the id when left out.")]
-GroupOption = Annotated[
-    list[str] | None, typer.Option(help="Door group; may be given several times; '' for none.")
-]
-FromOption = Annotated[
-    str | None, typer.Option("--valid-from", help="First good day, 2026-12-31; '' for none.")
-]
-UntilOption = Annotated[str | None, typer.Option("--valid-until", help="Last good day; '' for none.")]
-WindowOption = Annotated[
-    list[str] | None,
-    typer.Option(help="Weekly window, 'mon-fri 07:00-18:00'; may be given several times; '' for none."),
-]
-ZoneOption = Annotated[str | None, typer.Option(help="Time zone of the windows; the door's when left out.")]
-ConsentOption = Annotated[str | None, typer.Option(help="Where the subject's consent is filed.")]
-NotesOption = Annotated[str | None, typer.Option(help="One line for yourself.")]
 
 
 @app.command("list")

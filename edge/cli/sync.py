@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edge.cli.run import ConfigOption, load_settings
+from edge.cli.options import ConfigOption, load_settings
 from edge.core import files
 from edge.core.clock import SystemClock
 from edge.core.errors import ConfigError, EdgeError, FileError

@@ -5,14 +5,27 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from edge.cli.app import COMMANDS, app
 
-HEAVY = (
-    *("edge.evaluate", "edge.bench", "edge.demo", "edge.face.build"),
-    *("tuf", "matplotlib", "simsimd", "qdrant_client"),
-)
+MEASURING = ("edge.lab", "edge.fleet", "edge.face.build", "matplotlib", "simsimd", "tuf", "qdrant_client")
+"""What measures, shows and publishes, and what only some doors need."""
+
+INFERENCE = ("onnxruntime", "cv2", "edge.face.session")
+DAEMON = ("edge.device.daemon", "edge.recognition.pipeline")
+SETTINGS = ("edge.device", "pydantic", "numpy", "cryptography", "paho")
+
+
+def loaded(code: str, modules: tuple[str, ...]) -> list[str]:
+    """Return which of these modules, or what is below them, a new interpreter has after running `code`."""
+    beginnings = tuple(f"{module}." for module in modules)
+    ask = f"import sys\nprint('loaded', *(m for m in sys.modules if f'{{m}}.'.startswith({beginnings!r})))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{ask}"], capture_output=True, text=True, check=True
+    )
+    return done.stdout.splitlines()[-1].split()[1:]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -63,12 +76,34 @@ def test_what_a_terminal_has_no_letters_for_is_told_as_an_escape(tmp_path: Path)
     assert "Traceback" not in done.stderr
 
 
-def test_the_daemon_does_not_load_the_tools_that_measure():
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_says_what_each_says_of_itself(name: str):
+    own = " ".join(get_command(app).get_command(None, name).help.split("\n\n")[0].split())
+    assert COMMANDS[name].help == own
+
+
+def test_a_module_that_is_loaded_is_found():
+    assert loaded("import json.decoder", ("json",)) != []
+    assert loaded("import json", ("jso", "edge")) == []
+
+
+def test_the_list_of_commands_loads_none_of_them():
     code = (
-        "import sys, typer\n"
-        "from edge.cli.app import app\n"
-        "assert typer.main.get_command(app).get_command(None, 'run')\n"
-        f"print(*[m for m in sys.modules if m.startswith({HEAVY!r})])"
+        "import contextlib, sys, edge.__main__\n"
+        "sys.argv = ['edge', '--help']\n"
+        "with contextlib.suppress(SystemExit): edge.__main__.main()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == []
+    assert loaded(code, (*MEASURING, *INFERENCE, *DAEMON, *SETTINGS)) == []
+
+
+def command_loaded(name: str, modules: tuple[str, ...]) -> list[str]:
+    return loaded(
+        f"import typer\nfrom edge.cli.app import app\n"
+        f"assert typer.main.get_command(app).get_command(None, {name!r})",
+        modules,
+    )
+
+
+def test_the_daemon_does_not_load_the_tools_that_measure():
+    assert command_loaded("run", MEASURING) == []
+    assert command_loaded("run", DAEMON) != []

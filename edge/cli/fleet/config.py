@@ -13,8 +13,8 @@ import typer
 from pydantic import ValidationError
 
 from edge.cli.fleet.site_listener import QUIET_S, check_accepted, site_listener
+from edge.cli.options import ConfigOption, JsonOption, load_settings, settings_reader
 from edge.cli.output import Listing, progress
-from edge.cli.run import ConfigOption, load_settings, settings_reader
 from edge.core.clock import SystemClock
 from edge.core.errors import ConfigError
 from edge.core.text import printable
@@ -186,7 +186,7 @@ def status(
     fleet: Annotated[
         bool, typer.Option("--fleet", help="All devices of the site, as without a name.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
     config_file: ConfigOption = None,
 ) -> None:
     """Show the devices of the site: what is desired of each, what is in force, and what it refused."""

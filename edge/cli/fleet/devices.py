@@ -10,8 +10,8 @@ import typer
 from edge.cli.fleet import publish as fleet_publish
 from edge.cli.fleet import status as fleet_status
 from edge.cli.fleet.command import check_args, read_args, send_command, told
-from edge.cli.fleet.fleet import HERE, FleetOption, KeysOption, app
-from edge.cli.run import ConfigOption, load_settings
+from edge.cli.fleet.fleet import app
+from edge.cli.options import HERE, ConfigOption, FleetOption, KeysOption, load_settings
 from edge.core.clock import SystemClock
 from edge.fleet.certificates import Authority
 from edge.fleet.rollout.config import make_signing_key

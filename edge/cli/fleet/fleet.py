@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from edge.cli.options import HERE, FleetOption, KeysOption, PassphraseOption
 from edge.core import files
 from edge.core.clock import SystemClock
 from edge.core.errors import ConfigError
@@ -23,14 +24,6 @@ app = typer.Typer(
 LOCK_TIMEOUT_S = 10.0
 MAX_PASSPHRASE_BYTES = 1024
 
-FleetOption = Annotated[Path, typer.Option("--fleet", help="Directory of the fleet.")]
-KeysOption = Annotated[
-    Path | None, typer.Option("--keys", help="Directory of its keys; FLEET/keys when unset.")
-]
-PassphraseOption = Annotated[
-    Path | None, typer.Option("--passphrase-file", help="Its first line encrypts the signing keys.")
-]
-HERE = Path("fleet")
 SEALING = "sealing-"
 
 

@@ -13,7 +13,7 @@ import typer
 from pydantic import ValidationError
 
 from edge.cli.fleet.site_listener import site_listener
-from edge.cli.run import ConfigOption, load_settings
+from edge.cli.options import ConfigOption, load_settings
 from edge.core.clock import Clock, SystemClock
 from edge.core.errors import ConfigError
 from edge.core.files import sole_daemon

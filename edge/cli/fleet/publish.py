@@ -9,11 +9,21 @@ from typing import Annotated
 
 import typer
 
-from edge.cli.fleet.fleet import HERE, FleetOption, KeysOption, PassphraseOption, app, opened_fleet, tell
+from edge.cli.fleet.fleet import app, opened_fleet, tell
 from edge.cli.fleet.nudge import Wanted, nudge_doors
 from edge.cli.gallery import beside_gallery, gallery_in_force, reembed_gallery
-from edge.cli.output import ReportOption
-from edge.cli.run import ConfigOption, load_settings
+from edge.cli.options import (
+    HERE,
+    ConfigOption,
+    DeviceOption,
+    FleetOption,
+    KeysOption,
+    NudgeOption,
+    PassphraseOption,
+    ReportOption,
+    WaitOption,
+    load_settings,
+)
 from edge.core.clock import SystemClock
 from edge.core.errors import ConfigError, FleetError
 from edge.device.settings.load import Settings
@@ -25,16 +35,6 @@ from edge.fleet.status import Publication
 __all__ = ("app",)
 
 MAX_VALID_DAYS = 3650
-
-NudgeOption = Annotated[
-    bool,
-    typer.Option("--nudge", help="Ask the doors over MQTT to synchronise now, and wait until they have it."),
-]
-DeviceOption = Annotated[
-    list[str] | None,
-    typer.Option(help="With --nudge: only this device; several times. All that serve the scope when unset."),
-]
-WaitOption = Annotated[float, typer.Option(min=0, max=3600, help="With --nudge: seconds to wait for them.")]
 
 
 @app.command()

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from edge.cli.fleet.fleet import HERE, FleetOption, app
+from edge.cli.fleet.fleet import app
+from edge.cli.options import HERE, FleetOption, JsonOption
 from edge.cli.output import Listing
 from edge.core.clock import SystemClock
 from edge.fleet.fleet import open_fleet
@@ -18,7 +19,7 @@ __all__ = ("app",)
 
 @app.command()
 def status(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
     revoked: Annotated[bool, typer.Option("--revoked", help="Show who is revoked.")] = False,
     fleet: FleetOption = HERE,
 ) -> None:

@@ -8,14 +8,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from edge.cli.options import ConfigOption, JsonOption, load_settings
 from edge.cli.output import progress
-from edge.cli.run import ConfigOption, load_settings
 from edge.lab.bench.report import print_report, run_bench
 from edge.lab.demo.media import fetch_media, media_dir
 
 app = typer.Typer(invoke_without_command=True)
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.callback()

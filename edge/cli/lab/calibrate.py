@@ -10,8 +10,8 @@ import typer
 
 from edge.cli.gallery import gallery
 from edge.cli.lab.embedding import embed_all
-from edge.cli.output import JsonFileOption, Listing, PlotsOption, progress, write_report
-from edge.cli.run import ConfigOption, load_settings
+from edge.cli.options import ConfigOption, JsonFileOption, JsonOption, PlotsOption, load_settings
+from edge.cli.output import Listing, progress, write_report
 from edge.core.clock import SystemClock
 from edge.core.errors import MediaError, ModelError
 from edge.core.types import FloatArray
@@ -28,7 +28,6 @@ CohortOption = Annotated[
     Path | None,
     typer.Option(help="Photos of people of this site who are not enrolled, one sub-folder each; 20 or more."),
 ]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 SEVERAL = (2, 3, 5, 10)
 """Photos per template whose effect on the false match rate is measured."""
@@ -69,7 +68,7 @@ def calibrate(
 def doctor(
     cohort: CohortOption = None,
     pairs: Annotated[int, typer.Option(min=1, max=1000, help="Closest pairs to show.")] = 10,
-    as_json: JsonFlag = False,
+    as_json: JsonOption = False,
     config_file: ConfigOption = None,
 ) -> None:
     """Examine the gallery in hand: threshold, expected FPIR, look-alikes, duplicates, poor templates."""

@@ -8,8 +8,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from edge.cli.output import JsonFileOption, progress, write_report
-from edge.cli.run import ConfigOption, load_settings
+from edge.cli.options import ConfigOption, JsonFileOption, load_settings
+from edge.cli.output import progress, write_report
 from edge.core.clock import SystemClock
 from edge.core.errors import ConfigError
 from edge.core.metrics import Metrics

@@ -13,8 +13,8 @@ from edge.cli.lab import gate as evaluate_gate
 from edge.cli.lab import oneshot
 from edge.cli.lab import variants as evaluate_variants
 from edge.cli.lab.embedding import embed_all, recognizer_with
-from edge.cli.output import ImagesOption, JsonFileOption, PlotsOption, write_report
-from edge.cli.run import ConfigOption, load_settings
+from edge.cli.options import ConfigOption, ImagesOption, JsonFileOption, PlotsOption, load_settings
+from edge.cli.output import write_report
 from edge.core.errors import ConfigError
 from edge.device.assembly.recognizer import choose_embedder
 from edge.device.settings.load import Settings

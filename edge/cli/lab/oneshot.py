@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.table import Table
 
 from edge.cli.lab.embedding import embed_all
-from edge.cli.output import ImagesOption, JsonFileOption, PlotsOption, progress, write_report
-from edge.cli.run import ConfigOption, load_settings
+from edge.cli.options import ConfigOption, ImagesOption, JsonFileOption, PlotsOption, load_settings
+from edge.cli.output import progress, write_report
 from edge.core.errors import ModelError
 from edge.device.assembly.recognizer import choose_embedder
 from edge.face import manifest as manifests

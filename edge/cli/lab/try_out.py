@@ -9,8 +9,8 @@ from rich.console import Console
 
 from edge.camera.clips import ReplayCamera
 from edge.camera.photo import read_photo
-from edge.cli.output import OutOption, progress, write_report
-from edge.cli.run import ConfigOption, load_settings
+from edge.cli.options import ConfigOption, OutOption, load_settings
+from edge.cli.output import progress, write_report
 from edge.core.clock import SystemClock
 from edge.core.errors import ConfigError
 from edge.core.metrics import Metrics

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from edge.cli.lab.embedding import recognizer_with
-from edge.cli.output import ImagesOption, JsonFileOption, progress, write_report
-from edge.cli.run import ConfigOption, load_settings
+from edge.cli.options import ConfigOption, ImagesOption, JsonFileOption, load_settings
+from edge.cli.output import progress, write_report
 from edge.core.errors import ModelError
 from edge.device.assembly.recognizer import choose_embedder
 from edge.device.settings.load import Settings

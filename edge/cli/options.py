@@ -1,0 +1,115 @@
+"""What several commands share: their options, checked before the work, and the settings of this device."""
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer import CallbackParam
+
+from edge.core.errors import ConfigError
+from edge.device.pushes.memory import effective
+from edge.device.pushes.push import Patch
+from edge.device.settings.load import Settings, load
+
+SYSTEM_CONFIG = Path("/etc/edge/edge.toml")
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help=f"Settings file; {SYSTEM_CONFIG} where it exists, else defaults."),
+]
+
+
+def load_settings(path: Path | None) -> Settings:
+    """Read the settings file named, or the system's if there is one, or the defaults; and what was pushed."""
+    read = settings_reader(path)
+    return effective(read({}), read)
+
+
+def settings_reader(path: Path | None) -> Callable[[Patch], Settings]:
+    """Return what reads the settings file anew, with a patch on top."""
+    if path is None and SYSTEM_CONFIG.is_file():
+        path = SYSTEM_CONFIG
+    return partial(load, path)
+
+
+def _can_be_written(parameter: CallbackParam, path: Path | None) -> Path | None:
+    """Refuse, before minutes of work, a place that nothing can be written to; leaves no file there."""
+    if path is None:
+        return None
+    try:
+        is_new = not os.path.lexists(path)
+        path.open("ab").close()
+        if is_new:
+            path.unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"{parameter.opts[0]}: {path} cannot be written: {error.strerror}; name a file in a folder that "
+            "exists"
+        ) from None
+    return path
+
+
+def _can_hold_files(path: Path | None) -> Path | None:
+    if path is not None and path.exists() and not path.is_dir():
+        raise ConfigError(f"--plots: {path} is a file; name a folder, also one that is to be made")
+    return path
+
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+ImagesOption = Annotated[
+    Path, typer.Option(help="Folder with one sub-folder of photos per subject (as LFW).")
+]
+JsonFileOption = Annotated[
+    Path | None,
+    typer.Option("--json", callback=_can_be_written, help="Write the figures to this file."),
+]
+PlotsOption = Annotated[
+    Path | None, typer.Option(callback=_can_hold_files, help="Write plots into this directory.")
+]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", callback=_can_be_written, help="Also write the result as JSON here.")
+]
+ReportOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--report", callback=_can_be_written, help="Write what became of each of many to this CSV file."
+    ),
+]
+
+SubjectArgument = Annotated[str, typer.Argument(help="Opaque id of the subject.")]
+LabelOption = Annotated[str | None, typer.Option(help="What people read; the id when left out.")]
+GroupOption = Annotated[
+    list[str] | None, typer.Option(help="Door group; may be given several times; '' for none.")
+]
+FromOption = Annotated[
+    str | None, typer.Option("--valid-from", help="First good day, 2026-12-31; '' for none.")
+]
+UntilOption = Annotated[str | None, typer.Option("--valid-until", help="Last good day; '' for none.")]
+WindowOption = Annotated[
+    list[str] | None,
+    typer.Option(help="Weekly window, 'mon-fri 07:00-18:00'; may be given several times; '' for none."),
+]
+ZoneOption = Annotated[str | None, typer.Option(help="Time zone of the windows; the door's when left out.")]
+ConsentOption = Annotated[str | None, typer.Option(help="Where the subject's consent is filed.")]
+NotesOption = Annotated[str | None, typer.Option(help="One line for yourself.")]
+
+FleetOption = Annotated[Path, typer.Option("--fleet", help="Directory of the fleet.")]
+KeysOption = Annotated[
+    Path | None, typer.Option("--keys", help="Directory of its keys; FLEET/keys when unset.")
+]
+PassphraseOption = Annotated[
+    Path | None, typer.Option("--passphrase-file", help="Its first line encrypts the signing keys.")
+]
+HERE = Path("fleet")
+NudgeOption = Annotated[
+    bool,
+    typer.Option("--nudge", help="Ask the doors over MQTT to synchronise now, and wait until they have it."),
+]
+DeviceOption = Annotated[
+    list[str] | None,
+    typer.Option(help="With --nudge: only this device; several times. All that serve the scope when unset."),
+]
+WaitOption = Annotated[float, typer.Option(min=0, max=3600, help="With --nudge: seconds to wait for them.")]
