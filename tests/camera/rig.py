@@ -14,6 +14,7 @@ from edge.core.errors import CameraError
 from edge.core.metrics import Metrics
 from edge.core.threads import Beats
 from edge.core.types import Frame
+from tests.support.waits import LIMIT_S, wait_until
 
 CLOCK = SystemClock()
 
@@ -45,8 +46,8 @@ class Rig:
         thread.start()
         return thread
 
-    def take(self, count: int, within_s: float = 20.0) -> list[Frame]:
-        frames, until_s = [], time.monotonic() + within_s
+    def take(self, count: int) -> list[Frame]:
+        frames, until_s = [], time.monotonic() + LIMIT_S
         while len(frames) < count and time.monotonic() < until_s:
             if (frame := self.frames.take(0.1)) is not None:
                 frames.append(frame)
@@ -57,11 +58,8 @@ class Rig:
     def online(self) -> bool | None:
         return self.statuses[-1][0] if self.statuses else None
 
-    def until(self, met: Callable[[], bool], within_s: float = 20.0) -> None:
-        until_s = time.monotonic() + within_s
-        while not met():
-            assert time.monotonic() < until_s, f"not in time; {self.statuses} {self.metrics.counts()}"
-            time.sleep(0.02)
+    def until(self, met: Callable[[], bool]) -> None:
+        wait_until(met, lambda: f"{self.statuses} {self.metrics.counts()}")
 
 
 class HungCamera:
@@ -78,7 +76,7 @@ class HungCamera:
         pass
 
     def read(self) -> Frame | None:
-        self._release.wait(30)
+        self._release.wait(LIMIT_S)
         raise CameraError("came back")
 
     def interrupt(self) -> None:
@@ -106,7 +104,7 @@ class CountingCamera:
 
     def read(self) -> Frame | None:
         if self._pause is not None:
-            self._pause.wait(30)
+            self._pause.wait(LIMIT_S)
         frame = Frame("front", np.zeros((2, 2, 3), np.uint8), CLOCK.now(), CLOCK.monotonic(), self._number)
         self._number += 1
         return frame

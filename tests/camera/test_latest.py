@@ -7,6 +7,7 @@ import numpy as np
 
 from edge.camera.latest import LatestFrames
 from edge.core.types import Frame
+from tests.support.waits import LIMIT_S
 
 
 def frame(camera: str, number: int) -> Frame:
@@ -62,7 +63,7 @@ def test_close_wakes_takers_and_waiting_players():
     threads = [threading.Thread(target=frames.put, args=(frame("clip", 1),), kwargs={"wait": True})]
     threads[0].start()
     frames.close()
-    threads[0].join(2)
+    threads[0].join(LIMIT_S)
     assert not threads[0].is_alive()
     assert frames.take(5) is None
 

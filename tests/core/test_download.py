@@ -14,6 +14,7 @@ import pytest
 
 from edge.core.download import PinnedFile, Wheel, extract, fetch_mirror, fetch_wheel, install, largest_bytes
 from edge.core.errors import DownloadError
+from tests.support.waits import LIMIT_S
 
 CONTENT = bytes(range(256)) * 500
 OTHER = b"two" * 1000
@@ -170,7 +171,7 @@ class Shelf(http.server.BaseHTTPRequestHandler):
         self.wfile.write(CONTENT[: len(CONTENT) // 2])
         self.wfile.flush()
         if name == "slow.bin":
-            self.closing.wait(20)
+            self.closing.wait(LIMIT_S)
 
     def log_message(self, *args: object) -> None:
         """Be quiet."""

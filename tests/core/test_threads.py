@@ -9,6 +9,7 @@ from edge.core.errors import FileError
 from edge.core.metrics import Metrics
 from edge.core.threads import MAX_FAILURES, Beats, Guard, WorkerThread
 from tests.support.clock import SteppedClock
+from tests.support.waits import LIMIT_S
 
 
 def test_a_part_that_makes_no_progress_is_late():
@@ -66,7 +67,7 @@ def work(fails: list[bool], beats: Beats | None = None) -> tuple[Clerk, Metrics]
     metrics = Metrics()
     clerk = Clerk(fails, beats or Beats(), metrics)
     clerk.start()
-    clerk.join(10)
+    clerk.join(LIMIT_S)
     assert not clerk.is_alive()
     return clerk, metrics
 
@@ -97,7 +98,7 @@ def test_a_thread_that_only_fails_stops_beating(monkeypatch: pytest.MonkeyPatch)
     seen: list[int] = []
     monkeypatch.setattr(beats, "beat", lambda name, extra_s=0.0: (seen.append(clerk.turns), original(name)))
     clerk.start()
-    clerk.join(10)
+    clerk.join(LIMIT_S)
     assert seen[: MAX_FAILURES - 1] == list(range(1, MAX_FAILURES))
     assert seen[MAX_FAILURES - 1 :] == [MAX_FAILURES + 6], "silent while it only fails, back when it works"
 

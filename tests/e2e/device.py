@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from edge.device.settings.load import environment_without_settings
-from tests.support.broker import wait_until
+from tests.support.waits import LIMIT_S, wait_until
 
 ROOT = "edge/v1/test/door"
 
 
 def edge(
-    *arguments: str, config: Path | None = None, timeout_s: float = 60
+    *arguments: str, config: Path | None = None, timeout_s: float = 120
 ) -> subprocess.CompletedProcess[str]:
     """Run a command of `edge` to its end."""
     options = ["--config", str(config)] if config else []
@@ -86,7 +86,7 @@ class Device:
                 env=environment_without_settings() | self.environment,
             )
         if ready:
-            wait_until(lambda: self.said("ready") or self.process.poll() is not None, 20, "ready")
+            wait_until(lambda: self.said("ready") or self.process.poll() is not None, "ready")
             assert self.process.poll() is None, self.log_path.read_text()
         return self
 
@@ -100,7 +100,7 @@ class Device:
     def decided(self) -> list[dict[str, Any]]:
         return self.said("decision")
 
-    def stop(self, signum: int = signal.SIGTERM, timeout_s: float = 10) -> int:
+    def stop(self, signum: int = signal.SIGTERM, timeout_s: float = LIMIT_S) -> int:
         if self.process is None:
             return 0
         if self.process.poll() is None:
@@ -121,5 +121,5 @@ def notify_socket(path: Path) -> "Any":
 
     manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     manager.bind(os.fspath(path))
-    manager.settimeout(20)
+    manager.settimeout(LIMIT_S)
     return manager

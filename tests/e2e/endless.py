@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.e2e.device import Device
-from tests.support.broker import Mosquitto, wait_until
+from tests.support.broker import Mosquitto
 from tests.support.leftovers import MARK
 from tests.support.streams import jpeg
+from tests.support.waits import wait_until
 
 
 def test_a_door_runs_and_runs(mosquitto: Mosquitto, make_device: Callable[..., Device], tmp_path: Path):

@@ -12,9 +12,10 @@ from edge.device.settings.load import load
 from edge.mqtt.contract.messages import ConfigReportedPayload, InfoPayload
 from edge.mqtt.contract.topics import Topics
 from tests.e2e.device import ROOT, Device
-from tests.support.broker import Mosquitto, Subscriber, subscriber, wait_until
+from tests.support.broker import Mosquitto, Subscriber, subscriber
 from tests.support.pushes import TRUSTED, content, push
 from tests.support.streams import MjpegServer, free_port
+from tests.support.waits import wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -31,14 +32,12 @@ def reports(heard: Subscriber) -> list[ConfigReportedPayload]:
     return [ConfigReportedPayload.model_validate_json(data) for data in heard.on(f"{ROOT}/config/reported")]
 
 
-def came_to(
-    heard: Subscriber, status: str, version: int | None, timeout_s: float = 20
-) -> ConfigReportedPayload:
+def came_to(heard: Subscriber, status: str, version: int | None) -> ConfigReportedPayload:
     def told() -> tuple[str, int | None] | None:
         last = reports(heard)[-1:]
         return (last[0].status, last[0].version) if last else None
 
-    heard.wait(lambda: told() == (status, version), timeout_s)
+    heard.wait(lambda: told() == (status, version))
     return reports(heard)[-1]
 
 
@@ -93,13 +92,13 @@ def test_what_does_not_work_is_taken_back(mosquitto: Mosquitto, make_device: Mak
     )
     with MjpegServer(port, fps=1.0), subscriber(mosquitto.port) as heard:
         device.start()
-        heard.wait(lambda: heard.on("/camera/front/status")[-1:] == [b"online"], 30)
+        heard.wait(lambda: heard.on("/camera/front/status")[-1:] == [b"online"])
         publish(mosquitto, push(1, {"capture": {"stall_s": 0.5, "open_timeout_s": 0.5}}))
         came_to(heard, "pending", 1)
         back = came_to(heard, "rolled_back", 1, 60)
         assert "front" in (back.error or "")
         assert back.versions == {}
-        heard.wait(lambda: heard.on("/camera/front/status")[-1:] == [b"online"], 30)
+        heard.wait(lambda: heard.on("/camera/front/status")[-1:] == [b"online"])
         assert device.stop() == 0
 
 

@@ -12,8 +12,9 @@ import pytest
 
 from edge.mqtt.contract.messages import EventPayload, HealthPayload, InfoPayload, StatePayload
 from tests.e2e.device import ROOT, Device, notify_socket
-from tests.support.broker import Mosquitto, Subscriber, subscriber, wait_until
+from tests.support.broker import Mosquitto, Subscriber, subscriber
 from tests.support.streams import MjpegServer, free_port
+from tests.support.waits import Stopwatch, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -35,8 +36,10 @@ def journal_ids(heard: Subscriber) -> set[str]:
 def test_the_enrolled_man_is_matched_and_leaves(mosquitto: Mosquitto, make_device: MakeDevice, media: Path):
     device = make_device(mosquitto.port, cameras={"front": clip(media, "face_noface.mov")})
     with subscriber(mosquitto.port) as heard:
+        watch = Stopwatch()
         device.start()
-        heard.wait(lambda: len(events(heard, "event")) >= 2, 20)
+        heard.wait(lambda: len(events(heard, "event")) >= 2)
+        disturbed_ms = 1e3 * watch.disturbed_s
         heard.wait(lambda: len(journal_ids(heard)) >= 2)
         live, journal = events(heard, "event"), events(heard, "journal")
         states = [StatePayload.model_validate_json(data) for data in heard.on("/camera/front/state")]
@@ -51,7 +54,7 @@ def test_the_enrolled_man_is_matched_and_leaves(mosquitto: Mosquitto, make_devic
     assert match.score.gallery_size == 42
     assert match.shots.used == 2
     assert match.model.embedder == "sface-int8"
-    assert 0 < match.latency_ms.capture_to_decision < 1000
+    assert 0 < match.latency_ms.capture_to_decision < 1000 + disturbed_ms
     assert not match.replayed
     assert match.visit == live[1].visit
     assert [len(state.present) for state in states][:3] == [0, 1, 0]
@@ -68,7 +71,7 @@ def test_a_stranger_is_rejected_once_and_no_name_is_logged(
     device = make_device(mosquitto.port, cameras={"front": clip(media, "carphone_pristine.mp4")})
     with subscriber(mosquitto.port) as heard:
         device.start()
-        heard.wait(lambda: len(events(heard, "event")) >= 2, 20)
+        heard.wait(lambda: len(events(heard, "event")) >= 2)
         device.stop()
     assert [event.event_type for event in events(heard, "event")] == ["reject", "left"]
     reject = events(heard, "event")[0]
@@ -84,7 +87,7 @@ def test_an_empty_door_is_silent(mosquitto: Mosquitto, make_device: MakeDevice, 
     device = make_device(mosquitto.port, cameras={"front": clip(media, "no_face.mp4")})
     with subscriber(mosquitto.port) as heard:
         device.start()
-        wait_until(lambda: any(line.get("why") == "ended" for line in device.said("camera offline")), 15)
+        wait_until(lambda: any(line.get("why") == "ended" for line in device.said("camera offline")))
         device.stop()
         heard.wait(lambda: heard.on(f"{ROOT}/status")[-1:] == [b"offline"])
     assert events(heard, "event") == events(heard, "journal") == []
@@ -126,17 +129,17 @@ def test_no_decision_is_lost_when_the_daemon_is_killed_during_an_outage(
     )
     with subscriber(mosquitto.port) as heard:
         device.start()
-        heard.wait(lambda: len(journal_ids(heard)) >= 1, 20)
+        heard.wait(lambda: len(journal_ids(heard)) >= 1)
         mosquitto.kill()
         before = {line["event_id"] for line in device.decided()}
-        wait_until(lambda: len(device.decided()) >= len(before) + 2, 30, "decisions during the outage")
+        wait_until(lambda: len(device.decided()) >= len(before) + 2, "decisions during the outage")
         device.stop(signal.SIGKILL)
         assert all(line["durable"] for line in device.decided())
         decided = {line["event_id"] for line in device.decided()}
         device.cameras = {}
         mosquitto.start()
         device.start()
-        heard.wait(lambda: journal_ids(heard) >= decided, 20)
+        heard.wait(lambda: journal_ids(heard) >= decided)
         replayed = {event.event_id for event in events(heard, "journal") if event.replayed}
         live = {event.event_id for event in events(heard, "event")}
     assert replayed >= decided - before
@@ -150,12 +153,12 @@ def test_a_broker_that_is_absent_at_start_gets_everything_later(
 ):
     port = free_port()
     device = make_device(port, cameras={"front": clip(media, "carphone_pristine.mp4")}).start()
-    wait_until(lambda: len(device.decided()) == 2, 20, "decisions without a broker")
+    wait_until(lambda: len(device.decided()) == 2, "decisions without a broker")
     broker = Mosquitto(tmp_path, lines=("allow_anonymous true", "persistence false"), port=port)
     try:
         broker.start()
         with subscriber(port) as heard:
-            heard.wait(lambda: len(journal_ids(heard)) == 2, 20)
+            heard.wait(lambda: len(journal_ids(heard)) == 2)
             assert events(heard, "event") == []
     finally:
         broker.stop()
@@ -169,19 +172,20 @@ def test_an_enrolment_reaches_the_running_daemon_within_a_second(
     )
     with subscriber(mosquitto.port) as heard:
         device.start()
-        heard.wait(lambda: events(heard, "event"), 20)
+        heard.wait(lambda: events(heard, "event"))
         assert events(heard, "event")[0].reason == "gallery_empty"
+        watch = Stopwatch()
         told = device.edge("enroll", "p-new", str(still), "--label", "New colleague")
         assert told.returncode == 0, told.stderr
         committed_s = (device.state / "gallery" / "current").lstat().st_mtime
-        heard.wait(lambda: len(events(heard, "event")) >= 2, 10)
+        heard.wait(lambda: len(events(heard, "event")) >= 2)
         swapped = device.said("gallery swapped")[0]
         revised = events(heard, "event")[1]
         assert revised.event_type == "match"
         assert revised.subject.id == "p-new"
         assert revised.revises == events(heard, "event")[0].event_id
         assert revised.visit == events(heard, "event")[0].visit
-        assert revised.captured_at.timestamp() - committed_s < 1.5
+        assert revised.captured_at.timestamp() - committed_s < 1.5 + watch.disturbed_s
         assert swapped["gallery_version"] == 1
         info = [InfoPayload.model_validate_json(data) for data in heard.on(f"{ROOT}/info")]
         assert info[-1].gallery_size == 1
@@ -194,9 +198,9 @@ def test_a_gallery_that_cannot_be_read_is_refused_once_and_the_last_good_one_ser
     current = device.state / "gallery" / "current"
     current.unlink()
     current.symlink_to("nonsense")
-    wait_until(lambda: device.said("gallery"), 5)
+    wait_until(lambda: device.said("gallery"))
     with subscriber(mosquitto.port) as heard:
-        heard.wait(lambda: events(heard, "journal"), 20)
+        heard.wait(lambda: events(heard, "journal"))
         assert events(heard, "journal")[0].subject.id == "p-man"
     time.sleep(1.0)
     assert len([line for line in device.log() if "gallery" in line["message"]]) <= 2
@@ -209,28 +213,28 @@ def test_sigterm_with_a_frozen_broker_ends_in_time_and_keeps_the_events(
     device = make_device(mosquitto.port, cameras={"front": clip(media, "carphone_pristine.mp4")}).start()
     wait_until(lambda: device.said("connected"))
     mosquitto.freeze()
-    wait_until(lambda: len(device.decided()) >= 1, 20)
-    started_s = time.monotonic()
+    wait_until(lambda: len(device.decided()) >= 1)
+    watch = Stopwatch()
     assert device.stop() == 0
-    assert time.monotonic() - started_s < 5.5
+    assert watch.undisturbed_s < 5.5
     mosquitto.thaw()
     decided = {line["event_id"] for line in device.decided()}
     with subscriber(mosquitto.port) as heard:
         device.cameras = {}
         device.start()
-        heard.wait(lambda: journal_ids(heard) >= decided, 20)
+        heard.wait(lambda: journal_ids(heard) >= decided)
 
 
 def test_a_second_signal_forces_the_end(mosquitto: Mosquitto, make_device: MakeDevice, media: Path):
     device = make_device(mosquitto.port, cameras={"front": clip(media, "carphone_pristine.mp4")}).start()
     wait_until(lambda: device.said("connected"))
     mosquitto.freeze()
-    wait_until(lambda: len(device.decided()) >= 1, 20)
+    wait_until(lambda: len(device.decided()) >= 1)
     device.process.send_signal(signal.SIGINT)
     time.sleep(0.5)
-    started_s = time.monotonic()
+    watch = Stopwatch()
     assert device.stop(signal.SIGINT) == 128 + signal.SIGINT
-    assert time.monotonic() - started_s < 1.0
+    assert watch.undisturbed_s < 1.0
     mosquitto.thaw()
 
 
@@ -295,8 +299,8 @@ def test_a_camera_that_is_absent_comes_and_goes(mosquitto: Mosquitto, make_devic
         heard.wait(lambda: b"not reachable" in b"".join(heard.on("/camera/front/info")))
         for _ in range(2):
             with MjpegServer(port):
-                heard.wait(lambda: status() == b"online", 15)
-            heard.wait(lambda: status() == b"offline", 15)
+                heard.wait(lambda: status() == b"online")
+            heard.wait(lambda: status() == b"offline")
         assert device.process.poll() is None
         published = b"".join(message.payload for message in heard.seen)
     assert b"hunter2" not in published
@@ -338,7 +342,7 @@ def test_privacy_mode_publishes_neither_label_nor_box(
     )
     with subscriber(mosquitto.port) as heard:
         device.start()
-        heard.wait(lambda: events(heard, "journal"), 20)
+        heard.wait(lambda: events(heard, "journal"))
         device.stop()
         match = events(heard, "journal")[0]
         published = b"".join(message.payload for message in heard.seen)
@@ -350,7 +354,7 @@ def test_health_is_one_json_document_of_numbers(mosquitto: Mosquitto, make_devic
     device = make_device(mosquitto.port, cameras={"front": clip(media, "single_face.mp4", loop=True)})
     with subscriber(mosquitto.port) as heard:
         device.start()
-        heard.wait(lambda: events(heard, "event") and heard.on(f"{ROOT}/health"), 20)
+        heard.wait(lambda: events(heard, "event") and heard.on(f"{ROOT}/health"))
         time.sleep(1.0)
         device.stop()
         heard.wait(lambda: len(heard.on(f"{ROOT}/health")) >= 2)
@@ -398,7 +402,7 @@ def test_privacy_mode_tells_no_name_and_no_place_in_any_message(
     )
     with subscriber(mosquitto.port) as heard:
         device.start()
-        heard.wait(lambda: len(events(heard, "journal")) >= 2, 30)
+        heard.wait(lambda: len(events(heard, "journal")) >= 2)
         for verb, args in (("subjects", {}), ("snapshot", {"camera": "front"}), ("diagnostics", {})):
             payload = json.dumps({"transaction": f"t-{verb}", "args": args})
             mqtt.single(f"{ROOT}/command/{verb}", payload, 1, hostname="127.0.0.1", port=mosquitto.port)
@@ -438,7 +442,7 @@ def test_a_hundred_reloads_leave_no_file_open_and_no_memory_taken(
             for _ in range(times):
                 done = len(device.said("reloaded"))
                 device.process.send_signal(signal.SIGHUP)
-                wait_until(lambda n=done: len(device.said("reloaded")) > n, 20)
+                wait_until(lambda n=done: len(device.said("reloaded")) > n)
 
         reload(5)
         files, memory_mb = held()

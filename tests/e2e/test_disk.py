@@ -8,8 +8,9 @@ import pytest
 
 from edge.mqtt.contract.messages import HealthPayload
 from tests.e2e.device import ROOT, Device
-from tests.support.broker import Mosquitto, subscriber, wait_until
+from tests.support.broker import Mosquitto, subscriber
 from tests.support.disk import SmallDisk, read_only, small_disk
+from tests.support.waits import wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -36,8 +37,8 @@ def test_a_door_on_a_full_disk_still_decides_and_says_so(
     device.state.symlink_to(full_disk.directory, target_is_directory=True)
     with subscriber(mosquitto.port) as heard:
         device.start()
-        heard.wait(lambda: len(heard.on("/camera/front/event")) >= 1, 20)
-        heard.wait(lambda: len(heard.on("/camera/front/journal")) >= 1, 20)
+        heard.wait(lambda: len(heard.on("/camera/front/event")) >= 1)
+        heard.wait(lambda: len(heard.on("/camera/front/journal")) >= 1)
         assert not device.decided()[0]["durable"]
         health = HealthPayload.model_validate_json(heard.on(f"{ROOT}/health")[-1])
         assert not health.outbox.durable
@@ -65,8 +66,8 @@ def test_a_door_starts_on_a_disk_that_has_become_read_only(
         if not mounted:
             pytest.skip("mounting a disk read-only needs root")
         device.start()
-        heard.wait(lambda: len(heard.on("/camera/front/event")) >= 1, 20)
-        heard.wait(lambda: len(heard.on("/camera/front/journal")) >= 1, 20)
+        heard.wait(lambda: len(heard.on("/camera/front/event")) >= 1)
+        heard.wait(lambda: len(heard.on("/camera/front/journal")) >= 1)
         events = [json.loads(payload) for payload in heard.on("/camera/front/event")]
         assert {event["score"]["gallery_size"] for event in events if event["score"]} == {42}
         assert device.said("Read-only file system")

@@ -16,6 +16,7 @@ from edge.mqtt.contract.messages import EventPayload, GalleryReportedPayload
 from tests.e2e.device import Device, edge
 from tests.support.broker import Mosquitto, Subscriber, subscriber
 from tests.support.fleets import StaticServer, serving
+from tests.support.waits import Stopwatch
 
 pytestmark = pytest.mark.e2e
 
@@ -45,7 +46,7 @@ class Operator:
         self.run("init", "test", "--scope", "front", "--scope", "back")
 
     def edge(self, *arguments: str) -> str:
-        done = edge(*arguments, config=self.config, timeout_s=120)
+        done = edge(*arguments, config=self.config)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -158,21 +159,22 @@ def test_two_doors_one_operator_and_an_attacker(
         employee, visitor = ("match", "p-employee"), ("match", "p-visitor")
         stranger = ("reject", "below_threshold")
         for door, theirs in (("front-door", employee), ("back-door", visitor)):
-            heard.wait(lambda d=door, t=theirs: {t, stranger} <= set(decisions(heard, d, synced_at)), 60)
+            heard.wait(lambda d=door, t=theirs: {t, stranger} <= set(decisions(heard, d, synced_at)))
             assert set(decisions(heard, door, synced_at)) == {theirs, stranger}, "only its own people"
 
         # The operator revokes the employee: out of the running door within five seconds.
         before = tmp_path / "as-it-was"
         shutil.copytree(operator.fleet / "published", before)
+        watch = Stopwatch()
         assert "front-door: has it" in operator.nudging("revoke", "p-employee", "--nudge")
         nudges = [each for each in heard.seen if each.topic.endswith("front-door/gallery/desired")]
         revoked_s = nudges[-1].at_s
-        heard.wait(lambda: reports(heard, "front-door")[-1].count == 0, 10)
+        heard.wait(lambda: reports(heard, "front-door")[-1].count == 0)
         report = reports(heard, "front-door")[-1]
         assert report.revoked_applied_at is not None
-        assert report.revoked_applied_at.timestamp() - revoked_s < 5
+        assert report.revoked_applied_at.timestamp() - revoked_s < 5 + watch.disturbed_s
         applied_at = report.revoked_applied_at
-        heard.wait(lambda: decisions(heard, "front-door", applied_at), 60)
+        heard.wait(lambda: decisions(heard, "front-door", applied_at))
         assert set(decisions(heard, "front-door", applied_at)) == {("reject", "gallery_empty")}
 
         # Whoever owns the server now puts the old state back, and hands the front's gallery to the back door.
@@ -203,8 +205,8 @@ def test_two_doors_one_operator_and_an_attacker(
         heard.wait(lambda: len(reports(heard, "back-door")) > refused)
         assert reports(heard, "back-door")[-1].status == "refused"
         assert (old.count, reports(heard, "back-door")[-1].count) == (0, 1), "what was in force is"
-        heard.wait(lambda: visitor in decisions(heard, "back-door", attacked_at), 60)
-        heard.wait(lambda: decisions(heard, "front-door", attacked_at), 60)
+        heard.wait(lambda: visitor in decisions(heard, "back-door", attacked_at))
+        heard.wait(lambda: decisions(heard, "front-door", attacked_at))
         assert set(decisions(heard, "front-door", attacked_at)) == {("reject", "gallery_empty")}
         assert [door.stop() for door in doors] == [0, 0]
     for door in doors:
@@ -228,7 +230,7 @@ def test_past_its_end_a_gallery_closes_the_door_or_not_as_configured(
             done = device.edge("sync")
             assert done.returncode == 0, done.stderr
             device.start()
-            heard.wait(lambda p=policy: decisions(heard, p, began_at), 30)
+            heard.wait(lambda p=policy: decisions(heard, p, began_at))
             assert decisions(heard, policy, began_at)[0] == expected
             assert device.stop() == 0
 
@@ -273,12 +275,12 @@ def test_the_doors_move_to_another_embedder_and_back(
         # The photos are embedded anew by the operator; model and gallery arrive beside what serves.
         operator.edge("fleet", "reembed", "--photos", str(operator.photos), "--model", "sface-fp32")
         operator.publish("front", "--beside", "--model", "sface-fp32", "--nudge")
-        heard.wait(lambda: reports(heard, "front-door") and reports(heard, "front-door")[-1].beside, 30)
+        heard.wait(lambda: reports(heard, "front-door") and reports(heard, "front-door")[-1].beside)
         report = reports(heard, "front-door")[-1]
         assert (report.model_id, report.beside.model_id) == (old.model_id, new.model_id)
         assert (of_the_door / new.file).is_file()
         tried_at = datetime.now(UTC)
-        heard.wait(lambda: matched_by(heard, tried_at), 30)
+        heard.wait(lambda: matched_by(heard, tried_at))
         assert matched_by(heard, tried_at) == {"sface-int8"}, "what lies beside decides nothing"
 
         # One switch of model, gallery and threshold; the same command is the way back.
@@ -286,14 +288,14 @@ def test_the_doors_move_to_another_embedder_and_back(
             told = operator.nudging("switch", "front", "--nudge")
             assert "front-door: has it" in told
             assert 'recognition.embedder = "auto"' in told
-            heard.wait(lambda m=manifest: reports(heard, "front-door")[-1].model_id == m.model_id, 30)
+            heard.wait(lambda m=manifest: reports(heard, "front-door")[-1].model_id == m.model_id)
             if number == 0:
                 assert reports(heard, "front-door")[-1].beside.agreed >= 1
                 assert reports(heard, "front-door")[-1].beside.differed == 0
             switched_at = datetime.now(UTC)
-            heard.wait(lambda at=switched_at: matched_by(heard, at), 30)
+            heard.wait(lambda at=switched_at: matched_by(heard, at))
             assert matched_by(heard, switched_at) == {manifest.name}
         operator.nudging("switch", "front", "--drop", "--nudge")
-        heard.wait(lambda: reports(heard, "front-door")[-1].beside is None, 30)
+        heard.wait(lambda: reports(heard, "front-door")[-1].beside is None)
         assert not door.said("refused")
         assert door.stop() == 0

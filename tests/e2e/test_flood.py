@@ -11,8 +11,9 @@ from edge.core.process import rss_mb
 from tests.e2e.device import ROOT, Device
 from tests.e2e.test_daemon import clip
 from tests.e2e.test_mqtt_commands import sending, signed, started
-from tests.support.broker import Mosquitto, subscriber, wait_until
+from tests.support.broker import Mosquitto, subscriber
 from tests.support.pushes import TRUSTED, push
+from tests.support.waits import Stopwatch, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -72,10 +73,10 @@ def test_a_flood_of_every_kind_neither_swells_nor_holds_the_device(
             time.sleep(0.3)
             return any(b"last-" in answer for answer in heard.on(f"{ROOT}/response/gallery.sync"))
 
-        wait_until(answered, 20, "it still answers")
+        wait_until(answered, "it still answers")
         for topic, content in kinds.items():
             for number in range(1000):
                 operator.client.publish(topic, content(number), 0)
-        stopping_s = time.monotonic()
+        watch = Stopwatch()
         assert device.stop() == 0
-        assert time.monotonic() - stopping_s <= 5
+        assert watch.undisturbed_s <= 5

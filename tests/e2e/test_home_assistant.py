@@ -17,7 +17,8 @@ import paho.mqtt.publish as mqtt
 import pytest
 
 from tests.e2e.device import ROOT, Device
-from tests.support.broker import Mosquitto, Subscriber, subscriber, wait_until
+from tests.support.broker import Mosquitto, Subscriber, subscriber
+from tests.support.waits import wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -98,13 +99,13 @@ def home_assistant(directory: Path, port: int) -> Iterator[Callable[[], dict[str
             return {line["entity"]: line for line in lines}
 
         try:
-            wait_until(lambda: "started" in newest(), 100, "Home Assistant has started")
+            wait_until(lambda: "started" in newest(), "Home Assistant has started", limit_s=240)
             yield newest
         finally:
             process.kill()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(HOME_ASSISTANT is None, reason="needs a Python with homeassistant, in HOME_ASSISTANT")
 def test_the_entities_live_in_a_real_home_assistant(
     mosquitto: Mosquitto, make_device: Callable[..., Device], media: Path, tmp_path: Path
@@ -119,7 +120,7 @@ def test_the_entities_live_in_a_real_home_assistant(
         def decided() -> str | None:
             return newest().get("event.door_door_front_decision", {}).get("attributes", {}).get("event_type")
 
-        wait_until(lambda: decided() in ("match", "reject", "no_decision"), 60)
+        wait_until(lambda: decided() in ("match", "reject", "no_decision"))
         wait_until(lambda: state("binary_sensor.door_door_front_somebody_present") == "on")
         wait_until(lambda: state("binary_sensor.door_door_front_problem") == "off")
         wait_until(lambda: state("binary_sensor.door_door_problem") == "off")

@@ -13,7 +13,8 @@ import pytest
 
 from edge.device.settings.load import environment_without_settings
 from tests.e2e.device import Device
-from tests.support.broker import Mosquitto, wait_until
+from tests.support.broker import Mosquitto
+from tests.support.waits import LIMIT_S, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -43,10 +44,10 @@ def test_decisions_stay_until_the_consumer_has_them(
 
     out, err = tmp_path / "out.jsonl", tmp_path / "err.txt"
     onlooker = follow()
-    wait_until(lambda: len(out.read_text().splitlines()) >= 2, 30, "decisions are seen")
+    wait_until(lambda: len(out.read_text().splitlines()) >= 2, "decisions are seen")
     assert waiting(device) >= 2, "seen, but not acknowledged"
     onlooker.send_signal(signal.SIGINT)
-    assert onlooker.wait(10) == 0
+    assert onlooker.wait(LIMIT_S) == 0
     mosquitto.restart()  # without persistence: it knows nothing any more
     device.stop(signal.SIGKILL)
     decided = {line["event_id"] for line in device.decided()}
@@ -54,9 +55,9 @@ def test_decisions_stay_until_the_consumer_has_them(
     device.start()
 
     keeper = follow("--to", str(tmp_path / "journal.sqlite"), "--ack")
-    wait_until(lambda: waiting(device) == 0, 30, "everything is acknowledged")
+    wait_until(lambda: waiting(device) == 0, "everything is acknowledged")
     keeper.send_signal(signal.SIGINT)
-    assert keeper.wait(10) == 0
+    assert keeper.wait(LIMIT_S) == 0
     with closing(sqlite3.connect(tmp_path / "journal.sqlite")) as journal:
         kept = journal.execute("SELECT event_id, seq, event FROM decision ORDER BY seq").fetchall()
     assert {event_id for event_id, _, _ in kept} >= decided

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.broker import wait_until
 from tests.support.leftovers import marked
 from tests.support.places import ROOT
+from tests.support.waits import wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -27,13 +27,13 @@ def test_what_a_killed_run_has_started_ends(tmp_path: Path, options: list[str]):
         env=os.environ | {"ENDLESS_TOLD": str(told)},
     ) as run:
         try:
-            wait_until(lambda: told.exists() or run.poll() is not None, 60)
+            wait_until(lambda: told.exists() or run.poll() is not None)
             assert run.poll() is None
             left = json.loads(told.read_text())
             mark = left["mark"]
             assert set(left["started"]) <= set(marked(mark))
             run.send_signal(signal.SIGKILL)
             run.wait()
-            wait_until(lambda: not marked(mark), 60, "everything has ended")
+            wait_until(lambda: not marked(mark), "everything has ended")
         finally:
             run.kill()

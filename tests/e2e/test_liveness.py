@@ -12,9 +12,10 @@ from edge.core.clock import SystemClock
 from edge.mqtt.contract.messages import EventPayload, InfoPayload, StatePayload
 from tests.e2e.device import Device
 from tests.recognition.test_pipeline_liveness import DARK
-from tests.support.broker import Mosquitto, subscriber, wait_until
+from tests.support.broker import Mosquitto, subscriber
 from tests.support.liveness import NAME, install, network
 from tests.support.streams import free_port
+from tests.support.waits import wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -82,7 +83,7 @@ def test_the_daemon_publishes_a_spoof_and_nobody_is_present(
     with subscriber(mosquitto.port) as seen:
         device.start()
         seen.wait(lambda: seen.on("/journal") and seen.on("/event"))
-        wait_until(lambda: any(b"spoof" in state for state in seen.on("/state")), 5, "state")
+        wait_until(lambda: any(b"spoof" in state for state in seen.on("/state")), "state")
     assert device.stop() == 0
     event = EventPayload.model_validate_json(seen.on("/journal")[0])
     assert (event.event_type, event.reason, event.subject) == ("spoof", "spoof", None)

@@ -21,8 +21,9 @@ from edge.fleet.rollout.config import make_signing_key
 from edge.mqtt.contract.envelope import sign
 from edge.mqtt.contract.messages import EventPayload, ResponsePayload
 from tests.e2e.device import ROOT, Device, edge
-from tests.support.broker import Mosquitto, Subscriber, subscriber, wait_until
+from tests.support.broker import Mosquitto, Subscriber, subscriber
 from tests.support.pushes import KEY, TRUSTED
+from tests.support.waits import LIMIT_S, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -39,13 +40,13 @@ class Sender:
         self.client.on_connect = lambda *_: connected.set()
         self.client.connect("127.0.0.1", port)
         self.client.loop_start()
-        assert connected.wait(10)
+        assert connected.wait(LIMIT_S)
 
     def send(self, verb: str, payload: bytes, *, retain: bool = False, **properties: Any) -> None:
         found = Properties(PacketTypes.PUBLISH)
         for name, value in properties.items():
             setattr(found, name, value)
-        self.client.publish(f"{ROOT}/command/{verb}", payload, 1, retain, found).wait_for_publish(5)
+        self.client.publish(f"{ROOT}/command/{verb}", payload, 1, retain, found).wait_for_publish(LIMIT_S)
 
 
 def started(device: Device, heard: Subscriber) -> None:
@@ -81,12 +82,12 @@ def plain(transaction: str, args: dict[str, Any] | None = None) -> bytes:
     return json.dumps({"transaction": transaction, "args": args or {}}).encode()
 
 
-def answer(heard: Subscriber, verb: str, transaction: str, timeout_s: float = 30) -> ResponsePayload:
+def answer(heard: Subscriber, verb: str, transaction: str) -> ResponsePayload:
     def found() -> list[ResponsePayload]:
         told = [ResponsePayload.model_validate_json(data) for data in heard.on(f"{ROOT}/response/{verb}")]
         return [each for each in told if each.transaction == transaction]
 
-    heard.wait(found, timeout_s)
+    heard.wait(found)
     return found()[-1]
 
 
@@ -109,13 +110,13 @@ def test_a_subject_is_enrolled_and_revoked_over_mqtt(
     with subscriber(mosquitto.port) as heard, sending(mosquitto.port) as sender:
         started(device, heard)
         begun = datetime.now(UTC)
-        heard.wait(lambda: ("reject", "gallery_empty") in decided(heard, begun), 30)
+        heard.wait(lambda: ("reject", "gallery_empty") in decided(heard, begun))
         args = {"subject": "p-new", "photo": photo, "label": "--force", "groups": ["staff"]}
         sender.send("enroll", signed("enroll", "t-1", args))
         enrolled = answer(heard, "enroll", "t-1")
         assert (enrolled.status, enrolled.error) == ("ok", None)
         since = datetime.now(UTC)
-        heard.wait(lambda: ("match", "p-new") in decided(heard, since), 30)
+        heard.wait(lambda: ("match", "p-new") in decided(heard, since))
         sender.send("subjects", plain("t-2"))
         known = answer(heard, "subjects", "t-2").data
         assert known["subjects"] == [
@@ -131,11 +132,11 @@ def test_a_subject_is_enrolled_and_revoked_over_mqtt(
         sender.send("suspend", signed("suspend", "t-4", {"subject": "p-new"}))
         assert answer(heard, "suspend", "t-4").status == "ok"
         since = datetime.now(UTC)
-        heard.wait(lambda: ("reject", "p-new") in decided(heard, since), 30)
+        heard.wait(lambda: ("reject", "p-new") in decided(heard, since))
         sender.send("revoke", signed("revoke", "t-5", {"subject": "p-new"}))
         assert answer(heard, "revoke", "t-5").status == "ok"
         since = datetime.now(UTC) + timedelta(seconds=1)
-        heard.wait(lambda: decided(heard, since), 30)
+        heard.wait(lambda: decided(heard, since))
         assert set(decided(heard, since)) == {("reject", "gallery_empty")}
         assert device.stop() == 0
     audit = [
@@ -162,7 +163,7 @@ def test_a_stranger_is_enrolled_from_a_past_visit_over_mqtt(
 
     with subscriber(mosquitto.port) as heard, sending(mosquitto.port) as sender:
         started(device, heard)
-        wait_until(visits, 60, "the stranger is kept")
+        wait_until(visits, "the stranger is kept")
         sender.send("enroll", signed("enroll", "t-0", {"subject": "p-new", "visit": "v-0123456789ab"}))
         assert "v-0123456789ab" in (answer(heard, "enroll", "t-0").error or "")
         args = {"subject": "p-new", "visit": visits()[0], "label": "Alice"}
@@ -170,7 +171,7 @@ def test_a_stranger_is_enrolled_from_a_past_visit_over_mqtt(
         enrolled = answer(heard, "enroll", "t-1")
         assert (enrolled.status, enrolled.error) == ("ok", None)
         since = datetime.now(UTC)
-        heard.wait(lambda: ("match", "p-new") in decided(heard, since), 30)
+        heard.wait(lambda: ("match", "p-new") in decided(heard, since))
         sender.send("subjects", plain("t-2"))
         assert answer(heard, "subjects", "t-2").data["subjects"][0]["label"] == "Alice"
         assert device.stop() == 0
@@ -210,7 +211,7 @@ def test_what_runs_can_be_asked_and_restarted(mosquitto: Mosquitto, make_device:
         wait_until(lambda: device.said("gallery swapped"))
         sender.send("restart", signed("restart", "t-10"))
         assert answer(heard, "restart", "t-10").status == "ok"
-        assert device.process.wait(10) == 0
+        assert device.process.wait(LIMIT_S) == 0
         started(device, heard)
         sender.send("restart", signed("restart", "t-10"))
         heard.wait(lambda: len(heard.on(f"{ROOT}/response/restart")) == 2)

@@ -16,9 +16,10 @@ import pytest
 from edge.core.types import EventType
 from edge.mqtt.contract.asyncapi import channels
 from edge.mqtt.contract.messages import EventPayload
-from tests.support.broker import Mosquitto, subscriber, wait_until
+from tests.support.broker import Mosquitto, subscriber
 from tests.support.places import ROOT
 from tests.support.streams import free_port
+from tests.support.waits import LIMIT_S, wait_until
 
 FLOW = ROOT / "deploy" / "node-red" / "flow.json"
 NODE_RED = os.environ.get("NODE_RED") or shutil.which("node-red")
@@ -82,7 +83,7 @@ def test_doors_open_in_a_real_node_red(tmp_path: Path):
     old = (datetime.now(UTC) - timedelta(seconds=40)).isoformat()
     try:
         with subscriber(broker.port, "building/#") as heard:
-            wait_until(lambda: "Connected to broker" in (tmp_path / "log").read_text(), 60, "Node-RED")
+            wait_until(lambda: "Connected to broker" in (tmp_path / "log").read_text(), "Node-RED")
             time.sleep(0.5)
             for payload in (
                 event("match", captured_at=old),
@@ -94,7 +95,7 @@ def test_doors_open_in_a_real_node_red(tmp_path: Path):
             ):
                 mqtt.single("edge/v1/hq/door/camera/front/event", payload, 1, **where)
             mqtt.single("edge/v1/hq/door/status", b"offline", 1, **where)
-            heard.wait(lambda: len(heard.seen) >= 3, 20)
+            heard.wait(lambda: len(heard.seen) >= 3)
             time.sleep(0.5)
         told = [(message.topic, json.loads(message.payload)) for message in heard.seen]
         assert [topic for topic, _ in told] == ["building/door/door/open", "building/alert", "building/alert"]
@@ -102,5 +103,5 @@ def test_doors_open_in_a_real_node_red(tmp_path: Path):
         assert [payload["reason"] for _, payload in told[1:]] == ["below_threshold", "offline"]
     finally:
         running.terminate()
-        running.wait(20)
+        running.wait(LIMIT_S)
         broker.stop()

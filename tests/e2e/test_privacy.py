@@ -11,7 +11,8 @@ import pytest
 from edge.device.settings.load import environment_without_settings
 from edge.face.session import delete_telemetry
 from tests.e2e.device import Device
-from tests.support.broker import Mosquitto, subscriber, wait_until
+from tests.support.broker import Mosquitto, subscriber
+from tests.support.waits import wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -65,7 +66,7 @@ def test_a_running_door_speaks_to_its_broker_and_to_nobody_else(
     )
     with subscriber(mosquitto.port) as heard:
         door.start()
-        wait_until(lambda: any(m.topic.endswith("/event") for m in heard.seen), timeout_s=60)
+        wait_until(lambda: any(m.topic.endswith("/event") for m in heard.seen))
     door.stop()
     lines = trace.read_text().splitlines()
     asked = [match.groups() for line in lines if (match := CONNECTS.search(line) or SENDS.search(line))]

@@ -9,8 +9,9 @@ import pytest
 
 from edge.mqtt.contract.messages import EventPayload
 from tests.e2e.device import Device
-from tests.support.broker import Mosquitto, Subscriber, subscriber, wait_until
+from tests.support.broker import Mosquitto, Subscriber, subscriber
 from tests.support.streams import free_port
+from tests.support.waits import wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -38,7 +39,7 @@ def test_a_past_visit_becomes_a_subject_without_a_photo(
     device = make_device(mosquitto.port, enrolled=False, settings=KEEPING, cameras={"front": clip})
     with subscriber(mosquitto.port) as heard:
         device.start()
-        wait_until(lambda: [each["seen"] for each in strangers(device)] == [2], 60, "the man twice")
+        wait_until(lambda: [each["seen"] for each in strangers(device)] == [2], "the man twice")
         [man] = strangers(device)
         assert man["cameras"] == ["front"]
         assert "once" not in device.edge("strangers", "list").stdout
@@ -46,14 +47,14 @@ def test_a_past_visit_becomes_a_subject_without_a_photo(
         assert told.returncode == 0, told.stderr
         since = datetime.now(UTC)
         wait_until(lambda: device.said("gallery swapped"))
-        heard.wait(lambda: ("match", "p-new") in decided(heard, since), 30)
+        heard.wait(lambda: ("match", "p-new") in decided(heard, since))
         assert not {man["best_visit"]} & {v for each in strangers(device) for v in each["visits"]}
         assert device.edge("enroll", "p-2", "--visit", man["best_visit"]).returncode == 1
         assert device.stop() == 0
         assert "p-new" not in device.log_path.read_text()
     device.settings = KEEPING[1:]
     device.start()
-    wait_until(lambda: not list((device.state / "strangers").iterdir()), 10, "nothing is kept any more")
+    wait_until(lambda: not list((device.state / "strangers").iterdir()), "nothing is kept any more")
     assert device.stop() == 0
 
 
@@ -74,7 +75,7 @@ def test_who_was_taken_for_somebody_is_not_again(
     assert device.edge("enroll", "p-man", str(still)).returncode == 0
     with subscriber(mosquitto.port) as heard:
         device.start()
-        wait_until(lambda: strangers(device, "--matched"), 60, "the match")
+        wait_until(lambda: strangers(device, "--matched"), "the match")
         [matched, *_] = strangers(device, "--matched")
         assert matched["subject"] == "p-man"
         assert strangers(device) == [], "who was a match is no stranger"
@@ -85,7 +86,7 @@ def test_who_was_taken_for_somebody_is_not_again(
         told = device.edge("gallery", "deny", "p-man", "--visit", matched["best_visit"])
         assert told.returncode == 0, told.stderr
         denied_at = datetime.now(UTC)
-        heard.wait(lambda: ("reject", "ambiguous") in decided(heard, denied_at), 60)
+        heard.wait(lambda: ("reject", "ambiguous") in decided(heard, denied_at))
         assert device.edge("gallery", "deny").stdout == "p-man: 1 face(s)\n"
         assert device.edge("subjects", "remove", "p-man").returncode == 0
         assert device.edge("gallery", "deny").stdout == "", "who is removed takes its denials along"
@@ -100,7 +101,7 @@ def test_a_door_whose_denials_are_damaged_serves_and_says_so(mosquitto: Mosquitt
     denials.write_bytes(b"torn")
     with subscriber(mosquitto.port) as heard:
         device.start()
-        heard.wait(lambda: heard.on("/health"), 30)
+        heard.wait(lambda: heard.on("/health"))
         health = json.loads(heard.on("/health")[-1])
         assert health["counters"]["denials.refused"] == 1
         assert device.said("denials refused")

@@ -7,6 +7,8 @@ from pathlib import Path
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
+from tests.support.waits import LIMIT_S
+
 
 def main(port: int, topic: str, payload: bytes, per_s: int) -> None:
     client = paho.Client(CallbackAPIVersion.VERSION2)
@@ -18,7 +20,7 @@ def main(port: int, topic: str, payload: bytes, per_s: int) -> None:
             info = client.publish(topic, payload)
             sent += 1
             if sent % 50 == 0:
-                info.wait_for_publish(5)
+                info.wait_for_publish(LIMIT_S)
         time.sleep(0.01)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from edge.mqtt.broker import Broker
 from tests.support.broker import Mosquitto, Subscriber
 from tests.support.door import TOPICS, Door
+from tests.support.waits import LIMIT_S
 
 ACK_BATCH = 400
 OPEN = ("allow_anonymous true", "max_queued_messages 0")
@@ -100,7 +101,7 @@ class Consumer:
 
     def __enter__(self) -> "Consumer":
         self.subscriber = Subscriber(self.broker.port, "edge/v1/+/+/camera/+/journal", client_id=self.name)
-        assert self.subscriber.subscribed.wait(10)
+        assert self.subscriber.subscribed.wait(LIMIT_S)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work)
         self._thread.start()

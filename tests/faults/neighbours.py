@@ -13,8 +13,9 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from edge.core.types import Subject
 from tests.faults.ledger import OPEN, Consumer, Entry, Scenario, at, settle, stop
-from tests.support.broker import Mosquitto, wait_until
+from tests.support.broker import Mosquitto
 from tests.support.door import TOPICS, Door
+from tests.support.waits import wait_until
 
 
 def client(port: int, client_id: str = "") -> paho.Client:
@@ -97,7 +98,7 @@ def oversize(directory: Path, rounds: int) -> Entry:
             large |= set(door.publish(1, subject=Subject("p_1", "A" * 5000, ())))
             time.sleep(0.1)
         consumer.wait_for(decided, 60)
-        wait_until(lambda: door.courier.outbox_health().undeliverable == len(large), 20)
+        wait_until(lambda: door.courier.outbox_health().undeliverable == len(large))
         note = f"{len(large)} more undeliverable"
         entry = settle(
             "event larger than the broker takes", rounds, decided, consumer, note, dropped=len(large)

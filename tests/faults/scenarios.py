@@ -15,9 +15,10 @@ from tests.faults.ledger import OPEN, Consumer, Entry, Scenario, at, settle, sto
 from tests.faults.neighbours import NEIGHBOURS
 from tests.faults.power import power_cut
 from tests.faults.proxy import Mangle, Proxy, dropping_pubacks, faithful, resetting, slicing
-from tests.support.broker import Mosquitto, wait_until
+from tests.support.broker import Mosquitto
 from tests.support.clock import SteppedClock
 from tests.support.door import Door
+from tests.support.waits import wait_until
 
 
 def broker_killed(directory: Path, rounds: int) -> Entry:
@@ -69,7 +70,7 @@ def door_killed(directory: Path, rounds: int) -> Entry:
                         promised |= {record["event_id"]} if record["durable"] else set()
         door = Door(state, at(broker.port))
         consumer.wait_for(promised, 60)
-        wait_until(lambda: door.courier.outbox_health().depth == 0, 30)
+        wait_until(lambda: door.courier.outbox_health().depth == 0)
         unsaid = consumer.kept - promised
         entry = settle("daemon SIGKILL", rounds, promised | unsaid, consumer)
         stop(door)
@@ -223,7 +224,7 @@ def forgetful(directory: Path, rounds: int) -> Entry:
     for _ in range(rounds):
         decided |= set(door.publish(20))
         time.sleep(0.1)
-    wait_until(lambda: door.courier.outbox_health().depth == 0, 30)
+    wait_until(lambda: door.courier.outbox_health().depth == 0)
     broker.kill()
     broker.start()
     with Consumer(broker, acknowledge=False) as consumer:

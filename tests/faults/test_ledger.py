@@ -7,7 +7,6 @@ import pytest
 from tests.faults.scenarios import SCENARIOS
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_nothing_decided_is_lost_or_told_twice(name: str, tmp_path: Path):
     scenario, _, short = SCENARIOS[name]

@@ -20,8 +20,9 @@ from edge.cli.app import app
 from edge.core.errors import FleetError
 from edge.fleet.certificates import Authority
 from tests.e2e.device import Device
-from tests.support.broker import Mosquitto, wait_until
+from tests.support.broker import Mosquitto
 from tests.support.places import ROOT
+from tests.support.waits import LIMIT_S, wait_until
 
 ACL = ROOT / "deploy" / "mosquitto" / "acl"
 
@@ -92,11 +93,11 @@ def test_a_device_is_itself_and_nobody_else(site: Path, broker: Mosquitto):
     a = Client(
         broker.port, site / "door-a", ca, (f"{theirs}/config/desired", f"{theirs}/canary", f"{mine}/canary")
     )
-    assert a.connected.wait(10)
-    assert b.connected.wait(10)
+    assert a.connected.wait(LIMIT_S)
+    assert b.connected.wait(LIMIT_S)
     Authority(site / "keys", datetime.now(UTC)).issue("operator", site / "operator", "device", days=1)
     operator = Client(broker.port, site / "operator", ca)
-    assert operator.connected.wait(10)
+    assert operator.connected.wait(LIMIT_S)
     time.sleep(0.3)
     operator.client.publish(f"{theirs}/config/desired", b"for b", 1)
     a.client.publish(f"{theirs}/canary", b"as the other", 1)
@@ -143,7 +144,7 @@ def test_the_daemon_connects_with_what_was_made(site: Path, broker: Mosquitto, m
     device.site = "hq"
     device.start()
     try:
-        wait_until(lambda: device.said("connected to the broker"), 20)
+        wait_until(lambda: device.said("connected to the broker"))
         time.sleep(0.5)
         assert not device.said("refuses")
     finally:

@@ -11,8 +11,9 @@ import pytest
 
 from edge.mqtt.broker import Broker
 from tests.mqtt.linking import Linking
-from tests.support.broker import Mosquitto, free_port, wait_until
+from tests.support.broker import Mosquitto, free_port
 from tests.support.door import Door
+from tests.support.waits import wait_until
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def old_broker(tmp_path: Path) -> Iterator[int]:
             with socket.socket() as probe:
                 return probe.connect_ex(("127.0.0.1", port)) == 0
 
-        wait_until(answers, 20, "amqtt listens")
+        wait_until(answers, "amqtt listens")
         yield port
         process.terminate()
 

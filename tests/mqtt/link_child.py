@@ -9,6 +9,7 @@ from edge.core.clock import SystemClock
 from edge.core.metrics import Metrics
 from edge.mqtt.broker import Broker, Connected, Will
 from edge.mqtt.connection import LinkThread
+from tests.support.waits import LIMIT_S
 
 inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
 LinkThread(
@@ -19,6 +20,6 @@ LinkThread(
     metrics=Metrics(),
     clock=SystemClock(),
 ).start()
-assert isinstance(inbox.get(timeout=10), Connected)
+assert isinstance(inbox.get(timeout=LIMIT_S), Connected)
 print("connected", flush=True)
 time.sleep(60)

@@ -9,8 +9,9 @@ import pytest
 from edge.core.errors import ConfigError
 from edge.mqtt.broker import Broker, Connected, Published, tls_context
 from tests.mqtt.linking import Linking
-from tests.support.broker import Mosquitto, wait_until
+from tests.support.broker import Mosquitto
 from tests.support.certificates import Authority
+from tests.support.waits import wait_until
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,8 @@ import pytest
 
 from edge.core.errors import LinkError
 from edge.mqtt.subscriber import Listener
-from tests.support.broker import Mosquitto, free_port, subscriber, wait_until
+from tests.support.broker import Mosquitto, free_port, subscriber
+from tests.support.waits import LIMIT_S, wait_until
 
 ACL = """
 user operator
@@ -59,7 +60,7 @@ def test_what_is_asked_comes_back_with_the_answer(
 ):
     with Listener("127.0.0.1", mosquitto.port, ("t",), version=version) as listener:
         listener.publish("t", b"x", correlation=b"\x01")
-        message = listener.messages.get(timeout=5)
+        message = listener.messages.get(timeout=LIMIT_S)
         assert (message.payload, message.correlation) == (b"x", comes_back)
         assert listener.protocol == ("3.1.1" if version == "3.1.1" else "5")
 
@@ -77,9 +78,9 @@ def test_a_session_keeps_what_comes_meanwhile_and_what_is_not_confirmed(
         other.publish("t", b"meanwhile")
         heard.wait(lambda: heard.on("t"))
     with listener() as again:
-        assert again.messages.get(timeout=5).payload == b"meanwhile"
+        assert again.messages.get(timeout=LIMIT_S).payload == b"meanwhile"
     with listener() as again:
-        message = again.messages.get(timeout=5)
+        message = again.messages.get(timeout=LIMIT_S)
         again.confirm([message])
     with listener() as again, pytest.raises(queue.Empty):
         again.messages.get(timeout=0.3)
@@ -94,7 +95,7 @@ def test_a_broker_of_3_1_1_is_understood(tmp_path: Path):
             with Listener("127.0.0.1", port, ("t",)) as listener:
                 assert listener.protocol == "3.1.1"
                 listener.publish("t", b"x")
-                assert listener.messages.get(timeout=5).payload == b"x"
+                assert listener.messages.get(timeout=LIMIT_S).payload == b"x"
         finally:
             broker.kill()
 

@@ -22,8 +22,8 @@ from edge.gallery.gallery import Gallery
 from edge.gallery.store.store import GalleryStore
 from edge.recognition.inference import InferenceThread
 from edge.recognition.recognizer import Recognizer
-from tests.support.broker import wait_until
 from tests.support.gallery_samples import QUALITY, template, unit_rows
+from tests.support.waits import wait_until
 
 SWAPS = 500
 OTHERS = 150
@@ -108,7 +108,7 @@ def test_no_frame_is_dropped_and_no_gallery_is_torn(tmp_path: Path):
     finally:
         feeder.stopping.set()
         feeder.join()
-        wait_until(lambda: len(looker.seen) == feeder.fed, 5, "the last frame")
+        wait_until(lambda: len(looker.seen) == feeder.fed, "the last frame")
         assert inference.stop(5)
         frames.close()
     assert metrics.counts()["frames.front"] == feeder.fed > SWAPS

@@ -16,6 +16,8 @@ from typing import Any
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
+from tests.support.waits import LIMIT_S, wait_until
+
 
 def mosquitto_binary() -> str:
     binary = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
@@ -27,14 +29,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def wait_until(condition: Callable[[], Any], timeout_s: float = 20.0, what: str = "") -> None:
-    """Return when `condition` is true; fail the test when it does not become so."""
-    until_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < until_s, f"not within {timeout_s} s: {what or condition}"
-        time.sleep(0.005)
 
 
 @dataclass
@@ -72,7 +66,7 @@ class Mosquitto:
         if self.process is not None:
             self.process.send_signal(signal.SIGCONT)
             self.process.send_signal(signum)
-            self.process.wait(10)
+            self.process.wait(LIMIT_S)
             self.process = None
 
     def kill(self) -> None:
@@ -128,8 +122,11 @@ class Subscriber:
     def on(self, suffix: str) -> list[bytes]:
         return [message.payload for message in list(self.seen) if message.topic.endswith(suffix)]
 
-    def wait(self, condition: Callable[[], Any], timeout_s: float = 20.0) -> None:
-        wait_until(condition, timeout_s, what=f"messages; seen on {sorted({m.topic for m in self.seen})}")
+    def wait(self, condition: Callable[[], Any], *, limit_s: float = LIMIT_S) -> None:
+        wait_until(condition, self._topics_seen, limit_s=limit_s)
+
+    def _topics_seen(self) -> str:
+        return f"messages; seen on {sorted({message.topic for message in list(self.seen)})}"
 
     def close(self) -> None:
         self._client.disconnect()
@@ -141,7 +138,7 @@ def subscriber(port: int, topics: str | tuple[str, ...] = "#", **options: Any) -
     """A subscriber that is known to the broker when the body begins."""
     made = Subscriber(port, topics, **options)
     try:
-        assert made.subscribed.wait(10), "the broker did not accept the subscription"
+        assert made.subscribed.wait(LIMIT_S), "the broker did not accept the subscription"
         yield made
     finally:
         made.close()

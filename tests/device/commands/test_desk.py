@@ -28,9 +28,9 @@ from edge.mqtt.broker import Received
 from edge.mqtt.contract.envelope import sign
 from edge.mqtt.contract.messages import EnrollArgs, ResponsePayload
 from tests.device.commands.test_parse import NOW, TOPICS, content, signed
-from tests.support.broker import wait_until
 from tests.support.clock import SteppedClock
 from tests.support.pushes import OTHER_KEY, TRUSTED
+from tests.support.waits import wait_until
 
 
 class Bench:
@@ -85,7 +85,7 @@ class Bench:
             self.desk.tick()
             return len(self.told) > before
 
-        wait_until(ended, 30)
+        wait_until(ended)
         return self.told[-1]
 
 

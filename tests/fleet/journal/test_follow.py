@@ -15,9 +15,10 @@ import pytest
 from edge.core.types import EventType
 from edge.mqtt.broker import Broker
 from edge.mqtt.contract.topics import Topics
-from tests.support.broker import Mosquitto, subscriber, wait_until
+from tests.support.broker import Mosquitto, subscriber
 from tests.support.door import Door
 from tests.support.events import event, topic
+from tests.support.waits import LIMIT_S, wait_until
 
 DOORS = ("door-03", "door-04")
 
@@ -54,7 +55,7 @@ class Following:
 
     def end(self, signum: int = signal.SIGINT) -> int:
         self.process.send_signal(signum)
-        return self.process.wait(10)
+        return self.process.wait(LIMIT_S)
 
 
 @contextmanager

@@ -7,9 +7,10 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from tests.support.broker import Mosquitto, subscriber, wait_until
+from tests.support.broker import Mosquitto, subscriber
 from tests.support.certificates import Authority
 from tests.support.places import ROOT
+from tests.support.waits import wait_until
 
 DEPLOY = ROOT / "deploy" / "mosquitto"
 USERS = (

@@ -19,9 +19,10 @@ from edge.mqtt.contract.encode import encode
 from edge.mqtt.contract.messages import AckPayload, GalleryReportedPayload
 from tests.device.commands.test_parse import signed as signed_command
 from tests.support import places
-from tests.support.broker import Mosquitto, subscriber, wait_until
+from tests.support.broker import Mosquitto, subscriber
 from tests.support.door import Door
 from tests.support.pushes import push
+from tests.support.waits import wait_until
 
 COMMITTED = places.ROOT / "deploy" / "asyncapi.json"
 

@@ -304,9 +304,9 @@ def test_encoding_takes_a_fraction_of_a_millisecond() -> None:
     event = make_event()
     times_ms = []
     for seq in range(1, 301):
-        started_s = time.perf_counter()
+        started_s = time.thread_time()
         stamp(ENCODER.encode(replace(event, visit=f"v-{seq}"), seq), AT, replayed=False)
-        times_ms.append((time.perf_counter() - started_s) * 1e3)
+        times_ms.append((time.thread_time() - started_s) * 1e3)
 
     # The goal is 0.2 ms; the median of a shared machine is given a wide berth.
     assert sorted(times_ms)[150] < 1.0

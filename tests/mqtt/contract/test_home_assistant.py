@@ -10,8 +10,9 @@ import pytest
 from edge.core.types import EventType
 from edge.mqtt.contract.home_assistant import birth_topic, documents
 from edge.mqtt.contract.topics import Topics
-from tests.support.broker import Mosquitto, subscriber, wait_until
+from tests.support.broker import Mosquitto, subscriber
 from tests.support.door import Door
+from tests.support.waits import wait_until
 
 TOPICS = Topics("hq", "door-03")
 

@@ -11,6 +11,7 @@ from edge.core.threads import Beats
 from edge.mqtt.delivery.outbox import Outbox, Stored
 from edge.mqtt.delivery.outbox_thread import OutboxThread
 from tests.support.door import make_row, now
+from tests.support.waits import LIMIT_S
 
 
 def main(path: Path) -> None:
@@ -28,7 +29,7 @@ def main(path: Path) -> None:
         for _ in range(5):
             seq += 1
             outbox.put(make_row(seq, payload=b"x" * 500))
-        stored = answers.get(timeout=10)
+        stored = answers.get(timeout=LIMIT_S)
         assert isinstance(stored, Stored)
         if stored.durable:
             print(*stored.seqs, flush=True)

@@ -18,6 +18,7 @@ from tests.mqtt.listening import door, still_tells
 from tests.support.broker import Mosquitto, subscriber
 from tests.support.door import TOPICS
 from tests.support.memory import peak_mb
+from tests.support.waits import LIMIT_S
 
 MORE_MB = 64
 FLOOD_S = 8.0
@@ -34,7 +35,7 @@ def flood(port: int, until_s: float) -> None:
         info = client.publish(TOPICS.ack, payloads[number % 40])
         number += 1
         if number % 50 == 0:
-            info.wait_for_publish(5)
+            info.wait_for_publish(LIMIT_S)
             time.sleep(0.04)
     client.disconnect()
     client.loop_stop()

@@ -10,8 +10,9 @@ import pytest
 from edge.core.metrics import Metrics
 from edge.mqtt.broker import Broker, Connected, Received
 from edge.mqtt.delivery.canary import PATIENCE_S, Canary
-from tests.support.broker import Mosquitto, subscriber, wait_until
+from tests.support.broker import Mosquitto, subscriber
 from tests.support.door import TOPICS, Door
+from tests.support.waits import wait_until
 
 
 class Loft:

@@ -1,5 +1,6 @@
 import json
 import logging
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,9 +9,10 @@ from typing import Any
 import pytest
 
 from edge.mqtt.contract.messages import EventPayload, StatePayload
-from edge.mqtt.delivery.outbox import Changes, Outbox, Unopened, beyond
-from tests.support.broker import Mosquitto, Subscriber, subscriber, wait_until
+from edge.mqtt.delivery.outbox import Changes, Outbox, Unopened, Written, beyond
+from tests.support.broker import Mosquitto, Subscriber, subscriber
 from tests.support.door import TOPICS, Door, make_event, make_row, now
+from tests.support.waits import LIMIT_S, Stopwatch, wait_until
 
 OpenDoor = Callable[..., Door]
 
@@ -31,9 +33,9 @@ def test_stopping_clears_takes_leave_and_leaves_nothing_undelivered(
         door.courier.publish_camera_status("front", True, "")
         wait_until(lambda: door.courier.connected)
         ids = door.publish(40)
-        started_s = time.monotonic()
+        watch = Stopwatch()
         assert door.courier.stop(5.0)
-        assert time.monotonic() - started_s < 3.0
+        assert watch.undisturbed_s < 3.0
         seen.wait(lambda: seen.on("door-03/status")[-1:] == [b"offline"])
 
         assert [event.event_id for event in events(seen.on("/journal"))] == ids
@@ -52,11 +54,11 @@ def test_stopping_with_a_backlog_that_nobody_takes_keeps_its_deadline(
     door = open_door(mosquitto.port)
     wait_until(lambda: door.courier.connected)
     door.publish(500)
-    started_s = time.monotonic()
+    watch = Stopwatch()
 
     assert door.courier.stop(3.0)
 
-    assert time.monotonic() - started_s < 3.0
+    assert watch.undisturbed_s < 3.0
     left = Outbox.open(tmp_path / "outbox.sqlite", max_rows=1000, now=lambda: make_event().captured_at)
     assert left.counts().depth == 500
     left.close()
@@ -73,11 +75,11 @@ def test_stopping_without_an_answering_broker_keeps_its_deadline(
     else:
         mosquitto.kill()
     door.publish(10)
-    started_s = time.monotonic()
+    watch = Stopwatch()
 
     door.courier.stop(2.0)
 
-    assert time.monotonic() - started_s < 3.0
+    assert watch.undisturbed_s < 3.0
     left = Outbox.open(tmp_path / "outbox.sqlite", max_rows=1000, now=lambda: make_event().captured_at)
     assert left.counts().depth == 10
     left.close()
@@ -134,22 +136,23 @@ def test_a_denied_journal_keeps_its_rows_and_says_so_once(
 def test_a_disk_that_stalls_does_not_keep_the_door_waiting(
     mosquitto: Mosquitto, open_door: OpenDoor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_really = Outbox.write
+    write_really, disk = Outbox.write, threading.Event()
 
-    def stalled(self: Outbox, *args: Any) -> int:
-        time.sleep(0.6)
+    def stalled(self: Outbox, *args: Any) -> Written:
+        assert disk.wait(LIMIT_S)
         return write_really(self, *args)
 
     with subscriber(mosquitto.port) as seen:
         door = open_door(mosquitto.port)
         wait_until(lambda: door.courier.connected)
         monkeypatch.setattr(Outbox, "write", stalled)
-        started_s = time.monotonic()
+        watch = Stopwatch()
         door.publish()
         seen.wait(lambda: seen.on("/event"))
-        live_s = time.monotonic() - started_s
-        assert 0.09 < live_s < 0.4
+        assert watch.wall_s > 0.09
+        assert watch.undisturbed_s < 0.4
         assert seen.on("/journal") == [], "the journal waits for the disk"
+        disk.set()
         seen.wait(lambda: seen.on("/journal"))
         monkeypatch.undo()
 
@@ -196,13 +199,13 @@ def test_a_device_whose_disk_comes_late_delivers_meanwhile_and_then_what_was_lef
         assert door.courier.outbox_health().durable is False
         live = [event.seq for event in events(seen.on("/event"))]
         away.rename(path.parent)
-        wait_until(lambda: door.courier.outbox_health().durable, 10)
+        wait_until(lambda: door.courier.outbox_health().durable)
         door.publish(2)
-        seen.wait(lambda: len(seen.on("/event")) == 5, 10)
+        seen.wait(lambda: len(seen.on("/event")) == 5)
         numbers = [event.seq for event in events(seen.on("/event"))]
         # Some twice: the broker's answer may come while the rows change from memory to the disk.
-        seen.wait(lambda: {json.loads(row)["seq"] for row in seen.on("/journal")} == {*waiting, *numbers}, 10)
-        wait_until(lambda: door.courier.outbox_health().depth == 0, 10)
+        seen.wait(lambda: {json.loads(row)["seq"] for row in seen.on("/journal")} == {*waiting, *numbers})
+        wait_until(lambda: door.courier.outbox_health().depth == 0)
         assert door.courier.stop(5)
     assert numbers == list(range(live[0], live[0] + 5)), "it goes on, and no number repeats"
     again = Outbox.open(path, max_rows=100, now=now)

@@ -11,9 +11,10 @@ import pytest
 
 from edge.core.types import EventType
 from edge.mqtt.broker import Broker
-from tests.support.broker import Mosquitto, Subscriber, subscriber, wait_until
+from tests.support.broker import Mosquitto, Subscriber, subscriber
 from tests.support.disk import small_disk
 from tests.support.door import Door
+from tests.support.waits import Stopwatch, wait_until
 
 OpenDoor = Callable[..., Door]
 
@@ -58,7 +59,7 @@ def test_nothing_is_lost_while_the_broker_is_killed_again_and_again(
                     mosquitto.kill()
                 if number == 40:
                     mosquitto.start()
-        seen.wait(lambda: journal(seen) >= set(decided), 30)
+        seen.wait(lambda: journal(seen) >= set(decided))
         wait_until(lambda: door.courier.outbox_health().depth == 0)
 
     live = ids(seen.on("/event"))
@@ -242,10 +243,10 @@ def test_a_backlog_of_thousands_drains_in_seconds(tmp_path: Path, open_door: Ope
     broker.start()
     try:
         with subscriber(broker.port) as seen:
-            started_s = time.monotonic()
-            wait_until(lambda: door.courier.outbox_health().depth == 0, 30)
+            watch = Stopwatch()
+            wait_until(lambda: door.courier.outbox_health().depth == 0)
             # The goal is 10,000 in 60 s.
-            assert time.monotonic() - started_s < 18
+            assert watch.undisturbed_s < 18
             seen.wait(lambda: len(journal(seen)) == 3000)
     finally:
         broker.stop()

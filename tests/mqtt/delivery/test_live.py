@@ -11,8 +11,9 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from edge.core.clock import SystemClock
 from edge.mqtt.delivery import sender as outgoing
-from tests.support.broker import Mosquitto, Subscriber, subscriber, wait_until
+from tests.support.broker import Mosquitto, Subscriber, subscriber
 from tests.support.door import Door
+from tests.support.waits import Stopwatch, wait_until
 
 LIVE = "edge/v1/+/+/camera/+/event"
 
@@ -75,8 +76,10 @@ def test_one_answer_that_was_lost_holds_nothing_back(mosquitto: Mosquitto, open_
         wait_until(lambda: door.courier.connected)
         door.courier._outgoing._asked_s[60_000] = SystemClock().monotonic() - 5
         for number in range(1, 4):
+            watch = Stopwatch()
             door.publish(1)
-            seen.wait(partial(_came, seen, number), 1)
+            seen.wait(partial(_came, seen, number))
+            assert watch.undisturbed_s < 1
             door.courier._outgoing._asked_s[60_000 + number] = SystemClock().monotonic()
             time.sleep(1.5)
 

@@ -13,8 +13,8 @@ from edge.core.threads import Beats
 from edge.mqtt.delivery import outbox_thread as writer
 from edge.mqtt.delivery.outbox import Outbox, Stored
 from edge.mqtt.delivery.outbox_thread import OutboxThread
-from tests.support.broker import wait_until
 from tests.support.door import make_row, now
+from tests.support.waits import LIMIT_S, Stopwatch, wait_until
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_the_first_rows_of_many_do_not_wait_for_the_last(thread: OutboxThread):
     thread.start()
     stored: list[tuple[int, ...]] = []
     while sum(map(len, stored)) < 200:
-        answer = thread._answers.get(timeout=10)
+        answer = thread._answers.get(timeout=LIMIT_S)
         assert isinstance(answer, Stored)
         stored.append(answer.seqs)
     assert stored[0][0] == 1
@@ -49,9 +49,11 @@ def test_the_first_rows_of_many_do_not_wait_for_the_last(thread: OutboxThread):
 def test_what_was_delivered_is_forgotten_at_once(thread: OutboxThread):
     thread.put(make_row(1))
     thread.start()
-    thread._answers.get(timeout=10)
+    thread._answers.get(timeout=LIMIT_S)
+    watch = Stopwatch()
     thread.done(1)
-    wait_until(lambda: thread.counts.depth == 0, 0.5, "well below a second")
+    wait_until(lambda: thread.counts.depth == 0)
+    assert watch.undisturbed_s < 0.5, "well below a second"
 
 
 def test_ids_to_look_up_are_bounded_until_they_were_looked_up(
@@ -64,6 +66,6 @@ def test_ids_to_look_up_are_bounded_until_they_were_looked_up(
     assert not thread.look_up(("d", "e", "f"))
     assert thread.look_up(("d", "e"))
     thread.start()
-    wait_until(lambda: thread._metrics.counts().get("ack.unknown") == 4, 5)
+    wait_until(lambda: thread._metrics.counts().get("ack.unknown") == 4)
     assert thread.counts.depth == 0
     assert thread.look_up(("d", "e", "f"))

@@ -11,9 +11,10 @@ from edge.mqtt import connection as link
 from edge.mqtt.broker import Connected, Received
 from tests.mqtt.linking import Linking
 from tests.mqtt.listening import door, still_tells
-from tests.support.broker import Mosquitto, subscriber, wait_until
+from tests.support.broker import Mosquitto, subscriber
 from tests.support.door import TOPICS
 from tests.support.memory import peak_mb
+from tests.support.waits import LIMIT_S, wait_until
 
 HUGE = 100 * 1024 * 1024
 MORE_MB = 64
@@ -24,7 +25,7 @@ def publish(port: int, payload: bytes, *, retain: bool = False) -> None:
     client = paho.Client(CallbackAPIVersion.VERSION2)
     client.connect("127.0.0.1", port)
     client.loop_start()
-    client.publish(DESIRED, payload, 1, retain).wait_for_publish(30)
+    client.publish(DESIRED, payload, 1, retain).wait_for_publish(LIMIT_S)
     client.disconnect()
     client.loop_stop()
 

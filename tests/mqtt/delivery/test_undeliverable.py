@@ -15,8 +15,9 @@ from edge.core.files import sole_daemon
 from edge.mqtt.contract.topics import Topics
 from edge.mqtt.delivery import courier
 from edge.mqtt.delivery.outbox import Changes, Outbox, list_undeliverable
-from tests.support.broker import Mosquitto, subscriber, wait_until
+from tests.support.broker import Mosquitto, subscriber
 from tests.support.door import Door, make_row, now
+from tests.support.waits import wait_until
 
 OWN, OLD = "edge/v1/hq/door-03/camera/front/journal", "edge/v1/hq/door-old/camera/front/journal"
 
@@ -113,7 +114,7 @@ def test_health_says_when_the_journal_has_been_denied_for_a_while(
         door.publish(1)
         wait_until(lambda: door.metrics.counts().get("journal.paused"))
         assert not door.courier.outbox_health().refused
-        wait_until(lambda: door.courier.outbox_health().refused, 5)
+        wait_until(lambda: door.courier.outbox_health().refused)
         rules.write_text("topic readwrite #\n")
         broker.restart()
         wait_until(lambda: door.courier.outbox_health().depth == 0)
