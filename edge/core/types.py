@@ -5,7 +5,7 @@ float32 (5, 2) in the order image-left eye, image-right eye, nose, image-left mo
 mouth corner; embeddings are float32 of unit L2 norm and always travel with their `model_id`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -97,6 +97,21 @@ class Quality:
     detector_score: float
     weight: float
     refused: Refusal | None = None
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """All that was measured, in the order of the fields."""
+        return (self.face_px, self.sharpness, self.yaw_deg, self.exposure, self.detector_score, self.weight)
+
+    @classmethod
+    def of(cls, numbers: Iterable[float], refused: Refusal | None = None) -> "Quality":
+        """Return the quality that has these `numbers`.
+
+        Raises:
+            ValueError: There are more or fewer.
+        """
+        face_px, sharpness, yaw_deg, exposure, detector_score, weight = map(float, numbers)
+        return cls(face_px, sharpness, yaw_deg, exposure, detector_score, weight, refused)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

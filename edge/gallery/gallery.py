@@ -310,9 +310,7 @@ def _check_rows(matrix: FloatArray) -> None:
 
 
 def _check_provenance(row: Provenance) -> None:
-    quality = row.quality
-    measured = (quality.face_px, quality.sharpness, quality.yaw_deg, quality.exposure)
-    if not all(map(isfinite, (*measured, quality.detector_score, quality.weight))):
+    if not all(map(isfinite, row.quality.numbers)):
         raise GalleryError("a template's quality holds a number that is not finite; enrol the subject again")
     if not 0 < len(row.source) <= MAX_SOURCE_CHARS or not row.source.isprintable():
         raise GalleryError(f"a template's source must be 1 to {MAX_SOURCE_CHARS} printable characters")

@@ -41,7 +41,7 @@ MAX_BUNDLE_BYTES = 1 << 30
 """A million rows of 128 with their table; more does not fit the memory of a door."""
 
 _Row = tuple[str, AwareDatetime, float, float, float, float, float, float, Refusal | None, int]
-"""source, created_at, then `edge.core.types.Quality` in the order of its fields, then photos."""
+"""source, created_at, `Quality.numbers`, `Quality.refused`, photos."""
 
 
 class _Access(BaseModel):
@@ -239,12 +239,11 @@ def _read_table(table: bytes) -> _Table:
 
 
 def _template(row: Provenance) -> tuple[str | float | None, ...]:
-    q = row.quality
-    numbers = (q.face_px, q.sharpness, q.yaw_deg, q.exposure, q.detector_score, q.weight)
-    return (row.source, row.created_at.isoformat(), *map(float, numbers), q.refused, row.photos)
+    quality = row.quality
+    numbers = map(float, quality.numbers)
+    return (row.source, row.created_at.isoformat(), *numbers, quality.refused, row.photos)
 
 
 def _provenance(row: _Row) -> Provenance:
-    source, created_at, face_px, sharpness, yaw_deg, exposure, detector_score, weight, refused, photos = row
-    quality = Quality(face_px, sharpness, yaw_deg, exposure, detector_score, weight, refused)
-    return Provenance(quality, source, created_at, photos)
+    source, created_at, *numbers, refused, photos = row
+    return Provenance(Quality.of(numbers, refused), source, created_at, photos)

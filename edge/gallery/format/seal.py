@@ -9,26 +9,18 @@ with them: a gallery of another door, model or version does not open. Keeps no k
     24    ciphertext and its 16-byte tag
 
 Source: RFC 8439. Chosen over AES-GCM because a Raspberry Pi 4 has no AES instructions (5.1 MB open in 6 ms).
-
-The key that templates are encrypted under on this device.
-
-It comes from systemd's credentials (encrypted with the TPM where there is one) or from a file of mode 0600.
-Encrypts nothing itself (`seal`).
 """
 
-import logging
 import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from struct import Struct
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from edge.core import files
-from edge.core.errors import FileError, GalleryError, GalleryIntegrityError
+from edge.core.errors import GalleryError, GalleryIntegrityError
 
 MAGIC = b"EDGESEAL"
 FORMAT = 1
@@ -116,22 +108,3 @@ def _opened(data: bytes, keys: Sequence[bytes], binding: Binding) -> bytes | Non
         with suppress(InvalidTag):
             return ChaCha20Poly1305(key).decrypt(nonce, memoryview(data)[HEADER.size :], binding.associated())
     return None
-
-
-log = logging.getLogger(__name__)
-
-
-def device_key(path: Path, *, make: bool) -> bytes:
-    """Return this device's key, 32 bytes; made at first use where `make` allows it.
-
-    Raises:
-        FileError: It is not there, no key, readable by others, or cannot be written.
-    """
-    if make and not path.exists():
-        files.make_private_directory(path.parent)
-        files.write_key(path, new_key())
-        log.warning("a device key was made beside the gallery: whoever copies the disk has both")
-    try:
-        return files.read_key(path)
-    except FileError as error:
-        raise FileError(f"device key: {error}") from None

@@ -27,9 +27,10 @@ from qdrant_client import QdrantClient, models
 from edge.core.errors import GalleryError, RemoteGalleryError, RemoteTimeoutError
 from edge.core.types import FloatArray, Match, Probe, ScoredSubject
 from edge.gallery.format.bundle import subject_entry, subject_of
+from edge.gallery.format.rows import rows_text
 from edge.gallery.gallery import MAX_PROTOTYPES, SEVERAL_PHOTOS, Gallery
 from edge.gallery.remote.rotation import Rotation
-from edge.gallery.remote.signed_rows import RowSigner, row_of, row_text
+from edge.gallery.remote.signed_rows import RowSigner, row_of
 from edge.gallery.search import check_probe
 
 TIMEOUT_S = 0.25
@@ -209,7 +210,7 @@ def _points(gallery: Gallery, rotation: Rotation, signer: RowSigner) -> Iterator
         entry = subject_entry(subject)
         groups.update({group: count for group in subject.groups})
         for template in range(count):
-            said = {**same, "subject": entry, "row": row_text(rows[row])}
+            said = {**same, "subject": entry, "row": rows_text(rows[row])}
             yield models.PointStruct(
                 id=str(uuid.uuid5(POINTS, f"{template} {subject.subject_id}")),
                 vector=rows[row].tolist(),

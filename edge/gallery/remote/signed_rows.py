@@ -5,8 +5,6 @@ whoever owns the store can leave entries out or bring back a whole earlier uploa
 change one, nor move it to another collection. It hides nothing.
 """
 
-import base64
-import binascii
 import hmac
 import json
 from collections.abc import Mapping
@@ -18,7 +16,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from edge.core.errors import RemoteGalleryError
 from edge.core.types import FloatArray
-from edge.gallery.gallery import NORM_TOLERANCE
+from edge.gallery.format.rows import are_unit, rows_of
 
 KEY_BYTES = 32
 
@@ -60,21 +58,17 @@ class RowSigner:
         return hmac.digest(self._key, signed, "sha256").hex()
 
 
-def row_text(row: FloatArray) -> str:
-    """Return a float32 row (D,) as text that does not change on the way, unlike a store's vectors."""
-    return base64.b64encode(np.ascontiguousarray(row, "<f4").tobytes()).decode()
-
-
 def row_of(text: object, dim: int) -> FloatArray:
-    """Return the unit row (`dim`,) that `row_text` wrote.
+    """Return the unit row (`dim`,) that `rows_text` wrote: what a store does to its vectors does not count.
 
     Raises:
         RemoteGalleryError: It is none, or of another length.
     """
     try:
-        row: FloatArray = np.frombuffer(base64.b64decode(str(text), validate=True), "<f4").astype(np.float32)
-    except (binascii.Error, ValueError):
-        row = np.empty(0, np.float32)
-    if row.shape != (dim,) or not abs(float(row @ row) - 1) <= 2 * NORM_TOLERANCE:
+        rows = rows_of(str(text), dim)
+    except ValueError:
+        rows = np.empty((0, dim), np.float32)
+    if len(rows) != 1 or not are_unit(rows):
         raise RemoteGalleryError("the remote gallery holds a row that is no template of this embedder")
+    row: FloatArray = rows[0]
     return row

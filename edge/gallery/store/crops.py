@@ -4,7 +4,6 @@ They recognise nobody: a person looks at them. One file per subject, named by th
 """
 
 import base64
-import binascii
 import hashlib
 import json
 import re
@@ -14,10 +13,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edge.core import files
-from edge.core.errors import GalleryError, GalleryIntegrityError, MediaError
+from edge.core.errors import GalleryIntegrityError, MediaError
 from edge.core.types import Image
-from edge.gallery.format.seal import Binding, device_key, seal, unseal
+from edge.gallery.format.seal import Binding
+from edge.gallery.store.sealed import SealedFiles
 
 MAX_CROPS = 12
 MAX_BYTES = 2 << 20
@@ -32,9 +31,7 @@ class CropStore:
     """The kept faces of one device; `key` is the file of the device's key."""
 
     def __init__(self, directory: Path, key: Path, *, make_key: bool = True) -> None:
-        self._directory = directory
-        self._key = key
-        self._make_key = make_key
+        self._files = SealedFiles(directory, key, make_key=make_key)
 
     def save(self, subject_id: str, crops: Sequence[Image]) -> None:
         """Keep the faces of a subject instead of those before, up to `MAX_CROPS`.
@@ -42,11 +39,9 @@ class CropStore:
         Raises:
             GalleryError, FileError: They cannot be written.
         """
-        files.make_private_directory(self._directory, GalleryError)
         encoded = [cv2.imencode(".png", crop)[1].tobytes() for crop in crops[:MAX_CROPS]]
         plain = json.dumps([base64.b64encode(data).decode() for data in encoded]).encode()
-        data = seal(plain, device_key(self._key, make=self._make_key), _binding(subject_id))
-        files.write_whole(self._path(subject_id), data)
+        self._files.write(_name(subject_id), plain, _binding(subject_id))
 
     def load(self, subject_id: str) -> list[Image]:
         """Return the kept faces of a subject, BGR; none where none are kept.
@@ -54,13 +49,12 @@ class CropStore:
         Raises:
             GalleryIntegrityError: They were altered, or are another device's.
         """
-        data = files.read_bounded(self._path(subject_id), MAX_BYTES)
-        if data is None:
+        plain = self._files.read(_name(subject_id), _binding(subject_id), MAX_BYTES)
+        if plain is None:
             return []
-        plain = unseal(data, device_key(self._key, make=False), _binding(subject_id))
         try:
             found = [base64.b64decode(text, validate=True) for text in json.loads(plain)]
-        except (ValueError, TypeError, binascii.Error):
+        except (ValueError, TypeError):
             raise GalleryIntegrityError("kept faces are not what was kept") from None
         return [
             np.asarray(cv2.imdecode(np.frombuffer(each, np.uint8), cv2.IMREAD_COLOR), np.uint8)
@@ -73,8 +67,7 @@ class CropStore:
         Raises:
             FileError: Some cannot be deleted.
         """
-        for subject_id in subject_ids:
-            files.shred(self._path(subject_id))
+        self._files.delete(map(_name, subject_ids))
 
     def keep_only(self, subject_ids: Iterable[str]) -> None:
         """Delete the faces of everybody else, and what a power cut left half written.
@@ -82,10 +75,8 @@ class CropStore:
         Raises:
             GalleryError, FileError: Some cannot be deleted.
         """
-        kept = {self._path(each).name for each in subject_ids}
-        for path in self._files():
-            if path.name not in kept:
-                files.shred(path)
+        kept = set(map(_name, subject_ids))
+        self._files.delete(found[0] for found in self._files.named(_NAME) if found[0] not in kept)
 
     def empty(self) -> bool:
         """Return whether nobody's faces are kept.
@@ -93,18 +84,7 @@ class CropStore:
         Raises:
             GalleryError: The directory cannot be read.
         """
-        return not self._files()
-
-    def _files(self) -> list[Path]:
-        try:
-            return [path for path in self._directory.iterdir() if _NAME.fullmatch(path.name)]
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise GalleryError(f"{self._directory}: cannot be read: {error.strerror}") from None
-
-    def _path(self, subject_id: str) -> Path:
-        return self._directory / f"{hashlib.sha256(subject_id.encode()).hexdigest()[:NAME_CHARS]}.sealed"
+        return not self._files.named(_NAME)
 
 
 def contact_sheet(crops: Sequence[Image]) -> Image:
@@ -128,6 +108,10 @@ def encode_sheet(crops: Sequence[Image], path: Path) -> bytes:
     if path.suffix.lower() not in PICTURES:
         raise MediaError(f"{path}: not the name of a picture; end it in {', '.join(PICTURES)}")
     return cv2.imencode(path.suffix.lower(), contact_sheet(crops))[1].tobytes()
+
+
+def _name(subject_id: str) -> str:
+    return f"{hashlib.sha256(subject_id.encode()).hexdigest()[:NAME_CHARS]}.sealed"
 
 
 def _binding(subject_id: str) -> Binding:

@@ -4,8 +4,6 @@ A gallery that is synchronised does not know of them: they belong to this door a
 Kept by embedder, so that a switch to another one and back loses none; they go with their subject.
 """
 
-import base64
-import binascii
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -19,12 +17,17 @@ import numpy as np
 from edge.core import files
 from edge.core.errors import FileError, GalleryError, GalleryIntegrityError
 from edge.core.types import FloatArray, Probe
-from edge.gallery.format.seal import Binding, device_key, seal, unseal
+from edge.gallery.format.rows import are_unit, rows_of, rows_text
+from edge.gallery.format.seal import Binding
+from edge.gallery.store.sealed import SealedFiles
 
 MAX_BYTES = 4 << 20
 MAX_DENIALS = 1000
 MAX_SET_ASIDE = 10
 LOCK_TIMEOUT_S = 10.0
+
+BINDING = Binding("denials", "", "", 1)
+"""What the file is sealed as."""
 
 Rows = Mapping[str, FloatArray]
 """Unit rows (n, D) by the subject's id."""
@@ -92,8 +95,7 @@ class DenialStore:
 
     def __init__(self, path: Path, key: Path, *, make_key: bool = True) -> None:
         self._path = path
-        self._key = key
-        self._make_key = make_key
+        self._files = SealedFiles(path.parent, key, make_key=make_key)
 
     def stamp(self) -> int:
         """Return what changes when the file does; 0 where there is none. Cheap enough to be polled."""
@@ -109,14 +111,14 @@ class DenialStore:
             GalleryIntegrityError: It is damaged. It is not taken for "nobody was denied".
             FileError: It, or the device's key, cannot be read.
         """
-        data = files.read_bounded(self._path, MAX_BYTES)
-        if data is None:
-            return Denials.none()
         try:
-            said = json.loads(unseal(data, device_key(self._key, make=False), BINDING))
+            plain = self._files.read(self._path.name, BINDING, MAX_BYTES)
+            if plain is None:
+                return Denials.none()
+            said = json.loads(plain)
             models = said["models"] if "models" in said else {said["model_id"]: said}
             return Denials({str(name): _rows(each) for name, each in models.items() if each["rows"]})
-        except (GalleryIntegrityError, ValueError, KeyError, TypeError, AttributeError, binascii.Error):
+        except (GalleryIntegrityError, ValueError, KeyError, TypeError, AttributeError):
             raise GalleryIntegrityError(
                 f"{self._path}: damaged, or of another device; move it away, and deny again"
             ) from None
@@ -181,18 +183,11 @@ class DenialStore:
         models = {
             model_id: {
                 "dim": next(iter(each.values())).shape[1],
-                "rows": {
-                    key: base64.b64encode(np.ascontiguousarray(rows, "<f4").tobytes()).decode()
-                    for key, rows in each.items()
-                },
+                "rows": {subject_id: rows_text(rows) for subject_id, rows in each.items()},
             }
             for model_id, each in denials.rows.items()
         }
-        plain = json.dumps({"models": models}).encode()
-        files.write_whole(self._path, seal(plain, device_key(self._key, make=self._make_key), BINDING))
-
-
-BINDING = Binding("denials", "", "", 1)
+        self._files.write(self._path.name, json.dumps({"models": models}).encode(), BINDING)
 
 
 def _rows(said: Mapping[str, Any]) -> dict[str, FloatArray]:
@@ -201,8 +196,7 @@ def _rows(said: Mapping[str, Any]) -> dict[str, FloatArray]:
 
 
 def _unit_rows(text: str, dim: int) -> FloatArray:
-    flat = np.frombuffer(base64.b64decode(text, validate=True), "<f4").astype(np.float32)
-    rows: FloatArray = flat.reshape(-1, dim)
-    if not np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-3):
-        raise ValueError
+    rows = rows_of(text, dim)
+    if not are_unit(rows):
+        raise ValueError("not unit rows")
     return rows

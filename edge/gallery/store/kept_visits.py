@@ -3,8 +3,6 @@
 One file per visit, in a private directory, bounded in number and in time. Groups them by face; enrols nobody.
 """
 
-import base64
-import binascii
 import json
 import logging
 import re
@@ -15,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from edge.core import files
-from edge.core.errors import FileError, GalleryError, GalleryIntegrityError
+from edge.core.errors import GalleryIntegrityError
 from edge.core.types import Decision, EventType, FloatArray, Probe, Quality, Reason
-from edge.gallery.format.seal import Binding, device_key, seal, unseal
+from edge.gallery.format.rows import rows_of, rows_text
+from edge.gallery.format.seal import Binding
+from edge.gallery.store.sealed import SealedFiles
 
 log = logging.getLogger(__name__)
 
@@ -70,10 +69,8 @@ class VisitStore:
     """The kept visits of one device; `key` is the file of the device's key. `keep` of zero keeps none."""
 
     def __init__(self, directory: Path, key: Path, keep: timedelta, *, make_key: bool = True) -> None:
-        self._directory = directory
-        self._key = key
+        self._files = SealedFiles(directory, key, make_key=make_key)
         self._keep = keep
-        self._make_key = make_key
 
     def put(self, visit: KeptVisit) -> None:
         """Keep a visit; the oldest make room for it.
@@ -84,40 +81,35 @@ class VisitStore:
         """
         if not self._keep:
             return
-        files.make_private_directory(self._directory, GalleryError)
         at_ms = int(visit.at.timestamp() * 1000)
-        data = seal(
-            _plain(visit), device_key(self._key, make=self._make_key), _binding(visit.visit_id, at_ms)
-        )
         kind = ".matched" if visit.taken_for else ".kept"
-        files.write_whole(self._directory / f"{at_ms}-{visit.visit_id}{kind}", data)
-        alike = [path for path, _, _ in self._files() if path.suffix == kind]
-        _delete(alike[:-MAX_VISITS])
+        self._files.write(f"{at_ms}-{visit.visit_id}{kind}", _plain(visit), _binding(visit.visit_id, at_ms))
+        alike = [name for name, _, _ in self._named() if name.endswith(kind)]
+        self._files.delete(alike[:-MAX_VISITS])
 
     def load(self, now: datetime) -> list[KeptVisit]:
         """Return the kept visits, oldest first; what has expired or cannot be read is deleted."""
         self.expire(now)
         found = []
-        for path, at_ms, visit_id in self._files():
+        for name, at_ms, visit_id in self._named():
             try:
-                data = files.read_bounded(path, MAX_FILE_BYTES)
-                key = device_key(self._key, make=False)
-                if data is not None:
-                    found.append(_visit(unseal(data, key, _binding(visit_id, at_ms)), visit_id, at_ms))
+                plain = self._files.read(name, _binding(visit_id, at_ms), MAX_FILE_BYTES)
+                if plain is not None:
+                    found.append(_visit(plain, visit_id, at_ms))
             except GalleryIntegrityError as error:
                 log.warning("a kept visit cannot be read and is deleted: %s", error)
-                files.shred(path)
+                self._files.delete([name])
         return found
 
     def remove(self, visit_ids: Iterable[str]) -> int:
         """Delete visits; returns how many there were."""
         wanted = set(visit_ids)
-        return _delete(path for path, _, visit_id in self._files() if visit_id in wanted)
+        return self._files.delete(name for name, _, visit_id in self._named() if visit_id in wanted)
 
     def purge(self) -> int:
         """Delete all visits, also what cannot be read; returns how many there were."""
-        number = _delete(path for path, _, _ in self._files())
-        _delete(path for path, _, _ in self._files(_UNFINISHED))
+        number = self._files.delete(name for name, _, _ in self._named())
+        self._files.delete(name for name, _, _ in self._named(_UNFINISHED))
         return number
 
     def expire(self, now: datetime) -> None:
@@ -128,21 +120,15 @@ class VisitStore:
         """
         oldest_ms = (now - self._keep).timestamp() * 1000
         newest_ms = (now + CLOCK_SLACK).timestamp() * 1000
-        _delete(
-            path
-            for path, at_ms, _ in self._files() + self._files(_UNFINISHED)
+        self._files.delete(
+            name
+            for name, at_ms, _ in self._named() + self._named(_UNFINISHED)
             if not self._keep or not oldest_ms <= at_ms <= newest_ms
         )
 
-    def _files(self, pattern: re.Pattern[str] = _NAME) -> list[tuple[Path, int, str]]:
-        """Return path, time and visit of each file, oldest first."""
-        try:
-            names = [(path, pattern.fullmatch(path.name)) for path in self._directory.iterdir()]
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise GalleryError(f"{self._directory}: cannot be read: {error.strerror}") from None
-        kept = [(path, int(found[1]), found[2]) for path, found in names if found]
+    def _named(self, pattern: re.Pattern[str] = _NAME) -> list[tuple[str, int, str]]:
+        """Return name, time and visit of each file, oldest first."""
+        kept = [(found[0], int(found[1]), found[2]) for found in self._files.named(pattern)]
         return sorted(kept, key=lambda each: each[1:])
 
 
@@ -191,15 +177,12 @@ def _binding(visit_id: str, at_ms: int) -> Binding:
 
 
 def _plain(visit: KeptVisit) -> bytes:
-    q = visit.probe.quality
     document = {
         "camera": visit.camera,
         "model_id": visit.probe.model_id,
         "taken_for": visit.taken_for,
-        "quality": [
-            float(x) for x in (q.face_px, q.sharpness, q.yaw_deg, q.exposure, q.detector_score, q.weight)
-        ],
-        "embedding": base64.b64encode(np.ascontiguousarray(visit.probe.embedding, "<f4").tobytes()).decode(),
+        "quality": list(map(float, visit.probe.quality.numbers)),
+        "embedding": rows_text(visit.probe.embedding),
     }
     return json.dumps(document).encode()
 
@@ -207,31 +190,9 @@ def _plain(visit: KeptVisit) -> bytes:
 def _visit(plain: bytes, visit_id: str, at_ms: int) -> KeptVisit:
     try:
         said = json.loads(plain)
-        embedding = np.frombuffer(base64.b64decode(said["embedding"], validate=True), "<f4").astype(
-            np.float32
-        )
-        face_px, sharpness, yaw_deg, exposure, score, weight = map(float, said["quality"])
-        quality = Quality(face_px, sharpness, yaw_deg, exposure, score, weight, None)
-        probe = Probe(embedding, str(said["model_id"]), quality)
+        [embedding] = rows_of(said["embedding"])
+        probe = Probe(embedding, str(said["model_id"]), Quality.of(said["quality"]))
         at = datetime.fromtimestamp(at_ms / 1000, UTC)
         return KeptVisit(visit_id, str(said["camera"]), at, probe, str(said.get("taken_for", "")))
-    except (ValueError, KeyError, TypeError, binascii.Error):
+    except (ValueError, KeyError, TypeError):
         raise GalleryIntegrityError("a kept visit is not what was kept") from None
-
-
-def _delete(paths: Iterable[Path]) -> int:
-    """Shred files, also those after one that cannot be; returns how many.
-
-    Raises:
-        FileError: What was wrong with the first that could not be deleted.
-    """
-    number, failed = 0, None
-    for path in paths:
-        try:
-            files.shred(path)
-            number += 1
-        except FileError as error:
-            failed = failed or error
-    if failed is not None:
-        raise failed
-    return number

@@ -21,8 +21,9 @@ from struct import Struct, error
 from edge.core.errors import FileError, GalleryError, GalleryIntegrityError
 from edge.gallery.format.bundle import decode, encode
 from edge.gallery.format.seal import HEADER as SEAL
-from edge.gallery.format.seal import KEY_BYTES, TAG_BYTES, Binding, device_key, new_key, seal, unseal
+from edge.gallery.format.seal import KEY_BYTES, TAG_BYTES, Binding, new_key, seal, unseal
 from edge.gallery.gallery import MAX_MODEL_ID_CHARS, Gallery
+from edge.gallery.store.sealed import device_key
 from edge.gallery.store.versions import VersionFiles
 
 MAGIC = b"EDGEREST"

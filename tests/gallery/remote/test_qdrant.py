@@ -17,11 +17,12 @@ from edge.core.errors import ModelMismatchError, RemoteTimeoutError
 from edge.core.types import Decision, EventType, Probe, Reason, Score, Subject
 from edge.gallery.admission import Admission
 from edge.gallery.decision import Calibration, DecisionRule
+from edge.gallery.format.rows import rows_text
 from edge.gallery.gallery import SEVERAL_PHOTOS, Gallery
 from edge.gallery.matcher import DenseMatcher
 from edge.gallery.remote.question import LocalKnowledge, Opinion, RemoteGallery
 from edge.gallery.remote.rotation import Rotation
-from edge.gallery.remote.signed_rows import RowSigner, row_text
+from edge.gallery.remote.signed_rows import RowSigner
 from edge.gallery.store.denials import Denials
 from edge.gallery.store.erasure import Erased
 from edge.gallery.store.store import GalleryStore
@@ -291,7 +292,7 @@ def lend_a_row(client: QdrantClient) -> None:
     """The attacker's own face under a subject that is there: he knows the rotated row of his probe."""
     point = of_subject(client, 0)
     said = json.loads(point.payload["said"])
-    said["row"] = row_text(ROTATION.apply(unit_rows(1, seed=99)[0]))
+    said["row"] = rows_text(ROTATION.apply(unit_rows(1, seed=99)[0]))
     point.payload["said"], point.vector = json.dumps(said), ROTATION.apply(unit_rows(1, seed=99)[0]).tolist()
     client.upsert("faces", [point])
 

@@ -1,12 +1,18 @@
 """Faces of enrolment, kept where the operator chose to: sealed, and gone with the subject."""
 
+import base64
+import hashlib
+import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from edge.core.errors import GalleryIntegrityError
+from edge.gallery.format.seal import Binding, seal
 from edge.gallery.store.crops import GAP_PX, MAX_CROPS, CropStore, contact_sheet
+from edge.gallery.store.sealed import device_key
 
 CROPS = [np.random.default_rng(seed).integers(0, 256, (112, 112, 3), np.uint8) for seed in range(3)]
 
@@ -24,6 +30,15 @@ def test_faces_come_back_to_the_pixel_and_lie_sealed(store: CropStore, tmp_path:
     assert "p-1" not in path.name
     assert b"PNG" not in path.read_bytes()
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_faces_that_the_version_before_has_kept_are_read(store: CropStore, tmp_path: Path):
+    store.save("p-2", CROPS)
+    plain = json.dumps([base64.b64encode(cv2.imencode(".png", CROPS[0])[1].tobytes()).decode()]).encode()
+    key = device_key(tmp_path / "device.key", make=False)
+    name = f"{hashlib.sha256(b'p-1').hexdigest()[:32]}.sealed"
+    (tmp_path / "crops" / name).write_bytes(seal(plain, key, Binding("crops", "p-1", "", 1)))
+    assert [crop.tobytes() for crop in store.load("p-1")] == [CROPS[0].tobytes()]
 
 
 def test_only_so_many_are_kept(store: CropStore):

@@ -17,9 +17,10 @@ from edge.core.metrics import Metrics
 from edge.core.types import EventType, FloatArray, Match, Reason, ScoredSubject, Subject
 from edge.device.galleries import DenialFollower
 from edge.gallery.decision import DecisionRule
-from edge.gallery.format.seal import device_key, seal
+from edge.gallery.format.seal import seal
 from edge.gallery.store import denials as module
 from edge.gallery.store.denials import Denials, DenialStore
+from edge.gallery.store.sealed import device_key
 from tests.support.gallery_samples import MODEL, probe, unit_rows
 from tests.support.waits import Stopwatch
 

@@ -1,5 +1,7 @@
 """Visits of strangers on the disk: sealed, bounded, gone in time; and grouped by face."""
 
+import base64
+import json
 import logging
 import os
 import stat
@@ -12,9 +14,11 @@ import numpy as np
 import pytest
 
 from edge.core.errors import EdgeError, FileError
-from edge.core.types import Decision, EventType, Reason, Subject
+from edge.core.types import Decision, EventType, Quality, Reason, Subject
+from edge.gallery.format.seal import Binding, seal
 from edge.gallery.store import kept_visits as visits
 from edge.gallery.store.kept_visits import KeptVisit, VisitStore, group
+from edge.gallery.store.sealed import device_key
 from tests.support.gallery_samples import MODEL, probe, unit_rows
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -48,6 +52,24 @@ def test_a_visit_comes_back_as_it_was(store: VisitStore, tmp_path: Path):
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     assert MODEL.encode() not in path.read_bytes()
     assert visit(1).probe.embedding.tobytes()[:16] not in path.read_bytes()
+
+
+def test_a_visit_that_the_version_before_has_kept_is_read(store: VisitStore, tmp_path: Path):
+    store.put(visit(2))
+    document = {
+        "camera": "front",
+        "model_id": MODEL,
+        "quality": [80.0, 0.8, -3.0, 0.7, 0.9, 0.5],
+        "embedding": base64.b64encode(FACES[0].astype("<f4").tobytes()).decode(),
+    }
+    at_ms = int(NOW.timestamp() * 1000)
+    key = device_key(tmp_path / "device.key", make=False)
+    data = seal(json.dumps(document).encode(), key, Binding("visit", "v-0001", "", at_ms))
+    (tmp_path / "strangers" / f"{at_ms}-v-0001.kept").write_bytes(data)
+    found = store.load(NOW)[0]
+    assert (found.visit_id, found.camera, found.at, found.taken_for) == ("v-0001", "front", NOW, "")
+    assert found.probe.quality == Quality(80.0, 0.8, -3.0, 0.7, 0.9, 0.5)
+    assert found.probe.embedding.tobytes() == FACES[0].tobytes()
 
 
 def test_what_is_too_old_is_gone_and_where_nothing_is_kept_all_of_it(store: VisitStore, tmp_path: Path):

@@ -9,7 +9,7 @@ import pytest
 
 from edge.core.errors import GalleryError, GalleryIntegrityError
 from edge.gallery.format.bundle import encode
-from edge.gallery.format.seal import device_key
+from edge.gallery.store.sealed import device_key
 from edge.gallery.store.store import GalleryStore
 from edge.gallery.store.vault import encrypt
 from tests.gallery.format.test_bundle import forge
