@@ -21,6 +21,7 @@ from typing import IO, Any, Generic, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from edge.core.errors import ConfigError, EdgeError, FileError
+from edge.core.text import problems
 
 log = logging.getLogger(__name__)
 
@@ -383,8 +384,7 @@ class StateFile(Generic[Form]):
         try:
             return self.form.model_validate_json(data)
         except ValidationError as error:
-            problems = error.errors(include_url=False, include_input=False, include_context=False)
-        newer = {problem["type"] for problem in problems} == {"extra_forbidden"}
+            newer = {problem.kind for problem in problems(error)} == {"extra_forbidden"}
         what = "written by a newer edge; install that one again, or" if newer else "damaged;"
         raise self.error(f"{self.path}: {what} {self.mend}")
 

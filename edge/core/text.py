@@ -1,15 +1,32 @@
-"""Text from elsewhere: fit to be shown, rid of credentials, or read as strict JSON."""
+"""Text from elsewhere: fit to be shown, rid of credentials, read as strict JSON; what is wrong with it."""
 
 import json
 import re
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import ValidationError
 
 HIDDEN = "***"
 """What is shown in place of credentials."""
 
 FORMULA = ("=", "+", "-", "@")
 """What a spreadsheet takes for the beginning of a formula. Source: OWASP, CSV injection."""
+
+MAX_WHERE_CHARS = 80
+MAX_WHAT_CHARS = 120
+"""How much of a problem is told to somebody else: a key that others wrote may be as long as they like."""
+
+
+class Problem(NamedTuple):
+    """What is wrong with one value of a document: `clips.0.from_s: what`; `kind` is pydantic's type."""
+
+    where: str
+    what: str
+    kind: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}"
 
 
 def printable(text: str) -> str:
@@ -74,3 +91,35 @@ def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is not a number")
+
+
+def problems(error: ValidationError, whole: str = "all of it") -> list[Problem]:
+    """Return what is wrong with a document, without the values, which may be secrets; keys are printable.
+
+    `whole` is the place of what is wrong with no value in particular.
+    """
+    return [
+        Problem(printable(".".join(map(str, each["loc"]))) or whole, each["msg"], each["type"])
+        for each in error.errors(include_url=False, include_input=False, include_context=False)
+    ]
+
+
+def first_problem(error: ValidationError, whole: str = "all of it") -> str:
+    """Return the first thing that is wrong with a document as `place: what`, short and without the value."""
+    where, what, kind = problems(error, whole)[0]
+    return str(Problem(where[:MAX_WHERE_CHARS], what[:MAX_WHAT_CHARS], kind))
+
+
+def key_problems(error: ValidationError, whole: str) -> list[Problem]:
+    """Return what is wrong with a file that people write, in words for them; values are left out."""
+    return [
+        Problem(where, "unknown key; remove it or correct its spelling", kind)
+        if kind == "extra_forbidden"
+        else Problem(where, uncapitalized(what.removeprefix("Value error, ")), kind)
+        for where, what, kind in problems(error, whole)
+    ]
+
+
+def uncapitalized(text: str) -> str:
+    """Return a sentence as it stands after a colon."""
+    return text[:1].lower() + text[1:]

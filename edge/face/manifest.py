@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from edge.core.download import PinnedFile, Wheel
 from edge.core.errors import ModelError
+from edge.core.text import problems
 
 MIN_MEAN = 0.997
 MIN_P01 = 0.994
@@ -326,9 +327,7 @@ def read(path: Path) -> Manifest:
     try:
         manifest = Manifest(**values, directory=path.parent)
     except ValidationError as error:
-        problems = error.errors(include_url=False, include_input=False)
-        lines = [f"{'.'.join(map(str, p['loc'])) or 'manifest'}: {p['msg']}" for p in problems]
-        raise ModelError(f"{path}: " + "; ".join(lines)) from None
+        raise ModelError(f"{path}: " + "; ".join(map(str, problems(error, "manifest")))) from None
     if manifest.name != path.parent.name:
         raise ModelError(
             f"{path}: name: {manifest.name!r} must be that of its directory, {path.parent.name!r}"

@@ -1,8 +1,17 @@
 """What is shown drives no terminal, computes in no spreadsheet and holds no credentials."""
 
 import pytest
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from edge.core.text import cell, printable, scrub, without_credentials
+from edge.core.text import (
+    cell,
+    first_problem,
+    key_problems,
+    printable,
+    problems,
+    scrub,
+    without_credentials,
+)
 
 
 @pytest.mark.parametrize(
@@ -63,3 +72,67 @@ def test_a_source_is_shown_without_credentials(source: str, shown: str):
 )
 def test_a_text_is_shown_without_credentials(said: str, shown: str):
     assert scrub(said) == shown
+
+
+class Door(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    cameras: list[str]
+    port: int = 1883
+
+    @model_validator(mode="after")
+    def _check(self) -> "Door":
+        if self.port == 22:
+            raise ValueError("Port 22 is taken")
+        return self
+
+
+def wrong(**values: object) -> ValidationError:
+    with pytest.raises(ValidationError) as refused:
+        Door.model_validate(values)
+    return refused.value
+
+
+@pytest.mark.parametrize(
+    ("values", "first", "for_people"),
+    [
+        pytest.param(
+            {"cameras": ["a", 2]},
+            "cameras.1: Input should be a valid string",
+            "cameras.1: input should be a valid string",
+            id="place in a list",
+        ),
+        pytest.param({}, "cameras: Field required", "cameras: field required", id="missing"),
+        pytest.param(
+            {"cameras": ["a"], "prot": 1},
+            "prot: Extra inputs are not permitted",
+            "prot: unknown key; remove it or correct its spelling",
+            id="misspelt",
+        ),
+        pytest.param(
+            {"cameras": ["a"], "port": 22},
+            "the door: Value error, Port 22 is taken",
+            "the door: port 22 is taken",
+            id="as a whole",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_document_is_told_with_its_place(
+    values: dict[str, object], first: str, for_people: str
+):
+    error = wrong(**values)
+    assert first_problem(error, "the door") == first
+    assert [str(each) for each in key_problems(error, "the door")] == [for_people]
+
+
+def test_all_that_is_wrong_is_told_and_no_value():
+    found = problems(wrong(cameras=["secret-1", 7], port="secret-2"))
+    assert [each.where for each in found] == ["cameras.1", "port"]
+    assert "secret" not in str(found)
+
+
+def test_a_key_that_others_wrote_is_cut_and_drives_no_terminal():
+    said = first_problem(wrong(cameras=["a"], **{"x\n\x1b[2J" * 100: 1}))
+    assert said.isprintable()
+    assert said.endswith(": Extra inputs are not permitted")
+    assert len(said) < 80 + 40

@@ -15,7 +15,7 @@ from edge.camera.photo import fit_photo
 from edge.cli.fleet.site_listener import check_accepted, site_listener
 from edge.core.clock import Clock
 from edge.core.errors import CommandError, ConfigError, LinkError, MediaError
-from edge.core.text import printable
+from edge.core.text import printable, problems
 from edge.device.commands.parse import PAYLOAD_TYPE
 from edge.device.settings.load import Settings
 from edge.fleet.rollout.config import load_signing_key
@@ -65,8 +65,8 @@ def check_args(verb: str, args: dict[str, Any]) -> None:
     try:
         VERBS[verb].model_validate(args)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        raise ConfigError(f"{verb}: {'.'.join(map(str, first['loc']))}: {first['msg'].lower()}") from None
+        first = problems(error)[0]
+        raise ConfigError(f"{verb}: {first.where}: {first.what.lower()}") from None
 
 
 def _fitting(photo: Path, tell: Callable[[str], None]) -> bytes:

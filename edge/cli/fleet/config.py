@@ -17,7 +17,7 @@ from edge.cli.options import ConfigOption, JsonOption, load_settings, settings_r
 from edge.cli.output import Listing, progress
 from edge.core.clock import SystemClock
 from edge.core.errors import ConfigError
-from edge.core.text import printable
+from edge.core.text import first_problem, printable
 from edge.device.pushes.push import (
     MAX_VERSION,
     Desired,
@@ -258,8 +258,7 @@ def _desired(settings: Settings, patch: Path, scope: Scope, name: str | None, ve
             {"scope": scope, "site": settings.site, "name": name, "version": number, "patch": values}
         )
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        raise ConfigError(f"{'.'.join(map(str, first['loc'])) or 'the push'}: {first['msg']}") from None
+        raise ConfigError(first_problem(error, "the push")) from None
 
 
 def _collect(listener: Listener, view: SiteView, quiet_s: float, *, one: bool = False) -> None:

@@ -18,6 +18,7 @@ from edge.core.clock import Clock, SystemClock
 from edge.core.errors import ConfigError
 from edge.core.files import sole_daemon
 from edge.core.process import signals_to
+from edge.core.text import problems
 from edge.device.settings.tables import MqttSettings
 from edge.fleet.journal.database import Database
 from edge.fleet.journal.decision import JournalDecision
@@ -177,5 +178,4 @@ def _mqtt(
     try:
         return MqttSettings.model_validate(values.model_dump() | said)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        raise ConfigError(f"broker: {first['msg'].removeprefix('Value error, ')}") from None
+        raise ConfigError(f"broker: {problems(error)[0].what.removeprefix('Value error, ')}") from None

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from edge.core.errors import CommandError, EnvelopeError
-from edge.core.text import strict_object
+from edge.core.text import first_problem, strict_object
 from edge.mqtt.broker import Received
 from edge.mqtt.contract.envelope import opened_by
 from edge.mqtt.contract.messages import READS, VERBS, Args, CommandPayload
@@ -139,9 +139,7 @@ def _parsed(received: Received, verb: str, topics: Topics, rules: Rules, now: da
     try:
         return _checked(document, signer, verb, topics, rules, now, received)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(map(str, first["loc"]))[:80] or "all of it"
-        raise CommandError(f"{where}: {first['msg'][:120]}", reason="content") from None
+        raise CommandError(first_problem(error), reason="content") from None
 
 
 def _checked(

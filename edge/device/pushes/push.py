@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from edge.core.errors import EnvelopeError, PushError
 from edge.core.ids import Slug
-from edge.core.text import strict_object
+from edge.core.text import first_problem, problems, strict_object, uncapitalized
 from edge.device.settings.load import Settings, environment_sets, with_new_names
 from edge.mqtt.contract.envelope import opened
 
@@ -234,10 +234,9 @@ def mistakes(patch: Mapping[str, Any]) -> dict[str, str]:
         try:
             type(table.default).model_validate(values)
         except ValidationError as error:
-            for problem in error.errors(include_url=False, include_input=False, include_context=False):
-                if problem["loc"]:
-                    key = f"{section}.{'.'.join(map(str, problem['loc']))}"
-                    found[key] = problem["msg"][:1].lower() + problem["msg"][1:]
+            for where, what, _ in problems(error, ""):
+                if where:
+                    found[f"{section}.{where}"] = uncapitalized(what)
     return found
 
 
@@ -272,9 +271,7 @@ def _parsed(payload: bytes) -> Desired:
     try:
         return Desired.model_validate(strict_object(payload))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(map(str, first["loc"]))[:80] or "all of it"
-        raise PushError(f"its content, {where}: {first['msg'][:120]}", "content") from None
+        raise PushError(f"its content, {first_problem(error)}", "content") from None
     except ValueError as error:
         raise PushError(f"its content: {error}", "content") from None
 

@@ -22,7 +22,7 @@ from pydantic_settings import (
 
 from edge.core.errors import ConfigError
 from edge.core.ids import Slug
-from edge.core.text import scrub, without_credentials
+from edge.core.text import key_problems, scrub, without_credentials
 from edge.device.settings.tables import (
     AccessSettings,
     CameraSettings,
@@ -180,7 +180,7 @@ def load(path: Path | None = None, overrides: dict[str, Any] | None = None) -> S
     try:
         return Settings(**values)
     except ValidationError as error:
-        raise ConfigError(f"{where}: " + "; ".join(_explain(error))) from None
+        raise ConfigError(f"{where}: " + "; ".join(map(str, key_problems(error, "settings")))) from None
     except SettingsError as error:
         raise ConfigError(f"environment: {error}; write tables as JSON or set EDGE_SECTION__KEY") from None
 
@@ -248,18 +248,6 @@ def _refuse_unknown_environment() -> None:
             key = name[len("EDGE_") :].split("__")[0].lower()
             if key not in Settings.model_fields:
                 raise ConfigError(f"environment: {name} is not a setting; `edge check` lists what can be set")
-
-
-def _explain(error: ValidationError) -> list[str]:
-    """Say each problem as `section.key: what` without the value, which may be a secret."""
-    lines = []
-    for problem in error.errors(include_url=False, include_input=False):
-        where = ".".join(str(part) for part in problem["loc"]) or "settings"
-        what = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            what = "unknown key; remove it or correct its spelling"
-        lines.append(f"{where}: {what[:1].lower()}{what[1:]}")
-    return lines
 
 
 def explain(settings: BaseModel, prefix: str = "") -> Iterator[tuple[str, str, str]]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edge.core.errors import ModelError
+from edge.core.text import first_problem
 from edge.face.build.network import Floats
 
 WEIGHT_MAX = 127
@@ -129,9 +130,7 @@ def read_statistics(text: bytes) -> Statistics:
     try:
         return Statistics.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"])) or "file"
-        raise ModelError(f"statistics: {where}: {first['msg']}; install edge again") from None
+        raise ModelError(f"statistics: {first_problem(error, 'file')}; install edge again") from None
 
 
 def write_statistics(statistics: Statistics) -> str:

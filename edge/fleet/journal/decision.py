@@ -14,6 +14,7 @@ from pydantic_core import from_json
 
 from edge.core.errors import JournalError
 from edge.core.ids import Slug
+from edge.core.text import first_problem
 from edge.mqtt.contract.messages import EventId
 from edge.mqtt.contract.topics import Topics
 
@@ -96,8 +97,7 @@ def parse_decision(text: bytes | str, where: str) -> JournalDecision:
         found: Any = from_json(text, allow_inf_nan=False)
         read = _Read.model_validate(found)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        raise JournalError(f"{where}: no event: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise JournalError(f"{where}: no event: {first_problem(error)}") from None
     except ValueError as error:
         raise JournalError(f"{where}: no event: {error}") from None
     whole = json.dumps(found, ensure_ascii=False, separators=(",", ":"))

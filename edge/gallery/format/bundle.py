@@ -21,6 +21,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from edge.core.access import ALWAYS, Access, SubjectState, Window
 from edge.core.errors import GalleryError, GalleryIntegrityError
+from edge.core.text import first_problem
 from edge.core.types import Quality, Refusal, Subject
 from edge.gallery.gallery import MAX_DIM, MAX_ROWS, Gallery, Provenance, check_subject
 
@@ -231,10 +232,8 @@ def _read_table(table: bytes) -> _Table:
     try:
         return _Table.model_validate_json(table)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(map(str, first["loc"]))[:80] or "all of it"
         raise GalleryIntegrityError(
-            f"gallery: subject table, {where!r}: {first['msg']} ({error.error_count()} problems)"
+            f"gallery: subject table, {first_problem(error)} ({error.error_count()} problems)"
         ) from None
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from edge.core.errors import ConfigError, GalleryError
+from edge.core.text import Problem, key_problems
 from edge.core.types import EventType, Subject
 from edge.gallery.gallery import check_subject
 
@@ -128,7 +129,7 @@ def read_labels(path: Path, base: Path | None = None) -> Labels:
     try:
         labels = Labels(**values)
     except ValidationError as error:
-        raise _refused(path, [_explain(problem) for problem in error.errors(include_url=False)]) from None
+        raise _refused(path, [_explain(problem) for problem in key_problems(error, "labels")]) from None
     found = _resolved(labels, (base or path.parent).absolute())
     absent = [f"{key}: {file}: no such file" for key, file in _files(found) if not _is_there(key, file)]
     if absent:
@@ -183,14 +184,13 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
 
 
-def _explain(problem: Any) -> str:
-    """Say one of pydantic's problems as `clips.0.visits.1.from_s: what`."""
-    key, what = ".".join(map(str, problem["loc"])) or "labels", problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
-        what = "unknown key; remove it or correct its spelling"
-    elif problem["type"] == "missing":
-        what = "missing; write `visits = []` where nobody comes" if key.endswith("visits") else "missing"
-    return f"{key}: {what[:1].lower()}{what[1:]}"
+def _explain(problem: Problem) -> str:
+    """Say what is wrong with one value as `clips.0.visits.1.from_s: what`."""
+    if problem.kind == "missing":
+        nobody = problem.where.endswith("visits")
+        what = "missing; write `visits = []` where nobody comes" if nobody else "missing"
+        return str(problem._replace(what=what))
+    return str(problem)
 
 
 def _refused(path: Path, problems: list[str]) -> ConfigError:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from edge.core.metrics import Metrics
 from edge.core.pacing import TokenBucket
+from edge.core.text import first_problem
 from edge.mqtt.broker import Received
 from edge.mqtt.contract.messages import MAX_ACK_BYTES, GalleryDesiredPayload, LooseAck
 from edge.mqtt.contract.topics import Topics
@@ -181,7 +182,7 @@ class Incoming:
         try:
             named = LooseAck.model_validate_json(payload, strict=True).event_ids
         except ValidationError as error:
-            self._refuse("ack", _first(error))
+            self._refuse("ack", first_problem(error))
             return
         texts = [name.lower() for name in named if isinstance(name, str)]
         good = tuple(dict.fromkeys(text for text in texts if UUID.fullmatch(text)))
@@ -201,7 +202,7 @@ class Incoming:
         try:
             desired = GalleryDesiredPayload.model_validate_json(payload, strict=True)
         except ValidationError as error:
-            self._refuse("gallery/desired", _first(error))
+            self._refuse("gallery/desired", first_problem(error))
         else:
             self._ask(SyncGallery(desired.version))
 
@@ -239,8 +240,3 @@ def subscriptions(
         *map(topics.config_desired, layers),
         *((topics.ack,) if acks else ()),
     )
-
-
-def _first(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    return f"{'.'.join(map(str, first['loc']))[:80]}: {first['msg'][:120]}"
