@@ -5,7 +5,6 @@ used by a reader thread of its own, which is abandoned when it stalls. What fram
 """
 
 import logging
-import math
 import random
 import threading
 from collections.abc import Callable
@@ -29,6 +28,9 @@ SHORTEST_PAUSE_S = 0.05
 BEAT_LIMIT_S = 10.0
 POLL_S = 0.1
 """How often the reader is looked after; a stall is noticed this much late at most."""
+
+CLIP_SILENCE_S = 10.0
+"""A clip may pause for some seconds (`clips.MAX_STEP_S`); silent for longer it counts as hung."""
 
 STEADY_S = 5.0
 """Back-off starts anew only for a camera that delivered this long, so that a flapping one is left alone."""
@@ -168,8 +170,7 @@ class CaptureThread(threading.Thread):
         """Return how long a reader may be silent before it counts as hung."""
         if not reader.opened:
             return self._open_timeout_s + OPEN_GRACE_S
-        # A clip may have long pauses, or wait for its frames to be taken: it cannot stall.
-        return self._stall_s if reader.camera.live else math.inf
+        return self._stall_s if reader.camera.live else CLIP_SILENCE_S
 
     def _abandon(self, reader: _Reader) -> None:
         """Leave a reader alone: when it comes back, it closes its camera and delivers nothing."""
@@ -190,7 +191,8 @@ class CaptureThread(threading.Thread):
                     reader.finished = not reader.abandoned
                     return
                 while not (reader.abandoned or self._deliver(reader, frame)):
-                    pass  # its place is taken: look whether to go on, and wait again
+                    # Its place is taken, which is not its fault. Look whether to go on, and wait again.
+                    reader.progress_s = self._clock.monotonic()
         except CameraError as error:
             reader.ended = str(error)
         except Exception as error:

@@ -21,6 +21,12 @@ from edge.core.types import Frame, Image
 
 log = logging.getLogger(__name__)
 
+MAX_STEP_S = 5.0
+"""A clip's clock that jumps further, or back, is not believed: that step counts as one frame."""
+
+NO_DECODER = {"AV01": "AV1", "VVC1": "VVC"}
+"""Codes of videos that the FFmpeg in OpenCV's wheels opens and cannot decode."""
+
 FOLDER_FPS = 10.0
 """Speed of a folder of images unless told otherwise."""
 
@@ -151,23 +157,32 @@ class ReplayCamera:
 
     def _clip(self, path: Path) -> Iterator[tuple[float, Image]]:
         """Decode one clip. A truncated one plays as far as it goes."""
-        capture = open_capture(str(path), cv2.CAP_FFMPEG, {cv2.CAP_PROP_N_THREADS: 1})
+        # An absolute path: FFmpeg takes what stands before a colon for a protocol.
+        capture = open_capture(str(path.absolute()), cv2.CAP_FFMPEG, {cv2.CAP_PROP_N_THREADS: 1})
         try:
             if not capture.isOpened():
                 raise CameraError(f"{path}: cannot be decoded; not a video, or damaged")
             fps = self._fps or capture.get(cv2.CAP_PROP_FPS) or FOLDER_FPS
             self._step_s = 1 / fps
-            number, last_s = 0, -1.0
+            number, offset_s, last_stamp_s, jumped = 0, 0.0, 0.0, False
             while (image := read_capture(capture, self._buffers)) is not None:
                 stamp_s = capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
-                # Some containers give no presentation times, or one for all frames.
-                last_s = stamp_s if stamp_s > last_s and not self._fps else max(number / fps, last_s + 1e-6)
-                yield last_s, image
+                # Some containers give no times, or one for all frames; the clocks of some cameras jump.
+                step_s = stamp_s - last_stamp_s
+                believed = not self._fps and (0 < step_s <= MAX_STEP_S or (number == 0 and step_s == 0))
+                offset_s += step_s if believed else self._step_s * min(number, 1)
+                last_stamp_s, jumped = stamp_s, jumped or not believed
+                yield offset_s, image
                 number += 1
             promised = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
             if number == 0:
+                code = (
+                    int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little", signed=True).decode("latin-1")
+                )
+                if codec := NO_DECODER.get(code.upper()):
+                    raise CameraError(f"{path}: there is no decoder for {codec} here; save the clip as H.264")
                 raise CameraError(f"{path}: holds no frame that can be decoded; damaged, or not a video")
-            if number < WHOLE_SHARE * promised:
+            if number < WHOLE_SHARE * promised and not jumped:  # promises are made of the clip's clock
                 log.warning("%s: truncated or damaged: %d of %d frames", path, number, promised)
         finally:
             capture.release()

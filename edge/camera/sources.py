@@ -6,30 +6,27 @@ business: a camera that fails raises and is thrown away.
 
 import os
 import re
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, urlunsplit
 
 import cv2
 import numpy as np
 
 from edge.camera.buffers import FrameBuffers
+from edge.camera.network import ENCRYPTED, HttpBody, RtspRelay, Trust, connect, parse
 from edge.core.clock import Clock
 from edge.core.errors import CameraError
 from edge.core.text import without_credentials
 from edge.core.types import Frame, Image
 
-SCHEMES = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
-"""Protocols of network cameras and their ports. Others (file, concat, subfile, pipe) could read files of this
-device. Source of the ports: IANA service names; RFC 7826, 22.1."""
-
 MJPG = cv2.VideoWriter.fourcc(*"MJPG")
 """USB cameras send large frames at full speed only when compressed."""
 
-KNOCK_S = 1.0
-"""Longest wait for the plain connection that finds out why a stream did not open."""
+
+VERIFIED = Trust()
+"""The system's authorities, and no redirect."""
 
 
 class Camera(Protocol):
@@ -61,7 +58,7 @@ class Camera(Protocol):
         ...
 
 
-def open_capture(source: str, backend: int, options: Mapping[int, int]) -> cv2.VideoCapture:
+def open_capture(source: str | HttpBody, backend: int, options: Mapping[int, int]) -> cv2.VideoCapture:
     """Open a capture with a named backend and properties; it may turn out not to be opened.
 
     Raises:
@@ -69,9 +66,9 @@ def open_capture(source: str, backend: int, options: Mapping[int, int]) -> cv2.V
     """
     flat = [value for pair in options.items() for value in pair]
     try:
-        return cv2.VideoCapture(source, backend, flat)
+        return cv2.VideoCapture(source, backend, flat)  # type: ignore[arg-type]  # a stream, by its stubs none
     except cv2.error as error:
-        raise CameraError(f"{without_credentials(source)}: cannot be opened (OpenCV {error.code})") from None
+        raise CameraError(f"cannot be opened (OpenCV {error.code})") from None
 
 
 def read_capture(capture: cv2.VideoCapture, buffers: FrameBuffers) -> Image | None:
@@ -111,6 +108,7 @@ class OpenCVCamera:
         width: int | None = None,
         height: int | None = None,
         fps: float | None = None,
+        trust: Trust = VERIFIED,
     ) -> None:
         """Describe a camera; nothing is opened yet.
 
@@ -129,7 +127,11 @@ class OpenCVCamera:
         self._number = 0
         self._buffers = FrameBuffers()
         self.description = without_credentials(source)
-        self._url = None if re.fullmatch(r"/dev/[\w./:-]+", source, re.ASCII) else _parse(source)
+        self._url = None if re.fullmatch(r"/dev/[\w./:-]+", source, re.ASCII) else parse(source)
+        self._trust = trust
+        self._line: HttpBody | RtspRelay | None = None
+        if self._url is not None and self._url.scheme in ENCRYPTED and trust.insecure:
+            self.description += " (its certificate is not verified)"
 
     def open(self) -> None:
         """Connect.
@@ -160,19 +162,38 @@ class OpenCVCamera:
 
     def _open_stream(self, url: SplitResult) -> cv2.VideoCapture:
         open_s, read_s = self._timeouts_s
-        options = {
-            cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: round(open_s * 1000),
-            cv2.CAP_PROP_READ_TIMEOUT_MSEC: round(read_s * 1000),
-            cv2.CAP_PROP_N_THREADS: 1,
-        }
         started_s = self._clock.monotonic()
-        capture = open_capture(self._source, cv2.CAP_FFMPEG, options)
-        if capture.isOpened():
-            return capture
-        capture.release()
-        left_s = open_s - (self._clock.monotonic() - started_s)
-        why = _knock(url, min(left_s, KNOCK_S)) if left_s > 0 else f"no video within {open_s:g} s"
-        raise CameraError(f"{self.description}: cannot be opened: {why}")
+        try:
+            source: str | HttpBody
+            if url.scheme in ("http", "https"):
+                source = body = HttpBody(url, self._trust, open_timeout_s=open_s, read_timeout_s=read_s)
+                self._line = body
+            else:
+                relay = self._line = RtspRelay(connect(url, self._trust, open_s))
+                login = f"{url.netloc.rpartition('@')[0]}@" if "@" in url.netloc else ""
+                near = f"{login}127.0.0.1:{relay.port}"
+                source = urlunsplit(("rtsp", near, url.path, url.query, ""))
+            left_s = open_s - (self._clock.monotonic() - started_s)
+            options = {
+                cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: max(1, round(left_s * 1000)),
+                cv2.CAP_PROP_READ_TIMEOUT_MSEC: round(read_s * 1000),
+                cv2.CAP_PROP_N_THREADS: 1,
+            }
+            capture = open_capture(source, cv2.CAP_FFMPEG, options)
+            if capture.isOpened():
+                return capture
+            capture.release()
+            raise CameraError(self._why_no_video(self._clock.monotonic() - started_s))
+        except CameraError as error:
+            self.close()
+            raise CameraError(f"{self.description}: cannot be opened: {error}") from None
+
+    def _why_no_video(self, taken_s: float) -> str:
+        if isinstance(self._line, RtspRelay) and self._line.problem:
+            return self._line.problem
+        if taken_s >= self._timeouts_s[0]:
+            return f"no video within {self._timeouts_s[0]:g} s"
+        return "the server answers, but gives no video; check path, user and password"
 
     def read(self) -> Frame | None:
         """Wait for the next frame.
@@ -194,41 +215,18 @@ class OpenCVCamera:
         return frame
 
     def interrupt(self) -> None:
-        """Do nothing: a VideoCapture cannot be interrupted, and released under a reader it crashes."""
+        """Hang up on a network camera. A device does not listen, and released under a reader it crashes."""
+        if (line := self._line) is not None:
+            line.interrupt()
 
     def close(self) -> None:
         """Let go of the device."""
         capture, self._capture = self._capture, None
         if capture is not None:
             capture.release()
-
-
-def _parse(source: str) -> SplitResult:
-    shown = without_credentials(source)
-    try:
-        url = urlsplit(source)
-        known, usable = url.scheme in SCHEMES, bool(url.hostname) and url.port != 0
-    except ValueError:
-        known, usable = source.partition(":")[0].lower() in SCHEMES, False
-    if not known:
-        raise CameraError(f"{shown}: not a camera; use /dev/videoN, or a URL of {', '.join(SCHEMES)}")
-    if not usable:
-        raise CameraError(f"{shown}: not a URL; write / ? # @ : in a user or password as %2F %3F %23 %40 %3A")
-    return url
-
-
-def _knock(url: SplitResult, timeout_s: float) -> str:
-    """Say why a stream did not open, from what a plain connection to its server meets."""
-    address = (url.hostname, url.port or SCHEMES[url.scheme])
-    try:
-        socket.create_connection(address, timeout_s).close()
-    except socket.gaierror:
-        return "not reachable: no such host; check the name and the network"
-    except TimeoutError:
-        return "not reachable: no answer; is it switched on?"
-    except OSError as error:
-        return f"not reachable: {error.strerror}"
-    return "the server answers, but gives no video; check path, user and password"
+        line, self._line = self._line, None
+        if line is not None:
+            line.close()
 
 
 def as_bgr(image: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> Image:

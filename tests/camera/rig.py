@@ -28,14 +28,19 @@ class Rig:
         self.threads: list[CaptureThread] = []
 
     def start(
-        self, factory: Callable[[], Camera], *, stall_s: float = 0.5, name: str = "front"
+        self,
+        factory: Callable[[], Camera],
+        *,
+        stall_s: float = 0.5,
+        open_timeout_s: float = 1.0,
+        name: str = "front",
     ) -> CaptureThread:
         thread = CaptureThread(
             factory,
             self.frames,
             name=name,
             stall_s=stall_s,
-            open_timeout_s=1.0,
+            open_timeout_s=open_timeout_s,
             backoff_max_s=0.2,
             beats=self.beats,
             metrics=self.metrics,

@@ -4,6 +4,7 @@ import base64
 import contextlib
 import re
 import socket
+import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -45,11 +46,25 @@ def http_answer(
 class RtspServer:
     """One RTSP client, RTP interleaved over TCP as RFC 2326, 10.12; ffmpeg encodes and packs the stream.
 
-    With `login` ("user:password") it demands Basic authentication. After `stall_after` packets it is silent.
+    With `login` ("user:password") it demands Basic authentication, seen in `logins`. After `stall_after`
+    packets it is silent. With `certificate` (and key) it speaks TLS. It sends whoever asks to `redirect`.
     """
 
-    def __init__(self, folder: Path, *, login: str | None = None, stall_after: int | None = None) -> None:
-        self._login, self._stall_after = login, stall_after
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        login: str | None = None,
+        stall_after: int | None = None,
+        certificate: tuple[Path, Path] | None = None,
+        redirect: str | None = None,
+    ) -> None:
+        self._login, self._stall_after, self._redirect = login, stall_after, redirect
+        self._tls: ssl.SSLContext | None = None
+        if certificate:
+            self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self._tls.load_cert_chain(*certificate)
+        self.logins: list[str] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self._rtp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -81,8 +96,13 @@ class RtspServer:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
+                client.settimeout(5)
+                if self._tls:
+                    try:
+                        client = self._tls.wrap_socket(client, server_side=True)
+                    except OSError:
+                        continue  # who does not trust us hangs up
                 with client, contextlib.suppress(OSError):
-                    client.settimeout(5)
                     if self._converse(client):
                         self._play(client)
 
@@ -100,7 +120,9 @@ class RtspServer:
             sequence = re.search(r"CSeq: *(\d+)", text)[1]
             extra, body = "", b""
             status = "200 OK"
-            if self._login and verb != "OPTIONS" and not self._admits(text):
+            if self._redirect:
+                status, extra = "302 Moved", f"Location: {self._redirect}\r\n"
+            elif self._login and verb != "OPTIONS" and not self._admits(text):
                 status, extra = "401 Unauthorized", 'WWW-Authenticate: Basic realm="door"\r\n'
             elif verb == "DESCRIBE":
                 body = self._description()
@@ -117,6 +139,7 @@ class RtspServer:
 
     def _admits(self, request: str) -> bool:
         expected = base64.b64encode(str(self._login).encode()).decode()
+        self.logins += set(re.findall(r"Authorization: *([^\r\n]+)", request)) - set(self.logins)
         return f"Authorization: Basic {expected}" in request
 
     def _description(self) -> bytes:

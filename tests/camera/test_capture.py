@@ -250,3 +250,30 @@ def test_a_hung_program_is_killed_when_the_camera_is_stopped(rig: Rig):
     process = made[0]._process
     thread.stop(2.0)
     assert process.wait(LIMIT_S) == -9
+
+
+def test_a_clip_that_gives_no_frame_for_long_is_offline(rig: Rig, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("edge.camera.capture.CLIP_SILENCE_S", 0.5)
+    pause = threading.Event()
+    made: list[CountingCamera] = []
+    rig.start(lambda: CountingCamera(made, pause=None if made else pause))
+    assert rig.take(1)[0].number >= 100, "a fresh one took its place"
+    assert [why for online, why in rig.statuses if not online and why.startswith("no frame for ")]
+
+
+def test_dead_cameras_hold_up_no_other_one(rig: Rig):
+    """OpenCV opens FFmpeg captures under one lock of the whole process, unless it is told otherwise."""
+
+    def camera(url: str) -> Callable[[], Camera]:
+        return lambda: OpenCVCamera("any", url, clock=CLOCK, open_timeout_s=30, read_timeout_s=2)
+
+    with SilentServer() as dead, MjpegServer() as good:
+        silent = [
+            rig.start(camera(f"rtsp://127.0.0.1:{dead.port}/x"), name=f"dead-{number}", open_timeout_s=30)
+            for number in range(3)
+        ]
+        rig.until(lambda: len(dead.taken) == 3)  # all three hang in the library
+        alive = [rig.start(camera(good.url), name=f"good-{number}", stall_s=3) for number in range(2)]
+        rig.until(lambda: all(thread.last_frame_s is not None for thread in alive))
+        assert [thread.last_frame_s for thread in silent] == [None] * 3
+        assert not {f"camera.{thread.camera}.retries" for thread in alive} & set(rig.metrics.counts())

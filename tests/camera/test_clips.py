@@ -187,3 +187,37 @@ def test_damaged_parts_of_a_folder_are_skipped_and_named(tmp_path: Path, caplog:
     assert len(warnings) == 2
     assert "b.jpg" in warnings[0]
     assert "c.mp4" in warnings[1]
+
+
+@pytest.mark.parametrize("jump_s", [pytest.param(-7200, id="two hours back"), pytest.param(7200, id="ahead")])
+def test_a_clip_whose_clock_jumps_goes_on_frame_by_frame(
+    tmp_path: Path, jump_s: int, caplog: pytest.LogCaptureFixture
+):
+    """Two recordings of three seconds in one transport stream; the second was made under another clock."""
+    source = ["-f", "lavfi", "-i", "testsrc=size=160x120:rate=10:duration=3", "-pix_fmt", "yuv420p"]
+    parts = []
+    for number, offset_s in enumerate((90_000, 90_000 + jump_s)):
+        parts.append(tmp_path / f"{number}.ts")
+        ffmpeg(*source, "-output_ts_offset", offset_s, "-muxdelay", 0, parts[-1])
+    clip = tmp_path / "jumps.ts"
+    clip.write_bytes(b"".join(part.read_bytes() for part in parts))
+    frames = play(replay(clip))
+    steps = np.diff([frame.monotonic_s for frame in frames])
+    assert len(frames) >= 55, "the seam of the two may cost some frames, no more"
+    assert steps.min() > 0
+    assert steps.max() < 0.5
+    assert "truncated" not in caplog.text
+
+
+def test_a_clip_is_not_taken_for_a_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    make_clip(tmp_path / "2026-11-29T10:15:00.mp4", seconds=0.2)
+    monkeypatch.chdir(tmp_path)
+    assert len(play(replay(Path("2026-11-29T10:15:00.mp4")))) == 4
+
+
+def test_a_clip_without_a_decoder_here_says_so(tmp_path: Path):
+    clip = tmp_path / "av1.mkv"
+    source = ["-f", "lavfi", "-i", "testsrc=size=160x120:rate=10:duration=0.5", "-pix_fmt", "yuv420p"]
+    ffmpeg(*source, "-c:v", "libaom-av1", "-cpu-used", "8", "-usage", "realtime", clip)
+    with pytest.raises(CameraError, match=r"there is no decoder for AV1 here; save the clip as H\.264"):
+        play(replay(clip))

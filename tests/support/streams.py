@@ -88,13 +88,13 @@ class SilentServer:
     def __init__(self) -> None:
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port = self._socket.getsockname()[1]
-        self._taken: list[socket.socket] = []
+        self.taken: list[socket.socket] = []
         self._thread = threading.Thread(target=self._accept)
 
     def _accept(self) -> None:
         while True:
             try:
-                self._taken.append(self._socket.accept()[0])
+                self.taken.append(self._socket.accept()[0])
             except OSError:
                 return
 
@@ -106,5 +106,5 @@ class SilentServer:
         self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
         self._thread.join()
-        for taken in self._taken:
+        for taken in self.taken:
             taken.close()

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from edge.camera.clips import ReplayCamera
 from edge.camera.motion import MotionGate
+from edge.camera.network import Trust
 from edge.camera.pipe import PipeCamera
 from edge.camera.sources import Camera, OpenCVCamera
 from edge.core.clock import Clock, SystemClock
@@ -241,6 +242,7 @@ def build_camera(name: str, settings: Settings, clock: Clock) -> Camera:
             width=values.width,
             height=values.height,
             fps=values.fps,
+            trust=Trust(values.ca_file, values.insecure, values.follow_redirects),
         )
     return ReplayCamera(
         name, Path(source), clock=clock, realtime=values.realtime, loop=values.loop, fps=values.fps

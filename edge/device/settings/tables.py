@@ -61,6 +61,17 @@ class CameraSettings(Section):
         True, description="Clips and folders: play at their own speed, not as fast as possible."
     )
     loop: bool = Field(False, description="Clips and folders: start again at the end.")
+    ca_file: Path | None = Field(
+        None,
+        description="https and rtsps: authorities to trust instead of the system's, or the camera's own "
+        "certificate (PEM).",
+    )
+    insecure: bool = Field(
+        False, description="https and rtsps: send the password to whoever answers, whatever its certificate."
+    )
+    follow_redirects: bool = Field(
+        False, description="http and https: follow the camera to another path of the same server."
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> "CameraSettings":
