@@ -14,8 +14,8 @@ import paho.mqtt.publish as mqtt
 import pytest
 
 from edge.core.types import EventType
-from edge.mqtt.contract.asyncapi import channels
 from edge.mqtt.contract.messages import EventPayload
+from edge.mqtt.contract.topics import CHANNELS
 from tests.support.broker import Mosquitto, subscriber
 from tests.support.places import ROOT
 from tests.support.streams import free_port
@@ -39,7 +39,7 @@ def test_every_node_is_wired_to_one_that_exists(flow: list[dict[str, Any]]):
 
 
 def test_what_it_listens_to_is_described(flow: list[dict[str, Any]]):
-    described = {re.sub(r"\{\w+\}", "+", channel.address) for channel in channels()}
+    described = {re.sub(r"\{\w+\}", "+", channel.address) for channel in CHANNELS}
     listened = {node["topic"] for node in flow if node["type"] == "mqtt in"}
     assert len(listened) == 3
     assert listened <= described

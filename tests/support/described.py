@@ -9,7 +9,8 @@ import jsonschema
 from pydantic import BaseModel, ValidationError
 
 from edge import __version__
-from edge.mqtt.contract.asyncapi import Channel, channels, document
+from edge.mqtt.contract.asyncapi import document
+from edge.mqtt.contract.topics import CHANNELS, Channel
 from tests.support.broker import Seen
 
 
@@ -30,15 +31,16 @@ def check(message: Seen) -> None:
     """
     if not message.topic.startswith("edge/v1/") or not message.payload:
         return
-    for channel in channels():
+    for channel in CHANNELS:
         pattern = re.sub(r"\\\{\w+\\\}", "[A-Za-z0-9._-]+", re.escape(channel.address))
         if re.fullmatch(pattern, message.topic):
-            if channel.heard:
+            if not channel.sent:
                 _check_heard(channel, message.payload)
-            else:
-                text = message.payload.decode()
-                plain = channel.payload.__name__ == "StatusPayload"
-                validator(channel.payload).validate(text if plain else json.loads(text))
+                return
+            text = message.payload.decode()
+            validator(channel.payload).validate(text if channel.plain else json.loads(text))
+            assert message.qos == channel.qos, f"{message.topic} was sent at QoS {message.qos}"
+            assert channel.retained or not message.retain, f"{message.topic} was retained"
             return
     if "/command/" not in message.topic:
         raise AssertionError(f"{message.topic} is not described")

@@ -18,6 +18,7 @@ from edge.fleet.journal.gaps import Gaps
 from edge.fleet.journal.store import Store
 from edge.mqtt.contract.encode import encode
 from edge.mqtt.contract.messages import MAX_ACK_IDS, AckPayload, OutboxDroppedPayload
+from edge.mqtt.contract.topics import JOURNAL, OUTBOX_DROPPED
 from edge.mqtt.subscriber import Listener, Message
 
 PAUSE_S = 0.5
@@ -32,8 +33,8 @@ MAX_COMPLAINTS = 20
 
 def topics(site: str, device: str) -> tuple[str, ...]:
     """Return what is to be subscribed to; `+` stands for every site or device."""
-    root = f"edge/v1/{site}/{device}"
-    return f"{root}/camera/+/journal", f"{root}/outbox_dropped"
+    names = {"site": site, "device": device}
+    return JOURNAL.topic(**names, camera="+"), OUTBOX_DROPPED.topic(**names)
 
 
 @dataclass(slots=True)

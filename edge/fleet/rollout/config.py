@@ -29,7 +29,7 @@ from edge.core.errors import FleetError
 from edge.device.pushes.push import MAX_ENVELOPE_BYTES, PAYLOAD_TYPE, Desired
 from edge.mqtt.contract.envelope import public_text, sign
 from edge.mqtt.contract.messages import ConfigReportedPayload, UnbelievedPushPayload
-from edge.mqtt.contract.topics import MAJOR
+from edge.mqtt.contract.topics import CONFIG_DESIRED, CONFIG_REPORTED, STATUS
 
 MAX_PEM_BYTES = 4096
 
@@ -124,8 +124,8 @@ class Push:
 
 def watched(site: str) -> tuple[str, ...]:
     """Return the topics that tell how a site's configuration stands."""
-    root = f"edge/{MAJOR}/{site}/+"
-    return (f"{root}/status", f"{root}/config/reported", f"{root}/config/desired")
+    channels = (STATUS, CONFIG_REPORTED, CONFIG_DESIRED)
+    return tuple(channel.topic(site=site, device="+") for channel in channels)
 
 
 @dataclass(slots=True)

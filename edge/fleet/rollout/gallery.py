@@ -10,7 +10,7 @@ from datetime import datetime
 from pydantic import ValidationError
 
 from edge.mqtt.contract.messages import GalleryReportedPayload
-from edge.mqtt.contract.topics import MAJOR
+from edge.mqtt.contract.topics import GALLERY_REPORTED, STATUS
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,7 @@ class DoorSync:
 
 def watched(site: str) -> tuple[str, ...]:
     """Return the topics that tell which galleries the doors of a site have."""
-    root = f"edge/{MAJOR}/{site}/+"
-    return (f"{root}/status", f"{root}/gallery/reported")
+    return tuple(channel.topic(site=site, device="+") for channel in (STATUS, GALLERY_REPORTED))
 
 
 @dataclass(slots=True)

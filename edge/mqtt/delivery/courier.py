@@ -31,7 +31,7 @@ from edge.mqtt.contract.messages import (
     OutboxDroppedPayload,
     OutboxHealth,
 )
-from edge.mqtt.contract.topics import Topics
+from edge.mqtt.contract.topics import HEALTH, Topics
 from edge.mqtt.delivery.canary import Canary
 from edge.mqtt.delivery.journal import Journal
 from edge.mqtt.delivery.occupancy import CameraDocuments
@@ -193,7 +193,6 @@ class CourierThread(WorkerThread):
             oldest_s=round(age_s, 1),
             dropped=counts.dropped,
             undeliverable=counts.undeliverable,
-            quarantined=counts.undeliverable,
             refused=self._refused,
             durable=counts.durable,
         )
@@ -279,7 +278,7 @@ class CourierThread(WorkerThread):
             case GalleryReportedPayload():
                 self._outgoing.retain(self._topics.gallery_reported, encode(item))
             case HealthPayload():
-                self._outgoing.retain(self._topics.health, encode(item), qos=0)
+                self._outgoing.retain(self._topics.health, encode(item), qos=HEALTH.qos)
             case Documents():
                 for topic, document in item.documents.items():
                     self._outgoing.retain(topic, document)

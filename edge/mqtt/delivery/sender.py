@@ -14,14 +14,12 @@ from edge.core.metrics import Metrics
 from edge.mqtt.broker import Connected, Disconnected, Protocol, Published
 from edge.mqtt.connection import LinkThread
 from edge.mqtt.contract.encode import stamp
+from edge.mqtt.contract.topics import LIVE_S
 from edge.mqtt.delivery.journal import HOPELESS, Journal
 from edge.mqtt.delivery.outbox import Row
 from edge.mqtt.delivery.requests import Answer
 
 log = logging.getLogger(__name__)
-
-LIVE_S = 10
-"""Age from which nobody may act on an event any more; the journal marks such events as replayed."""
 
 SILENT_S = 1.0
 """A broker that answers nothing for so long is not sent live events: what lies in a socket cannot be taken

@@ -1,12 +1,14 @@
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
+from edge.mqtt.contract.topics import CHANNELS, Party
 from tests.support.broker import Mosquitto, subscriber
 from tests.support.certificates import Authority
 from tests.support.places import ROOT
@@ -47,22 +49,27 @@ def guarded(tmp_path: Path) -> Iterator[Mosquitto]:
 
 def publish(broker: Mosquitto, user: str, topic: str, client_id: str = "") -> int:
     """Publish once as `user`; returns the reason code of the broker's answer."""
-    reasons: list[int] = []
+    return publish_all(broker, user, (topic,), client_id)[0]
+
+
+def publish_all(broker: Mosquitto, user: str, topics: Sequence[str], client_id: str = "") -> list[int]:
+    """Publish once to each topic as `user`; returns the reason codes of the broker's answers."""
+    reasons: dict[int, int] = {}
     client = paho.Client(
         CallbackAPIVersion.VERSION2,
         client_id=client_id or f"{user}-{time.monotonic_ns()}",
         protocol=paho.MQTTv5,
     )
     client.username_pw_set(user, "pw")
-    client.on_publish = lambda _c, _u, _m, reason, _p: reasons.append(reason.value)
+    client.on_publish = lambda _c, _u, mid, reason, _p: reasons.update({mid: reason.value})
     client.connect("127.0.0.1", broker.port)
     client.loop_start()
     wait_until(client.is_connected)
-    client.publish(topic, b"x", qos=1)
-    wait_until(lambda: reasons)
+    mids = [client.publish(topic, b"x", qos=1).mid for topic in topics]
+    wait_until(lambda: len(reasons) == len(mids))
     client.disconnect()
     client.loop_stop()
-    return reasons[0]
+    return [reasons[mid] for mid in mids]
 
 
 ALLOWED = (0, 0x10)
@@ -106,6 +113,59 @@ def test_a_device_publishes_below_its_own_name(guarded: Mosquitto, leaf: str) ->
 )
 def test_a_device_publishes_nowhere_else(guarded: Mosquitto, topic: str) -> None:
     assert publish(guarded, "hq/door-03", topic) == DENIED
+
+
+NAMES = {"site": "hq", "device": "door-03", "camera": "front", "verb": "enroll", "group": "north"}
+LOGINS = {party: "hq/door-03" if party is Party.DEVICE else party.value for party in Party}
+
+
+@pytest.fixture
+def with_group(guarded: Mosquitto) -> Mosquitto:
+    """A broker with the rules that we ship, and the line for the group of the example."""
+    line = "pattern read edge/v1/hq/_group-north/config/desired"
+    mended(guarded, f"# {line}", line)
+    return guarded
+
+
+@pytest.mark.parametrize("party", Party)
+def test_who_may_publish_is_what_the_table_of_channels_says(with_group: Mosquitto, party: Party) -> None:
+    reasons = publish_all(with_group, LOGINS[party], [channel.topic(**NAMES) for channel in CHANNELS])
+    allowed = {channel.name for channel, reason in zip(CHANNELS, reasons, strict=True) if reason in ALLOWED}
+    assert set(reasons) <= {*ALLOWED, DENIED}
+    assert allowed == {channel.name for channel in CHANNELS if party in channel.publishers}
+
+
+def test_who_may_subscribe_is_what_the_table_of_channels_says(with_group: Mosquitto) -> None:
+    rules = with_group.directory / "acl"
+    rules.write_text(f"{rules.read_text()}\nuser annex/door-03\ntopic write #\n")
+    with_group.restart()
+    topics = {channel.topic(**NAMES): channel for channel in CHANNELS}
+    with ExitStack() as stack:
+        subscribers = {
+            party: stack.enter_context(subscriber(with_group.port, username=login, password="pw"))
+            for party, login in LOGINS.items()
+        }
+        publish_all(with_group, "annex/door-03", list(topics))
+        due = {
+            party: {channel.name for channel in CHANNELS if party in channel.subscribers} for party in Party
+        }
+        for party, seen in subscribers.items():
+            seen.wait(lambda seen=seen, party=party: len(seen.seen) >= len(due[party]))
+        publish(with_group, "annex/door-03", "edge/v1/hq/door-03/ack")
+        subscribers[Party.DEVICE].wait(lambda: len(subscribers[Party.DEVICE].on("/door-03/ack")) == 2)
+    heard = {
+        party: {topics[message.topic].name for message in seen.seen} for party, seen in subscribers.items()
+    }
+    assert heard == due
+
+
+def test_every_rule_for_our_topics_is_for_a_channel() -> None:
+    lines = (DEPLOY / "acl").read_text().splitlines()
+    rules = [line.split()[2] for line in lines if line.startswith(("pattern ", "topic "))]
+    topics = [channel.topic(**NAMES) for channel in CHANNELS]
+    ours = [rule.replace("%u", "hq/door-03") for rule in rules if rule.startswith("edge/")]
+    assert len(ours) > 10
+    assert [rule for rule in ours if not any(paho.topic_matches_sub(rule, topic) for topic in topics)] == []
 
 
 def test_a_borrowed_client_id_opens_nothing(guarded: Mosquitto) -> None:

@@ -14,9 +14,10 @@ import pytest
 
 from edge import __version__
 from edge.core.types import EventType
-from edge.mqtt.contract.asyncapi import ROOT, channels, document
+from edge.mqtt.contract.asyncapi import document
 from edge.mqtt.contract.encode import encode
 from edge.mqtt.contract.messages import AckPayload, GalleryReportedPayload
+from edge.mqtt.contract.topics import CHANNELS
 from tests.device.commands.test_parse import signed as signed_command
 from tests.support import places
 from tests.support.broker import Mosquitto, subscriber
@@ -47,7 +48,7 @@ def test_every_reference_leads_somewhere(made: dict[str, Any]):
 
 def validator(made: dict[str, Any], topic: str) -> jsonschema.Draft202012Validator:
     """Return what checks a message of this topic; a topic that no channel describes is a failure."""
-    for channel in channels():
+    for channel in CHANNELS:
         pattern = re.sub(r"\\\{\w+\\\}", "[a-z0-9-]+", re.escape(channel.address))
         if re.fullmatch(pattern, topic):
             schema = {"$ref": f"#/components/schemas/{channel.payload.__name__}", **made}
@@ -111,8 +112,9 @@ SENT = [
 def test_what_devices_take_is_described(made: dict[str, Any], leaf: str, payload: bytes, described: bool):
     [channel] = [
         each
-        for each in channels()
-        if each.heard and each.root == ROOT and re.sub(r"\{\w+\}", leaf.rpartition("/")[2], each.path) == leaf
+        for each in CHANNELS
+        if not each.sent
+        and re.sub(r"\{verb\}", leaf.rpartition("/")[2], each.path.removeprefix("{device}/")) == leaf
     ]
     names = [each["$ref"].rpartition("/")[2] for each in made["channels"][channel.name]["messages"].values()]
     schema = {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in names], **made}
