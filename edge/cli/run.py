@@ -21,7 +21,7 @@ from edge.core.text import scrub, without_credentials
 from edge.device.assembly.recognizer import build_recognizer
 from edge.device.assembly.stores import gallery_store
 from edge.device.daemon import Daemon
-from edge.device.pushes.desk import ConfigDesk
+from edge.device.pushes.memory import PushMemory
 from edge.device.settings import load as config
 from edge.device.settings.load import Settings, cache_dir
 from edge.face.liveness import Liveness
@@ -41,9 +41,8 @@ def run(config_file: ConfigOption = None) -> None:
     if delete_telemetry(cache_dir()):
         log.warning("what onnxruntime kept to send to its maker was deleted; nothing more is kept or sent")
     same = ("--config", str(config_file)) if config_file else ()
-    metrics = Metrics()
-    desk = ConfigDesk(settings_reader(config_file), metrics)
-    Daemon(settings, desk, metrics=metrics, config_arguments=same).run()
+    memory = PushMemory(settings_reader(config_file))
+    Daemon(settings, memory, metrics=Metrics(), config_arguments=same).run()
     if threading.active_count() > 1:
         # A reader that hangs in native code is left behind; the end of the interpreter would abort it.
         logging.shutdown()

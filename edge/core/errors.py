@@ -92,7 +92,7 @@ class EnvelopeError(RefusedError):
 
 
 class PushError(RefusedError):
-    """A pushed configuration is refused; what was in force still is."""
+    """A configuration push is refused; what was in force still is."""
 
 
 class CommandError(RefusedError):

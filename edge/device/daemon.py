@@ -9,7 +9,7 @@ What steers a running daemon from outside, put together: configuration pushes an
 import logging
 import queue
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,8 +31,8 @@ from edge.device.commands.parse import Rules
 from edge.device.commands.verbs import Door, actions, errand
 from edge.device.galleries import GalleryKeeper
 from edge.device.kept_visits import StrangerKeeper
-from edge.device.pushes.desk import ConfigDesk
-from edge.device.pushes.trial import PushRunner, Seen
+from edge.device.pushes.memory import PushMemory
+from edge.device.pushes.trial import PushTrial, Seen
 from edge.device.reports import Vitals, info
 from edge.device.settings.load import Settings, kept
 from edge.device.sync.child import SYNC_COMMAND
@@ -40,7 +40,7 @@ from edge.mqtt.contract.encode import encode, to_millisecond
 from edge.mqtt.contract.messages import ConfigReportedPayload, HealthPayload, InfoPayload
 from edge.mqtt.contract.topics import Topics
 from edge.mqtt.delivery.courier import CourierThread
-from edge.mqtt.delivery.inbox import Commanded, ConfigPushed, Mailbox, SyncGallery, TellAgain
+from edge.mqtt.delivery.inbox import Commanded, Mailbox, ReceivedPush, SyncGallery, TellAgain
 from edge.recognition.inference import InferenceThread
 from edge.recognition.recognizer import Recognizer
 
@@ -57,18 +57,21 @@ class Parts:
     clock: Clock
 
 
-def build_push_runner(
-    desk: ConfigDesk, parts: Parts, apply: Callable[[Settings], None], self_test: Callable[[], None]
-) -> PushRunner:
-    """Return what takes configuration pushes; `apply` and `self_test` as in `PushRunner`."""
-    settings = parts.settings()
-    topic = Topics(settings.site, settings.device).config_reported
+@dataclass(frozen=True, slots=True)
+class SteeredDaemon:
+    """The running daemon as a push on trial knows it (`RunningDaemon`)."""
 
-    def publish(told: dict[str, Any]) -> None:
-        report = ConfigReportedPayload(at=to_millisecond(parts.clock.now()), **told)
-        parts.courier.publish_documents({topic: encode(report)})
+    parts: Parts
+    apply: Callable[[Settings], None]
+    self_test: Callable[[], None]
 
-    def seen() -> Seen:
+    def settings(self) -> Settings:
+        """Return the settings in force."""
+        return self.parts.settings()
+
+    def seen(self) -> Seen:
+        """Return how the door does."""
+        parts = self.parts
         now_s, counts = parts.clock.monotonic(), parts.metrics.counts()
         last_s = parts.cameras.last_frame_s()
         stall_s = parts.settings().capture.stall_s
@@ -79,15 +82,12 @@ def build_push_runner(
             parts.beats.late(),
         )
 
-    return PushRunner(
-        desk,
-        apply=apply,
-        settings=parts.settings,
-        seen=seen,
-        self_test=self_test,
-        publish=publish,
-        clock=parts.clock,
-    )
+    def tell(self, told: Mapping[str, Any]) -> None:
+        """Publish what became of pushes."""
+        settings = self.settings()
+        topic = Topics(settings.site, settings.device).config_reported
+        report = ConfigReportedPayload(at=to_millisecond(self.parts.clock.now()), **told)
+        self.parts.courier.publish_documents({topic: encode(report)})
 
 
 def build_command_desk(parts: Parts, door: Door, config_arguments: Sequence[str]) -> CommandDesk:
@@ -133,12 +133,12 @@ class _Running:
     courier: CourierThread
     inference: InferenceThread
     cameras: Cameras
-    pushes: PushRunner = field(init=False)
+    pushes: PushTrial = field(init=False)
     commands: CommandDesk = field(init=False)
 
 
 class Daemon:
-    """One device. `desk` reads the configuration anew for a reload, and takes what is pushed.
+    """One device. `memory` reads the configuration anew for a reload, with the pushes that were kept.
 
     Children are started with `config_arguments`, so that they read the same.
     """
@@ -146,14 +146,14 @@ class Daemon:
     def __init__(
         self,
         settings: Settings,
-        desk: ConfigDesk,
+        memory: PushMemory,
         *,
         metrics: Metrics,
         config_arguments: Sequence[str] = (),
         clock: Clock | None = None,
     ) -> None:
         self._settings = settings
-        self._desk = desk
+        self._memory = memory
         self._clock = clock or SystemClock()
         self._commands: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._mailbox = Mailbox(partial(self._commands.put, "mail"), metrics)
@@ -178,7 +178,6 @@ class Daemon:
             stack.enter_context(sole_daemon(self._settings.state_dir))
             stack.enter_context(signals_to(self._commands))
             stack.callback(self._galleries.stop)
-            self._desk.recover()
             running = self._start(stack)
             sd_notify("READY=1")
             log.info(
@@ -248,7 +247,7 @@ class Daemon:
                 asked("reload", partial(self._reload, running))
             elif command == "mail":
                 asked("request", partial(self._answer, running))
-            attempt("pushed configuration", running.pushes.tick)
+            attempt("push", running.pushes.tick)
             attempt("commands", running.commands.tick)
             attempt("strangers", self._strangers.tick)
             attempt("gallery", partial(self._follow, running))
@@ -270,8 +269,8 @@ class Daemon:
         match self._mailbox.take():
             case SyncGallery() as wanted:
                 self._galleries.request(wanted.at_least)
-            case ConfigPushed() as pushed:
-                running.pushes.take(pushed.layer, pushed.data)
+            case ReceivedPush() as push:
+                running.pushes.take(push.layer, push.data)
             case Commanded() as command:
                 running.commands.take(command.verb, command.received)
             case TellAgain() if self._again_s == float("inf"):
@@ -292,7 +291,7 @@ class Daemon:
             return None
 
     def _info(self, recognizer: Recognizer) -> InfoPayload:
-        return info(self._settings, recognizer, self._clock, self._desk.version)
+        return info(self._settings, recognizer, self._clock, self._memory.version)
 
     def _tell_gallery(self, running: _Running) -> None:
         running.courier.publish_gallery(self._galleries.report(running.recognizer))
@@ -308,7 +307,7 @@ class Daemon:
         """Put in force what edge.toml says now, and what was pushed; on failure keep the last good."""
         sd_notify("RELOADING=1")
         try:
-            self._apply(running, self._desk.settings())
+            self._apply(running, self._memory.settings())
             log.info("reloaded")
             running.pushes.tell()
         except (EdgeError, OSError) as error:
@@ -353,7 +352,8 @@ class Daemon:
             restart=partial(self._commands.put, "stop"),
         )
         apply, test = partial(self._apply, running), lambda: running.recognizer.self_test()
-        running.pushes = build_push_runner(self._desk, parts, apply, test)
+        steered = SteeredDaemon(parts, apply, test)
+        running.pushes = PushTrial(self._memory, steered, self.metrics, self._clock)
         running.commands = build_command_desk(parts, door, self._config_arguments)
 
     def _tell_health(self, running: _Running) -> None:

@@ -1,9 +1,9 @@
-"""A fleet of devices without cameras: real desks, real connections, one thread for all of them."""
+"""A fleet of devices without cameras: real pushes, real connections, one thread for all of them."""
 
 import selectors
 import time
 from collections import Counter
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edge.core.metrics import Metrics
-from edge.device.pushes.desk import ConfigDesk
+from edge.device.pushes.memory import PushMemory
 from edge.device.pushes.push import Patch
+from edge.device.pushes.trial import PushTrial, Seen
 from edge.device.settings import load as config
 from edge.device.settings.load import Settings
 from edge.mqtt.broker import Fault
@@ -20,31 +21,51 @@ from edge.mqtt.connection import Reconnect
 from edge.mqtt.contract.encode import encode
 from edge.mqtt.contract.messages import ConfigReportedPayload
 from edge.mqtt.contract.topics import Topics
+from tests.support.clock import SteppedClock
 
 
 class SimulatedDevice:
-    """What a daemon does with a push, but for frames: every configuration proves itself at once."""
+    """What a daemon does with a push, but for frames: every push proves itself at once."""
 
     def __init__(
         self, directory: Path, number: int, port: int, trusted: str, groups: tuple[str, ...] = ()
     ) -> None:
         self.name = f"door-{number:04}"
         self.topics = Topics("test", self.name)
-        self.settings: dict[str, Any] = {
+        self.overrides: dict[str, Any] = {
             "site": "test",
             "device": self.name,
             "state_dir": str(directory / self.name),
             "push": {"trusted_keys": [trusted], "groups": list(groups)},
         }
         self.layers = ("fleet", *(f"group:{group}" for group in groups), "device")
-        self.desk = ConfigDesk(self.read, Metrics())
         self.reconnect = Reconnect(self.topics.client_id, 60.0)
         self.port = port
         self.due_s = 0.0
         self.client = self._client()
+        self.clock = SteppedClock()
+        self.in_force = self.read({})
+        self.memory = PushMemory(self.read)
+        self.trial = PushTrial(self.memory, self, Metrics(), self.clock)
 
     def read(self, patch: Patch) -> Settings:
-        return config.load(overrides=self.settings | patch)
+        return config.load(overrides=self.overrides | patch)
+
+    def settings(self) -> Settings:
+        return self.in_force
+
+    def apply(self, settings: Settings) -> None:
+        self.in_force = settings
+
+    def seen(self) -> Seen:
+        return Seen({}, frozenset(), True)
+
+    def self_test(self) -> None:
+        pass
+
+    def tell(self, told: Mapping[str, Any]) -> None:
+        report = ConfigReportedPayload(at=self.clock.now(), **told)
+        self.client.publish(self.topics.config_reported, encode(report), 1, retain=True)
 
     def _client(self) -> paho.Client:
         client = paho.Client(
@@ -58,18 +79,13 @@ class SimulatedDevice:
     def _connected(self, client: paho.Client, *_: Any) -> None:
         client.subscribe([(self.topics.config_desired(layer), 1) for layer in self.layers])
         client.publish(self.topics.status, b"online", 1, retain=True)
-        self._tell(client, self.desk.settings())
+        self.trial.tell()
 
     def _heard(self, client: paho.Client, _: Any, message: paho.MQTTMessage) -> None:
         layers = {self.topics.config_desired(layer): layer for layer in self.layers}
-        settings = self.desk.take(layers[message.topic], message.payload)
-        if settings is not None:
-            self.desk.keep()
-        self._tell(client, settings or self.desk.settings())
-
-    def _tell(self, client: paho.Client, settings: Settings) -> None:
-        report = ConfigReportedPayload(at=datetime(2026, 11, 24, 12, tzinfo=UTC), **self.desk.told(settings))
-        client.publish(self.topics.config_reported, encode(report), 1, retain=True)
+        self.trial.take(layers[message.topic], message.payload)
+        self.clock.now_s += self.in_force.push.probation_s
+        self.trial.tick()
 
 
 class Fleet:

@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+from edge.device.pushes.push import effective_hash
 from edge.device.settings.load import environment_without_settings
 from edge.fleet.rollout.config import make_signing_key
 from tests.fleet.simulated import Fleet, SimulatedDevice
@@ -47,8 +48,8 @@ def test_a_thousand_devices_acknowledge_a_push_and_come_back_one_after_the_other
             fleet, tmp_path, "push", str(patch), "--scope", "fleet", "--version", "3", "--key", str(key)
         )
         assert told.count("applied") == DEVICES
-        assert {device.desk.version for device in fleet.devices} == {3}
-        in_force = {device.desk.told(device.desk.settings())["effective"] for device in fleet.devices[:20]}
+        assert {device.memory.version for device in fleet.devices} == {3}
+        in_force = {effective_hash(device.settings()) for device in fleet.devices[:20]}
         assert len(in_force) == 1
         rows = json.loads(operator(fleet, tmp_path, "status", "--json"))["devices"].values()
         assert [row["in_force"] for row in rows] == ["fleet 3"] * DEVICES

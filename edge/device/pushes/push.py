@@ -1,10 +1,8 @@
-"""What a configuration push may change, whether it is believed, and which settings come of it. Pure: no IO.
+"""What a configuration push is: whom it is for, what it may change, which settings come of it. Pure: no IO.
 
 Settings are layered: defaults, edge.toml, fleet, groups in the order the device names them, device; the
-environment stays above all. A push is one layer, signed, numbered, for one site. What is remembered of pushes
-(`Memory`) is kept by `pushed`; what is tried and taken back is `probation`'s business.
-
-What is told of configuration pushes: what became of the last, and which nobody believes. Data only.
+environment stays above all. A push is one layer, signed, numbered, for one site. `memory` is what a device
+remembers of pushes; `trial` tries them, keeps them and rolls them back.
 """
 
 import hashlib
@@ -21,36 +19,6 @@ from edge.core.ids import Slug
 from edge.core.text import first_problem, problems, strict_object, uncapitalized
 from edge.device.settings.load import Settings, environment_sets, with_new_names
 from edge.mqtt.contract.envelope import opened
-
-Status = Literal["none", "applied", "rejected", "rolled_back", "pending"]
-
-
-class PushOutcome(BaseModel):
-    """What became of the last push that was believed; remembered over restarts."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    status: Status = "none"
-    layer: str | None = None
-    version: int | None = None
-    keys: dict[str, str] = {}
-    error: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Unbelieved:
-    """The last message that came as a push and is none for this device: unsigned, old, for somebody else.
-
-    `sha256` is that of the message, by which whoever sent it knows it again; of one of more than 64 KiB that
-    of its first 64 KiB and one byte (`mqtt.incoming` takes no more).
-    """
-
-    at: datetime
-    layer: str
-    reason: str
-    error: str
-    sha256: str
-
 
 PAYLOAD_TYPE = "application/vnd.edge.config+json"
 """What is signed: a configuration, and nothing else can be passed off as one."""
@@ -91,7 +59,7 @@ class Desired(BaseModel):
 
 
 class Floor(BaseModel):
-    """The newest push that was believed of one layer; sha256 of its signed content."""
+    """The newest push of one layer that was checked; sha256 of its signed content."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -100,7 +68,7 @@ class Floor(BaseModel):
 
 
 class PushLayer(BaseModel):
-    """A patch that is in force, or tried."""
+    """A patch that is kept, or on trial."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -108,24 +76,35 @@ class PushLayer(BaseModel):
     patch: Patch
 
 
-class Memory(BaseModel):
-    """What a device remembers by layer: what it has believed, what is good, and what is being tried.
+Status = Literal["none", "applied", "rejected", "rolled_back", "pending"]
+"""What `config/reported` says of the last push; `pending`: it is on trial, `applied`: it is kept."""
 
-    `last` is what became of the last push that was believed.
-    """
+
+class PushReport(BaseModel):
+    """What became of the last push that was checked, and of each of its keys; remembered over restarts."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    floors: dict[str, Floor] = {}
-    good: dict[str, PushLayer] = {}
-    trial: dict[str, PushLayer] = {}
-    last: PushOutcome | None = None
+    status: Status = "none"
+    layer: str | None = None
+    version: int | None = None
+    keys: dict[str, str] = {}
+    error: str | None = None
 
-    def layers(self, groups: Iterable[str]) -> dict[str, PushLayer]:
-        """Return the layers in force by name, the tried one included, the strongest last."""
-        found = self.good | self.trial
-        order = (FLEET, *(f"group:{group}" for group in groups), DEVICE)
-        return {name: found[name] for name in order if name in found}
+
+@dataclass(frozen=True, slots=True)
+class RefusedPush:
+    """The last message that came as a push and is none for this device: unsigned, old, for somebody else.
+
+    `sha256` is that of the message, by which whoever sent it knows it again; of one of more than 64 KiB that
+    of its first 64 KiB and one byte (`mqtt.delivery.inbox` takes no more).
+    """
+
+    at: datetime
+    layer: str
+    reason: str
+    error: str
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +117,11 @@ class Identity:
     trusted: tuple[str, ...]
 
 
-def believed(data: bytes, layer: str, who: Identity, memory: Memory) -> tuple[Desired, Floor] | None:
-    """Return a push that came in for a layer, with the floor to remember first; None: seen already.
+def checked(data: bytes, layer: str, who: Identity, seen: Floor | None) -> tuple[Desired, Floor] | None:
+    """Return a push that was received for a layer, with the floor to remember first; None: it came before.
 
-    Checks in this order: size, signature, form, addressee, version.
+    Checks in this order: size, signature, form, addressee, version, which is higher than that of what was
+    `seen` before.
 
     Raises:
         PushError: It is refused; says why.
@@ -159,7 +139,6 @@ def believed(data: bytes, layer: str, who: Identity, memory: Memory) -> tuple[De
     if desired.scope == "group" and desired.name not in who.groups:
         raise PushError("it is for a group that this device is not in", "addressee")
     floor = Floor(version=desired.version, sha256=hashlib.sha256(payload).hexdigest())
-    seen = memory.floors.get(layer)
     if seen is not None and floor == seen:
         return None
     if seen is not None and floor.version <= seen.version:

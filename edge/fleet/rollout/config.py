@@ -112,7 +112,7 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
-class Push:
+class PublishedPush:
     """What an operator publishes: the envelope `data`; `before`, what each device had refused by then."""
 
     layer: str
@@ -171,12 +171,12 @@ class SiteView:
             )
         }
 
-    def push(self, layer: str, name: str | None, version: int, data: bytes) -> Push:
+    def push(self, layer: str, name: str | None, version: int, data: bytes) -> PublishedPush:
         """Return a push that is about to be published."""
         before = {key: each.report.refused for key, each in self.devices.items() if each.report}
-        return Push(layer, name, version, data, before)
+        return PublishedPush(layer, name, version, data, before)
 
-    def came_to(self, push: Push) -> dict[str, tuple[str, str]]:
+    def came_to(self, push: PublishedPush) -> dict[str, tuple[str, str]]:
         """Return what became of a push at each device that it is for, and why.
 
         That is applied, rejected, rolled_back, refused (not believed), pending, offline or waiting.
@@ -185,7 +185,7 @@ class SiteView:
         return {key: _came_to(device, push, push.before.get(key)) for key, device in concerned.items()}
 
 
-def _came_to(device: Device, push: Push, before: UnbelievedPushPayload | None) -> tuple[str, str]:
+def _came_to(device: Device, push: PublishedPush, before: UnbelievedPushPayload | None) -> tuple[str, str]:
     report = device.report
     if report is not None:
         if (report.layer, report.version) == (push.layer, push.version):

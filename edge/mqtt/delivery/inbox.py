@@ -29,7 +29,7 @@ MAX_REQUEST_BYTES = 4096
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 MAX_PUSH_BYTES = 64 * 1024
-"""As in `twin`."""
+"""As `MAX_ENVELOPE_BYTES` of `device.pushes.push`."""
 
 MAX_COMMANDS = 20
 """Commands that wait to be looked at; what comes beyond is dropped and counted."""
@@ -51,7 +51,7 @@ class TellAgain:
 
 
 @dataclass(frozen=True, slots=True)
-class ConfigPushed:
+class ReceivedPush:
     """A configuration push for a layer."""
 
     layer: str
@@ -66,7 +66,7 @@ class Commanded:
     received: Received
 
 
-Request = SyncGallery | TellAgain | ConfigPushed | Commanded
+Request = SyncGallery | TellAgain | ReceivedPush | Commanded
 
 
 class Mailbox:
@@ -88,8 +88,8 @@ class Mailbox:
         with self._lock:
             place: tuple[type, Hashable] = (type(request), None)
             match request:
-                case ConfigPushed():
-                    place = (ConfigPushed, request.layer)
+                case ReceivedPush():
+                    place = (ReceivedPush, request.layer)
                 case SyncGallery():
                     request = _stronger(request, self._requests.get(place))
                 case Commanded():
@@ -100,10 +100,10 @@ class Mailbox:
                         self._metrics.count("commands.dropped")
                         return
             new = place not in self._requests
-            if not new and isinstance(request, ConfigPushed):
+            if not new and isinstance(request, ReceivedPush):
                 self._metrics.count("config.refused")
                 self._metrics.count("config.refused.superseded")
-            if new or not isinstance(request, ConfigPushed) or request.data:
+            if new or not isinstance(request, ReceivedPush) or request.data:
                 self._requests[place] = request
         if new:
             self._wake()
@@ -208,7 +208,7 @@ class Incoming:
 
     def _config_desired(self, layer: str, payload: bytes) -> None:
         # One byte more than is allowed is enough to be refused, and reported, for its size.
-        self._ask(ConfigPushed(layer, payload[: MAX_PUSH_BYTES + 1]))
+        self._ask(ReceivedPush(layer, payload[: MAX_PUSH_BYTES + 1]))
 
     def _command(self, received: Received, bucket: TokenBucket) -> None:
         if bucket.take():

@@ -12,9 +12,9 @@ from edge.mqtt.contract.topics import Topics
 from edge.mqtt.delivery.inbox import (
     MAX_REQUEST_BYTES,
     Commanded,
-    ConfigPushed,
     Incoming,
     Mailbox,
+    ReceivedPush,
     Request,
     SyncGallery,
     TellAgain,
@@ -177,8 +177,8 @@ def emptied(mailbox: Mailbox) -> list[Request]:
         pytest.param([SyncGallery(7), SyncGallery(0)], [SyncGallery(0)], id="in any case, later"),
         pytest.param([TellAgain()] * 1000, [TellAgain()], id="born often"),
         pytest.param(
-            [ConfigPushed("device", b"1"), ConfigPushed("fleet", b"2"), ConfigPushed("device", b"3")],
-            [ConfigPushed("device", b"3"), ConfigPushed("fleet", b"2")],
+            [ReceivedPush("device", b"1"), ReceivedPush("fleet", b"2"), ReceivedPush("device", b"3")],
+            [ReceivedPush("device", b"3"), ReceivedPush("fleet", b"2")],
             id="the newest of each layer",
         ),
         pytest.param([command(n) for n in range(25)], [command(n) for n in range(20)], id="first commands"),
@@ -216,7 +216,7 @@ def test_pushes_that_a_flood_replaces_are_counted_and_an_empty_one_replaces_none
     incoming = Incoming(TOPICS, mailbox.put, metrics, layers=("device",))
     for payload in (b"1", b"2", b"3", b""):
         incoming.hear(Received(1, TOPICS.config_desired("device"), payload))
-    assert emptied(mailbox) == [ConfigPushed("device", b"3")]
+    assert emptied(mailbox) == [ReceivedPush("device", b"3")]
     assert metrics.counts() == {"config.refused": 3, "config.refused.superseded": 3}
     incoming.hear(Received(1, TOPICS.config_desired("device"), b""))
-    assert emptied(mailbox) == [ConfigPushed("device", b"")], "by itself it is refused, and reported"
+    assert emptied(mailbox) == [ReceivedPush("device", b"")], "by itself it is refused, and reported"
