@@ -2,6 +2,7 @@
 
 A message says what is wrong, where, and how to mend it, in one line, and never holds a secret, an
 image, an embedding or a subject's name. A stranger at the door is a decision, never an exception.
+`ToldOnce` keeps one that comes again and again from filling the log.
 """
 
 
@@ -179,3 +180,23 @@ class CollisionError(EnrollmentError):
 
 class OtherFaceError(EnrollmentError):
     """The subject is enrolled already, with a face that is not like this one."""
+
+
+class ToldOnce:
+    """Knows which problem the log has: one that comes again is told once, until there was another or none.
+
+    Problems of several parts are kept apart by the part's name.
+    """
+
+    def __init__(self) -> None:
+        self._told: dict[str, str] = {}
+
+    def is_new(self, problem: object, part: str = "") -> bool:
+        """Return whether a problem (an error, or words) is to be told now; asked again it is not."""
+        new = self._told.get(part) != str(problem)
+        self._told[part] = str(problem)
+        return new
+
+    def forget(self, part: str = "") -> None:
+        """Note that all is well: whatever comes next is told."""
+        self._told.pop(part, None)

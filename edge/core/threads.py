@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from time import monotonic
 
-from edge.core.errors import EdgeError
+from edge.core.errors import EdgeError, ToldOnce
 from edge.core.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ class Guard:
         self._name = name
         self._metrics = metrics
         self._beats = beats
-        self._told: dict[str, str] = {}
+        self._told = ToldOnce()
         self._unforeseen: dict[str, int] = {}
         if beats is not None:
             beats.register(name, GUARD_BEAT_LIMIT_S)
@@ -134,11 +134,10 @@ class Guard:
             self._metrics.count(f"{self._name}.failures")
             foreseen = isinstance(error, EdgeError | OSError)
             row = self._unforeseen[part] = 0 if foreseen else self._unforeseen.get(part, 0) + 1
-            if self._told.get(part) != str(error) or row == MAX_FAILURES:
-                self._told[part] = str(error)
+            if self._told.is_new(error, part) or row == MAX_FAILURES:
                 often = f" ({row} times in a row)" if row > 1 else ""
                 log.error("%s: %s%s", part, error, often, exc_info=None if foreseen else error)
             return False
-        self._told.pop(part, None)
+        self._told.forget(part)
         self._unforeseen.pop(part, None)
         return True

@@ -21,6 +21,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge.core.clock import Clock
+from edge.core.errors import ToldOnce
 from edge.core.metrics import Metrics
 from edge.core.pacing import Backoff, TokenBucket, Uniform
 from edge.mqtt.broker import Broker, Fault, Protocol, ProtocolChoice, Received, Will
@@ -52,11 +53,11 @@ class Reconnect:
         self._client_id = client_id
         self._backoff = Backoff(FIRST_PAUSE_S, longest_s, uniform)
         self._brief = 0
-        self._told: str | None = None
+        self._told = ToldOnce()
 
     def connected(self) -> None:
         """Note that the broker accepted a connection."""
-        self._told = None
+        self._told.forget()
 
     def pause_s(self, fault: Fault, lasted_s: float | None) -> float:
         """Return the pause before the next try, in seconds; `lasted_s` is None if there was no connection."""
@@ -67,8 +68,7 @@ class Reconnect:
             self._brief += 1
             if self._brief >= MANY_BRIEF:
                 fault = fault.too_brief(self._client_id)
-        log.log(logging.DEBUG if fault.text == self._told else logging.WARNING, "%s", fault.text)
-        self._told = fault.text
+        log.log(logging.WARNING if self._told.is_new(fault.text) else logging.DEBUG, "%s", fault.text)
         return self._backoff.slow_s() if fault.lasting else self._backoff.next_s()
 
 

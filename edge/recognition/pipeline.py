@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from edge.camera.motion import MotionGate
-from edge.core.errors import ModelError
+from edge.core.errors import ModelError, ToldOnce
 from edge.core.metrics import Metrics
 from edge.core.types import (
     Decision,
@@ -74,7 +74,7 @@ class Pipeline:
         self._captured_s: float | None = None  # of the frame in work; None: the latency is not told
         self._detect_ms = self._embed_ms = self._match_ms = 0.0
         self._tracks: list[Track] = []
-        self._unable: str | None = None  # the liveness model whose failure was told
+        self._unable = ToldOnce()  # about liveness models that failed
 
     def process(self, frame: Frame, recognizer: Recognizer) -> list[FaceEvent]:
         """Take a frame, in the order of `monotonic_s`, and return what became certain by it, in order.
@@ -197,8 +197,7 @@ class Pipeline:
                 return recognizer.liveness_of(frame.image, detection)
         except ModelError as error:
             self._metrics.count("liveness.failed")
-            if self._unable != recognizer.liveness.model_id:
-                self._unable = recognizer.liveness.model_id
+            if self._unable.is_new(recognizer.liveness.model_id):
                 log.error("liveness cannot be measured: %s", error, extra={"camera": self.camera})
             return None
 

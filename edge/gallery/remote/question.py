@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
-from edge.core.errors import FileError, RemoteGalleryError, RemoteTimeoutError
+from edge.core.errors import FileError, RemoteGalleryError, RemoteTimeoutError, ToldOnce
 from edge.core.types import Barred, Decision, EventType, Match, Probe, Reason, RemoteOutcome
 from edge.gallery.admission import Admission
 from edge.gallery.decision import DecisionRule
@@ -84,7 +84,7 @@ class RemoteGallery:
         self.close = on_close
         self._matcher = matcher
         self._erased = erased
-        self._told: str | None = None  # the failure that the log has
+        self._told = ToldOnce()
         self._timeout_s = timeout_s
         self._clock = clock
 
@@ -122,7 +122,7 @@ class RemoteGallery:
             decision = self._decide(question.asked.result(), question.probe, local, here, at)
         except (RemoteGalleryError, FileError) as error:
             return self._failed(local, error)
-        self._told = None
+        self._told.forget()
         return Opinion(decision, "answered")
 
     def _decide(
@@ -147,8 +147,7 @@ class RemoteGallery:
         return Decision(EventType.REJECT, Reason.AMBIGUOUS, None, score)
 
     def _failed(self, local: Decision, error: Exception) -> Opinion:
-        if self._told != str(error):
-            self._told = str(error)
+        if self._told.is_new(error):
             log.warning("the remote gallery is of no use, local decisions stand: %s", error)
         return Opinion(local, "failed")
 
