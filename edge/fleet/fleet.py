@@ -25,10 +25,10 @@ from edge.fleet.repository import TOP, Repository, RolePlan
 from edge.fleet.status import Publication, RoleStatus, ScopeStatus, role_statuses, scope_status
 from edge.gallery.format.published import (
     MODELS,
+    candidate_path,
     check_scope,
     full_path,
     model_path,
-    next_path,
     scope_paths,
     scope_role,
 )
@@ -130,7 +130,7 @@ class Fleet:
             FleetError: No such scope, its sealing key is missing, or it was altered.
         """
         self._check_known(scope)
-        found = self._galleries.read(scope, next_path(scope) if beside else full_path(scope))
+        found = self._galleries.read(scope, candidate_path(scope) if beside else full_path(scope))
         return None if found is None else found[0]
 
     def publish_gallery(
@@ -162,7 +162,7 @@ class Fleet:
                 f"scope {scope!r}: the gallery is empty and would lock everybody out; if that is meant, say "
                 "--allow-empty"
             )
-        path = next_path(scope) if beside else full_path(scope)
+        path = candidate_path(scope) if beside else full_path(scope)
         if beside and not allow_missing:
             current = self._galleries.read(scope, full_path(scope))
             check_nobody_missing(scope, current, allowed)
@@ -183,14 +183,14 @@ class Fleet:
         """
         self._check_known(scope)
         current = self._galleries.read(scope, full_path(scope))
-        beside = self._galleries.read(scope, next_path(scope))
+        beside = self._galleries.read(scope, candidate_path(scope))
         if current is None or beside is None:
             raise FleetError(
                 f"scope {scope!r}: nothing lies beside its gallery; see `edge fleet publish --beside`"
             )
         if not allow_missing:
             check_nobody_missing(scope, current, beside[0])
-        return self._galleries.publish(scope, {full_path(scope): beside, next_path(scope): current})
+        return self._galleries.publish(scope, {full_path(scope): beside, candidate_path(scope): current})
 
     def drop_beside(self, scope: str) -> None:
         """Withdraw what a scope may be switched to, and with it the way back from a switch.
@@ -199,7 +199,7 @@ class Fleet:
             FleetError: No such scope, keys are missing, or not to be written.
         """
         self._check_known(scope)
-        self.repository.publish(scope_role(scope), {}, [next_path(scope)], forget=True)
+        self.repository.publish(scope_role(scope), {}, [candidate_path(scope)], forget=True)
 
     def revoke(
         self, subject_id: str, told: Callable[[Publication], None] = lambda published: None
@@ -265,7 +265,9 @@ class Fleet:
         key = self._keys.prepare_sealing(scope)[-1]
         if prepare:
             return None
-        found = {path: self._galleries.read(scope, path) for path in (full_path(scope), next_path(scope))}
+        found = {
+            path: self._galleries.read(scope, path) for path in (full_path(scope), candidate_path(scope))
+        }
         galleries = {path: each for path, each in found.items() if each is not None}
         published = self._galleries.publish(scope, galleries, key=key) if galleries else None
         self._keys.follow_sealing(scope)

@@ -15,7 +15,7 @@ from edge.fleet.repository import Repository
 from edge.fleet.status import Publication
 from edge.gallery.format.bundle import decode, encode
 from edge.gallery.format.delta import encode_delta
-from edge.gallery.format.published import delta_path, full_path, next_path, scope_role
+from edge.gallery.format.published import candidate_path, delta_path, full_path, scope_role
 from edge.gallery.format.seal import Binding, seal, unseal_any
 from edge.gallery.gallery import Gallery
 
@@ -94,7 +94,7 @@ class ScopeGalleries:
         gone: set[str] = set()
         if full_path(scope) in targets:
             there = self._repository.role(scope_role(scope)).signed.targets.keys()
-            gone = there - targets.keys() - {next_path(scope)}
+            gone = there - targets.keys() - {candidate_path(scope)}
         self._repository.publish(scope_role(scope), targets, gone, forget=forget)
         return told[0]
 
@@ -153,7 +153,7 @@ class SubjectPlaces:
         made = cls(subject_id)
         for scope in scopes:
             try:
-                for path in (full_path(scope), next_path(scope)):
+                for path in (full_path(scope), candidate_path(scope)):
                     found = galleries.read(scope, path)
                     if found is not None and found[0].subject(subject_id) is not None:
                         without = found[0].without_subject(subject_id)

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from edge.fleet.keys import KEY_ID_CHARS
 from edge.fleet.repository import TOP, Repository
-from edge.gallery.format.published import full_path, next_path, scope_role
+from edge.gallery.format.published import candidate_path, full_path, scope_role
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def role_statuses(repository: Repository) -> list[RoleStatus]:
 def scope_status(repository: Repository, scope: str, groups: tuple[str, ...]) -> ScopeStatus:
     """Return what is published for a scope, for these `groups` (none: for everybody)."""
     targets = repository.role(scope_role(scope)).signed.targets
-    info, beside = targets.get(full_path(scope)), targets.get(next_path(scope))
+    info, beside = targets.get(full_path(scope)), targets.get(candidate_path(scope))
     said = info.custom if info else {}
     return ScopeStatus(
         scope,

@@ -1,8 +1,7 @@
-"""Look a gallery over: the threshold in force, look-alikes, duplicates, poor templates. Changes nothing.
+"""Look a gallery over: the threshold in force, look-alikes, duplicates, poor templates; and its self-test.
 
-Judges only what can be seen in templates; how strangers of the site fare is measured with photos of them.
-
-A gallery recognises its own templates before it may serve. Knows no embedder and no camera.
+Judges only what can be seen in templates: how strangers of the site fare is measured with photos of them.
+Changes nothing, and knows no embedder and no camera.
 """
 
 from dataclasses import dataclass
@@ -17,28 +16,10 @@ from edge.gallery.matcher import make_matcher
 from edge.gallery.search import Mask, Scope
 
 PROBES = 16
+"""Rows of its own that a gallery has to find before it may serve."""
+
 MIN_SCORE = 0.999
 """A unit row compared with itself; the int8 search ranks again in float32 and loses nothing."""
-
-
-def self_test(gallery: Gallery) -> None:
-    """Look up some of the gallery's own rows, spread over all of it.
-
-    Raises:
-        GalleryError: One is not found.
-    """
-    if not gallery.size:
-        return
-    matcher = make_matcher(gallery)
-    rows = len(gallery.matrix)
-    for row in np.unique(np.linspace(0, rows - 1, min(PROBES, rows)).astype(int)):
-        probe = Probe(gallery.matrix[row], gallery.model_id, gallery.provenance[row].quality)
-        best = matcher.match(probe).best
-        if best is None or not best.score >= MIN_SCORE:
-            raise GalleryError(
-                f"gallery self-test: row {row} of {rows} does not find itself; publish it again"
-            )
-
 
 BLOCK_SCORES = 16_000_000
 """Scores computed at a time: 64 MB."""
@@ -132,6 +113,25 @@ def strangers_let_in(
         subject_id = gallery.subjects[index].subject_id
         taken[subject_id] = taken.get(subject_id, 0) + 1
     return float(passed.mean()), dict(sorted(taken.items(), key=lambda item: -item[1]))
+
+
+def self_test(gallery: Gallery) -> None:
+    """Look up some of the gallery's own rows, spread over all of it.
+
+    Raises:
+        GalleryError: One is not found.
+    """
+    if not gallery.size:
+        return
+    matcher = make_matcher(gallery)
+    rows = len(gallery.matrix)
+    for row in np.unique(np.linspace(0, rows - 1, min(PROBES, rows)).astype(int)):
+        probe = Probe(gallery.matrix[row], gallery.model_id, gallery.provenance[row].quality)
+        best = matcher.match(probe).best
+        if best is None or not best.score >= MIN_SCORE:
+            raise GalleryError(
+                f"gallery self-test: row {row} of {rows} does not find itself; publish it again"
+            )
 
 
 def _closest(gallery: Gallery, count: int) -> list[Pair]:

@@ -1,8 +1,6 @@
 """The enrolled subjects and their templates as one immutable value that refuses bad values at birth.
 
 Compares nothing with a probe (`matcher`), and neither reads nor writes a file (`store`).
-
-What a subject may be called. Keeps no subjects and knows no templates.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,53 +21,7 @@ MAX_GROUPS = 16
 MAX_GROUP_CHARS = 32
 MAX_CONSENT_CHARS = 64
 MAX_NOTES_CHARS = 256
-"""These bounds keep the table of a bundle within `bundle.MAX_TABLE_BYTES_PER_ROW`."""
-
-
-def check_subject(subject: Subject) -> None:
-    """Accept a subject whose id, label and groups are safe in a file, a log line and a message.
-
-    Raises:
-        GalleryError: Says what is wrong with which part; shows neither id nor label.
-    """
-    problem = _problem(subject.subject_id, MAX_ID_CHARS)
-    if problem:
-        raise GalleryError(f"the subject's id {problem}; use for example p-1042")
-    if len(subject.label) > MAX_LABEL_CHARS or not subject.label.isprintable():
-        raise GalleryError(
-            f"the subject's label must be one printable line of at most {MAX_LABEL_CHARS} characters"
-        )
-    if len(subject.groups) > MAX_GROUPS or len(set(subject.groups)) != len(subject.groups):
-        raise GalleryError(f"a subject has at most {MAX_GROUPS} groups, each of them once")
-    for group in subject.groups:
-        problem = _problem(group, MAX_GROUP_CHARS)
-        if problem:
-            raise GalleryError(f"the name of a subject's group {problem}; use for example staff")
-    for what, text, most in (
-        ("consent reference", subject.consent, MAX_CONSENT_CHARS),
-        ("notes", subject.notes, MAX_NOTES_CHARS),
-    ):
-        if len(text) > most or not text.isprintable():
-            raise GalleryError(
-                f"the subject's {what} must be one printable line of at most {most} characters"
-            )
-    if (problem := subject.access.problem()) is not None:
-        raise GalleryError(f"the subject's access: {problem}")
-
-
-def _problem(name: str, max_chars: int) -> str | None:
-    if not name:
-        return "is empty"
-    if len(name) > max_chars:
-        return f"has {len(name)} characters, at most {max_chars} are allowed"
-    if not name.isprintable():
-        return "holds a character that cannot be printed"
-    if "/" in name or "\\" in name or ".." in name:
-        return "looks like a path: '/', '\\' and '..' are not allowed"
-    if name != name.strip():
-        return "begins or ends with a space"
-    return None
-
+"""What is said of one subject; keeps the table of a bundle within `bundle.MAX_TABLE_BYTES_PER_ROW`."""
 
 MAX_PROTOTYPES = 5
 """Templates per subject. Measured on synthetic faces: three do as well as all 1,000 examples."""
@@ -78,8 +30,11 @@ MAX_ROWS = 1_000_000
 """Beyond this a device needs a search engine. Measured: 1M x 128 takes 9 ms a probe in int8, on one core."""
 
 MAX_DIM = 4096
+"""Values of an embedding; embedders have 128 to 1024."""
+
 MAX_MODEL_ID_CHARS = 64
 MAX_SOURCE_CHARS = 64
+"""Of the embedder's model id, and of where a template comes from."""
 
 SEVERAL_PHOTOS = 2.5
 """A template made from several photos counts as this many comparisons with one of a single photo.
@@ -90,6 +45,7 @@ of 5 1.7-2.4, of 10 1.9-2.6; three rows of one photo each 2.5-3.1. `edge calibra
 """
 
 MAX_PHOTOS = 1_000_000
+"""That one template is made of."""
 
 NORM_TOLERANCE = 1e-3
 """Rounding stays below 1e-6. Measured: one row scaled x50 matched 863 of 2,000 strangers."""
@@ -263,6 +219,37 @@ class Gallery:
         )
 
 
+def check_subject(subject: Subject) -> None:
+    """Accept a subject whose id, label and groups are safe in a file, a log line and a message.
+
+    Raises:
+        GalleryError: Says what is wrong with which part; shows neither id nor label.
+    """
+    problem = _name_problem(subject.subject_id, MAX_ID_CHARS)
+    if problem:
+        raise GalleryError(f"the subject's id {problem}; use for example p-1042")
+    if len(subject.label) > MAX_LABEL_CHARS or not subject.label.isprintable():
+        raise GalleryError(
+            f"the subject's label must be one printable line of at most {MAX_LABEL_CHARS} characters"
+        )
+    if len(subject.groups) > MAX_GROUPS or len(set(subject.groups)) != len(subject.groups):
+        raise GalleryError(f"a subject has at most {MAX_GROUPS} groups, each of them once")
+    for group in subject.groups:
+        problem = _name_problem(group, MAX_GROUP_CHARS)
+        if problem:
+            raise GalleryError(f"the name of a subject's group {problem}; use for example staff")
+    for what, text, most in (
+        ("consent reference", subject.consent, MAX_CONSENT_CHARS),
+        ("notes", subject.notes, MAX_NOTES_CHARS),
+    ):
+        if len(text) > most or not text.isprintable():
+            raise GalleryError(
+                f"the subject's {what} must be one printable line of at most {most} characters"
+            )
+    if (problem := subject.access.problem()) is not None:
+        raise GalleryError(f"the subject's access: {problem}")
+
+
 def worth(photos: int) -> float:
     """Return how many comparisons with one photo a template made of this many counts as."""
     return SEVERAL_PHOTOS if photos > 1 else 1.0
@@ -318,3 +305,18 @@ def _check_provenance(row: Provenance) -> None:
         raise GalleryError("a template's created_at must be in UTC")
     if not 1 <= row.photos <= MAX_PHOTOS:
         raise GalleryError(f"a template made of {row.photos} photos is not possible, 1 to {MAX_PHOTOS} are")
+
+
+def _name_problem(name: str, max_chars: int) -> str | None:
+    """Return what is wrong with an id or the name of a group, None where nothing is."""
+    if not name:
+        return "is empty"
+    if len(name) > max_chars:
+        return f"has {len(name)} characters, at most {max_chars} are allowed"
+    if not name.isprintable():
+        return "holds a character that cannot be printed"
+    if "/" in name or "\\" in name or ".." in name:
+        return "looks like a path: '/', '\\' and '..' are not allowed"
+    if name != name.strip():
+        return "begins or ends with a space"
+    return None

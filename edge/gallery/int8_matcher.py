@@ -1,11 +1,8 @@
 """Find the two best subjects in int8, then compare exactly: for galleries of some thousand rows to a million.
 
 The answer is that of float32, always: int8 only rules out rows that cannot be among the two best, by a bound
-on its own error. The only file that knows simsimd.
-
-Rows of a gallery as int8: a quarter of the memory, and successive galleries share it.
-
-Only appends and leaves out; what a row belongs to, and the exact answer, are `quantized`'s business.
+on its own error. The int8 rows take a quarter of the memory, and successive galleries share it. The only file
+that knows simsimd.
 """
 
 import math
@@ -35,6 +32,16 @@ Every one of them is still read by a search, and every copy moves 64 rows for on
 
 CHUNK = 16_384
 """Rows that are quantized at once: their temporary arrays stay in the processor's cache."""
+
+
+ROUNDING = 1e-5
+"""What float32 adds to the error of int8, generously: products are sums of at most 4096 rounded terms."""
+
+GATHER = 1 / 32
+"""Scopes below this share of the rows are gathered and searched alone.
+
+Measured at 1M x 128: .01 of the subjects take .18 of the time of all, half of them 1.1.
+"""
 
 
 @dataclass(slots=True, eq=False)
@@ -154,56 +161,6 @@ class Rows:
         return memory
 
 
-def quantize(matrix: FloatArray) -> tuple[NDArray[np.int8], FloatArray, float]:
-    """Return codes int8 (n, D), scales float32 (n,) and the largest L2 error of a row.
-
-    Raises:
-        GalleryError: A row is not finite or not of unit norm.
-    """
-    with np.errstate(over="ignore", invalid="ignore"):
-        norms = np.einsum("ij,ij->i", matrix, matrix)
-        # |norm^2 - 1| <= 2t where |norm - 1| <= t, but for t^2; NaN is not close to anything.
-        if not (np.abs(norms - 1) <= 2 * NORM_TOLERANCE).all():
-            raise GalleryError("an embedding is not of unit norm; enrol the subject again")
-    scales = np.abs(matrix).max(axis=1) / np.float32(CODES)
-    steps = matrix / scales[:, None]
-    codes = np.rint(steps)
-    steps -= codes
-    error = float((np.sqrt(np.einsum("ij,ij->i", steps, steps)) * scales).max(initial=0))
-    return codes.astype(np.int8), scales, error
-
-
-def quantize_one(row: FloatArray) -> tuple[NDArray[np.int8], float, float]:
-    """Do `quantize` for float32 (D,), a third of the time: a probe, or one more row.
-
-    Raises:
-        GalleryError: It is not finite or not of unit norm.
-    """
-    with np.errstate(over="ignore", invalid="ignore"):
-        if not abs(float(row @ row) - 1) <= 2 * NORM_TOLERANCE:
-            raise GalleryError("an embedding is not of unit norm; enrol the subject again")
-    scale = float(np.abs(row).max()) / CODES
-    steps = row / np.float32(scale)
-    codes = np.rint(steps)
-    steps -= codes
-    return codes.astype(np.int8), scale, math.sqrt(float(steps @ steps)) * scale
-
-
-def _room(rows: int, dim: int) -> _Memory:
-    capacity = rows + int(rows * SPARE) + CODES
-    return _Memory(np.empty((capacity, dim), np.int8), np.empty(capacity, np.float32), 0)
-
-
-ROUNDING = 1e-5
-"""What float32 adds to the error of int8, generously: products are sums of at most 4096 rounded terms."""
-
-GATHER = 1 / 32
-"""Scopes below this share of the rows are gathered and searched alone.
-
-Measured at 1M x 128: .01 of the subjects take .18 of the time of all, half of them 1.1.
-"""
-
-
 class QuantizedMatcher:
     """A `Matcher` that reads one byte per value; one thread. Nothing is kept between probes.
 
@@ -302,6 +259,41 @@ class QuantizedMatcher:
         return self._starts.searchsorted(rows, side="right") - 1
 
 
+def quantize(matrix: FloatArray) -> tuple[NDArray[np.int8], FloatArray, float]:
+    """Return codes int8 (n, D), scales float32 (n,) and the largest L2 error of a row.
+
+    Raises:
+        GalleryError: A row is not finite or not of unit norm.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        norms = np.einsum("ij,ij->i", matrix, matrix)
+        # |norm^2 - 1| <= 2t where |norm - 1| <= t, but for t^2; NaN is not close to anything.
+        if not (np.abs(norms - 1) <= 2 * NORM_TOLERANCE).all():
+            raise GalleryError("an embedding is not of unit norm; enrol the subject again")
+    scales = np.abs(matrix).max(axis=1) / np.float32(CODES)
+    steps = matrix / scales[:, None]
+    codes = np.rint(steps)
+    steps -= codes
+    error = float((np.sqrt(np.einsum("ij,ij->i", steps, steps)) * scales).max(initial=0))
+    return codes.astype(np.int8), scales, error
+
+
+def quantize_one(row: FloatArray) -> tuple[NDArray[np.int8], float, float]:
+    """Do `quantize` for float32 (D,), a third of the time: a probe, or one more row.
+
+    Raises:
+        GalleryError: It is not finite or not of unit norm.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        if not abs(float(row @ row) - 1) <= 2 * NORM_TOLERANCE:
+            raise GalleryError("an embedding is not of unit norm; enrol the subject again")
+    scale = float(np.abs(row).max()) / CODES
+    steps = row / np.float32(scale)
+    codes = np.rint(steps)
+    steps -= codes
+    return codes.astype(np.int8), scale, math.sqrt(float(steps @ steps)) * scale
+
+
 def check_kernel() -> None:
     """Do a product that is known.
 
@@ -316,6 +308,11 @@ def check_kernel() -> None:
     ]
     if found.tolist() != right:
         raise ValueError(f"a product is {found.tolist()} instead of {right}")
+
+
+def _room(rows: int, dim: int) -> _Memory:
+    capacity = rows + int(rows * SPARE) + CODES
+    return _Memory(np.empty((capacity, dim), np.int8), np.empty(capacity, np.float32), 0)
 
 
 def _products(probe: NDArray[np.int8], codes: NDArray[np.int8], scales: FloatArray) -> FloatArray:

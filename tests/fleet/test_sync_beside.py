@@ -8,7 +8,7 @@ import pytest
 from edge.core.errors import ModelError, ModelMismatchError
 from edge.device.sync.sync import Sync
 from edge.fleet.fleet import Fleet
-from edge.gallery.format.published import next_path, scope_role
+from edge.gallery.format.published import candidate_path, scope_role
 from edge.gallery.store.store import GalleryStore
 from tests.fleet.attacks import Scene
 from tests.support.fleets import Device, make_device, make_fleet, people, serving
@@ -131,7 +131,7 @@ def test_the_front_gallery_offered_as_the_one_beside_is_refused(tmp_path: Path):
         door = Door(scene.door)
         sealed = scene.sealed(b"", version=1, scope="back")
         said = {"scope": "front", "version": 1, "model_id": MODEL, "count": 1, "kind": "next", "base": None}
-        fleet.repository.publish(scope_role("front"), {next_path("front"): (sealed, said)}, ())
+        fleet.repository.publish(scope_role("front"), {candidate_path("front"): (sealed, said)}, ())
         outcome = door.sync().synchronise()
         assert (outcome.status, outcome.beside) == ("current", False)
         assert "another door" in (outcome.error or "")

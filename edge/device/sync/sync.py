@@ -25,10 +25,10 @@ from edge.gallery.format.delta import apply_delta
 from edge.gallery.format.published import (
     Kind,
     Offer,
+    candidate_path,
     delta_path,
     full_path,
     model_path,
-    next_path,
     read_offer,
     scope_role,
 )
@@ -160,7 +160,7 @@ class Sync:
             Whether it may, and why somebody could not be erased.
         """
         floors = load_floors(self._floors_path, self.source.scope)
-        info = published.find(next_path(self.source.scope))
+        info = published.find(candidate_path(self.source.scope))
         if info is None:
             model_id = store.enrolled_with()
             return False, settle(store) if model_id is None else install(store, Gallery.empty(model_id))[1]

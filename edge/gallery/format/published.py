@@ -1,8 +1,6 @@
-"""Where things are in a published directory: one answer for `authoring` and `sync`. Touches no file.
+"""A published directory: where things are in it, and what its signed metadata say of a gallery.
 
-What the signed metadata say of a gallery that is offered: whose it is, which version, of which embedder.
-
-That they are signed is known before (`trust`); that what is sealed is as they say is checked after (`sync`).
+Who publishes and who fetches have this from here. Touches no file, and checks neither a signature nor a seal.
 """
 
 import re
@@ -16,9 +14,19 @@ from edge.gallery.format.bundle import MAX_BUNDLE_BYTES
 from edge.gallery.format.seal import HEADER, TAG_BYTES
 from edge.gallery.gallery import MAX_MODEL_ID_CHARS, MAX_ROWS
 
+MODELS = "models"
+"""The role that signs models."""
+
 MAX_TARGET_BYTES = MAX_BUNDLE_BYTES + HEADER.size + TAG_BYTES
+"""Of a sealed gallery."""
 
 Kind = Literal["full", "delta", "next"]
+"""The whole gallery, the difference to it, or the candidate: the gallery that may be switched to.
+
+Doors of every release know the candidate as `next`.
+"""
+
+_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}|\*")
 
 
 class Offer(BaseModel):
@@ -59,12 +67,6 @@ def read_offer(said: object, length: int, sha256: str | None, kind: Kind, scope:
     return offer
 
 
-MODELS = "models"
-"""The role that signs models."""
-
-_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}|\*")
-
-
 def check_scope(name: str, what: str) -> str:
     """Return `name` if it is safe in a path, a pattern and a role's name; `what` says whose name it is.
 
@@ -91,8 +93,8 @@ def full_path(scope: str) -> str:
     return f"galleries/{scope}/full.edge"
 
 
-def next_path(scope: str) -> str:
-    """Return where the gallery is that a scope may be switched to: the same people, of another embedder."""
+def candidate_path(scope: str) -> str:
+    """Return where the candidate of a scope is: the same people, of another embedder."""
     return f"galleries/{scope}/next.edge"
 
 

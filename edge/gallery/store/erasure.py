@@ -2,11 +2,8 @@
 
 A mark on the disk says that this is owed until it is done, so that a power cut delays it and loses nothing.
 A line of the audit says what was erased: from which versions, and each id as a hash, which proves an
-erasure to whoever knows the id and tells nobody else.
-
-Who was removed at this door: the hashes that `erasure` keeps of them, read for who asks about one.
-
-A gallery elsewhere may still hold a subject that was removed here; it must not come back through it.
+erasure to whoever knows the id and tells nobody else. By these hashes a subject that was removed here does
+not come back through the remote gallery, which may still hold it.
 """
 
 import hashlib
@@ -28,12 +25,19 @@ log = logging.getLogger(__name__)
 
 OWED = "erasing"
 AUDIT = "erasures.jsonl"
+"""The mark and the audit, in the directory of the versions."""
+
 HASH_CHARS = 16
+"""Of SHA-256, in hexadecimal digits."""
+
+HASH = re.compile(rb'"([0-9a-f]{%d})"' % HASH_CHARS)
+"""Not parsed as JSON: a line that a power cut left unfinished counts, too."""
+
 ANYBODY = "*"
 """In the mark, in the place of a hash: whoever is not enrolled any more."""
 
-MAX_MARK_BYTES = 64 << 20
-"""A million removals at once."""
+MAX_BYTES = 64 << 20
+"""A million removals at once, or some million one after the other in the audit."""
 
 
 class Erasure:
@@ -118,7 +122,7 @@ class Erasure:
         """
         anybody = {ANYBODY: 0}
         try:
-            data = files.read_bounded(self._mark, MAX_MARK_BYTES)
+            data = files.read_bounded(self._mark, MAX_BYTES)
             if data is None:
                 return {}
             said = json.loads(data)
@@ -202,13 +206,6 @@ def _is_removed(subject_id: str, version: int, removed: Mapping[str, int], *, en
 def subject_hash(subject_id: str) -> str:
     """Return what audits call a subject: it can be looked up by who knows the id, and tells nobody else."""
     return hashlib.sha256(subject_id.encode()).hexdigest()[:HASH_CHARS]
-
-
-MAX_BYTES = 64 << 20
-"""Some million removals."""
-
-HASH = re.compile(rb'"([0-9a-f]{%d})"' % HASH_CHARS)
-"""Not parsed as JSON: a line that a power cut left unfinished counts, too."""
 
 
 class Erased:

@@ -2,8 +2,6 @@
 
 A new version is written beside the old one and becomes current in one step; what cannot be read is set
 aside, and the last good version serves. Nothing is fetched here.
-
-Puts a gallery in force that somebody else made; what is left to be erased is told, for the next try.
 """
 
 import logging
@@ -297,7 +295,13 @@ class GalleryStore:
 
 
 def install(store: GalleryStore, gallery: Gallery) -> tuple[int, str | None]:
-    """Return the version that a gallery serves as now, and why who is not in it could not be erased."""
+    """Put a gallery in force that somebody else made; return its version here, and what is left to be erased.
+
+    That is said as the reason why it could not be erased, None where nothing is left.
+
+    Raises:
+        GalleryError: It cannot be put in force.
+    """
     try:
         return store.commit(replace(gallery, version=store.current_version())).version, None
     except ErasureOwedError as owed:
