@@ -8,8 +8,8 @@ import os
 
 __version__ = "0.1.0"
 
-MAX_DECODED_PIXELS = 1 << 26
-"""64 Mpx: above any camera or phone, far below what fills the memory of a small board."""
+MAX_DECODED_PIXELS = 1 << 27
+"""128 Mpx: above any camera or phone. `camera.photo` bounds each format and use further."""
 
 VIDEO_FORMATS = "rtsp,mpjpeg,mjpeg,h264,hevc,m4v,mpegts,mpeg,mpegvideo,mov,mp4,matroska,webm,avi,flv,ogg,asf"
 """Demuxers of FFmpeg (`ffmpeg -demuxers`) that may be used for streams and clips."""

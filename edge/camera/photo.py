@@ -3,6 +3,7 @@
 Looks at the header before decoding, so that a small file cannot ask for gigabytes. Does not look for faces.
 """
 
+import contextlib
 from io import BytesIO
 from pathlib import Path
 
@@ -16,9 +17,18 @@ from edge.core.types import Image
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 """File names that a folder of photos is searched for."""
 
+JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+"""How files of these formats begin."""
+
 MAX_BYTES = 64 * 1024 * 1024
 MAX_PIXELS = 64_000_000
-"""Larger than any phone's picture; decoded it takes 192 MB. A PNG bomb of 854 KiB asked for 5.1 GiB."""
+"""Decoded it takes 192 MB, and as much again meanwhile. A PNG bomb of 854 KiB asked for 5.1 GiB."""
+
+MAX_JPEG_PIXELS = 120_000_000
+"""The largest pictures of phones have 108 megapixels. Large JPEGs are decoded at half their size."""
+
+HALVED_PIXELS = 24_000_000
+"""JPEGs above this are decoded at half their size: a face is large enough there all the same."""
 
 FITTING = ((1600, 90), (1600, 80), (1280, 80), (960, 80), (720, 75))
 """Longer side in pixels and JPEG quality of 100, tried in turn for a photo that has to be small: a face that
@@ -29,8 +39,10 @@ MIN_SIDE_PX = 16
 """Less cannot hold a face that any detector finds."""
 
 
-def read_photo(path: Path) -> Image:
+def read_photo(path: Path, *, max_pixels: int = MAX_JPEG_PIXELS) -> Image:
     """Read a photo, upright as its EXIF orientation says, grey, alpha and 16 bit brought to BGR uint8.
+
+    `max_pixels` bounds it further than this file does.
 
     Raises:
         MediaError: The file is absent, not a photo, damaged, too small or too large.
@@ -42,10 +54,10 @@ def read_photo(path: Path) -> Image:
         raise MediaError(f"{path}: cannot read the photo: {error.strerror}") from None
     except ValueError:  # a NUL in its name
         raise MediaError(f"{path}: cannot read the photo: no file can have this name") from None
-    return decode_photo(data, str(path))
+    return decode_photo(data, str(path), max_pixels=max_pixels)
 
 
-def decode_photo(data: bytes, name: str) -> Image:
+def decode_photo(data: bytes, name: str, *, max_pixels: int = MAX_JPEG_PIXELS) -> Image:
     """Decode a photo from memory; `name` says in errors which one it was.
 
     Raises:
@@ -58,21 +70,39 @@ def decode_photo(data: bytes, name: str) -> Image:
     width, height = imagesize.get(BytesIO(data))  # (-1, -1) for what is no picture
     if width <= 0 or height <= 0:
         raise MediaError(f"{name}: not a photo that can be read; use JPEG, PNG, WebP, BMP or TIFF")
-    if width * height > MAX_PIXELS:
-        raise MediaError(
-            f"{name}: {width}x{height} pixels are too many (at most {MAX_PIXELS:,}); reduce it first"
-        )
+    jpeg = data.startswith(JPEG)
+    most = min(max_pixels, MAX_JPEG_PIXELS if jpeg else MAX_PIXELS)
+    if width * height > most:
+        raise MediaError(f"{name}: {width}x{height} pixels are too many (at most {most:,}); reduce it first")
     if min(width, height) < MIN_SIDE_PX:
         raise MediaError(f"{name}: {width}x{height} pixels are too few to show a face")
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:
-        image = None
+    halved = jpeg and width * height > HALVED_PIXELS
+    how = cv2.IMREAD_REDUCED_COLOR_2 if halved else cv2.IMREAD_COLOR
+    image = None
+    if not data.startswith(PNG) or _chunks_fit(data):
+        with contextlib.suppress(cv2.error):
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), how)
     if image is None:
         raise MediaError(
             f"{name}: the photo is damaged or of a kind that cannot be decoded; save it as JPEG or PNG"
         )
     return image.astype(np.uint8, copy=False)
+
+
+def _chunks_fit(png: bytes) -> bool:
+    """Return whether no chunk promises more than the file holds: OpenCV allocates what it promises.
+
+    Source: PNG specification, 5.3: length (4 bytes), type (4), data, CRC (4).
+    """
+    at = len(PNG)
+    while at < len(png):
+        end = at + 12 + int.from_bytes(png[at : at + 4], "big")
+        if end > len(png):
+            return False
+        if png[at + 4 : at + 8] == b"IEND":
+            return True
+        at = end
+    return True
 
 
 def fit_photo(data: bytes, name: str, max_bytes: int) -> bytes:

@@ -1,6 +1,8 @@
 """Photos as people and attackers send them."""
 
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -8,8 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
-from edge.camera.photo import MAX_PIXELS, decode_photo, read_photo
+from edge.camera.photo import HALVED_PIXELS, MAX_PIXELS, decode_photo, read_photo
 from edge.core.errors import MediaError
+from tests.support.places import ROOT
 
 PICTURE = np.random.default_rng(0).integers(0, 255, (60, 40, 3), np.uint8)
 
@@ -100,3 +103,60 @@ def test_an_absent_photo_and_a_directory_are_named(tmp_path: Path):
         read_photo(tmp_path / "nobody.jpg")
     with pytest.raises(MediaError, match="Is a directory"):
         read_photo(tmp_path)
+
+
+def test_a_chunk_that_promises_more_than_the_file_holds_is_not_believed():
+    """57 bytes made OpenCV allocate 4.2 GB."""
+    whole = encoded(PICTURE)
+    at = whole.index(b"IDAT") - 4
+    lying = whole[:at] + struct.pack(">I", 0xFFFF_FFF0) + whole[at + 4 :]
+    with pytest.raises(MediaError, match="damaged"):
+        decode_photo(lying, "photo")
+
+
+def test_a_very_large_photo_of_a_phone_is_read_at_half_its_size():
+    side = int(HALVED_PIXELS**0.5) + 8
+    large = encoded(np.full((side, side, 3), 90, np.uint8), ".jpg")
+    assert decode_photo(large, "photo").shape[0] == (side + 1) // 2
+    with pytest.raises(MediaError, match="too many"):
+        decode_photo(large, "photo", max_pixels=12_000_000)
+
+
+FUZZ = """
+import random, sys
+import numpy as np
+import edge
+from edge.camera.photo import decode_photo
+from edge.core.errors import MediaError
+import cv2
+
+def peak_mb():
+    with open("/proc/self/status") as status:
+        return int(next(line for line in status if line.startswith("VmPeak")).split()[1]) / 1024
+
+suffix, rounds = sys.argv[1], int(sys.argv[2])
+picture = np.random.default_rng(0).integers(0, 255, (160, 120, 3), np.uint8)
+picture = picture[..., 0] if suffix == ".pgm" else picture
+whole = cv2.imencode(suffix, picture)[1].tobytes()
+decode_photo(whole, "warm")
+before, dice = peak_mb(), random.Random(7)
+for _ in range(rounds):
+    data = bytearray(whole)
+    for _ in range(dice.randint(1, 4)):
+        at = dice.randrange(min(len(data), 400))
+        data[at : at + 4] = dice.choice([b"\\xff" * 4, bytes(dice.randbytes(4)), b"\\x7f\\xff\\xff\\xf0"])
+    try:
+        image = decode_photo(bytes(data), "fuzzed", max_pixels=1_000_000)
+    except MediaError:
+        continue
+print(round(peak_mb() - before))
+"""
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp", ".tiff", ".pgm", ".ppm"])
+def test_no_damaged_photo_costs_much_memory(suffix: str):
+    """Measured in a process of its own: what it ever asked for, touched or not."""
+    done = subprocess.run(
+        [sys.executable, "-c", FUZZ, suffix, "1500"], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert int(done.stdout) < 64
