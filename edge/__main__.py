@@ -3,16 +3,16 @@
 import sys
 from io import TextIOWrapper
 
-from edge.core.errors import ConfigError, EdgeError, ModelError
+from edge.core.errors import EX_CONFIG, ConfigError, EdgeError, ModelError
+from edge.core.process import end_with_parent
 from edge.core.text import printable
 
 EX_FAILURE = 1
-EX_CONFIG = 78
-"""Source: sysexits.h; systemd does not restart a unit that lists it in RestartPreventExitStatus."""
 
 
 def main() -> None:
     """Run the command line."""
+    end_with_parent()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a label that the terminal has no letters for

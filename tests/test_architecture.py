@@ -50,7 +50,7 @@ LIBRARIES = {
     "paho": {"mqtt.connection", "mqtt.client", "mqtt.subscriber"},
     "qdrant_client": {"gallery.remote.qdrant"},
     "securesystemslib": {"fleet.keys", "mqtt.contract.envelope"},
-    "signal": {"core.process", "camera.pipe"},
+    "signal": {"core.process"},
     "simsimd": {"gallery.int8_matcher"},
     "sqlite3": {"mqtt.delivery.outbox", "fleet.journal.database"},
     "tuf": {
@@ -61,7 +61,7 @@ LIBRARIES = {
         "fleet.statements",
     },
 }
-"""Foreign libraries and the only modules that may import them. `camera.pipe` only sends a signal."""
+"""Foreign libraries and the only modules that may import them."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ import select
 import subprocess
 import threading
 from collections.abc import Mapping
-from signal import SIGKILL
 from typing import IO
 
 import cv2
@@ -23,6 +22,7 @@ from edge.camera.buffers import FrameBuffers
 from edge.camera.sources import as_bgr
 from edge.core.clock import Clock
 from edge.core.errors import CameraError
+from edge.core.process import kill_group
 from edge.core.text import scrub
 from edge.core.types import Frame, Image
 
@@ -207,7 +207,7 @@ class PipeCamera:
         """Kill the program, so that its output ends."""
         self._interrupted.set()
         if (process := self._process) is not None:
-            _kill(process)
+            kill_group(process.pid)
 
     def close(self) -> None:
         """Kill the program and whatever it started."""
@@ -215,7 +215,7 @@ class PipeCamera:
         self._first = None
         if process is None:
             return
-        _kill(process)
+        kill_group(process.pid)
         process.wait()
         if process.stdout is not None:
             process.stdout.close()
@@ -307,10 +307,3 @@ def _decode(data: bytes) -> Image | None:
     except cv2.error:  # such as more pixels than the limit
         return None
     return None if image is None else as_bgr(image)
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    try:
-        os.killpg(process.pid, SIGKILL)
-    except ProcessLookupError:
-        pass  # it has ended by itself

@@ -20,7 +20,7 @@ from edge.core.clock import SystemClock
 from edge.core.errors import ConfigError, EnrollmentError, GalleryError
 from edge.device.assembly.recognizer import PHOTO_SIDE_PX, build_recognizer, choose_embedder, embedding_dim
 from edge.device.assembly.remote import upload_gallery
-from edge.device.assembly.stores import beside_store, denial_store, erased_here, gallery_store
+from edge.device.assembly.stores import candidate_store, denial_store, erased_here, gallery_store
 from edge.device.removal import purge as purge_everything
 from edge.device.settings.load import Settings
 from edge.face import manifest as manifests
@@ -46,7 +46,7 @@ def reembed_gallery(settings: Settings, photos: Path, model: str, processes: int
             current,
             from_folder(photos),
             partial(build_recognizer, chosen, Gallery.empty("none"), side_px=PHOTO_SIDE_PX),
-            beside_store(settings),
+            candidate_store(settings),
             max_prototypes=settings.gallery.prototypes,
             processes=processes,
             at=SystemClock().now,
@@ -72,7 +72,7 @@ def switch_gallery(settings: Settings) -> str:
             f"recognition.embedder: {settings.recognition.embedder!r} is configured, the gallery beside is "
             f'of {manifest.name!r}; set it to "auto"'
         )
-    store, other = gallery_store(settings), beside_store(settings)
+    store, other = gallery_store(settings), candidate_store(settings)
     committed = store.commit(replace(beside, version=current.version))
     other.commit(replace(current, version=beside.version))
     return (
@@ -87,7 +87,7 @@ def beside_gallery(settings: Settings) -> tuple[Gallery, Manifest]:
     Raises:
         GalleryError: There is none, or it cannot be read.
     """
-    store = beside_store(settings)
+    store = candidate_store(settings)
     model_id = store.enrolled_with()
     if model_id is None:
         raise GalleryError("nothing lies beside the gallery; make it with `edge fleet reembed`")

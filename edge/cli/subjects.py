@@ -27,7 +27,7 @@ from edge.core.clock import SystemClock
 from edge.core.errors import EdgeError, EnrollmentError, ErasureOwedError
 from edge.core.types import Subject
 from edge.device.assembly.recognizer import choose_embedder, embedding_dim
-from edge.device.assembly.stores import beside_store, crop_store, gallery_store
+from edge.device.assembly.stores import candidate_store, crop_store, gallery_store
 from edge.device.removal import remove_subject
 from edge.device.settings.load import Settings
 from edge.face import manifest as manifests
@@ -132,7 +132,7 @@ def change(
 
 def _change_beside(settings: Settings, subject: str, said: Details) -> None:
     """Say the same of a subject in the gallery that this device may be switched to."""
-    store = beside_store(settings)
+    store = candidate_store(settings)
     try:
         model_id = store.enrolled_with()
         if model_id is None:
@@ -159,7 +159,7 @@ def remove(subject: SubjectArgument, config_file: ConfigOption = None) -> None:
     done = f"removed {subject}; " + " and ".join(
         f"{place} version {gallery.version} has {gallery.size} subject(s)"
         for place, gallery in zip(
-            ("gallery", "the one beside it") if not removal.beside else ("the gallery beside",),
+            ("gallery", "the candidate") if not removal.candidate_only else ("the candidate",),
             removal.galleries,
             strict=False,
         )

@@ -12,7 +12,7 @@ from edge.core import files
 from edge.core.clock import SystemClock
 from edge.core.errors import ConfigError, EdgeError, FileError
 from edge.device.assembly.recognizer import embedding_dim
-from edge.device.assembly.stores import beside_store, gallery_store
+from edge.device.assembly.stores import candidate_store, gallery_store
 from edge.device.removal import forget_departed
 from edge.device.settings.load import Settings, credential_path
 from edge.device.sync.outcome import SyncOutcome, refusal, save_outcome
@@ -109,7 +109,7 @@ def synchronise(settings: Settings) -> SyncOutcome:
         SystemClock(),
         self_test,
         adopt=partial(_adopt, settings) if auto else None,
-        beside=beside_store(settings) if auto else None,
+        candidate=candidate_store(settings) if auto else None,
     ).synchronise()
     problems = [*([outcome.error] if outcome.error else []), *forget_departed(settings, SystemClock().now())]
     return replace(outcome, error="; ".join(problems) or None)

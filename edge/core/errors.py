@@ -5,12 +5,17 @@ image, an embedding or a subject's name. A stranger at the door is a decision, n
 `ToldOnce` keeps one that comes again and again from filling the log.
 """
 
+EX_CONFIG = 78
+"""Exit code where the configuration or a model cannot be used. Source: sysexits.h; systemd does not restart a
+unit that lists it in RestartPreventExitStatus.
+"""
+
 
 class EdgeError(Exception):
     """Root of all errors of this package."""
 
 
-# Refuse to start: exit 78 (EX_CONFIG, sysexits.h) with one clear line. In a reload: keep the last good.
+# Refuse to start: exit EX_CONFIG with one clear line. In a reload: keep the last good.
 
 
 class ConfigError(EdgeError):

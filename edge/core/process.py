@@ -4,16 +4,15 @@ import ctypes
 import json
 import logging
 import os
-import queue
 import signal
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Literal
 
 from edge.core.threads import Beats
 
@@ -25,9 +24,20 @@ STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 """Source: mallopt(3), malloc.h of the GNU C library."""
 
+PARENT = "EDGE_PARENT_PID"
+"""Variable that names the process with which a child has to end; taken out before settings are read."""
+
+PR_SET_PDEATHSIG = 1
+"""Source: prctl(2), linux/prctl.h."""
+
 HEAP_THRESHOLD_BYTES = 128 * 1024
 """The library's own start value. Set by hand it stays: left alone it grows to 32 MiB with the first large
 buffer that is freed, and from then on frames and weights fragment the heap."""
+
+"""Variable that names the process with which a child has to end; taken out before settings are read."""
+
+PR_SET_PDEATHSIG = 1
+"""Source: prctl(2), linux/prctl.h."""
 
 
 def set_up_logging(form: Literal["auto", "human", "json"], level: str) -> None:
@@ -74,8 +84,11 @@ def _extra(record: logging.LogRecord) -> dict[str, object]:
 
 
 @contextmanager
-def signals_to(commands: "queue.SimpleQueue[Any]") -> Iterator[None]:
-    """Turn SIGTERM and SIGINT into "stop" (a second one exits at once) and SIGHUP into "reload"."""
+def signals_to(stop: Callable[[], None], reload: Callable[[], None]) -> Iterator[None]:
+    """Have SIGTERM and SIGINT call `stop` (a second one exits at once) and SIGHUP `reload`.
+
+    Both are called inside a signal handler: they may only put something into a queue.
+    """
     stopping = False
 
     def on_stop(signum: int, _: FrameType | None) -> None:
@@ -83,10 +96,10 @@ def signals_to(commands: "queue.SimpleQueue[Any]") -> Iterator[None]:
         if stopping:
             os._exit(128 + signum)
         stopping = True
-        commands.put("stop")
+        stop()
 
     def on_reload(_signum: int, _: FrameType | None) -> None:
-        commands.put("reload")
+        reload()
 
     handlers = {signal.SIGTERM: on_stop, signal.SIGINT: on_stop, signal.SIGHUP: on_reload}
     before = {signum: signal.signal(signum, handler) for signum, handler in handlers.items()}
@@ -95,6 +108,32 @@ def signals_to(commands: "queue.SimpleQueue[Any]") -> Iterator[None]:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+def child_environment() -> dict[str, str]:
+    """Return the environment for a child `edge ...` that is to end with this process (`end_with_parent`)."""
+    return {**os.environ, PARENT: str(os.getpid())}
+
+
+def end_with_parent() -> None:
+    """Have this process killed when its parent ends, however that ends, where the parent asked for it.
+
+    The signal is the kernel's. It comes when the thread that started this process ends, so that children
+    are to be started by the main thread. It is asked for here and not between fork and exec, where a
+    process of many threads may run nothing.
+    """
+    parent = os.environ.pop(PARENT, None)
+    if parent is None:
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if str(os.getppid()) != parent:
+        os._exit(128 + signal.SIGKILL)  # it had ended before it could be watched
+
+
+def kill_group(pid: int) -> None:
+    """Kill the process `pid` and all others of the group that it leads."""
+    with suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
 
 
 def sd_notify(message: str) -> bool:

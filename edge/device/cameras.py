@@ -1,30 +1,42 @@
-"""Cameras: the capture threads and pipelines of one device, started, replaced and stopped together.
+"""The cameras of one device, captures and pipelines, and the writer of the visits that these hand over."""
 
-A camera whose settings did not change goes on through a reload without losing a frame or a visit.
-"""
-
+import logging
+import queue
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 
 from edge.camera.capture import CaptureThread
 from edge.camera.latest import LatestFrames
 from edge.core.clock import Clock
+from edge.core.errors import EdgeError
 from edge.core.metrics import Metrics
 from edge.core.threads import Beats
 from edge.core.types import Image
 from edge.device.assembly.recognizer import build_pipeline, camera_factory, visit_rule
 from edge.device.settings.load import Settings
-from edge.gallery.store.kept_visits import KeptVisit
+from edge.gallery.store.kept_visits import KeptVisit, VisitStore
 from edge.recognition.pipeline import Pipeline
+
+log = logging.getLogger(__name__)
 
 STOP_S = 1.0
 """Left for all captures together of the 5 s from SIGTERM to the exit."""
 
 REMOVED = "removed from the configuration"
 
+MAX_WAITING = 64
+"""Visits that wait to be written; what comes beyond is dropped and counted."""
+
+EXPIRE_EVERY = timedelta(minutes=10)
+
 
 class Cameras:
-    """Used by the main thread. `on_status` is told the camera, whether it delivers, and why."""
+    """The capture threads and pipelines, started, replaced and stopped together. Used by the main thread.
+
+    A camera whose settings did not change goes on through a reload without losing a frame or a visit.
+    `on_status` is told the camera, whether it delivers, and why. `keep_visit` gets visits that have ended.
+    """
 
     def __init__(
         self,
@@ -116,3 +128,45 @@ class Cameras:
         )
         self._captures[name] = capture
         capture.start()
+
+
+class VisitWriter:
+    """Keeps visits that have ended on the disk: strangers', to enrol them, and matches, to deny them.
+
+    `hand_over` is called by the inference thread and never waits; the rest by the main thread.
+    """
+
+    def __init__(self, store: VisitStore, metrics: Metrics, clock: Clock) -> None:
+        self._store = store
+        self._metrics = metrics
+        self._clock = clock
+        self._queue: queue.Queue[KeptVisit] = queue.Queue(MAX_WAITING)
+        self._expired_s = -float("inf")
+        self._told = ""
+
+    def use(self, store: VisitStore) -> None:
+        """Keep them there from now on: the device's key may have moved."""
+        self._store = store
+
+    def hand_over(self, visit: KeptVisit) -> None:
+        """Take a visit that has ended."""
+        try:
+            self._queue.put_nowait(visit)
+        except queue.Full:
+            self._metrics.count("strangers.dropped")
+
+    def tick(self) -> None:
+        """Write what has come, and delete what is too old. What fails is told once."""
+        try:
+            while not self._queue.empty():
+                self._store.put(self._queue.get_nowait())
+                self._metrics.count("strangers.kept")
+            now_s = self._clock.monotonic()
+            if now_s - self._expired_s >= EXPIRE_EVERY.total_seconds():
+                self._expired_s = now_s
+                self._store.expire(self._clock.now())
+        except EdgeError as error:
+            self._metrics.count("strangers.failed")
+            if str(error) != self._told:
+                self._told = str(error)
+                log.error("visits cannot be kept: %s", error)

@@ -1,9 +1,8 @@
-"""Daemon: start, main loop, reload, stop. The only wiring of threads.
+"""The daemon of one door: start, loop, stop.
 
-Frames: CaptureThread per camera -> LatestFrames -> InferenceThread. Decisions: Outbox and Courier. The main
-thread only waits for commands, watches the gallery's version, feeds the watchdog and publishes health.
-
-What steers a running daemon from outside, put together: configuration pushes and commands over MQTT.
+Frames: CaptureThread per camera -> LatestFrames -> InferenceThread. Decisions: CourierThread and its outbox.
+The main thread waits for what signals and MQTT ask of it. In between it looks after pushes, commands, kept
+visits and galleries, feeds the watchdog and publishes health.
 """
 
 import logging
@@ -11,7 +10,7 @@ import queue
 import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -25,17 +24,15 @@ from edge.core.threads import Beats, Guard
 from edge.device.assembly.delivery import announcements, build_courier
 from edge.device.assembly.recognizer import build_recognizer
 from edge.device.assembly.stores import visit_store
-from edge.device.cameras import Cameras
-from edge.device.commands.desk import CommandDesk, CommandFiles
+from edge.device.cameras import Cameras, VisitWriter
+from edge.device.commands.executor import CommandExecutor
 from edge.device.commands.parse import Rules
-from edge.device.commands.verbs import Door, actions, errand
-from edge.device.galleries import GalleryKeeper
-from edge.device.kept_visits import StrangerKeeper
+from edge.device.commands.verbs import Verbs
+from edge.device.galleries import Galleries
 from edge.device.pushes.memory import PushMemory
 from edge.device.pushes.trial import PushTrial, Seen
 from edge.device.reports import Vitals, info
 from edge.device.settings.load import Settings, kept
-from edge.device.sync.child import SYNC_COMMAND
 from edge.mqtt.contract.encode import encode, to_millisecond
 from edge.mqtt.contract.messages import ConfigReportedPayload, HealthPayload, InfoPayload
 from edge.mqtt.contract.topics import Topics
@@ -44,104 +41,55 @@ from edge.mqtt.delivery.inbox import Commanded, Mailbox, ReceivedPush, SyncGalle
 from edge.recognition.inference import InferenceThread
 from edge.recognition.recognizer import Recognizer
 
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What both need of a running daemon; `settings` returns those in force."""
-
-    settings: Callable[[], Settings]
-    cameras: Cameras
-    courier: CourierThread
-    beats: Beats
-    metrics: Metrics
-    clock: Clock
-
-
-@dataclass(frozen=True, slots=True)
-class SteeredDaemon:
-    """The running daemon as a push on trial knows it (`RunningDaemon`)."""
-
-    parts: Parts
-    apply: Callable[[Settings], None]
-    self_test: Callable[[], None]
-
-    def settings(self) -> Settings:
-        """Return the settings in force."""
-        return self.parts.settings()
-
-    def seen(self) -> Seen:
-        """Return how the door does."""
-        parts = self.parts
-        now_s, counts = parts.clock.monotonic(), parts.metrics.counts()
-        last_s = parts.cameras.last_frame_s()
-        stall_s = parts.settings().capture.stall_s
-        return Seen(
-            {name: counts.get(f"frames.{name}", 0) for name in last_s},
-            frozenset(name for name, at_s in last_s.items() if at_s and now_s - at_s <= stall_s),
-            parts.courier.connected,
-            parts.beats.late(),
-        )
-
-    def tell(self, told: Mapping[str, Any]) -> None:
-        """Publish what became of pushes."""
-        settings = self.settings()
-        topic = Topics(settings.site, settings.device).config_reported
-        report = ConfigReportedPayload(at=to_millisecond(self.parts.clock.now()), **told)
-        self.parts.courier.publish_documents({topic: encode(report)})
-
-
-def build_command_desk(parts: Parts, door: Door, config_arguments: Sequence[str]) -> CommandDesk:
-    """Return what takes commands.
-
-    Raises:
-        ConfigError: What is remembered of commands is damaged.
-    """
-    settings = parts.settings()
-
-    def rules() -> Rules:
-        values = parts.settings().commands
-        return Rules(values.trusted_keys, values.unsigned_reads)
-
-    return CommandDesk(
-        Topics(settings.site, settings.device),
-        CommandFiles(settings.state_dir / "commands"),
-        rules,
-        actions=actions(door),
-        errands=partial(errand, door, config_arguments),
-        publish=parts.courier.publish_answer,
-        metrics=parts.metrics,
-        clock=parts.clock,
-    )
-
-
 log = logging.getLogger(__name__)
 
 TICK_S = 0.25
-"""Pause of the main loop: a changed gallery serves within a second."""
+"""Pause of the main loop in seconds: a changed gallery serves within one."""
 
 HEALTH_S = 60.0
+"""Seconds between two reports of `health`."""
+
 BIRTH_JITTER_S = 5.0
+"""Longest wait in seconds before a building system that has just started is told everything again: doors that
+all answer at once would drown it."""
+
 DELIVERY_STOP_S = 2.5
 """Left for deliveries of the 5 s from SIGTERM to the exit; capture takes up to 1.5 s, inference 1 s."""
 
+INFERENCE_STOP_S = 1.0
+"""Left of the same for the frame that is looked at."""
 
-@dataclass(slots=True)
-class _Running:
-    """What `start` made and `stop` takes down."""
 
-    recognizer: Recognizer
-    courier: CourierThread
-    inference: InferenceThread
-    cameras: Cameras
-    pushes: PushTrial = field(init=False)
-    commands: CommandDesk = field(init=False)
+@dataclass(frozen=True, slots=True)
+class StopDaemon:
+    """End: SIGTERM, SIGINT, or the command `restart`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadSettings:
+    """Read the configuration anew: SIGHUP, or the command `reload`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadMail:
+    """Something was asked over MQTT; it lies in the mailbox."""
+
+
+Order = StopDaemon | ReloadSettings | ReadMail
 
 
 class Daemon:
-    """One device. `memory` reads the configuration anew for a reload, with the pushes that were kept.
+    """One door. `memory` reads the configuration anew for a reload, with the pushes that were kept.
 
-    Children are started with `config_arguments`, so that they read the same.
+    Children get `config_arguments`, so that they read the same settings. Used by the main thread.
     """
+
+    _recognizer: Recognizer
+    _courier: CourierThread
+    _cameras: Cameras
+    _inference: InferenceThread
+    _pushes: PushTrial
+    _commands: CommandExecutor
 
     def __init__(
         self,
@@ -154,19 +102,17 @@ class Daemon:
     ) -> None:
         self._settings = settings
         self._memory = memory
-        self._clock = clock or SystemClock()
-        self._commands: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._mailbox = Mailbox(partial(self._commands.put, "mail"), metrics)
-        self._again_s = float("inf")
-        self._beats = Beats(self._clock.monotonic)
-        self.metrics = metrics
-        self._vitals = Vitals(self.metrics, self._beats, self._clock)
-        self._frames = LatestFrames()
-        self._strangers = StrangerKeeper(visit_store(settings), metrics, self._clock)
+        self._metrics = metrics
         self._config_arguments = tuple(config_arguments)
-        self._galleries = GalleryKeeper(
-            settings, (*SYNC_COMMAND, *config_arguments), metrics=metrics, clock=self._clock
-        )
+        self._clock = clock or SystemClock()
+        self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
+        self._mailbox = Mailbox(partial(self._orders.put, ReadMail()), metrics)
+        self._beats = Beats(self._clock.monotonic)
+        self._vitals = Vitals(metrics, self._beats, self._clock)
+        self._frames = LatestFrames()
+        self._visits = VisitWriter(visit_store(settings), metrics, self._clock)
+        self._galleries = Galleries(settings, self._config_arguments, metrics=metrics, clock=self._clock)
+        self._tell_again_s = float("inf")
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT.
@@ -176,198 +122,240 @@ class Daemon:
         """
         with ExitStack() as stack:
             stack.enter_context(sole_daemon(self._settings.state_dir))
-            stack.enter_context(signals_to(self._commands))
-            stack.callback(self._galleries.stop)
-            running = self._start(stack)
-            sd_notify("READY=1")
-            log.info(
-                "ready",
-                extra={
-                    "cameras": len(running.cameras.pipelines),
-                    "embedder": running.recognizer.stamp.embedder,
-                    "gallery_version": running.recognizer.stamp.gallery_version,
-                },
+            stack.enter_context(
+                signals_to(
+                    partial(self._orders.put, StopDaemon()), partial(self._orders.put, ReloadSettings())
+                )
             )
-            self._tell_gallery(running)
-            running.pushes.tell()
-            self._loop(running)
+            self._start(stack)
+            self._loop()
             sd_notify("STOPPING=1")
-            self._tell_health(running)
+            self._tell_health()
 
-    def _start(self, stack: ExitStack) -> _Running:
-        """Build everything and start the threads; `stack` takes them down in reverse, capture first."""
-        recognizer = build_recognizer(self._settings)
-        courier = build_courier(
-            self._settings,
-            self._mailbox.put,
-            beats=self._beats,
-            metrics=self.metrics,
-            clock=self._clock,
-        )
+    def _start(self, stack: ExitStack) -> None:
+        """Build every part and start it; `stack` stops them in reverse: cameras first, the outbox last."""
+        stack.callback(self._galleries.stop)
+        self._recognizer = build_recognizer(self._settings)
+        self._courier = self._build_courier()
         otherwise = "stopped before everything was delivered; the outbox keeps it"
-        stack.callback(self._stop, courier.stop, DELIVERY_STOP_S, otherwise)
-        courier.publish_info(self._info(recognizer))
-        courier.publish_documents(announcements(self._settings))
-        courier.start()
-        cameras = Cameras(
-            self._settings,
-            self._frames,
-            courier.publish_camera_status,
-            beats=self._beats,
-            metrics=self.metrics,
-            clock=self._clock,
-            keep_visit=self._strangers.hand_over if self._settings.strangers.keep_hours else None,
+        stack.callback(_stop, self._courier.stop, DELIVERY_STOP_S, otherwise)
+        self._courier.publish_info(self._info())
+        self._courier.publish_documents(announcements(self._settings))
+        self._courier.start()
+        self._cameras = self._build_cameras()
+        self._inference = self._build_inference()
+        stack.callback(self._visits.tick)
+        otherwise = "the inference thread did not stop in time"
+        stack.callback(_stop, self._inference.stop, INFERENCE_STOP_S, otherwise)
+        self._inference.start()
+        stack.callback(self._cameras.stop)
+        self._cameras.start()
+        self._pushes = PushTrial(self._memory, self, self._metrics, self._clock)
+        self._commands = self._build_commands()
+        stack.callback(self._commands.stop)
+        sd_notify("READY=1")
+        stamp = self._recognizer.stamp
+        log.info(
+            "ready",
+            extra={
+                "cameras": len(self._cameras.pipelines),
+                "embedder": stamp.embedder,
+                "gallery_version": stamp.gallery_version,
+            },
         )
-        inference = InferenceThread(
-            self._frames,
-            cameras.pipelines,
-            recognizer,
-            courier.publish_event,
-            beats=self._beats,
-            metrics=self.metrics,
-            clock=self._clock,
-        )
-        stack.callback(self._strangers.tick)
-        stack.callback(self._stop, inference.stop, 1.0, "the inference thread did not stop in time")
-        inference.start()
-        stack.callback(cameras.stop)
-        cameras.start()
-        running = _Running(recognizer, courier, inference, cameras)
-        self._steer(running)
-        stack.callback(running.commands.stop)
-        return running
+        self._tell_gallery()
+        self._pushes.tell()
 
-    def _loop(self, running: _Running) -> None:
+    def _loop(self) -> None:
         """Do what is asked, and what is to be done now and then, until stopped; what fails ends nothing."""
         watchdog_s = watchdog_interval_s()
         fed_s = published_s = -float("inf")
-        asked, attempt = Guard("main", self.metrics).attempt, Guard("main", self.metrics, self._beats).attempt
-        while (command := self._next_command()) != "stop":
-            if command == "reload":
-                asked("reload", partial(self._reload, running))
-            elif command == "mail":
-                asked("request", partial(self._answer, running))
-            attempt("push", running.pushes.tick)
-            attempt("commands", running.commands.tick)
-            attempt("strangers", self._strangers.tick)
-            attempt("gallery", partial(self._follow, running))
+        asked = Guard("main", self._metrics).attempt
+        attempt = Guard("main", self._metrics, self._beats).attempt
+        while not isinstance(order := self._next_order(), StopDaemon):
+            match order:
+                case ReloadSettings():
+                    asked("reload", self._reload)
+                case ReadMail():
+                    asked("request", self._answer)
+            attempt("push", self._pushes.tick)
+            attempt("commands", self._commands.tick)
+            attempt("strangers", self._visits.tick)
+            attempt("gallery", self._follow_galleries)
             now_s = self._clock.monotonic()
             if watchdog_s is not None and now_s - fed_s >= watchdog_s:
                 fed_s = now_s
                 feed_watchdog(self._beats)
-            if now_s >= self._again_s:
-                self._again_s = float("inf")
-                running.courier.tell_again()
+            if now_s >= self._tell_again_s:
+                self._tell_again_s = float("inf")
+                self._courier.tell_again()
             if now_s - published_s >= HEALTH_S:
                 published_s = now_s
-                attempt("health", partial(self._tell_health, running))
-                if running.recognizer.candidate is not None:
-                    attempt("report", partial(self._tell_gallery, running))
+                attempt("health", self._tell_health)
+                if self._recognizer.candidate is not None:
+                    attempt("report", self._tell_gallery)
 
-    def _answer(self, running: _Running) -> None:
-        """Do what was asked over MQTT."""
-        match self._mailbox.take():
-            case SyncGallery() as wanted:
-                self._galleries.request(wanted.at_least)
-            case ReceivedPush() as push:
-                running.pushes.take(push.layer, push.data)
-            case Commanded() as command:
-                running.commands.take(command.verb, command.received)
-            case TellAgain() if self._again_s == float("inf"):
-                # Doors that all answer at once would drown a building system that has just started.
-                self._again_s = self._clock.monotonic() + random.uniform(0, BIRTH_JITTER_S)
+    def settings(self) -> Settings:
+        """Return the settings in force."""
+        return self._settings
 
-    def _follow(self, running: _Running) -> None:
-        recognizer, news = self._galleries.tick(running.recognizer)
-        if recognizer is not None:
-            self._swap(running, recognizer)
-        if news:
-            self._tell_gallery(running)
-
-    def _next_command(self) -> str | None:
-        try:
-            return self._commands.get(timeout=TICK_S)
-        except queue.Empty:
-            return None
-
-    def _info(self, recognizer: Recognizer) -> InfoPayload:
-        return info(self._settings, recognizer, self._clock, self._memory.version)
-
-    def _tell_gallery(self, running: _Running) -> None:
-        running.courier.publish_gallery(self._galleries.report(running.recognizer))
-
-    def _swap(self, running: _Running, recognizer: Recognizer) -> None:
-        old, running.recognizer = running.recognizer, recognizer
-        running.inference.swap(recognizer)
-        if old.remote is not None and old.remote is not recognizer.remote:
-            old.remote.close()
-        running.courier.publish_info(self._info(recognizer))
-
-    def _reload(self, running: _Running) -> None:
-        """Put in force what edge.toml says now, and what was pushed; on failure keep the last good."""
-        sd_notify("RELOADING=1")
-        try:
-            self._apply(running, self._memory.settings())
-            log.info("reloaded")
-            running.pushes.tell()
-        except (EdgeError, OSError) as error:
-            self.metrics.count("reload.refused")
-            log.error("reload refused, the last good configuration stays: %s", error)
-        finally:
-            sd_notify("READY=1")
-
-    def _apply(self, running: _Running, settings: Settings) -> None:
+    def apply(self, settings: Settings) -> None:
         """Build what the settings ask for beside what runs, then swap.
 
         Raises:
             EdgeError: It cannot be built; nothing has changed.
         """
         settings, waiting = kept(self._settings, settings)
-        recognizer = build_recognizer(settings, denials=running.recognizer.denials)
+        recognizer = build_recognizer(settings, denials=self._recognizer.denials)
         if waiting:
             log.warning("these settings take effect only after a restart", extra={"settings": waiting})
         self._settings = settings
         self._galleries.use(settings)
-        self._strangers.use(visit_store(settings))
-        running.cameras.replace(settings, partial(running.inference.swap, recognizer))
-        self._swap(running, recognizer)
-        running.courier.publish_documents(announcements(settings))
+        self._visits.use(visit_store(settings))
+        self._cameras.replace(settings, partial(self._inference.swap, recognizer))
+        self._swap(recognizer)
+        self._courier.publish_documents(announcements(settings))
 
-    def _steer(self, running: _Running) -> None:
-        """Let the daemon be steered from outside."""
-        parts = Parts(
-            lambda: self._settings, running.cameras, running.courier, self._beats, self.metrics, self._clock
+    def seen(self) -> Seen:
+        """Return how the door does, for a push on trial."""
+        now_s, counts = self._clock.monotonic(), self._metrics.counts()
+        last_s, stall_s = self._cameras.last_frame_s(), self._settings.capture.stall_s
+        return Seen(
+            {name: counts.get(f"frames.{name}", 0) for name in last_s},
+            frozenset(name for name, at_s in last_s.items() if at_s and now_s - at_s <= stall_s),
+            self._courier.connected,
+            self._beats.late(),
         )
-        door = Door(
-            settings=parts.settings,
-            gallery=lambda: running.recognizer.matcher.gallery,
-            embedder=lambda: running.recognizer.stamp.embedder,
+
+    def self_test(self) -> None:
+        """Let every model that serves answer its golden input.
+
+        Raises:
+            ModelError: One computes something else than it should.
+        """
+        self._recognizer.self_test()
+
+    def tell(self, told: Mapping[str, Any]) -> None:
+        """Publish what became of pushes, as `config/reported` has it but for the time."""
+        topic = Topics(self._settings.site, self._settings.device).config_reported
+        report = ConfigReportedPayload(at=to_millisecond(self._clock.now()), **told)
+        self._courier.publish_documents({topic: encode(report)})
+
+    def _build_courier(self) -> CourierThread:
+        return build_courier(
+            self._settings, self._mailbox.put, beats=self._beats, metrics=self._metrics, clock=self._clock
+        )
+
+    def _build_cameras(self) -> Cameras:
+        return Cameras(
+            self._settings,
+            self._frames,
+            self._courier.publish_camera_status,
+            beats=self._beats,
+            metrics=self._metrics,
+            clock=self._clock,
+            keep_visit=self._visits.hand_over if self._settings.strangers.keep_hours else None,
+        )
+
+    def _build_inference(self) -> InferenceThread:
+        return InferenceThread(
+            self._frames,
+            self._cameras.pipelines,
+            self._recognizer,
+            self._courier.publish_event,
+            beats=self._beats,
+            metrics=self._metrics,
+            clock=self._clock,
+        )
+
+    def _build_commands(self) -> CommandExecutor:
+        verbs = Verbs(
+            settings=self.settings,
+            recognizer=lambda: self._recognizer,
             diagnostics=lambda: {
-                "info": self._info(running.recognizer).model_dump(mode="json"),
-                "health": self._health(running).model_dump(mode="json"),
+                "info": self._info().model_dump(mode="json"),
+                "health": self._health().model_dump(mode="json"),
             },
-            picture=running.cameras.picture,
+            picture=self._cameras.picture,
             sync=partial(self._galleries.request, 0),
-            reload=partial(self._commands.put, "reload"),
-            restart=partial(self._commands.put, "stop"),
+            reload=partial(self._orders.put, ReloadSettings()),
+            restart=partial(self._orders.put, StopDaemon()),
+            config_arguments=self._config_arguments,
         )
-        apply, test = partial(self._apply, running), lambda: running.recognizer.self_test()
-        steered = SteeredDaemon(parts, apply, test)
-        running.pushes = PushTrial(self._memory, steered, self.metrics, self._clock)
-        running.commands = build_command_desk(parts, door, self._config_arguments)
+        return CommandExecutor(
+            Topics(self._settings.site, self._settings.device),
+            self._settings.state_dir / "commands",
+            lambda: Rules(self._settings.commands.trusted_keys, self._settings.commands.unsigned_reads),
+            actions=verbs.actions(),
+            errands=verbs.errand,
+            publish=self._courier.publish_answer,
+            metrics=self._metrics,
+            clock=self._clock,
+        )
 
-    def _tell_health(self, running: _Running) -> None:
-        running.courier.publish_health(self._health(running))
+    def _next_order(self) -> Order | None:
+        try:
+            return self._orders.get(timeout=TICK_S)
+        except queue.Empty:
+            return None
 
-    def _health(self, running: _Running) -> HealthPayload:
-        courier = running.courier
+    def _answer(self) -> None:
+        """Do what was asked over MQTT."""
+        match self._mailbox.take():
+            case SyncGallery() as wanted:
+                self._galleries.request(wanted.at_least)
+            case ReceivedPush() as push:
+                self._pushes.take(push.layer, push.data)
+            case Commanded() as command:
+                self._commands.take(command.verb, command.received)
+            case TellAgain() if self._tell_again_s == float("inf"):
+                self._tell_again_s = self._clock.monotonic() + random.uniform(0, BIRTH_JITTER_S)
+
+    def _reload(self) -> None:
+        """Put in force what edge.toml says now, and what was pushed; on failure keep the last good."""
+        sd_notify("RELOADING=1")
+        try:
+            self.apply(self._memory.settings())
+            log.info("reloaded")
+            self._pushes.tell()
+        except (EdgeError, OSError) as error:
+            self._metrics.count("reload.refused")
+            log.error("reload refused, the last good configuration stays: %s", error)
+        finally:
+            sd_notify("READY=1")
+
+    def _follow_galleries(self) -> None:
+        recognizer, news = self._galleries.tick(self._recognizer)
+        if recognizer is not None:
+            self._swap(recognizer)
+        if news:
+            self._tell_gallery()
+
+    def _swap(self, recognizer: Recognizer) -> None:
+        old, self._recognizer = self._recognizer, recognizer
+        self._inference.swap(recognizer)
+        if old.remote is not None and old.remote is not recognizer.remote:
+            old.remote.close()
+        self._courier.publish_info(self._info())
+
+    def _info(self) -> InfoPayload:
+        return info(self._settings, self._recognizer, self._clock, self._memory.version)
+
+    def _health(self) -> HealthPayload:
         return self._vitals.health(
-            running.cameras.last_frame_s(),
+            self._cameras.last_frame_s(),
             self._frames.replaced,
-            courier.outbox_health(),
-            courier.link_health(),
+            self._courier.outbox_health(),
+            self._courier.link_health(),
         )
 
-    def _stop(self, stop: Callable[[float], bool], limit_s: float, otherwise: str) -> None:
-        if not stop(limit_s):
-            log.warning(otherwise)
+    def _tell_health(self) -> None:
+        self._courier.publish_health(self._health())
+
+    def _tell_gallery(self) -> None:
+        self._courier.publish_gallery(self._galleries.report(self._recognizer))
+
+
+def _stop(stop: Callable[[float], bool], limit_s: float, otherwise: str) -> None:
+    if not stop(limit_s):
+        log.warning(otherwise)

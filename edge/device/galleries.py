@@ -1,10 +1,7 @@
-"""GalleryKeeper: keeps the galleries of a running daemon up to date, and says which one serves.
+"""Galleries: what a running door recognises by, kept up to date, and what is told of it.
 
-Synchronises on request, follows what is current on the disk, tries what lies beside. Swaps nothing itself.
-
-Follow the galleries on disk: say when another version is current, and hand out a recognizer with it.
-
-On failure the last good gallery stays and the reason is told once. Swaps nothing itself.
+They synchronise on request and follow what is current on the disk, the candidate and the denials as well. On
+failure the last good gallery stays, and the reason is told once. The daemon does the swap.
 """
 
 import logging
@@ -16,12 +13,13 @@ from functools import partial
 from edge.core.clock import Clock
 from edge.core.errors import EdgeError, GalleryIntegrityError
 from edge.core.metrics import Metrics
-from edge.device.assembly.recognizer import build_beside, build_recognizer
-from edge.device.assembly.stores import beside_store, denial_store, gallery_store
+from edge.device.assembly.recognizer import build_candidate, build_recognizer
+from edge.device.assembly.stores import candidate_store, denial_store, gallery_store
+from edge.device.children.sync_runner import SyncRunner
+from edge.device.reports import candidate_report, gallery_report
 from edge.device.settings.load import Settings
-from edge.device.sync.child import SyncRunner, beside_report, gallery_report
-from edge.device.sync.floors import FILE_NAME, beside_version, published_version
-from edge.device.sync.outcome import OutcomeFollower, SyncOutcome, load_outcome
+from edge.device.sync.floors import FILE_NAME, candidate_version, published_version
+from edge.device.sync.outcome import SyncOutcome
 from edge.face.choice import AUTO
 from edge.gallery.store.denials import Denials, DenialStore
 from edge.gallery.store.store import GalleryStore
@@ -33,9 +31,106 @@ log = logging.getLogger(__name__)
 NOTHING = 0
 """The stamp of denials where there is no file."""
 
+NONE_YET = SyncOutcome("current", 0, 0, None)
+"""What is told before the first synchronisation."""
 
-class GalleryFollower:
-    """Watches one store."""
+ALONE = SyncOutcome(
+    "refused", 0, 0, None, "sync.url is not set; this door has a gallery of its own", reason="config"
+)
+"""What comes of a request to synchronise where there is no fleet."""
+
+
+class Galleries:
+    """One door's galleries. Used by the main thread.
+
+    The child that synchronises gets `config_arguments`, so that it reads the same settings.
+    """
+
+    def __init__(
+        self, settings: Settings, config_arguments: Sequence[str], *, metrics: Metrics, clock: Clock
+    ) -> None:
+        self._metrics = metrics
+        self._clock = clock
+        self._sync = SyncRunner(settings.sync_path, config_arguments, metrics=metrics, clock=clock)
+        self._outcome = self._sync.before or NONE_YET
+        self._declined = False
+        self._revoked_at: datetime | None = None
+        self._settings = settings
+        self._denials = DenialWatch(denial_store(settings), metrics)
+        self._watch(settings)
+        self.use(settings)
+
+    def use(self, settings: Settings) -> None:
+        """Follow by other settings from now on."""
+        if settings.gallery != self._settings.gallery:  # its key may lie elsewhere
+            self._watch(settings)
+        self._settings = settings
+        share = settings.gallery.candidate_share
+        self._candidate = CandidateWatch(candidate_store(settings), partial(build_candidate, settings), share)
+
+    def request(self, at_least: int) -> None:
+        """Synchronise now, unless the fleet's gallery is known to be `at_least` this version."""
+        if self._settings.sync.url is None:
+            self._declined = True
+        else:
+            self._sync.request(at_least, self._settings.sync_scope)
+
+    def tick(self, recognizer: Recognizer) -> tuple[Recognizer | None, bool]:
+        """Return the recognizer to swap to, None where nothing has changed, and whether there is news.
+
+        What cannot be used is told in the log, and the last good gallery stays.
+        """
+        ended = [ALONE if self._declined else None, self._sync.poll()]
+        self._declined = False
+        outcomes = [each for each in ended if each is not None and each != self._outcome]
+        found = self._follow(recognizer)
+        for outcome in outcomes:
+            self._outcome = outcome
+            if outcome.status == "refused":
+                self._metrics.count(f"sync.refused.{outcome.reason or 'gallery'}")
+        if found is not None and not outcomes and self._outcome.status == "current":
+            # Somebody enrolled at the door. A refusal stands until a synchronisation succeeds.
+            self._outcome = replace(self._outcome, status="updated")
+        return found, bool(outcomes) or found is not None
+
+    def report(self, recognizer: Recognizer) -> GalleryReportedPayload:
+        """Return what is published about the gallery that serves."""
+        settings, candidate, gallery = self._settings, recognizer.candidate, recognizer.matcher.gallery
+        path, scope = settings.sync_path / FILE_NAME, settings.sync_scope
+        told = None
+        if candidate is not None:
+            of_fleet = candidate_version(path, scope, candidate.matcher.gallery.version)
+            told = candidate_report(candidate, self._metrics.counts(), of_fleet)
+        return gallery_report(
+            self._outcome,
+            gallery,
+            self._clock.now(),
+            scope=scope if settings.sync.url else None,
+            published=published_version(path, scope, gallery.version),
+            revoked_applied_at=self._revoked_at,
+            candidate=told,
+        )
+
+    def stop(self) -> None:
+        """End a synchronisation that still runs."""
+        self._sync.stop()
+
+    def _watch(self, settings: Settings) -> None:
+        self._gallery = GalleryWatch(gallery_store(settings), self._metrics)
+        self._denials.watch(denial_store(settings))
+
+    def _follow(self, recognizer: Recognizer) -> Recognizer | None:
+        auto = self._settings.recognition.embedder == AUTO
+        rebuild = partial(build_recognizer, self._settings, denials=recognizer.denials)
+        found = self._gallery.look(recognizer, rebuild if auto else None)
+        if found is not None and recognizer.matcher.gallery.active - found.matcher.gallery.active:
+            self._revoked_at = self._clock.now()
+        found = self._denials.look(found or recognizer) or found
+        return self._candidate.look(found or recognizer) or found
+
+
+class GalleryWatch:
+    """Looks whether another version of the gallery in a store is current."""
 
     def __init__(self, store: GalleryStore, metrics: Metrics) -> None:
         self._store = store
@@ -43,7 +138,7 @@ class GalleryFollower:
         self._refused: int | None = None
         self._error = ""
 
-    def follow(self, recognizer: Recognizer, rebuild: Callable[[], Recognizer] | None) -> Recognizer | None:
+    def look(self, recognizer: Recognizer, rebuild: Callable[[], Recognizer] | None) -> Recognizer | None:
         """Return a recognizer with the current version, None where that one has it or it cannot be used.
 
         `rebuild` is asked when the gallery is of another embedder; None: such a gallery is refused.
@@ -71,8 +166,11 @@ class GalleryFollower:
         return found
 
 
-class BesideFollower:
-    """Watches the gallery that the door may be switched to. `build` makes its recognizer; None: not tried."""
+class CandidateWatch:
+    """Looks for the candidate. `build` makes its recognizer, None where it is not tried.
+
+    `share` is the part of the visits that it is tried on, in [0, 1].
+    """
 
     def __init__(
         self, store: GalleryStore, build: Callable[[Recognizer], Recognizer | None], share: float
@@ -82,30 +180,30 @@ class BesideFollower:
         self._share = share
         self._seen: tuple[int, str] | None = None
 
-    def follow(self, recognizer: Recognizer) -> Recognizer | None:
-        """Return `recognizer` with what lies beside it now, None where that has not changed.
+    def look(self, recognizer: Recognizer) -> Recognizer | None:
+        """Return `recognizer` with the candidate of now, None where that has not changed.
 
         What cannot be used is told once and not tried: it would decide nothing anyway.
         """
-        beside = None
+        candidate = None
         try:
             seen = (self._store.current_version(), recognizer.embedder.model_id)
             if seen == self._seen:
                 return None
             self._seen = seen
             if seen[0]:
-                beside = self._build(recognizer)
+                candidate = self._build(recognizer)
         except EdgeError as error:
-            log.warning("the gallery to switch to is not tried: %s", error)
-        if beside is None and recognizer.candidate is None:
+            log.warning("the candidate is not tried: %s", error)
+        if candidate is None and recognizer.candidate is None:
             return None
-        if beside is not None:
-            log.info("a gallery to switch to is tried", extra={"embedder": beside.stamp.embedder})
-        return replace(recognizer, candidate=beside, candidate_share=self._share if beside else 0.0)
+        if candidate is not None:
+            log.info("a candidate is tried", extra={"embedder": candidate.stamp.embedder})
+        return replace(recognizer, candidate=candidate, candidate_share=self._share if candidate else 0.0)
 
 
-class DenialFollower:
-    """Watches who was said not to be whom. What is damaged is set aside, so that a door can start.
+class DenialWatch:
+    """Looks who was said not to be whom. What is damaged is set aside, so that a door can start.
 
     Nothing here waits for a lock: what cannot be set aside now is tried again with the next look.
     """
@@ -124,7 +222,7 @@ class DenialFollower:
         if self._seen != NOTHING:
             self._seen = None
 
-    def follow(self, recognizer: Recognizer) -> Recognizer | None:
+    def look(self, recognizer: Recognizer) -> Recognizer | None:
         """Return `recognizer` with the denials of now, None where it has them or they cannot be read."""
         if self._damaged:
             self._set_aside()
@@ -165,106 +263,3 @@ class DenialFollower:
             return
         self._seen = NOTHING
         log.error("damaged denials are kept as %s", aside)
-
-
-NONE_YET = SyncOutcome("current", 0, 0, None)
-"""What is told before the first synchronisation."""
-
-ALONE = SyncOutcome(
-    "refused", 0, 0, None, "sync.url is not set; this door has a gallery of its own", reason="config"
-)
-"""What comes of a request to synchronise where there is no fleet."""
-
-
-class GalleryKeeper:
-    """One device's galleries. Used by the main thread; `sync_command` starts the child that synchronises."""
-
-    def __init__(
-        self, settings: Settings, sync_command: Sequence[str], *, metrics: Metrics, clock: Clock
-    ) -> None:
-        self._metrics = metrics
-        self._clock = clock
-        self._syncing = SyncRunner(sync_command, metrics=metrics, clock=clock)
-        self._left = OutcomeFollower(settings.sync_path)
-        self._outcome = load_outcome(settings.sync_path) or NONE_YET
-        self._syncing.know(self._outcome)
-        self._declined = False
-        self._revoked_at: datetime | None = None
-        self._settings = settings
-        self._denials = DenialFollower(denial_store(settings), metrics)
-        self._watch(settings)
-        self.use(settings)
-
-    def use(self, settings: Settings) -> None:
-        """Follow by other settings from now on."""
-        if settings.gallery != self._settings.gallery:  # its key may lie elsewhere
-            self._watch(settings)
-        self._settings = settings
-        share = settings.gallery.candidate_share
-        self._beside = BesideFollower(beside_store(settings), partial(build_beside, settings), share)
-
-    def request(self, at_least: int) -> None:
-        """Synchronise now, unless the fleet's gallery is known to be `at_least` this version."""
-        if self._settings.sync.url is None:
-            self._declined = True
-        else:
-            self._syncing.request(at_least, self._settings.sync_scope)
-
-    def tick(self, recognizer: Recognizer) -> tuple[Recognizer | None, bool]:
-        """Return the recognizer to swap to, None where nothing has changed, and whether there is news.
-
-        What cannot be used is told in the log, and the last good gallery stays.
-        """
-        ended = [ALONE if self._declined else None, self._syncing.poll(), self._left.follow()]
-        self._declined = False
-        outcomes = [each for each in ended if each is not None and each != self._outcome]
-        found = self._follow(recognizer)
-        for outcome in outcomes:
-            self._take(outcome)
-        if found is not None and not outcomes and self._outcome.status == "current":
-            # Somebody enrolled at the door. A refusal stands until a synchronisation succeeds.
-            self._outcome = replace(self._outcome, status="updated")
-        return found, bool(outcomes) or found is not None
-
-    def report(self, recognizer: Recognizer) -> GalleryReportedPayload:
-        """Return what is published about the gallery that serves."""
-        settings, beside, gallery = self._settings, recognizer.candidate, recognizer.matcher.gallery
-        path, scope = settings.sync_path / FILE_NAME, settings.sync_scope
-        told = None
-        if beside is not None:
-            of_fleet = beside_version(path, scope, beside.matcher.gallery.version)
-            told = beside_report(beside, self._metrics.counts(), of_fleet)
-        return gallery_report(
-            self._outcome,
-            gallery,
-            self._clock.now(),
-            scope=scope if settings.sync.url else None,
-            published=published_version(path, scope, gallery.version),
-            revoked_applied_at=self._revoked_at,
-            beside=told,
-        )
-
-    def stop(self) -> None:
-        """End a synchronisation that still runs."""
-        self._syncing.stop()
-
-    def _take(self, outcome: SyncOutcome) -> None:
-        if outcome == self._outcome:
-            return  # the child said what it has left
-        self._outcome = outcome
-        self._syncing.know(outcome)
-        if outcome.status == "refused":
-            self._metrics.count(f"sync.refused.{outcome.reason or 'gallery'}")
-
-    def _watch(self, settings: Settings) -> None:
-        self._follower = GalleryFollower(gallery_store(settings), self._metrics)
-        self._denials.watch(denial_store(settings))
-
-    def _follow(self, recognizer: Recognizer) -> Recognizer | None:
-        auto = self._settings.recognition.embedder == AUTO
-        rebuild = partial(build_recognizer, self._settings, denials=recognizer.denials)
-        found = self._follower.follow(recognizer, rebuild if auto else None)
-        if found is not None and recognizer.matcher.gallery.active - found.matcher.gallery.active:
-            self._revoked_at = self._clock.now()
-        found = self._denials.follow(found or recognizer) or found
-        return self._beside.follow(found or recognizer) or found

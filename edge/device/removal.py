@@ -10,7 +10,7 @@ from datetime import datetime
 
 from edge.core.errors import EdgeError, GalleryIntegrityError
 from edge.device.assembly.stores import (
-    beside_store,
+    candidate_store,
     crop_store,
     denial_store,
     erased_here,
@@ -33,8 +33,8 @@ class Removal:
     older: bool = False
     """Whether only older versions held somebody, from a roll-back."""
 
-    beside: bool = False
-    """Whether the only gallery that held somebody is the one beside."""
+    candidate_only: bool = False
+    """Whether the only gallery that held somebody is the candidate."""
 
     warnings: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Removal:
 
 
 def remove_subject(settings: Settings, subject_id: str, now: datetime) -> Removal:
-    """Remove one subject from the gallery in force and the one beside, with all that is kept of it.
+    """Remove one subject from the gallery in force and the candidate, with all that is kept of it.
 
     Nothing is in `galleries` where nobody has that id; what an earlier removal left is erased all the same.
 
@@ -56,16 +56,16 @@ def remove_subject(settings: Settings, subject_id: str, now: datetime) -> Remova
         EdgeError: The gallery in force cannot be changed; nothing was done.
     """
     removal = Removal()
-    for number, store in enumerate((gallery_store(settings), beside_store(settings))):
+    for number, store in enumerate((gallery_store(settings), candidate_store(settings))):
         try:
             gallery = _without(store, {subject_id}, removal)
         except EdgeError as error:
             if number == 0:
                 raise
-            removal.problems.append(f"the gallery beside: {error}")
+            removal.problems.append(f"the candidate: {error}")
         else:
             if gallery is not None:
-                removal.beside = number == 1 and not removal.galleries
+                removal.candidate_only = number == 1 and not removal.galleries
                 removal.galleries.append(gallery)
     _forget(settings, removal, now, somebody_left=bool(removal.galleries) or removal.older)
     return removal
@@ -86,7 +86,7 @@ def forget_departed(settings: Settings, now: datetime) -> list[str]:
 def purge(settings: Settings) -> Removal:
     """Remove everybody, and everything that is kept of anybody."""
     removal = Removal()
-    for store in (gallery_store(settings), beside_store(settings)):
+    for store in (gallery_store(settings), candidate_store(settings)):
 
         def empty(store: GalleryStore = store) -> None:
             _without(store, None, removal)
@@ -171,9 +171,9 @@ def _nothing_kept(settings: Settings, now: datetime) -> bool:
 
 
 def _enrolled(settings: Settings) -> set[str]:
-    """Return the ids of everybody in the gallery in force and the one beside."""
+    """Return the ids of everybody in the gallery in force and the candidate."""
     found: set[str] = set()
-    for store in (gallery_store(settings), beside_store(settings)):
+    for store in (gallery_store(settings), candidate_store(settings)):
         model_id = store.enrolled_with()
         if model_id is not None:
             found |= {each.subject_id for each in store.load(model_id).subjects}

@@ -1,9 +1,10 @@
-"""What the device tells about itself: `info` (what runs here) and `health` (how it runs).
+"""What the device tells about itself: `info` (what runs here), `gallery/reported`, `health` (how it runs).
 
 Only reads; the daemon decides when it is told.
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 
 from edge import __version__
 from edge.core.clock import Clock
@@ -12,8 +13,12 @@ from edge.core.process import boot_id, clock_synced, rss_mb, temperature_c
 from edge.core.threads import Beats
 from edge.device.assembly.recognizer import visit_rule
 from edge.device.settings.load import Settings
+from edge.device.sync.outcome import MAX_ERROR_CHARS, SyncOutcome
+from edge.gallery.gallery import Gallery
 from edge.mqtt.contract.encode import to_millisecond
 from edge.mqtt.contract.messages import (
+    CandidatePayload,
+    GalleryReportedPayload,
     HealthPayload,
     InfoPayload,
     LinkHealth,
@@ -21,6 +26,7 @@ from edge.mqtt.contract.messages import (
     OutboxHealth,
     Percentiles,
 )
+from edge.recognition.candidate import AGREED, DIFFERED
 from edge.recognition.recognizer import Recognizer
 
 
@@ -54,6 +60,48 @@ def info(
         liveness=settings.liveness.policy,
         live_from=visit_rule(settings).live_from,
         anonymous=settings.privacy.anonymous,
+    )
+
+
+def gallery_report(
+    outcome: SyncOutcome,
+    gallery: Gallery,
+    at: datetime,
+    *,
+    scope: str | None = None,
+    published: int | None = None,
+    revoked_applied_at: datetime | None = None,
+    candidate: CandidatePayload | None = None,
+) -> GalleryReportedPayload:
+    """Return what is published about a synchronisation, with the gallery that serves after it."""
+    return GalleryReportedPayload(
+        at=to_millisecond(at),
+        scope=scope,
+        status=outcome.status,
+        published=published,
+        version=gallery.version,
+        count=gallery.size,
+        model_id=gallery.model_id,
+        not_after=None if gallery.not_after is None else to_millisecond(gallery.not_after),
+        revoked_applied_at=None if revoked_applied_at is None else to_millisecond(revoked_applied_at),
+        candidate=candidate,
+        synchronised_at=None if outcome.at is None else to_millisecond(outcome.at),
+        reason=outcome.reason,
+        error=outcome.error[:MAX_ERROR_CHARS] if outcome.error else None,
+    )
+
+
+def candidate_report(
+    candidate: Recognizer, counters: Mapping[str, int], published: int | None = None
+) -> CandidatePayload:
+    """Return what is published about the candidate, `published` as which version by the fleet."""
+    return CandidatePayload(
+        published=published,
+        version=candidate.matcher.gallery.version,
+        count=candidate.matcher.gallery.size,
+        model_id=candidate.embedder.model_id,
+        agreed=counters.get(AGREED, 0),
+        differed=counters.get(DIFFERED, 0),
     )
 
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from edge.cli.app import app
 from edge.core.errors import EdgeError
 from edge.core.types import Subject
-from edge.device.assembly.stores import beside_store, crop_store, denial_store, gallery_store, visit_store
+from edge.device.assembly.stores import candidate_store, crop_store, denial_store, gallery_store, visit_store
 from edge.device.settings.load import Settings, load
 from edge.face import manifest as manifests
 from edge.gallery.gallery import Gallery
@@ -35,7 +35,7 @@ class Door:
         self.write("")
         for store, manifest in (
             (gallery_store(self.settings), EMBEDDER),
-            (beside_store(self.settings), OTHER),
+            (candidate_store(self.settings), OTHER),
         ):
             gallery = Gallery.empty(manifest.model_id)
             for name in ("alice", "bob", "carol"):
@@ -61,7 +61,7 @@ class Door:
             )
             for store, manifest in (
                 (gallery_store(self.settings), EMBEDDER),
-                (beside_store(self.settings), OTHER),
+                (candidate_store(self.settings), OTHER),
             )
         ]
 
@@ -86,7 +86,7 @@ def test_who_is_removed_is_removed_from_both(door: Door):
     done = door.run("subjects", "remove", "bob")
     assert (done.exit_code, done.output) == (
         0,
-        "removed bob; gallery version 4 has 2 subject(s) and the one beside it version 4 has 2 subject(s)\n",
+        "removed bob; gallery version 4 has 2 subject(s) and the candidate version 4 has 2 subject(s)\n",
     )
     assert door.states() == [["alice active", "carol active"]] * 2
     assert "no subject 'bob'" in error_of(door.run("subjects", "remove", "bob"))
@@ -122,7 +122,7 @@ def test_a_match_that_the_remote_gallery_found_can_be_denied(
 
 def test_who_was_rolled_back_from_is_removed_from_the_older_versions(door: Door):
     assert door.run("gallery", "roll-back", "2").exit_code == 0
-    beside = beside_store(door.settings)
+    beside = candidate_store(door.settings)
     beside.commit(beside.load(OTHER.model_id).without_subject("carol"))
     done = door.run("subjects", "remove", "carol")
     assert (done.exit_code, done.output) == (

@@ -1,4 +1,4 @@
-"""The keeper of galleries: a key that moved, and requests to synchronise at a door without a fleet."""
+"""Galleries: a key that moved, and requests to synchronise at a door without a fleet."""
 
 import shutil
 from pathlib import Path
@@ -10,7 +10,7 @@ from edge.core.metrics import Metrics
 from edge.core.types import Subject
 from edge.device.assembly.recognizer import build_recognizer
 from edge.device.assembly.stores import gallery_store
-from edge.device.galleries import GalleryKeeper
+from edge.device.galleries import Galleries
 from edge.device.settings.load import Settings, load
 from edge.gallery.gallery import Gallery
 from edge.recognition.recognizer import Recognizer
@@ -21,8 +21,8 @@ def settings_in(directory: Path, models: Path, **gallery: str) -> Settings:
     return load(None, {"state_dir": str(directory), "models_dir": str(models), "gallery": gallery})
 
 
-def keeper_of(settings: Settings, *command: str) -> GalleryKeeper:
-    return GalleryKeeper(settings, command or ("true",), metrics=Metrics(), clock=SystemClock())
+def galleries_of(settings: Settings) -> Galleries:
+    return Galleries(settings, (), metrics=Metrics(), clock=SystemClock())
 
 
 @pytest.fixture
@@ -39,30 +39,31 @@ def recognizer(tmp_path: Path, models_dir: Path) -> Recognizer:
 def test_a_revocation_comes_into_force_after_the_key_has_moved(
     tmp_path: Path, models_dir: Path, recognizer: Recognizer
 ):
-    keeper = keeper_of(settings_in(tmp_path, models_dir))
+    galleries = galleries_of(settings_in(tmp_path, models_dir))
     away = tmp_path / "away"
     away.mkdir()
     shutil.move(tmp_path / "device.key", away / "device.key")
     moved = settings_in(tmp_path, models_dir, device_key=str(away / "device.key"))
-    keeper.use(moved)
+    galleries.use(moved)
     with gallery_store(moved).edit(recognizer.embedder.model_id, recognizer.embedder.dim) as edit:
         edit.commit(edit.gallery.without_subject("p-0"))
-    found, news = keeper.tick(recognizer)
+    found, news = galleries.tick(recognizer)
     assert news
     assert found is not None
     assert [each.subject_id for each in found.matcher.gallery.subjects] == ["p-1"]
 
 
 def test_a_request_at_a_door_without_a_fleet_starts_nothing_and_is_answered_once(
-    tmp_path: Path, models_dir: Path, recognizer: Recognizer
+    tmp_path: Path, models_dir: Path, recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch
 ):
     started = tmp_path / "started"
-    keeper = keeper_of(settings_in(tmp_path, models_dir), "touch", str(started))
+    monkeypatch.setattr("edge.device.children.child.EDGE", ("touch", str(started)))
+    galleries = galleries_of(settings_in(tmp_path, models_dir))
     news = []
     for _ in range(100):
-        keeper.request(0)
-        news.append(keeper.tick(recognizer)[1])
+        galleries.request(0)
+        news.append(galleries.tick(recognizer)[1])
     assert news.count(True) == 1
-    report = keeper.report(recognizer)
+    report = galleries.report(recognizer)
     assert (report.status, "sync.url is not set" in (report.error or "")) == ("refused", True)
     assert not started.exists()

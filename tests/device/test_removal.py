@@ -10,7 +10,7 @@ import pytest
 
 from edge.core.errors import GalleryError
 from edge.core.types import Subject
-from edge.device.assembly.stores import beside_store, crop_store, denial_store, gallery_store, visit_store
+from edge.device.assembly.stores import candidate_store, crop_store, denial_store, gallery_store, visit_store
 from edge.device.removal import forget_departed, purge, remove_subject
 from edge.device.settings.load import Settings, load
 from edge.device.settings.tables import RemoteSettings
@@ -30,7 +30,7 @@ def settings(tmp_path: Path) -> Settings:
     path = tmp_path / "edge.toml"
     path.write_text(f'state_dir = "{tmp_path / "state"}"\nstrangers.keep_hours = 24\n')
     settings = load(path)
-    for store, model_id in ((gallery_store(settings), MODEL), (beside_store(settings), OTHER)):
+    for store, model_id in ((gallery_store(settings), MODEL), (candidate_store(settings), OTHER)):
         people = [(Subject(name, ""), [template(ROW, model_id)]) for name in ("alice", "bob")]
         store.commit(Gallery.empty(model_id).with_subjects(people))
     for number, name in enumerate(("alice", "bob", "")):
@@ -43,7 +43,7 @@ def settings(tmp_path: Path) -> Settings:
 
 def kept_of(settings: Settings) -> dict[str, list[str]]:
     galleries = {}
-    for where, store in (("gallery", gallery_store(settings)), ("beside", beside_store(settings))):
+    for where, store in (("gallery", gallery_store(settings)), ("candidate", candidate_store(settings))):
         model_id = store.enrolled_with()
         galleries[where] = ids(store.load(model_id)) if model_id else []
     return {
@@ -57,7 +57,7 @@ def kept_of(settings: Settings) -> dict[str, list[str]]:
 def everything_of(*names: str) -> dict[str, list[str]]:
     return {
         "gallery": list(names),
-        "beside": list(names),
+        "candidate": list(names),
         "faces": list(names),
         "denials": list(names),
         "visits": [*names, ""],
@@ -67,16 +67,16 @@ def everything_of(*names: str) -> dict[str, list[str]]:
 def test_who_is_removed_goes_from_everything_that_is_kept(settings: Settings):
     assert kept_of(settings) == everything_of("alice", "bob")
     removal = remove_subject(settings, "bob", NOW)
-    assert (removal.problems, removal.warnings, removal.beside) == ([], [], False)
+    assert (removal.problems, removal.warnings, removal.candidate_only) == ([], [], False)
     assert [each.size for each in removal.galleries] == [1, 1]
     assert kept_of(settings) == everything_of("alice")
 
 
-def test_who_is_only_in_the_gallery_beside_can_be_removed_too(settings: Settings):
+def test_who_is_only_in_the_candidate_can_be_removed_too(settings: Settings):
     store = gallery_store(settings)
     store.commit(store.load(MODEL).without_subject("bob"))
     removal = remove_subject(settings, "bob", NOW)
-    assert (len(removal.galleries), removal.beside) == (1, True)
+    assert (len(removal.galleries), removal.candidate_only) == (1, True)
     assert kept_of(settings) == everything_of("alice")
 
 
@@ -101,7 +101,7 @@ def test_nobody_is_removed_where_nobody_has_that_id(settings: Settings):
 
 
 def test_who_left_by_a_synchronisation_leaves_nothing_behind(settings: Settings):
-    for store, model_id in ((gallery_store(settings), MODEL), (beside_store(settings), OTHER)):
+    for store, model_id in ((gallery_store(settings), MODEL), (candidate_store(settings), OTHER)):
         store.commit(store.load(model_id).without_subject("bob"))
     assert forget_departed(settings, NOW) == []
     assert kept_of(settings) == everything_of("alice")
@@ -128,7 +128,7 @@ def test_whom_the_remote_gallery_named_keeps_visits_and_denials_unless_removed_h
         assert (sorted(found["denials"]), sorted(found["visits"])) == (kept, ["", *kept])
 
 
-def test_who_is_in_the_gallery_beside_has_not_left(settings: Settings):
+def test_who_is_in_the_candidate_has_not_left(settings: Settings):
     store = gallery_store(settings)
     store.commit(store.load(MODEL).without_subject("bob"))
     assert forget_departed(settings, NOW) == []
@@ -173,7 +173,7 @@ def test_what_cannot_be_erased_is_told_and_the_rest_is_done(
     assert ["is still in older versions" in each for each in removal.problems] == [True, True]
     assert kept_of(settings) == everything_of("alice")
     assert remove_subject(settings, "bob", NOW).problems == []
-    for store in (gallery_store(settings), beside_store(settings)):
+    for store in (gallery_store(settings), candidate_store(settings)):
         assert ids(store._vault.read(1)) == ["alice"]
 
 

@@ -12,7 +12,7 @@ from edge.camera.photo import read_photo
 from edge.core.access import Access, SubjectState
 from edge.core.types import Subject
 from edge.device.assembly.recognizer import PHOTO_SIDE_PX, build_recognizer
-from edge.device.assembly.stores import beside_store
+from edge.device.assembly.stores import candidate_store
 from edge.device.settings.load import Settings, load
 from edge.face import manifest as manifests
 from edge.fleet.reembed import reembed
@@ -64,13 +64,13 @@ def run(settings: Settings, current: Gallery, photos: list[Entry], **options) ->
     load_models = partial(build_recognizer, settings, Gallery.empty("none"), side_px=PHOTO_SIDE_PX)
     prototypes = settings.gallery.prototypes
     outcomes = reembed(
-        current, photos, load_models, beside_store(settings), max_prototypes=prototypes, **values
+        current, photos, load_models, candidate_store(settings), max_prototypes=prototypes, **values
     )
     return {each.subject_id: each.status for each in outcomes}
 
 
 def made(settings: Settings) -> Gallery:
-    return beside_store(settings).load(NEW.model_id)
+    return candidate_store(settings).load(NEW.model_id)
 
 
 def test_the_same_people_with_all_that_is_known_of_them(settings: Settings, photos: list[Entry]):

@@ -269,7 +269,7 @@ def test_what_was_remembered_before_keys_were_is_still_read(scene: Scene):
     path = scene.door.cache / "floors.json"
     floors = json.loads(path.read_text())
     assert floors.pop("keys")["scope-front"]
-    floors.pop("beside_version")
+    floors.pop("candidate_version")
     path.write_text(json.dumps(floors))
     assert scene.door.sync().status == "current"
     assert json.loads(path.read_text())["keys"]["scope-front"]

@@ -25,7 +25,7 @@ class Door:
         self.fetched: list[str] = []
 
     @property
-    def beside(self) -> GalleryStore:
+    def candidate(self) -> GalleryStore:
         return GalleryStore(self.device.directory / "gallery-next", keep_versions=5)
 
     def adopt(self, name: str, fetch: Callable[[str], bytes]) -> tuple[str, int]:
@@ -36,7 +36,7 @@ class Door:
 
     def sync(self) -> Sync:
         made = self.device.syncer()
-        made.adopt, made.beside = self.adopt, self.beside
+        made.adopt, made.candidate = self.adopt, self.candidate
         return made
 
 
@@ -60,21 +60,21 @@ def publish_beside(fleet: Fleet, *subject_ids: str, weights: bytes = b"weights")
 
 
 def test_it_comes_with_its_model_and_goes_when_it_is_withdrawn(fleet: Fleet, door: Door):
-    assert not door.sync().synchronise().beside
+    assert not door.sync().synchronise().candidate
     publish_beside(fleet, "alice", "bob")
     outcome = door.sync().synchronise()
-    assert (outcome.status, outcome.beside, outcome.error) == ("current", True, None)
-    assert ids(door.beside.load(OTHER)) == ["alice", "bob"]
+    assert (outcome.status, outcome.candidate, outcome.error) == ("current", True, None)
+    assert ids(door.candidate.load(OTHER)) == ["alice", "bob"]
     assert door.device.known() == ["alice", "bob"]
-    version = door.beside.current_version()
+    version = door.candidate.current_version()
     door.sync().synchronise()
-    assert door.beside.current_version() == version, "what is there already is not installed again"
+    assert door.candidate.current_version() == version, "what is there already is not installed again"
     fleet.revoke("bob")
     door.sync().synchronise()
-    assert ids(door.beside.load(OTHER)) == ["alice"]
+    assert ids(door.candidate.load(OTHER)) == ["alice"]
     fleet.drop_beside("front")
-    assert not door.sync().synchronise().beside
-    assert door.beside.enrolled_with() is None, "nobody is kept for nothing"
+    assert not door.sync().synchronise().candidate
+    assert door.candidate.enrolled_with() is None, "nobody is kept for nothing"
 
 
 def test_after_a_switch_the_two_have_changed_places(fleet: Fleet, door: Door):
@@ -82,18 +82,18 @@ def test_after_a_switch_the_two_have_changed_places(fleet: Fleet, door: Door):
     door.sync().synchronise()
     fleet.switch("front", allow_missing=True)
     outcome = door.sync().synchronise()
-    assert (outcome.status, outcome.model_id, outcome.beside) == ("updated", OTHER, True)
-    assert ids(door.device.store.load(OTHER)) == ids(door.beside.load(MODEL))
+    assert (outcome.status, outcome.model_id, outcome.candidate) == ("updated", OTHER, True)
+    assert ids(door.device.store.load(OTHER)) == ids(door.candidate.load(MODEL))
 
 
 def test_a_model_that_cannot_be_used_costs_the_door_nothing(fleet: Fleet, door: Door):
     publish_beside(fleet, "alice", weights=b"others")
     fleet.publish_gallery("front", people("alice", "bob", "carol"))
     outcome = door.sync().synchronise()
-    assert (outcome.status, outcome.beside) == ("updated", False)
+    assert (outcome.status, outcome.candidate) == ("updated", False)
     assert "computes something else" in (outcome.error or "")
     assert door.device.known() == ["alice", "bob", "carol"]
-    assert door.beside.enrolled_with() is None
+    assert door.candidate.enrolled_with() is None
 
 
 def test_a_switch_to_a_model_that_cannot_be_used_is_refused(fleet: Fleet, door: Door):
@@ -133,5 +133,5 @@ def test_the_front_gallery_offered_as_the_one_beside_is_refused(tmp_path: Path):
         said = {"scope": "front", "version": 1, "model_id": MODEL, "count": 1, "kind": "next", "base": None}
         fleet.repository.publish(scope_role("front"), {candidate_path("front"): (sealed, said)}, ())
         outcome = door.sync().synchronise()
-        assert (outcome.status, outcome.beside) == ("current", False)
+        assert (outcome.status, outcome.candidate) == ("current", False)
         assert "another door" in (outcome.error or "")

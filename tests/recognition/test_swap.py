@@ -16,7 +16,7 @@ from edge.core.metrics import Metrics
 from edge.core.threads import Beats
 from edge.core.types import FaceEvent, Frame, Probe, Subject
 from edge.device.assembly.recognizer import build_recognizer
-from edge.device.galleries import GalleryFollower
+from edge.device.galleries import GalleryWatch
 from edge.device.settings.load import load
 from edge.gallery.gallery import Gallery
 from edge.gallery.store.store import GalleryStore
@@ -85,7 +85,7 @@ def test_no_frame_is_dropped_and_no_gallery_is_torn(tmp_path: Path):
     recognizer = nobody.with_gallery(current)
     metrics, clock, frames = Metrics(), SystemClock(), LatestFrames()
     looker = Looker(Probe(ROWS[0], model_id, QUALITY))
-    follower = GalleryFollower(store, metrics)
+    follower = GalleryWatch(store, metrics)
     inference = InferenceThread(
         frames,
         {"front": looker},
@@ -101,7 +101,7 @@ def test_no_frame_is_dropped_and_no_gallery_is_torn(tmp_path: Path):
     try:
         for number in range(2, SWAPS + 2):
             current = store.commit(replace(gallery_with(number, model_id), version=current.version))
-            followed = follower.follow(recognizer, None)
+            followed = follower.look(recognizer, None)
             assert followed is not None
             recognizer = followed
             inference.swap(recognizer)

@@ -6,6 +6,7 @@ import queue
 import sys
 from contextlib import closing
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -74,7 +75,7 @@ def follow_command(
 
     begun_s = clock.monotonic()
     with (
-        signals_to(stop),
+        signals_to(partial(stop.put, "stop"), partial(stop.put, "stop")),
         closing(_store(to, lambda source, seq: gaps.saw(source, seq, begun_s), clock)) as store,
         site_listener(values, topics(site, device), session=session) as listener,
     ):

@@ -20,7 +20,7 @@ from edge.core.ids import uuid7
 from edge.core.metrics import Metrics
 from edge.core.types import ModelStamp
 from edge.device.assembly.remote import build_elsewhere
-from edge.device.assembly.stores import beside_store, denial_store, gallery_store
+from edge.device.assembly.stores import candidate_store, denial_store, gallery_store
 from edge.device.settings.load import Settings, environment_without_settings
 from edge.face.choice import AUTO, Choice, choose, load_session
 from edge.face.detector import Detector
@@ -104,8 +104,8 @@ def _denials(settings: Settings) -> Denials:
         return Denials.none()
 
 
-def build_beside(settings: Settings, recognizer: Recognizer) -> Recognizer | None:
-    """Return the recognizer of what this device may be switched to; None: nothing is tried.
+def build_candidate(settings: Settings, recognizer: Recognizer) -> Recognizer | None:
+    """Return the recognizer of the candidate, which may be switched to; None: none is tried.
 
     It shares the detector with `recognizer` and decides nothing.
 
@@ -114,7 +114,7 @@ def build_beside(settings: Settings, recognizer: Recognizer) -> Recognizer | Non
     """
     if settings.recognition.embedder != AUTO or not settings.gallery.candidate_share:
         return None
-    store = beside_store(settings)
+    store = candidate_store(settings)
     model_id = store.enrolled_with()
     if model_id in (None, recognizer.embedder.model_id):
         return None
@@ -132,7 +132,7 @@ def build_beside(settings: Settings, recognizer: Recognizer) -> Recognizer | Non
         stamp=ModelStamp(manifest.name, manifest.sha256, gallery.version),
         remote=None,
         candidate=None,
-        embedder_choice="beside the one in force",
+        embedder_choice="the candidate",
     )
 
 

@@ -1,5 +1,6 @@
-"""The stores of one device as the settings say: galleries, visits, denials, faces. Opens no file."""
+"""The stores of one device as the settings say: galleries, visits, denials, faces."""
 
+import logging
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,20 +11,32 @@ from edge.gallery.store.erasure import Erased
 from edge.gallery.store.kept_visits import VisitStore
 from edge.gallery.store.store import GalleryStore
 
+log = logging.getLogger(__name__)
+
 
 def gallery_store(settings: Settings) -> GalleryStore:
     """Return the store of this device's gallery."""
     return _store(settings, settings.gallery_path)
 
 
-def beside_store(settings: Settings) -> GalleryStore:
-    """Return the store of the gallery that this device may be switched to, of another embedder."""
-    return _store(settings, beside_path(settings))
+def candidate_store(settings: Settings) -> GalleryStore:
+    """Return the store of the candidate: the gallery of another embedder that may be switched to."""
+    return _store(settings, candidate_path(settings))
 
 
-def beside_path(settings: Settings) -> Path:
-    """Return where the gallery lies that this device may be switched to."""
-    return settings.state_dir / "gallery-next"
+def candidate_path(settings: Settings) -> Path:
+    """Return where the candidate lies; from where the last release kept it, it is moved."""
+    path, before = settings.state_dir / "gallery-candidate", settings.state_dir / "gallery-next"
+    if before.is_dir() and not path.is_dir():
+        try:
+            before.rename(path)
+        except OSError as error:
+            if not path.is_dir():  # else another process was faster
+                log.warning("%s: cannot be renamed to %s: %s", before, path.name, error.strerror)
+                return before
+        else:
+            log.info("the candidate lies in %s now", path)
+    return path
 
 
 def visit_store(settings: Settings) -> VisitStore:
@@ -53,7 +66,7 @@ def denial_store(settings: Settings) -> DenialStore:
 
 def erased_here(settings: Settings) -> Erased:
     """Return who was ever removed from this device's galleries."""
-    return Erased((settings.gallery_path, beside_path(settings)))
+    return Erased((settings.gallery_path, candidate_path(settings)))
 
 
 def _store(settings: Settings, directory: Path) -> GalleryStore:

@@ -1,4 +1,4 @@
-"""What the verbs of commands do on this device: quick ones here, the others as an errand of `edge`."""
+"""What the verbs of commands do on this device: quick ones at once, the others as an errand of a child."""
 
 import base64
 from collections.abc import Callable, Sequence
@@ -9,11 +9,10 @@ import cv2
 
 from edge.core.errors import CommandError
 from edge.core.types import Image
-from edge.device.commands.child import LABEL, PHOTO, Errand, Given, read_json
-from edge.device.commands.desk import Action
+from edge.device.children.errands import LABEL, PHOTO, Errand, Given, read_json
+from edge.device.commands.executor import Action
 from edge.device.commands.parse import Command
 from edge.device.settings.load import Settings
-from edge.gallery.gallery import Gallery
 from edge.mqtt.contract.messages import (
     CameraArgs,
     EnrollArgs,
@@ -22,6 +21,7 @@ from edge.mqtt.contract.messages import (
     SubjectArgs,
     SuspendArgs,
 )
+from edge.recognition.recognizer import Recognizer
 
 MAX_SUBJECTS_TOLD = 1000
 SNAPSHOT_SIDE_PX = 960
@@ -30,67 +30,104 @@ SNAPSHOT_QUALITY = 80
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
-    """What commands may look at and ask of a running daemon."""
+class Verbs:
+    """The verbs of a running door: what they look at, and what they ask of the daemon.
+
+    Children get `config_arguments`, so that they read the same settings.
+    """
 
     settings: Callable[[], Settings]
-    gallery: Callable[[], Gallery]
-    embedder: Callable[[], str]
+    recognizer: Callable[[], Recognizer]
     diagnostics: Callable[[], dict[str, Any]]
     picture: Callable[[str], Image | None]
     sync: Callable[[], None]
     reload: Callable[[], None]
     restart: Callable[[], None]
+    config_arguments: Sequence[str] = ()
 
+    def actions(self) -> dict[str, Action]:
+        """Return what is done at once, by verb."""
+        return {
+            "subjects": lambda command: self._subjects(),
+            "diagnostics": lambda command: self.diagnostics(),
+            "snapshot": self._snapshot,
+            "gallery.sync": lambda command: self._sync(),
+            "reload": lambda command: _asked(self.reload, "the configuration is read anew"),
+            "restart": lambda command: _asked(
+                self.restart, "the daemon stops; the service manager starts it"
+            ),
+        }
 
-def actions(door: Door) -> dict[str, Action]:
-    """Return what is done at once, by verb."""
-    return {
-        "subjects": lambda command: _subjects(door),
-        "diagnostics": lambda command: door.diagnostics(),
-        "snapshot": lambda command: _snapshot(door, command),
-        "gallery.sync": lambda command: _sync(door),
-        "reload": lambda command: _asked(door.reload, "the configuration is read anew"),
-        "restart": lambda command: _asked(door.restart, "the daemon stops; the service manager starts it"),
-    }
+    def errand(self, command: Command) -> Errand:
+        """Return what a child does for a command.
 
+        Raises:
+            CommandError: It makes no sense at this door.
+        """
+        made = self._errand(command)
+        first, *rest = made.arguments
+        # Options go before `--`, so that no id and no label is taken for one.
+        where = rest.index("--") if "--" in rest else len(rest)
+        arguments = (first, *rest[:where], *self.config_arguments, *rest[where:])
+        return replace(made, arguments=arguments)
 
-def errand(door: Door, config_arguments: Sequence[str], command: Command) -> Errand:
-    """Return what a child does for a command.
+    def _errand(self, command: Command) -> Errand:
+        args = command.args
+        match command.verb, args:
+            case "identify", PhotoArgs():
+                return Errand(("identify", "--json", "--", PHOTO), args.photo, read_json)
+            case "selftest", _:
+                names = (self.settings().recognition.detector, self.recognizer().stamp.embedder)
+                return Errand(("models", "verify", "--", *names))
+            case "enroll", EnrollArgs():
+                self._check_own_gallery()
+                return _enroll(args)
+            case "revoke", SubjectArgs():
+                self._check_own_gallery()
+                return Errand(("subjects", "remove", "--", args.subject))
+            case "suspend", SuspendArgs():
+                self._check_own_gallery()
+                state = "active" if args.lift else "suspended"
+                return Errand(("subjects", "set", "--state", state, "--", args.subject))
+            case "purge", PurgeArgs():
+                self._check_own_gallery()
+                return Errand(("gallery", "purge", f"--confirm={args.confirm}"))
+        raise CommandError(f"{command.verb}: this device cannot do it")
 
-    Raises:
-        CommandError: It makes no sense at this door.
-    """
-    made = _errand(door, command)
-    first, *rest = made.arguments
-    # Options go before `--`, so that no id and no label is taken for one.
-    where = rest.index("--") if "--" in rest else len(rest)
-    arguments = (first, *rest[:where], *config_arguments, *rest[where:])
-    return replace(made, arguments=arguments)
+    def _check_own_gallery(self) -> None:
+        if self.settings().sync.url is not None:
+            raise CommandError(
+                "this door's gallery comes from a fleet, which would undo it; use `edge fleet`"
+            )
 
+    def _subjects(self) -> dict[str, Any]:
+        gallery, anonymous = self.recognizer().matcher.gallery, self.settings().privacy.anonymous
+        told = [
+            {"id": each.subject_id, "state": each.access.state, "groups": list(each.groups)}
+            | ({} if anonymous else {"label": each.label})
+            for each in gallery.subjects[:MAX_SUBJECTS_TOLD]
+        ]
+        return {"count": gallery.size, "gallery_version": gallery.version, "subjects": told}
 
-def _errand(door: Door, command: Command) -> Errand:
-    args = command.args
-    match command.verb, args:
-        case "identify", PhotoArgs():
-            return Errand(("identify", "--json", "--", PHOTO), args.photo, read_json)
-        case "selftest", _:
-            names = (door.settings().recognition.detector, door.embedder())
-            return Errand(("models", "verify", "--", *names))
-        case "enroll", EnrollArgs():
-            _own(door)
-            return _enroll(args)
-        case "revoke", SubjectArgs():
-            _own(door)
-            return Errand(("subjects", "remove", "--", args.subject))
-        case "suspend", SuspendArgs():
-            _own(door)
-            state = "active" if args.lift else "suspended"
-            return Errand(("subjects", "set", "--state", state, "--", args.subject))
-        case "purge", PurgeArgs():
-            _own(door)
-            return Errand(("gallery", "purge", f"--confirm={args.confirm}"))
-    raise CommandError(f"{command.verb}: this device cannot do it")
+    def _snapshot(self, command: Command) -> dict[str, Any]:
+        settings = self.settings()
+        if not settings.commands.snapshots or settings.privacy.anonymous:
+            raise CommandError(
+                "pictures do not leave this device; see commands.snapshots and privacy.anonymous"
+            )
+        assert isinstance(command.args, CameraArgs)
+        image = self.picture(command.args.camera)
+        if image is None:
+            raise CommandError(
+                f"camera {command.args.camera!r} has delivered no frame; there are: "
+                f"{', '.join(settings.cameras) or 'none'}"
+            )
+        return {"camera": command.args.camera, "jpeg": base64.b64encode(_jpeg(image)).decode()}
+
+    def _sync(self) -> dict[str, Any]:
+        if self.settings().sync.url is None:
+            raise CommandError("sync.url is not set; this door has a gallery of its own")
+        return _asked(self.sync, "it synchronises; see gallery/reported")
 
 
 def _enroll(args: EnrollArgs) -> Errand:
@@ -105,45 +142,15 @@ def _enroll(args: EnrollArgs) -> Errand:
     return Errand(("enroll", *said, "--", args.subject, PHOTO), args.photo, label=args.label)
 
 
-def _own(door: Door) -> None:
-    if door.settings().sync.url is not None:
-        raise CommandError("this door's gallery comes from a fleet, which would undo it; use `edge fleet`")
-
-
-def _subjects(door: Door) -> dict[str, Any]:
-    gallery, anonymous = door.gallery(), door.settings().privacy.anonymous
-    told = [
-        {"id": each.subject_id, "state": each.access.state, "groups": list(each.groups)}
-        | ({} if anonymous else {"label": each.label})
-        for each in gallery.subjects[:MAX_SUBJECTS_TOLD]
-    ]
-    return {"count": gallery.size, "gallery_version": gallery.version, "subjects": told}
-
-
-def _snapshot(door: Door, command: Command) -> dict[str, Any]:
-    settings = door.settings()
-    if not settings.commands.snapshots or settings.privacy.anonymous:
-        raise CommandError("pictures do not leave this device; see commands.snapshots and privacy.anonymous")
-    assert isinstance(command.args, CameraArgs)
-    image = door.picture(command.args.camera)
-    if image is None:
-        raise CommandError(
-            f"camera {command.args.camera!r} has delivered no frame; there are: "
-            f"{', '.join(settings.cameras) or 'none'}"
-        )
+def _jpeg(image: Image) -> bytes:
+    """Return a picture of at most `SNAPSHOT_SIDE_PX` as JPEG."""
     scale = SNAPSHOT_SIDE_PX / max(image.shape[:2])
     if scale < 1:
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA).astype(image.dtype)
     ok, jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, SNAPSHOT_QUALITY])
     if not ok:
         raise CommandError("the picture cannot be encoded")
-    return {"camera": command.args.camera, "jpeg": base64.b64encode(jpeg.tobytes()).decode()}
-
-
-def _sync(door: Door) -> dict[str, Any]:
-    if door.settings().sync.url is None:
-        raise CommandError("sync.url is not set; this door has a gallery of its own")
-    return _asked(door.sync, "it synchronises; see gallery/reported")
+    return jpeg.tobytes()
 
 
 def _asked(ask: Callable[[], None], message: str) -> dict[str, Any]:

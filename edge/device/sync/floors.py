@@ -7,7 +7,7 @@ forced to the disk. This file is. It also remembers the latest time at which som
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, AwareDatetime, BaseModel, ConfigDict, Field
 
 from edge.core.errors import ClockError, EdgeError, GalleryError, RollbackError
 from edge.core.files import StateFile
@@ -26,8 +26,8 @@ class Floors(BaseModel):
     """What one device has seen of one scope.
 
     `seen_*`: the newest gallery that was whole and ours. `installed_*`: the last one that was installed, by
-    its published version and by its number in the device's own store. `beside_*`: the gallery that the
-    scope may be switched to, as it was published, its version, and by its number in its own store. `keys`: by
+    its published version and by its number in the device's own store. `candidate_*`: the candidate as it was
+    published, its version, and its number in its own store (the last release wrote `beside_*`). `keys`: by
     role, the ids of the keys that were trusted for it.
     """
 
@@ -40,9 +40,11 @@ class Floors(BaseModel):
     seen_sha256: str = ""
     installed_version: int = Field(0, ge=0, lt=2**63)
     installed_as: int = Field(0, ge=0, lt=2**63)
-    beside_sha256: str = ""
-    beside_version: int = Field(0, ge=0, lt=2**63)
-    beside_as: int = Field(0, ge=0, lt=2**63)
+    candidate_sha256: str = Field("", validation_alias=AliasChoices("candidate_sha256", "beside_sha256"))
+    candidate_version: int = Field(
+        0, ge=0, lt=2**63, validation_alias=AliasChoices("candidate_version", "beside_version")
+    )
+    candidate_as: int = Field(0, ge=0, lt=2**63, validation_alias=AliasChoices("candidate_as", "beside_as"))
     keys: dict[str, tuple[str, ...]] = Field(default_factory=dict, max_length=8)
 
     def check_clock(self, now: datetime, built_at: datetime) -> None:
@@ -119,13 +121,14 @@ def published_version(path: Path, scope: str, gallery_version: int) -> int | Non
     return floors.installed_version if fits else None
 
 
-def beside_version(path: Path, scope: str, gallery_version: int) -> int | None:
-    """Return the same of the gallery that the scope may be switched to."""
+def candidate_version(path: Path, scope: str, gallery_version: int) -> int | None:
+    """Return the same of the candidate."""
     try:
         floors = load_floors(path, scope)
     except EdgeError:
         return None
-    return floors.beside_version if floors.beside_version and floors.beside_as == gallery_version else None
+    fits = floors.candidate_version and floors.candidate_as == gallery_version
+    return floors.candidate_version if fits else None
 
 
 def load_floors(path: Path, scope: str) -> Floors:

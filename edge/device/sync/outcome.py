@@ -1,4 +1,4 @@
-"""What a synchronisation came to: told by `edge sync`, left in a file for the daemon."""
+"""What a synchronisation came to: left in a file for the daemon, and printed by `edge sync --json`."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -56,8 +56,8 @@ class SyncOutcome:
     model_id: str | None
     error: str | None = None
 
-    beside: bool = False
-    """Whether a gallery to switch to lies beside it."""
+    candidate: bool = False
+    """Whether there is a candidate, a gallery that may be switched to."""
 
     reason: Annotated[str, Field(pattern="^[a-z]{1,16}$")] | None = None
     at: AwareDatetime | None = None
@@ -67,8 +67,9 @@ class SyncOutcome:
     """Whose gallery it was about; None: an older release did not say."""
 
     def to_json(self) -> str:
-        """Return one line of JSON."""
-        return json.dumps({**asdict(self), "at": self.at.isoformat() if self.at else None})
+        """Return one line of JSON; `beside` is what the last release called `candidate`."""
+        said = {**asdict(self), "at": self.at.isoformat() if self.at else None}
+        return json.dumps({**said, "beside": self.candidate})
 
 
 def refusal(error: EdgeError, at: datetime | None = None, scope: str | None = None) -> SyncOutcome:
@@ -91,7 +92,7 @@ def save_outcome(directory: Path, outcome: SyncOutcome) -> None:
 
 
 def read_outcome(data: bytes | str) -> SyncOutcome | None:
-    """Return what `to_json` wrote, None where it is something else."""
+    """Return what `to_json` wrote, in the last release as well; None where it is something else."""
     try:
         return TypeAdapter(SyncOutcome).validate_json(data)
     except (ValidationError, RecursionError):
@@ -107,20 +108,24 @@ def load_outcome(directory: Path) -> SyncOutcome | None:
     return None if data is None else read_outcome(data)
 
 
-class OutcomeFollower:
-    """Watches what is left in the directory of a door's synchronisation."""
+class OutcomeFile:
+    """What was left in the directory of a door's synchronisation, watched."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._seen = self._stamp()
 
-    def follow(self) -> SyncOutcome | None:
+    def load(self) -> SyncOutcome | None:
+        """Return what was left last, None where there is nothing that can be read."""
+        return load_outcome(self._directory)
+
+    def news(self) -> SyncOutcome | None:
         """Return what was left since the last time, None where nothing was that can be read."""
         stamp = self._stamp()
         if stamp == self._seen:
             return None
         self._seen = stamp
-        return load_outcome(self._directory)
+        return self.load()
 
     def _stamp(self) -> tuple[int, int] | None:
         try:

@@ -73,8 +73,8 @@ class Sync:
     """One device's synchronisation with one scope. `embedders`: model id and dimension of what may be used.
 
     `self_test` raises an EdgeError for a gallery that must not serve. `adopt` installs a published model that
-    a gallery needs (None: galleries of other embedders are refused); `beside` keeps the gallery that the
-    scope may be switched to. One process at a time works in `directory`; others wait for it.
+    a gallery needs (None: galleries of other embedders are refused); `candidate` keeps the
+    one that may be switched to. One process at a time works in `directory`; others wait for it.
     """
 
     source: SyncSource
@@ -85,7 +85,7 @@ class Sync:
     self_test: Callable[[Gallery], None]
     built_at: datetime = BUILT_AT
     adopt: Adopt | None = None
-    beside: GalleryStore | None = None
+    candidate: GalleryStore | None = None
 
     def run(self) -> SyncOutcome:
         """Synchronise, and say so also where that is refused; the gallery in force is then the last one."""
@@ -109,14 +109,14 @@ class Sync:
             info = published.find(full_path(source.scope))
             floors = self._trust(floors, published)
             outcome = self._follow(floors, published, info)
-            if self.beside is None:
+            if self.candidate is None:
                 return outcome
             try:
-                beside, owed = self._follow_beside(self.beside, published)
-                return replace(outcome, beside=beside, error=outcome.error or owed)
+                candidate, owed = self._follow_candidate(self.candidate, published)
+                return replace(outcome, candidate=candidate, error=outcome.error or owed)
             except EdgeError as error:
-                log.warning("the gallery to switch to is refused: %s", error)
-                return replace(outcome, error=f"the gallery to switch to: {error}", reason=reason_of(error))
+                log.warning("the candidate is refused: %s", error)
+                return replace(outcome, error=f"the candidate: {error}", reason=reason_of(error))
 
     @property
     def _floors_path(self) -> Path:
@@ -153,11 +153,11 @@ class Sync:
         log.info("gallery installed", extra={"published": offer.version, "gallery_version": installed_as})
         return SyncOutcome("updated", offer.version, gallery.size, gallery.model_id, owed)
 
-    def _follow_beside(self, store: GalleryStore, published: TrustedDirectory) -> tuple[bool, str | None]:
-        """Keep what the scope may be switched to, and nobody where it may not.
+    def _follow_candidate(self, store: GalleryStore, published: TrustedDirectory) -> tuple[bool, str | None]:
+        """Keep the candidate of the scope, and nobody where there is none.
 
         Returns:
-            Whether it may, and why somebody could not be erased.
+            Whether there is one, and why somebody could not be erased.
         """
         floors = load_floors(self._floors_path, self.source.scope)
         info = published.find(candidate_path(self.source.scope))
@@ -165,18 +165,18 @@ class Sync:
             model_id = store.enrolled_with()
             return False, settle(store) if model_id is None else install(store, Gallery.empty(model_id))[1]
         offer = self._offer(info, "next", published)
-        kept = (floors.beside_sha256, floors.beside_as)
+        kept = (floors.candidate_sha256, floors.candidate_as)
         if kept == (info.hashes["sha256"], store.current_version()):
             return True, settle(store)
         gallery = self._whole(published, offer, info)
         self.self_test(gallery)
         installed_as, owed = install(store, gallery)
-        beside = {
-            "beside_sha256": info.hashes["sha256"],
-            "beside_version": offer.version,
-            "beside_as": installed_as,
+        candidate = {
+            "candidate_sha256": info.hashes["sha256"],
+            "candidate_version": offer.version,
+            "candidate_as": installed_as,
         }
-        save_floors(self._floors_path, floors.model_copy(update=beside))
+        save_floors(self._floors_path, floors.model_copy(update=candidate))
         return True, owed
 
     def _offer(self, info: TargetFile | None, kind: Kind, published: TrustedDirectory) -> Offer:

@@ -6,8 +6,8 @@ from configparser import ConfigParser
 
 import pytest
 
+from edge.device.children.sync_runner import LIMIT_S
 from edge.device.settings.tables import SyncSettings
-from edge.device.sync.child import TIMEOUT_S
 from tests.support.places import ROOT
 
 SYSTEMD = ROOT / "systemd"
@@ -40,7 +40,7 @@ def test_it_runs_once_as_the_daemons_user_in_the_daemons_directory():
         assert sync[key] == daemon[key]
 
 
-@pytest.mark.parametrize("limit_s", [int(unit("edge-sync.service")["Service"]["TimeoutStartSec"]), TIMEOUT_S])
+@pytest.mark.parametrize("limit_s", [int(unit("edge-sync.service")["Service"]["TimeoutStartSec"]), LIMIT_S])
 def test_who_starts_it_waits_longer_than_it_may_take(limit_s: float):
     longest_s = SyncSettings.model_fields["timeout_s"].metadata[1].le
     assert longest_s < limit_s

@@ -15,7 +15,7 @@ from edge.core import files
 from edge.core.errors import GalleryError, GalleryIntegrityError
 from edge.core.metrics import Metrics
 from edge.core.types import EventType, FloatArray, Match, Reason, ScoredSubject, Subject
-from edge.device.galleries import DenialFollower
+from edge.device.galleries import DenialWatch
 from edge.gallery.decision import DecisionRule
 from edge.gallery.format.seal import seal
 from edge.gallery.store import denials as module
@@ -146,18 +146,18 @@ def test_a_running_door_keeps_the_last_good_denials_and_one_that_starts_serves(
 ):
     deny(store, "p-1", unit_rows(1)[0])
     metrics, running = Metrics(), Door(store.load())
-    follower = DenialFollower(store, metrics)
+    follower = DenialWatch(store, metrics)
     (tmp_path / "denials.sealed").write_bytes(harm)
     for _ in range(3):
-        assert follower.follow(running) is None  # type: ignore[arg-type]
+        assert follower.look(running) is None  # type: ignore[arg-type]
     assert metrics.counts() == {"denials.refused": 1}
     assert "denials refused" in caplog.text
     assert (tmp_path / "denials.sealed.damaged").exists() == (harm == b"torn")
-    again = DenialFollower(store, metrics)
-    assert again.follow(Door(Denials.none())) is None  # type: ignore[arg-type]
+    again = DenialWatch(store, metrics)
+    assert again.look(Door(Denials.none())) is None  # type: ignore[arg-type]
     (tmp_path / "denials.sealed").unlink(missing_ok=True)
     deny(store, "p-2", unit_rows(1)[0])
-    found = follower.follow(running)  # type: ignore[arg-type]
+    found = follower.look(running)  # type: ignore[arg-type]
     assert found is not None
     assert found.denials.counts() == {"p-2": 1}
 
@@ -171,11 +171,11 @@ class Door:
 
 def test_what_was_set_aside_stays_in_force_when_another_store_is_watched(store: DenialStore, tmp_path: Path):
     deny(store, "p-1", unit_rows(1)[0])
-    follower, running = DenialFollower(store, Metrics()), Door(store.load())
+    follower, running = DenialWatch(store, Metrics()), Door(store.load())
     (tmp_path / "denials.sealed").write_bytes(b"torn")
-    follower.follow(running)  # type: ignore[arg-type]
+    follower.look(running)  # type: ignore[arg-type]
     follower.watch(store)
-    assert follower.follow(running) is None  # type: ignore[arg-type]
+    assert follower.look(running) is None  # type: ignore[arg-type]
 
 
 def test_damaged_denials_that_somebody_is_at_are_set_aside_later_and_nobody_waits(
@@ -183,20 +183,20 @@ def test_damaged_denials_that_somebody_is_at_are_set_aside_later_and_nobody_wait
 ):
     deny(store, "p-1", unit_rows(1)[0])
     metrics = Metrics()
-    follower, running = DenialFollower(store, metrics), Door(store.load())
+    follower, running = DenialWatch(store, metrics), Door(store.load())
     (tmp_path / "denials.sealed").write_bytes(b"torn")
     with files.sole_user(tmp_path / "denials.lock", 0, time.monotonic):
         watch = Stopwatch()
         for _ in range(3):
-            assert follower.follow(running) is None  # type: ignore[arg-type]
+            assert follower.look(running) is None  # type: ignore[arg-type]
         assert watch.undisturbed_s < 2
         assert not (tmp_path / "denials.sealed.damaged").exists()
     assert caplog.text.count("cannot be set aside") == 1
-    assert follower.follow(running) is None  # type: ignore[arg-type]
+    assert follower.look(running) is None  # type: ignore[arg-type]
     assert (tmp_path / "denials.sealed.damaged").exists()
     assert metrics.counts() == {"denials.refused": 1}
     deny(store, "p-2", unit_rows(1)[0])
-    found = follower.follow(running)  # type: ignore[arg-type]
+    found = follower.look(running)  # type: ignore[arg-type]
     assert found is not None
     assert found.denials.counts() == {"p-2": 1}
 

@@ -1,14 +1,13 @@
-"""CommandDesk: has commands executed, answers each once, and remembers what was done.
+"""Commands executed: each is answered once, and what was done is remembered and noted.
 
-What is quick is done at once by `actions`; what needs models or the gallery's lock is a child process, one
-at a time. Used by the main thread. Who may command what is `mqtt.commanding`'s business.
+What is quick is done at once; what needs models or the gallery's lock is done by a child process, one at a
+time. Who may command what is decided in `parse`, what a verb does in `verbs`.
 """
 
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,9 @@ from edge.core.errors import CommandError, EdgeError, FileError
 from edge.core.files import Audit
 from edge.core.metrics import Metrics
 from edge.core.pacing import TokenBucket
+from edge.device.children.child import Child
+from edge.device.children.errands import Errand
 from edge.device.commands.answers import MAX_REMEMBERED, Answers
-from edge.device.commands.child import Errand, Runner
 from edge.device.commands.parse import Command, Reply, Rules, parse, refusal_reply
 from edge.gallery.store.erasure import subject_hash
 from edge.mqtt.broker import Received
@@ -46,43 +46,32 @@ INTERRUPTED = "the daemon was restarted while it was at it; look what is in forc
 FAILED = "it failed in a way that nobody thought of; the device's log says how"
 DUPLICATE = "duplicate: this was answered before; ask again as a new transaction"
 
+ANSWERS = "answers.json"
+"""The answers to commands that changed something."""
+
+AUDIT = "audit.jsonl"
+"""A line for every command that changed something."""
+
+READ = "reads.jsonl"
+"""A line for every look at persons."""
+
+REFUSED = "refused.jsonl"
+"""A line now and then for commands that were refused."""
+
 Action = Callable[[Command], dict[str, Any]]
 
 
-@dataclass(frozen=True, slots=True)
-class CommandFiles:
-    """Where answers and audits lie; what many may cause washes away nothing of what was changed."""
+class CommandExecutor:
+    """One device's commands. Used by the main thread.
 
-    directory: Path
-
-    @property
-    def answers(self) -> Path:
-        """The answers to commands that changed something."""
-        return self.directory / "answers.json"
-
-    @property
-    def audit(self) -> Path:
-        """A line for every command that changed something."""
-        return self.directory / "audit.jsonl"
-
-    @property
-    def reads(self) -> Path:
-        """A line for every look at persons."""
-        return self.directory / "reads.jsonl"
-
-    @property
-    def refused(self) -> Path:
-        """A line now and then for commands that were refused."""
-        return self.directory / "refused.jsonl"
-
-
-class CommandDesk:
-    """One device's commands. `actions` do what is quick; `errands` says what a child does for a verb."""
+    `actions` do what is quick, by verb; `errands` says what a child does for any other. Below `directory` lie
+    the answers and the notes: what many may cause washes away nothing of what was changed.
+    """
 
     def __init__(
         self,
         topics: Topics,
-        files: CommandFiles,
+        directory: Path,
         rules: Callable[[], Rules],
         *,
         actions: Mapping[str, Action],
@@ -98,12 +87,11 @@ class CommandDesk:
         self._publish = publish
         self._metrics = metrics
         self._clock = clock
-        self._runner = Runner(clock)
         self._waiting: deque[Command] = deque()
-        self._at_work: Command | None = None
+        self._at_work: tuple[Command, Errand, Child] | None = None
         self._complaint = ("", 0.0)
-        self._answers = Answers(files.answers)
-        self._audit, self._reads, self._refusals = map(Audit, (files.audit, files.reads, files.refused))
+        self._answers = Answers(directory / ANSWERS)
+        self._audit, self._reads, self._refusals = (Audit(directory / n) for n in (AUDIT, READ, REFUSED))
         self._may_answer = TokenBucket(REFUSALS_PER_S, REFUSALS_AT_ONCE, clock.monotonic)
         self._may_note = TokenBucket(REFUSALS_NOTED_PER_S, REFUSALS_NOTED_AT_ONCE, clock.monotonic)
 
@@ -139,23 +127,26 @@ class CommandDesk:
     def tick(self) -> None:
         """Take note of a child that has ended, and start the next one."""
         if self._at_work is not None:
-            command, self._at_work = self._at_work, None
+            at_work, self._at_work = self._at_work, None
+            command, errand, child = at_work
             with self._answering(command):
-                result = self._runner.poll()
-                if result is None:
-                    self._at_work = command
+                ended = child.poll()
+                if ended is None:
+                    self._at_work = at_work
                     return
-                self._done(command, result.error, result.data)
+                self._done(command, None, errand.answer(ended))
         if self._waiting:
             command = self._waiting.popleft()
             with self._answering(command):
                 self._begin(command)
-                self._runner.start(self._errands(command))
-                self._at_work = command
+                errand = self._errands(command)
+                self._at_work = command, errand, errand.start(self._clock)
 
     def stop(self) -> None:
         """End a child that still runs; its command is remembered as interrupted."""
-        self._runner.stop()
+        if self._at_work is not None:
+            self._at_work[2].stop()
+            self._at_work = None
 
     def _refuse(self, verb: str, received: Received, error: CommandError) -> None:
         """Count, tell and note a refusal: seldom, because anybody may provoke one."""
@@ -183,9 +174,8 @@ class CommandDesk:
         log.warning("command refused: %s", why, extra={"verb": verb})
 
     def _is_busy_with(self, command: Command) -> bool:
-        return command.transaction in {
-            each.transaction for each in (*self._waiting, self._at_work) if each is not None
-        }
+        at_work = () if self._at_work is None else (self._at_work[0],)
+        return command.transaction in {each.transaction for each in (*self._waiting, *at_work)}
 
     def _is_full(self) -> bool:
         return self._answers.full(self._clock.now().timestamp(), len(self._waiting))

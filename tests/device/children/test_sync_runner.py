@@ -1,6 +1,7 @@
-"""The child that synchronises: real processes, one at a time, whatever they print and however they end."""
+"""Children that synchronise: real processes, one at a time, whatever they leave and however they end."""
 
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edge.core.clock import SystemClock
+from edge.core.clock import Clock, SystemClock
 from edge.core.errors import (
     ClockError,
     ConfigError,
@@ -24,9 +25,10 @@ from edge.core.errors import (
     SyncError,
 )
 from edge.core.metrics import Metrics
-from edge.device.sync import child as syncing
-from edge.device.sync.child import SyncRunner, gallery_report
-from edge.device.sync.outcome import SyncOutcome, load_outcome, read_outcome, reason_of
+from edge.device.children import sync_runner
+from edge.device.children.sync_runner import SyncRunner
+from edge.device.reports import gallery_report
+from edge.device.sync.outcome import SyncOutcome, load_outcome, read_outcome, reason_of, save_outcome
 from tests.support.clock import SteppedClock
 from tests.support.gallery_samples import gallery_of
 from tests.support.waits import Stopwatch, wait_until
@@ -34,13 +36,35 @@ from tests.support.waits import Stopwatch, wait_until
 AT = datetime(2026, 11, 24, 2, 0, tzinfo=UTC)
 
 
-def runner(code: str) -> SyncRunner:
-    return SyncRunner((sys.executable, "-c", code), metrics=Metrics(), clock=SystemClock())
+Start = Callable[..., SyncRunner]
+
+
+@pytest.fixture
+def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+    """What makes a runner whose children are a program that is called with the directory of outcomes."""
+    runners: list[SyncRunner] = []
+
+    def made(code: str, clock: Clock | None = None, metrics: Metrics | None = None) -> SyncRunner:
+        monkeypatch.setattr("edge.device.children.child.EDGE", (sys.executable, "-c", code, str(tmp_path)))
+        runners.append(SyncRunner(tmp_path, (), metrics=metrics or Metrics(), clock=clock or SystemClock()))
+        return runners[-1]
+
+    yield made
+    for each in runners:
+        each.stop()
+
+
+def leaves(text: str) -> str:
+    """Return a child that leaves a text as its outcome, in one step."""
+    return (
+        "import pathlib, sys; path = pathlib.Path(sys.argv[1]) / 'outcome.json'\n"
+        f"part = path.with_suffix('.part'); part.write_text({text!r}); part.replace(path)"
+    )
 
 
 def says(status: str, version: int) -> str:
-    """Return a child that prints an outcome."""
-    return f"print({SyncOutcome(status, version, 2, 'sface', reason='server', at=AT).to_json()!r})"
+    """Return a child that leaves an outcome."""
+    return leaves(SyncOutcome(status, version, 2, "sface", reason="server", at=AT).to_json())
 
 
 def outcome(running: SyncRunner) -> SyncOutcome:
@@ -55,7 +79,7 @@ def outcome(running: SyncRunner) -> SyncOutcome:
     return found[0]
 
 
-def test_what_the_child_says_is_told_once():
+def test_what_the_child_leaves_is_told_once(runner: Start):
     running = runner(says("updated", 58))
     assert running.poll() is None
     running.request()
@@ -63,11 +87,11 @@ def test_what_the_child_says_is_told_once():
     assert running.poll() is None
 
 
-def test_asked_while_one_runs_another_follows_and_never_two_at_once(tmp_path):
+def test_asked_while_one_runs_another_follows_and_never_two_at_once(runner: Start, tmp_path: Path):
     log = tmp_path / "log"
     running = runner(
         f"import time, pathlib; p = pathlib.Path({str(log)!r})\n"
-        "f = p.open('a'); f.write('<'); f.flush(); time.sleep(.2); f.write('>'); print('{}')"
+        "f = p.open('a'); f.write('<'); f.flush(); time.sleep(.2); f.write('>')"
     )
     for _ in range(5):
         running.request()
@@ -81,13 +105,14 @@ def test_asked_while_one_runs_another_follows_and_never_two_at_once(tmp_path):
     "code",
     [
         pytest.param("raise SystemExit(3)", id="fails silently"),
-        pytest.param("print('done')", id="no JSON"),
-        pytest.param("print([1, 2])", id="no object"),
+        pytest.param("pass", id="leaves nothing"),
+        pytest.param(leaves("done"), id="no JSON"),
+        pytest.param(leaves("[1, 2]"), id="no object"),
         pytest.param("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", id="killed"),
-        pytest.param("print('{\"a\":' + '[' * 60000)", id="deep"),
+        pytest.param(leaves('{"a":' + "[" * 15_000), id="deep"),
     ],
 )
-def test_a_child_that_says_nothing_sensible_is_a_failure(code: str):
+def test_a_child_that_leaves_nothing_sensible_is_a_failure(runner: Start, code: str):
     running = runner(code)
     running.request()
     result = outcome(running)
@@ -95,8 +120,8 @@ def test_a_child_that_says_nothing_sensible_is_a_failure(code: str):
     assert "edge sync ended with" in (result.error or "")
 
 
-def test_a_child_that_hangs_is_stopped(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(syncing, "TIMEOUT_S", 0.3)
+def test_a_child_that_hangs_is_stopped(runner: Start, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sync_runner, "LIMIT_S", 0.3)
     running = runner("import time; time.sleep(60)")
     watch = Stopwatch()
     running.request()
@@ -104,7 +129,7 @@ def test_a_child_that_hangs_is_stopped(monkeypatch: pytest.MonkeyPatch):
     assert watch.undisturbed_s < 10
 
 
-def test_what_was_found_published_already_is_not_asked_for_again():
+def test_what_was_found_published_already_is_not_asked_for_again(runner: Start):
     running = runner(says("current", 57))
     running.request(57)
     assert outcome(running).version == 57
@@ -117,14 +142,16 @@ def test_what_was_found_published_already_is_not_asked_for_again():
     assert outcome(running).version == 57
 
 
-def test_what_is_known_of_another_scope_does_not_count():
+def test_what_is_known_of_another_scope_does_not_count(runner: Start, tmp_path: Path):
     running = runner(says("current", 3))
     left = SyncOutcome("current", 50, 3, "m", scope="back")
     for known in (left, replace(left, scope=None)):
-        running.know(known)
+        save_outcome(tmp_path, known)
+        assert outcome(running) == known
         running.request(3, "front")
         assert outcome(running).version == 3
-    running.know(replace(left, scope="front"))
+    save_outcome(tmp_path, replace(left, scope="front"))
+    assert outcome(running).scope == "front"
     running.request(50, "front")
     assert running.poll() is None
 
@@ -135,14 +162,14 @@ def test_an_outcome_that_an_older_release_left_is_still_read(tmp_path: Path):
     assert load_outcome(tmp_path) == SyncOutcome("current", 57, 2, "m")
 
 
-def test_a_version_that_was_refused_is_asked_for_again():
+def test_a_version_that_was_refused_is_asked_for_again(runner: Start):
     running = runner(says("refused", 57))
     for _ in range(2):
         running.request(57)
         assert outcome(running).status == "refused"
 
 
-def test_a_stop_ends_the_child():
+def test_a_stop_ends_the_child(runner: Start):
     running = runner("import time; time.sleep(60)")
     running.request()
     running.stop()
@@ -203,11 +230,13 @@ def test_the_reason_of_a_refusal_is_one_word(error: EdgeError, reason: str):
     assert reason_of(error) == reason
 
 
-def test_a_flood_of_requests_starts_few_children_and_the_last_is_not_lost(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(syncing, "STARTS_AT_ONCE", 2)
+def test_a_flood_of_requests_starts_few_children_and_the_last_is_not_lost(
+    runner: Start, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sync_runner, "STARTS_AT_ONCE", 2)
     clock = SteppedClock()
     metrics = Metrics()
-    running = SyncRunner((sys.executable, "-c", says("current", 3)), metrics=metrics, clock=clock)
+    running = runner(says("current", 3), clock, metrics)
     for _ in range(2):
         running.request()
         outcome(running)
@@ -215,15 +244,17 @@ def test_a_flood_of_requests_starts_few_children_and_the_last_is_not_lost(monkey
         running.request()
         assert running.poll() is None
     assert metrics.counts()["sync.started"] == 2
-    clock.now_s += 1 / syncing.STARTS_PER_S
+    clock.now_s += 1 / sync_runner.STARTS_PER_S
     assert outcome(running).version == 3
     assert metrics.counts()["sync.started"] == 3
-    clock.now_s += 1 / syncing.STARTS_PER_S
+    clock.now_s += 1 / sync_runner.STARTS_PER_S
     assert running.poll() is None
     assert metrics.counts()["sync.started"] == 3
 
 
-def test_a_child_that_cannot_be_started_is_told_and_tried_again(monkeypatch: pytest.MonkeyPatch):
+def test_a_child_that_cannot_be_started_is_told_and_tried_again(
+    runner: Start, monkeypatch: pytest.MonkeyPatch
+):
     def refuse(*args: Any, **options: Any) -> None:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
@@ -235,3 +266,21 @@ def test_a_child_that_cannot_be_started_is_told_and_tried_again(monkeypatch: pyt
     assert running.poll() is None
     running.request()
     assert outcome(running).status == "current"
+
+
+def test_a_child_that_cannot_read_the_settings_is_told_with_its_last_line(runner: Start):
+    code = "import sys; sys.stderr.write('a warning\\nedge: edge.toml: not valid TOML\\n'); sys.exit(78)"
+    running = runner(code)
+    running.request()
+    result = outcome(running)
+    assert (result.status, result.reason) == ("refused", "config")
+    assert result.error == "edge sync ended with 78: edge.toml: not valid TOML"
+
+
+def test_what_somebody_else_came_to_is_told_while_no_child_runs(runner: Start, tmp_path: Path):
+    running = runner("raise SystemExit(3)")
+    by_timer = SyncOutcome("updated", 60, 2, "m", at=AT, scope="front")
+    save_outcome(tmp_path, by_timer)
+    assert running.poll() == by_timer
+    running.request(60, "front")
+    assert running.poll() is None, "it is known"

@@ -1,4 +1,4 @@
-"""The desk of commands: each is done once, remembered over a restart, and told where it was interrupted."""
+"""Commands executed: each is done once, remembered over a restart, and told where it was interrupted."""
 
 import base64
 import json
@@ -12,17 +12,16 @@ import pytest
 
 from edge.core.errors import CommandError, ConfigError, FileError
 from edge.core.metrics import Metrics
+from edge.device.children.errands import LABEL, PHOTO, Errand, read_json
 from edge.device.commands.answers import REMEMBERED
-from edge.device.commands.child import LABEL, PHOTO, Errand, read_json
-from edge.device.commands.desk import (
+from edge.device.commands.executor import (
     FAILED,
     REFUSALS_AT_ONCE,
     REFUSALS_NOTED_AT_ONCE,
-    CommandDesk,
-    CommandFiles,
+    CommandExecutor,
 )
 from edge.device.commands.parse import PAYLOAD_TYPE, Command, Reply, Rules
-from edge.device.commands.verbs import Door, errand
+from edge.device.commands.verbs import Verbs
 from edge.device.settings.load import load
 from edge.mqtt.broker import Received
 from edge.mqtt.contract.envelope import sign
@@ -34,7 +33,7 @@ from tests.support.waits import wait_until
 
 
 class Bench:
-    """A desk whose actions count, and whose errands are small programs."""
+    """An executor whose actions count, and whose errands are small programs."""
 
     def __init__(self, directory: Path, errands: Callable[[Command], Errand] | None = None) -> None:
         self.directory, self.errands = directory, errands or self.no_errand
@@ -43,12 +42,12 @@ class Bench:
         self.replies: list[tuple[str, bytes | None]] = []
         self.metrics = Metrics()
         self.clock = SteppedClock()
-        self.desk = self.open()
+        self.executor = self.open()
 
-    def open(self) -> CommandDesk:
-        return CommandDesk(
+    def open(self) -> CommandExecutor:
+        return CommandExecutor(
             TOPICS,
-            CommandFiles(self.directory),
+            self.directory,
             lambda: Rules((TRUSTED,), True),
             actions={"reload": self.act, "subjects": self.act, "diagnostics": self.act, "snapshot": self.act},
             errands=self.errands,
@@ -76,13 +75,13 @@ class Bench:
         self, verb: str, transaction: str, args: dict[str, Any] | None = None, **changes: Any
     ) -> None:
         data = signed(verb, args or {}, transaction=transaction, **changes)
-        self.desk.take(verb, Received(1, TOPICS.command(verb), data))
+        self.executor.take(verb, Received(1, TOPICS.command(verb), data))
 
     def finish(self) -> ResponsePayload:
         before = len(self.told)
 
         def ended() -> bool:
-            self.desk.tick()
+            self.executor.tick()
             return len(self.told) > before
 
         wait_until(ended)
@@ -97,7 +96,7 @@ def bench(tmp_path: Path) -> Bench:
 def test_the_same_transaction_gets_the_same_answer_also_after_a_restart(bench: Bench):
     bench.command("reload", "t-1")
     bench.command("reload", "t-1")
-    bench.desk = bench.open()
+    bench.executor = bench.open()
     bench.command("reload", "t-1")
     assert bench.done == ["t-1"]
     assert [each.data for each in bench.told] == [{"message": "done 1"}] * 3
@@ -117,8 +116,8 @@ def test_what_was_interrupted_is_told_and_not_done_again(tmp_path: Path):
     bench = Bench(tmp_path / "commands", explode)
     bench.command("revoke", "t-1", {"subject": "p-1"})
     with pytest.raises(KeyboardInterrupt):
-        bench.desk.tick()
-    bench.desk = bench.open()
+        bench.executor.tick()
+    bench.executor = bench.open()
     bench.command("revoke", "t-1", {"subject": "p-1"})
     assert "restarted" in (bench.told[-1].error or "")
 
@@ -146,14 +145,14 @@ def test_while_one_is_done_a_few_may_wait(tmp_path: Path):
     assert {each.error for each in bench.told} == {"busy; ask again later"}
     bench.command("revoke", "t-0", {"subject": "p-1"})
     assert len(bench.told) == 4, "its answer follows when it is done"
-    bench.desk.tick()
-    bench.desk.stop()
+    bench.executor.tick()
+    bench.executor.stop()
 
 
 def test_what_has_not_expired_is_never_done_again_however_many_came_after_it(bench: Bench):
     for number in range(REMEMBERED + 5):
         bench.command("reload", f"t-{number}")
-    bench.desk = bench.open()
+    bench.executor = bench.open()
     bench.command("reload", "t-0")
     assert len(bench.done) == REMEMBERED + 5
 
@@ -184,7 +183,7 @@ def test_a_memory_from_before_ends_were_written_is_read(bench: Bench):
     (bench.directory / "answers.json").write_text(
         '{"answers": {"t-1": {"content": "c", "error": null, "data": {}}}}'
     )
-    bench.desk = bench.open()
+    bench.executor = bench.open()
     bench.command("reload", "t-1")
     assert bench.done == []
 
@@ -211,7 +210,7 @@ TALKATIVE = (
 
 def python(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     """Let every child be this program."""
-    monkeypatch.setattr("edge.device.commands.child.EDGE", (sys.executable, "-c", code))
+    monkeypatch.setattr("edge.device.children.child.EDGE", (sys.executable, "-c", code))
 
 
 def test_a_child_that_says_too_much_is_told_by_its_last_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -222,7 +221,7 @@ def test_a_child_that_says_too_much_is_told_by_its_last_line(tmp_path: Path, mon
 
 
 def test_a_child_that_never_stops_talking_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("edge.device.commands.child.MAX_SAID_BYTES", 100_000)
+    monkeypatch.setattr("edge.device.children.child.MAX_SAID_BYTES", 100_000)
     python(monkeypatch, "while True: print('x' * 1000)")
     bench = Bench(tmp_path / "commands", lambda command: Errand(("identify",)))
     bench.command("identify", "t-1", {"photo": "x" * 20})
@@ -235,7 +234,7 @@ def test_a_photo_reaches_the_child_and_never_the_disk(tmp_path: Path, monkeypatc
     photo = base64.b64encode(bytes(range(256)) * 100).decode()
     bench = Bench(tmp_path / "commands", lambda command: Errand((PHOTO,), photo, read_json))
     bench.command("identify", "t-1", {"photo": photo})
-    bench.desk.tick()
+    bench.executor.tick()
     assert not (tmp_path / "commands").exists()
     assert bench.finish().data == {"n": 25_600}
 
@@ -262,14 +261,14 @@ def test_no_process_left_for_a_child_is_told(tmp_path: Path, monkeypatch: pytest
 def test_what_no_program_can_be_given_is_told_and_noted_and_leaves_nothing_open(
     tmp_path: Path, verb: str, args: dict[str, Any]
 ):
-    door = Door(lambda: load(None, {}), *[lambda *_: None] * 7)  # type: ignore[arg-type]
-    bench = Bench(tmp_path / "commands", lambda command: errand(door, (), command))
+    verbs = Verbs(lambda: load(None, {}), *[lambda *_: None] * 6)  # type: ignore[arg-type]
+    bench = Bench(tmp_path / "commands", verbs.errand)
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(2):
         bench.command(verb, "t-1", args)
-        bench.desk.tick()
+        bench.executor.tick()
         assert "no program can be given" in (bench.told[-1].error or "")
-        bench.desk = bench.open()
+        bench.executor = bench.open()
     assert len(bench.told) == 2
     assert [each["outcome"] for each in bench.lines("audit")] == ["error"]
     assert len(list(Path("/proc/self/fd").iterdir())) == before
@@ -306,11 +305,11 @@ def test_what_fails_as_nobody_thought_of_is_answered_and_raised(
 
     with pytest.raises(TypeError):
         ask()
-    bench.desk.tick()
+    bench.executor.tick()
     assert [each.error for each in bench.told] == [FAILED]
     assert [each["outcome"] for each in bench.lines("audit")] == ["error"]
     assert len(list(Path("/proc/self/fd").iterdir())) == before
-    bench.desk = bench.open()
+    bench.executor = bench.open()
     bench.command(verb, "t-1", {"subject": "p-1"} if waits else {})
     assert bench.told[-1].error == FAILED, "not that the daemon was restarted"
 
@@ -319,7 +318,7 @@ def test_an_action_that_fails_leaves_the_child_that_runs(tmp_path: Path, monkeyp
     monkeypatch.setattr(Bench, "act", nobody_thought_of_it)
     bench = Bench(tmp_path / "commands", lambda command: Errand(("--version",)))
     bench.command("revoke", "t-1", {"subject": "p-1"})
-    bench.desk.tick()
+    bench.executor.tick()
     with pytest.raises(TypeError):
         bench.command("reload", "t-2")
     assert (bench.finish().status, bench.told[-1].transaction) == ("ok", "t-1")
@@ -336,7 +335,7 @@ def test_what_was_done_is_noted_also_where_it_cannot_be_remembered(
         raise FileError(f"{path}: cannot be written: No space left on device")
 
     monkeypatch.setattr(bench, "act", fill_the_disk)
-    bench.desk = bench.open()
+    bench.executor = bench.open()
     bench.command("reload", "t-1")
     assert [each.status for each in bench.told] == ["ok"]
     assert [(each["verb"], each["outcome"]) for each in bench.lines("audit")] == [("reload", "ok")]
@@ -372,9 +371,11 @@ def test_no_id_is_taken_for_what_is_given(tmp_path: Path, monkeypatch: pytest.Mo
 def test_every_refusal_is_answered_and_counted_by_its_reason(
     bench: Bench, verb: str, payload: bytes, transaction: str | None, where: str, reason: str
 ):
-    bench.desk.take(verb, Received(1, TOPICS.command(verb), payload))
+    bench.executor.take(verb, Received(1, TOPICS.command(verb), payload))
     own = f"{TOPICS.root}/response/mine"
-    bench.desk.take(verb, Received(1, TOPICS.command(verb), payload, response_topic=own, correlation=b"\x07"))
+    bench.executor.take(
+        verb, Received(1, TOPICS.command(verb), payload, response_topic=own, correlation=b"\x07")
+    )
     assert bench.replies == [(where, None), ("mine", b"\x07")]
     assert [(each.status, each.transaction) for each in bench.told] == [("error", transaction)] * 2
     assert bench.metrics.counts() == {"commands.refused": 2, f"commands.refused.{reason}": 2}
@@ -383,7 +384,7 @@ def test_every_refusal_is_answered_and_counted_by_its_reason(
 
 def test_refusals_are_counted_all_but_told_and_noted_seldom(bench: Bench):
     for _ in range(1000):
-        bench.desk.take("reload", Received(1, TOPICS.command("reload"), b"junk"))
+        bench.executor.take("reload", Received(1, TOPICS.command("reload"), b"junk"))
     assert REFUSALS_AT_ONCE <= len(bench.told) <= REFUSALS_AT_ONCE + 5
     assert len(bench.lines("refused")) == REFUSALS_NOTED_AT_ONCE
     assert bench.metrics.counts()["commands.refused.malformed"] == 1000
@@ -392,7 +393,7 @@ def test_refusals_are_counted_all_but_told_and_noted_seldom(bench: Bench):
 def test_a_signed_look_that_is_played_again_shows_nothing_new_also_after_a_restart(bench: Bench):
     bench.command("subjects", "t-1")
     bench.command("subjects", "t-1")
-    bench.desk = bench.open()
+    bench.executor = bench.open()
     bench.command("subjects", "t-1")
     assert bench.done == ["t-1"]
     assert [each.status for each in bench.told] == ["ok", "error", "error"]
@@ -404,7 +405,7 @@ def test_who_looked_at_persons_is_noted(bench: Bench):
     bench.command("snapshot", "t-1", {"camera": "front"})
     bench.command("diagnostics", "t-2")
     plain = json.dumps({"transaction": "t-3", "args": {}}).encode()
-    bench.desk.take("subjects", Received(1, TOPICS.command("subjects"), plain))
+    bench.executor.take("subjects", Received(1, TOPICS.command("subjects"), plain))
     at = NOW.isoformat()
     assert bench.lines("reads") == [
         {
@@ -440,11 +441,11 @@ def test_a_label_reaches_the_child_and_is_no_argument_that_others_could_see(
 
 
 def test_enrolling_puts_no_label_among_the_arguments():
-    door = Door(lambda: load(None, {}), *[lambda *_: None] * 7)  # type: ignore[arg-type]
+    verbs = Verbs(lambda: load(None, {}), *[lambda *_: None] * 6, ("--config", "x"))  # type: ignore[arg-type]
     for args in ({"photo": "x" * 16}, {"visit": "v-1"}):
         known = EnrollArgs(subject="p-1", label="Alice", groups=["staff"], **args)
         command = Command("enroll", "t-1", known, Reply("x"), "", None, None)
-        made = errand(door, ("--config", "x"), command)
+        made = verbs.errand(command)
         assert "Alice" not in " ".join(map(str, made.arguments))
         assert (made.label, LABEL in made.arguments) == ("Alice", True)
 
@@ -459,7 +460,7 @@ def test_a_memory_that_cannot_be_read_refuses_changes_and_keeps_no_door_shut(
 
     with monkeypatch.context() as patch:
         patch.setattr("edge.core.files.read_bounded", fail)
-        bench.desk = bench.open()
+        bench.executor = bench.open()
         bench.command("reload", "t-1")
         bench.command("reload", "t-2")
     assert [each.error for each in bench.told[1:]] == [
@@ -479,7 +480,7 @@ def test_a_memory_found_damaged_later_refuses_changes_and_is_said_once(
     bench.command("reload", "t-1")
     with monkeypatch.context() as patch:
         patch.setattr("edge.core.files.read_bounded", fail)
-        bench.desk = bench.open()
+        bench.executor = bench.open()
         bench.command("reload", "t-2")
     (bench.directory / "answers.json").write_text("{")
     bench.command("reload", "t-3")
