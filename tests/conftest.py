@@ -1,10 +1,12 @@
-"""What every test may use."""
+"""What every test may use, and in which order tests run."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from edge.camera.clips import ReplayCamera
+from edge.camera.pipe import PipeCamera
 from edge.core.clock import SystemClock
 from edge.core.types import Image
 from edge.device.assembly.recognizer import build_recognizer
@@ -14,12 +16,39 @@ from edge.lab.demo.device import enrolled
 from edge.lab.demo.media import media_dir
 from edge.recognition.recognizer import Recognizer
 from tests.support import leftovers
+from tests.support.broker import Mosquitto
+from tests.support.streams import MjpegServer, make_clip
+
+OUTSIDE = (subprocess, Mosquitto, MjpegServer, PipeCamera, make_clip, build_recognizer)
+"""A module that uses one of these starts brokers, cameras or other programs, or loads the models."""
+
+DOORS = frozenset({"e2e", "faults"})
+"""Folders in which every test runs a whole door."""
+
+INSTALLED = frozenset({"models_dir", "media", "mosquitto"})
+"""Fixtures that stand for what `make test` installs."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let everything that the tests start end with this run; workers are children of it."""
     if not hasattr(config, "workerinput"):
         leftovers.watch()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that need more than this process, and let them come after all others."""
+    real: dict[object, bool] = {}
+    for item in items:
+        assert isinstance(item, pytest.Function)
+        if item.module not in real:
+            known = vars(item.module).values()
+            real[item.module] = item.path.parent.name in DOORS or any(
+                each is outside for each in known for outside in OUTSIDE
+            )
+        if real[item.module] or not INSTALLED.isdisjoint(item.fixturenames):
+            item.add_marker("real")
+    items.sort(key=lambda item: item.get_closest_marker("real") is not None)
 
 
 @pytest.fixture(scope="session")

@@ -97,6 +97,10 @@ class Device:
     def said(self, message: str) -> list[dict[str, Any]]:
         return [line for line in self.log() if message in line["message"]]
 
+    def visits(self, kind: str = "kept") -> int:
+        """How many visits are on the disk: of strangers, or those that were `matched`."""
+        return len(list((self.state / "strangers").glob(f"*.{kind}")))
+
     def decided(self) -> list[dict[str, Any]]:
         return self.said("decision")
 

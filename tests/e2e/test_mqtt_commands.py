@@ -163,7 +163,7 @@ def test_a_stranger_is_enrolled_from_a_past_visit_over_mqtt(
 
     with subscriber(mosquitto.port) as heard, sending(mosquitto.port) as sender:
         started(device, heard)
-        wait_until(visits, "the stranger is kept")
+        wait_until(device.visits, "the stranger is kept")
         sender.send("enroll", signed("enroll", "t-0", {"subject": "p-new", "visit": "v-0123456789ab"}))
         assert "v-0123456789ab" in (answer(heard, "enroll", "t-0").error or "")
         args = {"subject": "p-new", "visit": visits()[0], "label": "Alice"}
