@@ -12,6 +12,7 @@ import logging
 import os
 import stat
 import time
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -116,6 +117,24 @@ def read_bounded(path: Path, max_bytes: int) -> bytes | None:
     if len(data) > max_bytes:
         raise FileError(f"{path}: larger than {max_bytes} bytes; this is not the file that belongs here")
     return data
+
+
+def read_toml(path: Path, max_bytes: int, what: str, refused: type[EdgeError]) -> dict[str, Any]:
+    """Return what is in a TOML file that people write; `what` it is stands in messages: "configuration".
+
+    Raises:
+        EdgeError: As `refused`: it cannot be read, is larger than `max_bytes`, or is no TOML.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(max_bytes + 1)
+        if len(text) > max_bytes:
+            raise refused(f"{path}: larger than {max_bytes} bytes; this is not the {what}")
+        return tomllib.loads(text.decode())
+    except OSError as error:
+        raise refused(f"{path}: cannot read the {what}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise refused(f"{path}: not valid TOML: {error}") from None
 
 
 def make_private_directory(directory: Path, refused: type[EdgeError] = FileError) -> None:

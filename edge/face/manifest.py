@@ -8,7 +8,6 @@ What was measured of an embedder, as its manifest tells it: truth to its referen
 Measures nothing: `python -m edge.lab.weights.compare` and `edge calibrate` do.
 """
 
-import tomllib
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, Self
 
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from edge.core.download import PinnedFile, Wheel
 from edge.core.errors import ModelError
+from edge.core.files import read_toml
 from edge.core.text import problems
 
 MIN_MEAN = 0.997
@@ -312,16 +312,7 @@ def read(path: Path) -> Manifest:
     Raises:
         ModelError: One line that names every wrong key.
     """
-    try:
-        with path.open("rb") as file:
-            text = file.read(MAX_MANIFEST_BYTES + 1)
-        if len(text) > MAX_MANIFEST_BYTES:
-            raise ModelError(f"{path}: larger than {MAX_MANIFEST_BYTES} bytes; this is not a manifest")
-        values = tomllib.loads(text.decode())
-    except OSError as error:
-        raise ModelError(f"{path}: cannot read the manifest: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ModelError(f"{path}: not valid TOML: {error}") from None
+    values = read_toml(path, MAX_MANIFEST_BYTES, "manifest", ModelError)
     if "directory" in values:
         raise ModelError(f"{path}: directory: unknown key; remove it")
     try:

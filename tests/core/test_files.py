@@ -11,12 +11,40 @@ from typing import Any
 import pytest
 
 from edge.core.errors import ConfigError, EdgeError, FileError, GalleryError
-from edge.core.files import MAX_AUDIT_BYTES, Audit, make_private_directory, sole_daemon, sole_user, take_lock
+from edge.core.files import (
+    MAX_AUDIT_BYTES,
+    Audit,
+    make_private_directory,
+    read_toml,
+    sole_daemon,
+    sole_user,
+    take_lock,
+)
 from tests.support.clock import SteppedClock
 
 
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        pytest.param(None, "cannot read the labels: No such file or directory", id="none"),
+        pytest.param(b"#" * 101, "larger than 100 bytes; this is not the labels", id="too large"),
+        pytest.param(b"a = ", "not valid TOML", id="torn"),
+        pytest.param(b"\xff", "not valid TOML", id="no UTF-8"),
+        pytest.param(b"a = " + b"[" * 90, "not valid TOML", id="deep"),
+    ],
+)
+def test_a_file_that_people_write_is_refused_in_one_line(tmp_path: Path, data: bytes | None, problem: str):
+    path = tmp_path / "labels.toml"
+    if data is not None:
+        path.write_bytes(data)
+    with pytest.raises(GalleryError, match=rf"labels\.toml: {problem}"):
+        read_toml(path, 100, "labels", GalleryError)
+    path.write_bytes(b"[clips]\na = 1" + b" " * 87)
+    assert read_toml(path, 100, "labels", GalleryError) == {"clips": {"a": 1}}
 
 
 def test_a_private_directory_is_its_owners_alone(tmp_path: Path):

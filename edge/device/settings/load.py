@@ -6,7 +6,6 @@ classes; other rooms take plain values. This module opens nothing but the config
 
 import logging
 import os
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from pydantic_settings import (
 )
 
 from edge.core.errors import ConfigError
+from edge.core.files import read_toml
 from edge.core.ids import Slug
 from edge.core.text import key_problems, scrub, without_credentials
 from edge.device.settings.tables import (
@@ -174,7 +174,11 @@ def load(path: Path | None = None, overrides: dict[str, Any] | None = None) -> S
         ConfigError: One line that names every wrong key, where it stands and how to mend it.
     """
     where = str(path) if path else "settings"
-    local = _told_of_old_names(_read_toml(path), where) if path else {}
+    local = (
+        _told_of_old_names(read_toml(path, MAX_CONFIG_BYTES, "configuration", ConfigError), where)
+        if path
+        else {}
+    )
     values = _merge(local, with_new_names(overrides or {}))
     _refuse_unknown_environment()
     try:
@@ -202,21 +206,6 @@ def credential_path(path: Path) -> Path:
     """Return where a secret's file is: a name without a directory is one of systemd's credentials, if any."""
     directory = os.environ.get("CREDENTIALS_DIRECTORY")
     return Path(directory) / path if directory and len(path.parts) == 1 else path
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            text = file.read(MAX_CONFIG_BYTES + 1)
-        if len(text) > MAX_CONFIG_BYTES:
-            raise ConfigError(
-                f"{path}: larger than {MAX_CONFIG_BYTES} bytes; this is not a configuration file"
-            )
-        return tomllib.loads(text.decode())
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot read the configuration: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from None
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -4,16 +4,16 @@ Labels are a TOML file that an operator writes while watching the clips; `deploy
 it. Knows what should happen; runs nothing and looks into no photo or clip.
 """
 
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from edge.core.errors import ConfigError, GalleryError
+from edge.core.files import read_toml
 from edge.core.text import Problem, key_problems
 from edge.core.types import EventType, Subject
 from edge.gallery.gallery import check_subject
@@ -125,7 +125,7 @@ def read_labels(path: Path, base: Path | None = None) -> Labels:
     Raises:
         ConfigError: One line that names the file and every wrong key, or every file that is not there.
     """
-    values = _read_toml(path)
+    values = read_toml(path, MAX_BYTES, "labels", ConfigError)
     try:
         labels = Labels(**values)
     except ValidationError as error:
@@ -169,19 +169,6 @@ def truths(clip: ClipLabel) -> list[Truth]:
         until_s = float("inf") if visit.until_s is None else visit.until_s
         told.append(Truth(visit.subject if known else None, visit.from_s, until_s, expected))
     return sorted(told, key=lambda truth: (truth.from_s, truth.until_s))
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            text = file.read(MAX_BYTES + 1)
-        if len(text) > MAX_BYTES:
-            raise ConfigError(f"{path}: larger than {MAX_BYTES} bytes; this is not a file of labels")
-        return tomllib.loads(text.decode())
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot read the labels: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from None
 
 
 def _explain(problem: Problem) -> str:
