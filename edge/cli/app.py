@@ -71,7 +71,7 @@ COMMANDS = {
     "config": Place(
         "fleet.config",
         "app",
-        "Push configuration to a fleet of devices: signed, tried by each device, taken back where it fails.",
+        "Push configuration to a fleet of devices: signed, tried by each device, rolled back where it fails.",
     ),
     "journal": Place(
         "fleet.journal",

@@ -190,5 +190,5 @@ def test_what_took_long_elsewhere_makes_no_part_late():
     loop = Loop()
     loop.clock.now_s = 100.0
     late: list[str] = []
-    loop.guard.attempt("pushed configuration", lambda: late.extend(loop.beats.late()))
+    loop.guard.attempt("push", lambda: late.extend(loop.beats.late()))
     assert late == []

@@ -1,4 +1,4 @@
-"""Configuration pushed to the real daemon: in force at once, kept, taken back, and never forged."""
+"""Pushes to the real daemon: in force at once, kept, rolled back, and never forged."""
 
 import json
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from tests.support.waits import wait_until
 pytestmark = pytest.mark.e2e
 
 MakeDevice = Callable[..., Device]
-PUSHED = (f'push.trusted_keys = ["{TRUSTED}"]', "push.probation_s = 4", 'push.groups = ["entrances"]')
+PUSH_SETTINGS = (f'push.trusted_keys = ["{TRUSTED}"]', "push.probation_s = 4", 'push.groups = ["entrances"]')
 
 
 def publish(mosquitto: Mosquitto, data: bytes, layer: str = "device") -> None:
@@ -49,7 +49,7 @@ def test_a_threshold_is_in_force_at_once_and_kept_over_a_restart(
     mosquitto: Mosquitto, make_device: MakeDevice, media: Path
 ):
     clip = f'source = "{media / "no_face.mp4"}"\nloop = true'
-    device = make_device(mosquitto.port, settings=PUSHED, cameras={"front": clip})
+    device = make_device(mosquitto.port, settings=PUSH_SETTINGS, cameras={"front": clip})
     with subscriber(mosquitto.port) as heard:
         device.start()
         came_to(heard, "none", None)
@@ -82,12 +82,12 @@ def applied_with_fleet(heard: Subscriber) -> str:
     return next(each.effective for each in reports(heard) if each.status == "applied" and each.version == 7)
 
 
-def test_what_does_not_work_is_taken_back(mosquitto: Mosquitto, make_device: MakeDevice, media: Path):
+def test_what_does_not_work_is_rolled_back(mosquitto: Mosquitto, make_device: MakeDevice, media: Path):
     """A stall limit below the stream's own pauses restarts the camera for ever: no frame is looked at."""
     port = free_port()
     device = make_device(
         mosquitto.port,
-        settings=(*PUSHED, "recognition.motion_gate = false"),
+        settings=(*PUSH_SETTINGS, "recognition.motion_gate = false"),
         cameras={"front": f'source = "http://127.0.0.1:{port}/"'},
     )
     with MjpegServer(port, fps=1.0), subscriber(mosquitto.port) as heard:
@@ -102,11 +102,11 @@ def test_what_does_not_work_is_taken_back(mosquitto: Mosquitto, make_device: Mak
         assert device.stop() == 0
 
 
-def test_what_cannot_be_built_is_refused_and_the_daemon_goes_on(
+def test_what_cannot_be_built_is_rejected_and_the_daemon_goes_on(
     mosquitto: Mosquitto, make_device: MakeDevice, media: Path
 ):
     clip = f'source = "{media / "no_face.mp4"}"\nloop = true'
-    device = make_device(mosquitto.port, settings=PUSHED, cameras={"front": clip})
+    device = make_device(mosquitto.port, settings=PUSH_SETTINGS, cameras={"front": clip})
     attacks = {
         push(1, {"recognition": {"embedder": "no-such-model"}}): ("rejected", 1, None),
         push(2, {"cameras": {"front": {"command": ["sh"]}}}): ("rejected", 2, None),
@@ -138,9 +138,11 @@ def summary(report: ConfigReportedPayload) -> tuple[str, int | None, str | None]
     return report.status, report.version, report.refused.reason if report.refused else None
 
 
-def test_a_kill_while_it_is_tried_takes_it_back(mosquitto: Mosquitto, make_device: MakeDevice, media: Path):
+def test_a_kill_while_it_is_on_trial_rolls_it_back(
+    mosquitto: Mosquitto, make_device: MakeDevice, media: Path
+):
     clip = f'source = "{media / "no_face.mp4"}"\nloop = true'
-    settings = (PUSHED[0], "push.probation_s = 60")
+    settings = (PUSH_SETTINGS[0], "push.probation_s = 60")
     device = make_device(mosquitto.port, settings=settings, cameras={"front": clip})
     with subscriber(mosquitto.port) as heard:
         device.start()

@@ -1,4 +1,4 @@
-"""Commands about pushed configuration: keygen, sign, push, status, diff, schema.
+"""Commands about configuration pushes: keygen, sign, push, status, diff, schema.
 
 How pushes and the configuration of devices are shown. What devices say of themselves is not trusted.
 """
@@ -107,7 +107,7 @@ KeyOption = Annotated[Path, typer.Option("--key", help="File of `edge config key
 
 @app.callback()
 def config() -> None:
-    """Push configuration to a fleet of devices: signed, tried by each device, taken back where it fails."""
+    """Push configuration to a fleet of devices: signed, tried by each device, rolled back where it fails."""
 
 
 @app.command()

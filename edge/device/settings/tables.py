@@ -369,7 +369,7 @@ class PushSettings(Section):
         30.0,
         ge=2,
         le=60,
-        description="Time in which the door has to work under a pushed configuration; else it is taken back.",
+        description="Time that a push is on trial, in which the door has to work; else it is rolled back.",
     )
 
 

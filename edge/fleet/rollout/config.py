@@ -28,7 +28,7 @@ from edge.core import files
 from edge.core.errors import FleetError
 from edge.device.pushes.push import MAX_ENVELOPE_BYTES, PAYLOAD_TYPE, Desired
 from edge.mqtt.contract.envelope import public_text, sign
-from edge.mqtt.contract.messages import ConfigReportedPayload, UnbelievedPushPayload
+from edge.mqtt.contract.messages import ConfigReportedPayload, RefusedPushPayload
 from edge.mqtt.contract.topics import CONFIG_DESIRED, CONFIG_REPORTED, STATUS
 
 MAX_PEM_BYTES = 4096
@@ -119,7 +119,7 @@ class PublishedPush:
     name: str | None
     version: int
     data: bytes
-    before: Mapping[str, UnbelievedPushPayload | None]
+    before: Mapping[str, RefusedPushPayload | None]
 
 
 def watched(site: str) -> tuple[str, ...]:
@@ -179,13 +179,13 @@ class SiteView:
     def came_to(self, push: PublishedPush) -> dict[str, tuple[str, str]]:
         """Return what became of a push at each device that it is for, and why.
 
-        That is applied, rejected, rolled_back, refused (not believed), pending, offline or waiting.
+        That is applied, rejected, rolled_back, refused, pending, offline or waiting.
         """
         concerned = self.concerned(push.layer, push.name)
         return {key: _came_to(device, push, push.before.get(key)) for key, device in concerned.items()}
 
 
-def _came_to(device: Device, push: PublishedPush, before: UnbelievedPushPayload | None) -> tuple[str, str]:
+def _came_to(device: Device, push: PublishedPush, before: RefusedPushPayload | None) -> tuple[str, str]:
     report = device.report
     if report is not None:
         if (report.layer, report.version) == (push.layer, push.version):

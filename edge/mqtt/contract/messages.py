@@ -420,7 +420,7 @@ Version = Annotated[int, Field(ge=0, lt=2**53)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
-class UnbelievedPushPayload(Payload):
+class RefusedPushPayload(Payload):
     """The last message on one of the device's config/desired that is no push for it. Anybody may send one."""
 
     at: Timestamp = Field(description="When it came.")
@@ -437,15 +437,15 @@ class UnbelievedPushPayload(Payload):
 
 
 class ConfigReportedPayload(Payload):
-    """`config/reported`: what became of the last push that was believed, and what is in force."""
+    """`config/reported`: what became of the last push that was checked, and what is in force."""
 
     schema_: Literal["edge.config-reported/1"] = Field(
         "edge.config-reported/1", alias="schema", description=SCHEMA
     )
     at: Timestamp = Field(description="When this was said.")
     status: Literal["none", "applied", "rejected", "rolled_back", "pending"] = Field(
-        description="none: nothing was pushed; pending: it is being tried; rolled_back: the door did not "
-        "work under it."
+        description="none: nothing was pushed; pending: it is on trial; applied: it is kept; "
+        "rolled_back: the door did not work under it."
     )
     layer: str | None = Field(description="The layer of that push: fleet, group:<name> or device.")
     version: Version | None = Field(description="Its version; null where nothing was pushed.")
@@ -459,13 +459,13 @@ class ConfigReportedPayload(Payload):
     versions: dict[str, Version] = Field(description="The layers in force and their versions.")
     groups: tuple[Slug, ...] = Field((), description="The groups that the device listens to.")
     effective: Sha256 = Field(description="Hash of all settings that may be pushed, as they are in force.")
-    refused: UnbelievedPushPayload | None = Field(
-        None, description="The last one that was not believed; shown at most once a second."
+    refused: RefusedPushPayload | None = Field(
+        None, description="The last one that was refused; shown at most once a second."
     )
 
 
 class ConfigDesiredPayload(Payload):
-    """`config/desired`: a DSSE envelope (ed25519) around the pushed configuration."""
+    """`config/desired`: a DSSE envelope (ed25519) around a configuration push."""
 
     payloadType: Literal["application/vnd.edge.config+json"] = Field(description="What the signature is for.")
     payload: str = Field(description="Base64 of JSON: {schema, scope, site, name, version, patch}.")

@@ -4,7 +4,7 @@ import pytest
 
 from edge.device.pushes.memory import PushMemory
 from edge.device.pushes.trial import PushState
-from tests.support.pushes import STRICT, FullDisk, PushDoor, push
+from tests.support.pushes import STRICT, FullDisk, PushDoor, push, unreadable
 
 
 def test_a_restart_while_it_is_on_trial_rolls_it_back_for_good(door: PushDoor):
@@ -24,6 +24,20 @@ def test_what_was_on_trial_when_the_daemon_ended_is_not_in_force_before_it_is_ro
     assert memory.interrupted == ("device", 1)
     assert (memory.version, memory.versions) == (None, {})
     assert memory.settings().decision.target_fpir == 0.001
+
+
+def test_what_was_on_trial_is_rolled_back_when_a_reload_finds_it(
+    door: PushDoor, monkeypatch: pytest.MonkeyPatch
+):
+    door.tried(push(1, STRICT))
+    with monkeypatch.context() as patch:
+        patch.setattr("edge.core.files.read_bounded", unreadable)
+        door.restarted()
+    assert door.trial.state is None, "the disk did not give it at the start"
+    door.apply(door.memory.settings())
+    door.trial.tell()
+    assert (door.told[-1]["status"], door.told[-1]["versions"]) == ("rolled_back", {})
+    assert door.in_force.decision.target_fpir == 0.001
 
 
 def test_what_is_rolled_back_leaves_the_last_good(door: PushDoor):
