@@ -1,10 +1,9 @@
-"""Turn a face into an embedding. Compares nothing and knows nobody.
+"""Turn a face into an embedding: warp it onto the embedder's template, and run the network.
 
-Warp a face onto the embedder's template. Knows geometry only; judges nothing.
-
-The transform is the least-squares similarity (rotation, uniform scale, shift) over the five landmarks.
-Measured (`edge evaluate variants`, lfw-dev, 8 halves by subject): a robust fit (LMEDS) instead loses .0018 of
-TPIR at FPIR .003 with sface-int8 (worse in 7 halves, better in 1) and .0008 with sface-fp32 (4 and 3).
+Compares nothing and knows nobody. The warp is the least-squares similarity (rotation, uniform scale, shift)
+over the five landmarks. Measured (`edge evaluate variants`, lfw-dev, 8 halves by subject): a robust fit
+(LMEDS) instead loses .0018 of TPIR at FPIR .003 with sface-int8 (worse in 7 halves, better in 1) and .0008
+with sface-fp32 (4 and 3).
 """
 
 import cv2

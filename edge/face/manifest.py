@@ -1,11 +1,8 @@
 """What a model is: its file, where it comes from, what goes in and what comes out.
 
-Manifests are data (`models/<name>/manifest.toml`) and travel with the package; weights do not. Fetches and
-runs nothing.
-
-What was measured of an embedder, as its manifest tells it: truth to its reference, and false matches.
-
-Measures nothing: `python -m edge.lab.weights.compare` and `edge calibrate` do.
+Of an embedder also what was measured of it: how true it is to its reference, and its false matches. Manifests
+are data (`models/<name>/manifest.toml`) and travel with the package; weights do not. Fetches, runs and
+measures nothing.
 """
 
 from pathlib import Path, PurePosixPath
@@ -18,6 +15,21 @@ from edge.core.errors import ModelError
 from edge.core.files import read_toml
 from edge.core.text import problems
 
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
+FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Point = tuple[float, float]
+Cosine = Annotated[float, Field(ge=-1, le=1)]
+
+MAX_MANIFEST_BYTES = 256 * 1024
+"""More than a hundred times what the largest of this package has."""
+
+MAX_MODEL_BYTES = 512 * 1024 * 1024
+"""No model that a door camera can run is larger."""
+
+MAX_SIDE_PX = 4096
+"""Largest side of an input; more is a mistake or an attack on memory."""
+
 MIN_MEAN = 0.997
 MIN_P01 = 0.994
 """The bar: mean and first percentile of the cosine to the reference.
@@ -26,13 +38,15 @@ Measured: at .9979 and .9961 (`sface-int8`) TPIR at FPIR .01 is that of the refe
 .003 lower.
 """
 
-Cosine = Annotated[float, Field(ge=-1, le=1)]
 
-
-class Accuracy(BaseModel):
-    """Cosine to `reference` over the faces of `source`: unknown keys, NaN and infinity are refused."""
+class ManifestTable(BaseModel):
+    """A table of a manifest: unknown keys, NaN and infinity are refused; values never change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Accuracy(ManifestTable):
+    """Cosine of an embedder to its `reference` over the faces of `source`."""
 
     reference: str = Field(min_length=1)
     cosine_mean: Cosine
@@ -46,14 +60,12 @@ class Accuracy(BaseModel):
         return self.cosine_mean >= MIN_MEAN and self.cosine_p01 >= MIN_P01
 
 
-class CalibrationTable(BaseModel):
+class CalibrationTable(ManifestTable):
     """False match rate over threshold, measured on pairs of different subjects.
 
     `fmr[i]` is the share of impostor pairs whose cosine is >= `thresholds[i]`. Rates below `fitted_below` are
     not measured but follow from a fit to the tail. `low` and `high` are the 95 % interval of each threshold.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     thresholds: tuple[float, ...] = Field(min_length=2)
     fmr: tuple[float, ...] = Field(min_length=2)
@@ -77,25 +89,6 @@ class CalibrationTable(BaseModel):
         if {len(self.low), len(self.high)} - {0, len(self.fmr)} or len(self.low) != len(self.high):
             raise ValueError("low and high must be as long as thresholds, or both be left out")
         return self
-
-
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
-FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Point = tuple[float, float]
-
-MAX_MANIFEST_BYTES = 256 * 1024
-MAX_MODEL_BYTES = 512 * 1024 * 1024
-"""No model that a door camera can run is larger."""
-
-MAX_SIDE_PX = 4096
-"""Largest side of an input; more is a mistake or an attack on memory."""
-
-
-class ManifestTable(BaseModel):
-    """A table of a manifest: unknown keys, NaN and infinity are refused; values never change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Source(ManifestTable):

@@ -1,9 +1,8 @@
-"""Bring a model's file onto this machine and hand out its bytes, verified. Runs no model.
+"""Bring models onto this machine, and hand out their bytes, verified.
 
-Install a model that a fleet has published: its weights, and its manifest where there is none of it here.
-
-Where the files come from and who signed them is the caller's business; here they are held against the
-manifest, and the model has to compute what it should first. Nothing that is installed is replaced.
+A model of this package is fetched or built. One that a fleet has published is installed from files whose
+signature somebody else has checked: they are held against the manifest, and the model has to compute what it
+should first. Nothing that is installed is replaced.
 """
 
 import hashlib
@@ -16,9 +15,14 @@ from pathlib import Path
 from edge.core import files
 from edge.core.download import Progress, fetch_mirror, fetch_wheel, install, locked
 from edge.core.errors import DownloadError, ModelError, ModelIntegrityError, ModelMissingError
-from edge.face import manifest as manifests
-from edge.face.manifest import Manifest, load
+from edge.face.manifest import Manifest, load, names, read
 from edge.face.session import Session, self_test
+
+MANIFEST = "manifest.toml"
+"""The manifest's name among the files of a model."""
+
+Fetch = Callable[[str], bytes]
+"""Returns a file of a published model by its name."""
 
 
 def installed_path(manifest: Manifest, models_dir: Path) -> Path:
@@ -126,12 +130,6 @@ def _build(manifest: Manifest, models_dir: Path, *, mirror: str | None, progress
         return install(BytesIO(model), manifest.pinned, models_dir, progress)
 
 
-MANIFEST = "manifest.toml"
-
-Fetch = Callable[[str], bytes]
-"""Returns a file of the model by its name."""
-
-
 def install_pushed(name: str, fetch: Fetch, models_dir: Path, *, threads: int = 1) -> Manifest:
     """Return the manifest of the embedder `name`, which can be used from now on.
 
@@ -140,8 +138,8 @@ def install_pushed(name: str, fetch: Fetch, models_dir: Path, *, threads: int = 
             than it should, another model of its name is here already, or it cannot be written.
     """
     try:
-        if name in manifests.names():
-            return _weights_of(manifests.load(name), fetch, models_dir, threads)
+        if name in names():
+            return _weights_of(load(name), fetch, models_dir, threads)
         return _whole(name, fetch, models_dir, threads)
     except OSError as error:
         raise ModelError(f"{models_dir}: the model {name} cannot be written: {error.strerror}") from None
@@ -165,12 +163,12 @@ def _whole(name: str, fetch: Fetch, models_dir: Path, threads: int) -> Manifest:
     if (home / MANIFEST).exists():
         if (home / MANIFEST).read_bytes() != text:
             raise ModelError(f"another model named {name} is here already; publish it under a new name")
-        return manifests.load(name, models_dir)
+        return load(name, models_dir)
     with _workshop(models_dir) as workshop:
         part = workshop / name
         part.mkdir()
         (part / MANIFEST).write_bytes(text)
-        manifest = manifests.read(part / MANIFEST)
+        manifest = read(part / MANIFEST)
         fetched = [file for file in (manifest.golden, manifest.file) if file is not None]
         for file in fetched:
             (part / file).write_bytes(fetch(file))
@@ -178,7 +176,7 @@ def _whole(name: str, fetch: Fetch, models_dir: Path, threads: int) -> Manifest:
         home.mkdir(exist_ok=True)
         for file in (*fetched, MANIFEST):
             files.write_whole(home / file, (part / file).read_bytes(), files.PUBLIC)
-    return manifests.load(name, models_dir)
+    return load(name, models_dir)
 
 
 @contextmanager

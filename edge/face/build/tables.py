@@ -1,11 +1,9 @@
-"""What was measured on faces, as data: read, checked and written. Measures nothing.
+"""What the int8 recipe computes with: weights as matrices, rounded and packed, and the committed statistics.
 
-Round weights to int8 per output channel. Chooses no clip; that was measured and committed.
-
-Compute four pixels at once in the first convolution. Exact; changes no output.
-
-Three input channels leave most of a vector register empty. Four neighbours along the width are taken as
-one pixel of 12 channels, and one output pixel as 128 channels; in NHWC that is only another shape.
+Weights are rounded per output channel, with clips that were measured and committed. The first convolution
+computes four pixels at once, which is exact: three input channels would leave most of a vector register
+empty, so that four neighbours along the width are taken as one pixel of 12 channels, and one output pixel as
+128 channels; in NHWC that is only another shape. Measures nothing.
 """
 
 from typing import Annotated
@@ -19,11 +17,20 @@ from edge.core.text import first_problem
 from edge.face.build.network import Floats
 
 WEIGHT_MAX = 127
+"""Weights lie in -127..127: symmetric, so that their zero point is 0."""
+
 PAIR_MAX = 128
 """Largest |w0 + w1| of two neighbours along K: 255 * 128 fits an int16, more saturates on plain AVX2.
 
 Source: the instruction VPMADDUBSW adds two products of uint8 and int8 with signed 16-bit saturation.
 """
+
+
+PACK = 4
+"""Pixels taken as one; must divide the width."""
+
+Percent = Annotated[int, Field(ge=1, le=200)]
+Positive = Annotated[float, Field(gt=0)]
 
 
 def spread_matrix(weight: Floats) -> Floats:
@@ -63,10 +70,6 @@ def _make_pairs_safe(steps: Floats) -> None:
     right -= np.sign(total) * np.floor(excess / 2)
 
 
-PACK = 4
-"""Pixels taken as one; must divide the width."""
-
-
 def pack_first_layer(weight: Floats) -> Floats:
     """Return the kernel (4 M, 4 C, 3, 3) that does to packed pixels what (M, C, 3, 3) does to single ones.
 
@@ -79,10 +82,6 @@ def pack_first_layer(weight: Floats) -> Floats:
             pack, place = divmod(pixel + column - width // 2, PACK)
             packed[pixel, :, place, :, :, pack + 1] = weight[:, :, :, column]
     return packed.reshape(PACK * channels, PACK * inputs, height, 3)
-
-
-Percent = Annotated[int, Field(ge=1, le=200)]
-Positive = Annotated[float, Field(gt=0)]
 
 
 class Measured(BaseModel):
