@@ -25,7 +25,11 @@ FIRST_PAUSE_S = 0.5
 """Bound of the first pause between two tries to open a camera; it doubles from try to try."""
 
 SHORTEST_PAUSE_S = 0.05
+"""Between two tries, whatever the jitter says."""
+
 BEAT_LIMIT_S = 10.0
+"""The thread beats every `POLL_S`; ten seconds without one mean that it hangs."""
+
 POLL_S = 0.1
 """How often the reader is looked after; a stall is noticed this much late at most."""
 

@@ -21,6 +21,8 @@ JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 """How files of these formats begin."""
 
 MAX_BYTES = 64 * 1024 * 1024
+"""Of a photo's file; those of cameras with 100 megapixels take half of it."""
+
 MAX_PIXELS = 64_000_000
 """Decoded it takes 192 MB, and as much again meanwhile. A PNG bomb of 854 KiB asked for 5.1 GiB."""
 

@@ -1,10 +1,8 @@
 """PipeCamera: a program that writes frames to its standard output, such as rpicam-vid or ffmpeg.
 
 The way to CSI cameras, which the wheels of OpenCV cannot open. Local configuration only: a command is code.
-
-JpegSplitter: cut a stream of concatenated JPEG pictures into whole ones. Decodes nothing.
-
-Walks the markers instead of searching for an end: thumbnails inside a picture have ends of their own.
+Frames are raw or JPEG; where a JPEG ends is found by walking its markers, because thumbnails inside a picture
+have ends of their own.
 """
 
 import os
@@ -34,13 +32,24 @@ START = b"\xff\xd8\xff"
 
 SOI, EOI, SOS, TEM = 0xD8, 0xD9, 0xDA, 0x01
 RESTARTS = range(0xD0, 0xD8)
+"""Markers of the start and the end of a picture, of the start of a scan, and those that stand alone."""
 
 END_OF_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
 """A marker that ends entropy-coded data: no stuffed byte, no restart, no fill byte."""
 
+CHUNK_BYTES = 1 << 16
+"""The size of a pipe's buffer on Linux. Source: pipe(7)."""
+
+LAST_WORDS_BYTES = 4096
+LINE_CHARS = 200
+"""Kept of what a program complains, and shown of it."""
+
+EXIT_S = 0.5
+"""How long a program that has closed its output may take to exit and its last words to arrive."""
+
 
 class JpegSplitter:
-    """Feed it bytes as they come, take pictures as they are complete.
+    """Cuts a stream of JPEG pictures: feed it bytes as they come, take pictures as they are whole.
 
     `skipped_bytes` counts what belonged to no picture since the last whole one.
     """
@@ -118,17 +127,6 @@ class JpegSplitter:
     def _drop(self, count: int) -> None:
         del self._pending[:count]
         self._at = None
-
-
-CHUNK_BYTES = 1 << 16
-"""The size of a pipe's buffer on Linux. Source: pipe(7)."""
-
-LAST_WORDS_BYTES = 4096
-LINE_CHARS = 200
-"""Kept of what a program complains, and shown of it."""
-
-EXIT_S = 0.5
-"""How long a program that has closed its output may take to exit and its last words to arrive."""
 
 
 class PipeCamera:

@@ -16,7 +16,11 @@ from edge.face.manifest import Manifest
 from edge.face.session import Session, self_test
 
 STRIDES = (8, 16, 32)
+"""Of the feature maps, in pixels of the input."""
+
 INPUT_MULTIPLE_PX = 32
+"""The largest stride: sides of the input are multiples of it."""
+
 NMS_IOU = 0.3
 """Overlap above which two boxes are one face. Source: default of OpenCV's FaceDetectorYN."""
 
@@ -32,7 +36,6 @@ REFINE_SIDE_PX = 160
 
 MAX_FACES = 64
 """Faces returned per frame, best first, so that a poster full of faces cannot stall the loop."""
-
 
 CHANNELS = 16
 """Values per cell: the logits of cls and obj, four of the box, two for each of five landmarks."""

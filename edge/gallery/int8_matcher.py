@@ -54,7 +54,7 @@ class _Memory:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rows:
+class Int8Rows:
     """Unit rows as int8 codes with one scale each; a value: changing it returns another one.
 
     The values share memory. Appending writes behind the rows of every older value, leaving out writes
@@ -69,7 +69,7 @@ class Rows:
     error: float
 
     @classmethod
-    def of(cls, matrix: FloatArray) -> "Rows":
+    def of(cls, matrix: FloatArray) -> "Int8Rows":
         """Quantize float32 (rows, D), which may be a memory map: it is read in pieces and not kept.
 
         Raises:
@@ -110,7 +110,7 @@ class Rows:
         """Return the numbers of the rows at these positions, none of which is a gap."""
         return positions - self.gaps.searchsorted(positions) if len(self.gaps) else positions
 
-    def appended(self, matrix: FloatArray) -> "Rows":
+    def appended(self, matrix: FloatArray) -> "Int8Rows":
         """Return these rows and float32 (n, D) behind them.
 
         Raises:
@@ -133,18 +133,18 @@ class Rows:
                 memory.codes[at], memory.scales[at], worst = quantize(piece)
                 error = max(error, worst)
         memory.used = end
-        return Rows(memory, end, self.gaps, error)
+        return Int8Rows(memory, end, self.gaps, error)
 
-    def without(self, rows: NDArray[np.intp]) -> "Rows":
+    def without(self, rows: NDArray[np.intp]) -> "Int8Rows":
         """Return these rows but for the ones with these numbers, which rise."""
         if len(rows) == 1:
             gaps = self._with_gap(int(rows[0]))
         else:
             gaps = np.union1d(self.gaps, self.positions(rows)).astype(np.int32)
         if len(gaps) <= GAPS * self.count:
-            return Rows(self.memory, self.count, gaps, self.error)
+            return Int8Rows(self.memory, self.count, gaps, self.error)
         kept = np.delete(np.arange(self.count), gaps)
-        return Rows(self._moved(len(kept), kept), len(kept), gaps[:0], self.error)
+        return Int8Rows(self._moved(len(kept), kept), len(kept), gaps[:0], self.error)
 
     def _with_gap(self, row: int) -> NDArray[np.int32]:
         """Do for one row what `positions` does, in the time of a binary search and a copy of the gaps."""
@@ -168,9 +168,9 @@ class QuantizedMatcher:
     memory map: a search reads some ten rows of it.
     """
 
-    def __init__(self, gallery: Gallery, rows: Rows | None = None) -> None:
+    def __init__(self, gallery: Gallery, rows: Int8Rows | None = None) -> None:
         self.gallery = gallery
-        self.rows = Rows.of(gallery.matrix) if rows is None else rows
+        self.rows = Int8Rows.of(gallery.matrix) if rows is None else rows
         self._starts = gallery.starts
         self._counts = np.asarray(gallery.counts, np.intp)
         self._scope = Scope(gallery)
@@ -233,7 +233,7 @@ class QuantizedMatcher:
     ) -> tuple[FloatArray, NDArray[np.intp] | None]:
         """Return approximate scores in steps of the probe's scale, and the rows gathered for it.
 
-        Without gathered rows a score's place is the row's in `Rows.codes`.
+        Without gathered rows a score's place is the row's in `Int8Rows.codes`.
         """
         if allowed is None:
             scores = _products(codes, self.rows.codes, self.rows.scales)

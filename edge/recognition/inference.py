@@ -16,8 +16,11 @@ from edge.recognition.pipeline import Pipeline
 from edge.recognition.recognizer import Recognizer
 
 Pipelines = Mapping[str, Pipeline]
+"""By camera."""
 
 BEAT = "inference"
+"""The name of the thread, and of its beat for the watchdog."""
+
 BEAT_LIMIT_S = 10.0
 """A step takes milliseconds; ten seconds without one mean that native code hangs."""
 

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 IR_VERSION = 8
+"""Of the ONNX format; the one that belongs to `OPSET`."""
+
 CONTRIB = "com.microsoft"
 """Domain of the operators that onnxruntime adds."""
 

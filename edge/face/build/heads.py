@@ -16,10 +16,13 @@ from edge.core.errors import ModelError
 from edge.face.build.graph import float_tensor
 
 STRIDES = (8, 16, 32)
+"""Of the feature maps, in pixels of the input."""
+
 HEADS = ("cls", "obj", "bbox", "kps")
 """In the order of the joined map's channels."""
 
 CHANNELS = 16
+"""1 + 1 + 4 + 10."""
 
 TAILS = (("Sigmoid", "Reshape", "Transpose"), ("Reshape", "Transpose"))
 """What stands between an output and its convolutions in the published graph, from the output upwards."""

@@ -27,11 +27,17 @@ from edge.gallery.gallery import MAX_DIM, MAX_ROWS, Gallery, Provenance, check_s
 
 MAGIC = b"EDGEGAL\0"
 FORMAT = 3
+"""How a bundle begins that is written now."""
+
 READABLE = (2, FORMAT)
 """Format 2 had no access, consent and notes."""
 
 HEADER = Struct("<8sIIQII")
+"""Magic, format, dim, version, rows, table bytes."""
+
 DIGEST_BYTES = 32
+"""Of SHA-256."""
+
 ALIGNMENT = 64
 """A cache line: rows can be used where they lie, also when a file is mapped."""
 

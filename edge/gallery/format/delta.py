@@ -23,7 +23,11 @@ from edge.gallery.gallery import MAX_ROWS, Gallery, Provenance
 MAGIC = b"EDGEDIFF"
 FORMAT = 1
 HEADER = Struct("<8sII")
+"""Magic, format, bytes of the head."""
+
 MAX_HEAD_BYTES = 1 << 20
+"""Room for the ids of some ten thousand subjects that are gone."""
+
 MAX_ADDED = 1000
 """Where more subjects are new, the whole gallery is published alone: a difference would save little."""
 

@@ -25,12 +25,13 @@ from edge.core.errors import GalleryError, GalleryIntegrityError
 MAGIC = b"EDGESEAL"
 FORMAT = 1
 HEADER = Struct("<8sI12s")
-KEY_BYTES = 32
+"""Magic, format, nonce."""
+
 MAX_KEYS = 2
 """Of one scope at a time: the new one and the one before, while doors change."""
 
-NONCE_BYTES = 12
-TAG_BYTES = 16
+KEY_BYTES, NONCE_BYTES, TAG_BYTES = 32, 12, 16
+"""Of ChaCha20-Poly1305. Source: RFC 8439, 2.8."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,8 @@ CLIENT_TIMEOUT_S = 2
 """After this an answer that nobody waits for any more frees the connection."""
 
 BATCH = 256
+"""Points of one request of an upload."""
+
 POINTS = uuid.UUID("6a1f4d43-1b1c-4f0f-9b38-5a0c6f5d9d2e")
 """Name space of the ids of points, which Qdrant wants to be UUIDs: one per subject and template."""
 

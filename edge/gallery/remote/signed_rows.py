@@ -19,6 +19,7 @@ from edge.core.types import FloatArray
 from edge.gallery.format.rows import are_unit, rows_of
 
 KEY_BYTES = 32
+"""Of HMAC-SHA-256."""
 
 
 class RowSigner:

@@ -19,12 +19,21 @@ from edge.gallery.format.seal import Binding
 from edge.gallery.store.sealed import SealedFiles
 
 MAX_CROPS = 12
+"""Faces of one subject; a person looks at no more."""
+
 MAX_BYTES = 2 << 20
+"""Of one file: so many crops of 112 x 112 take .6 MiB."""
+
 NAME_CHARS = 32
+"""Of SHA-256, in hexadecimal digits."""
+
 _NAME = re.compile(rf"[0-9a-f]{{{NAME_CHARS}}}\.sealed|\.[0-9a-f]{{{NAME_CHARS}}}\.sealed\.tmp")
 GAP_PX = 4
 COLUMNS = 6
+"""White between the faces of a contact sheet, and faces in a row."""
+
 PICTURES = (".png", ".jpg", ".jpeg")
+"""How a contact sheet's file may be called."""
 
 
 class CropStore:

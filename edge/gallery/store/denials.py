@@ -21,15 +21,22 @@ from edge.gallery.format.rows import are_unit, rows_of, rows_text
 from edge.gallery.format.seal import Binding
 from edge.gallery.store.sealed import SealedFiles
 
-MAX_BYTES = 4 << 20
 MAX_DENIALS = 1000
+"""An operator who denies more should enrol better photos."""
+
+MAX_BYTES = 4 << 20
+"""Room for so many rows of 512, as text."""
+
 MAX_SET_ASIDE = 10
+"""Damaged files that are kept; the last one makes room for another."""
+
 LOCK_TIMEOUT_S = 10.0
+"""A change takes milliseconds; who waits longer waits for a program that hangs."""
 
 BINDING = Binding("denials", "", "", 1)
 """What the file is sealed as."""
 
-Rows = Mapping[str, FloatArray]
+SubjectRows = Mapping[str, FloatArray]
 """Unit rows (n, D) by the subject's id."""
 
 
@@ -37,7 +44,7 @@ Rows = Mapping[str, FloatArray]
 class Denials:
     """What was denied, by the embedder's model id and the subject's id."""
 
-    rows: Mapping[str, Rows]
+    rows: Mapping[str, SubjectRows]
 
     @classmethod
     def none(cls) -> "Denials":

@@ -25,6 +25,8 @@ MAX_VISITS = 2000
 """Of strangers, and as many matches; about 1.5 MiB each. The oldest go first."""
 
 MAX_FILE_BYTES = 64 * 1024
+"""Of one visit: its embedding has 4096 values at most, 22 KiB as text."""
+
 SAME_FMR = 1e-4
 """False match rate at which two visits are taken for the same stranger's.
 

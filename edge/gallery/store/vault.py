@@ -29,8 +29,13 @@ from edge.gallery.store.versions import VersionFiles
 MAGIC = b"EDGEREST"
 FORMAT = 1
 HEADER = Struct("<8sII8s")
+"""Magic, format, bytes of the model id, key id."""
+
 WRAPPED_BYTES = SEAL.size + KEY_BYTES + TAG_BYTES
+"""Of the data key as it is sealed under the device key."""
+
 KEY_ID_BYTES = 8
+"""Of SHA-256; tells the few keys apart that a device may ever have had."""
 
 
 class Vault:

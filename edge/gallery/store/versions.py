@@ -26,11 +26,16 @@ from edge.gallery.format.bundle import MAX_BUNDLE_BYTES
 NAME = re.compile(r"gallery-(\d{8,18})\.edge")
 SET_ASIDE = re.compile(r"gallery-(\d{8,18})\.edge\.corrupt")
 REPLACED = re.compile(r"gallery-(\d{8,18})\.edge\.replaced")
+"""Names of versions; the group is the version."""
+
 POINTER = "current"
 LOCK = "lock"
 NEW_FILE = "new.tmp"
 NEW_POINTER = "current.tmp"
+"""Names of the other files; the last two are what a power cut may leave of a write."""
+
 STAYS = "; what was there stays"
+"""How the message of a change ends that did not happen."""
 
 
 class VersionFiles:

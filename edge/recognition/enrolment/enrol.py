@@ -35,6 +35,7 @@ ADVICE = {
     Refusal.SCORE: "the face is hard to make out; use a clearer photo",
     Refusal.CROPPED: "the face is cut off by the edge; use a photo that shows all of it",
 }
+"""What to do about a photo that the quality gate refuses."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

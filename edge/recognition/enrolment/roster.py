@@ -31,7 +31,10 @@ COLUMNS = (
 """Of a CSV file; only the first two are needed. Groups and windows are separated by `;`."""
 
 MAX_ROSTER_BYTES = 64 * 1024 * 1024
+"""Some hundred thousand rows."""
+
 MAX_PHOTOS_EACH = 1000
+"""Photos of one subject; more is a folder of something else."""
 
 
 @dataclass(frozen=True, slots=True)

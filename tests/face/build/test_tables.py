@@ -1,9 +1,18 @@
+"""Weights of the int8 recipe: rounded so that no pair overflows, and packed four pixels at once."""
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.face.build.tables import PAIR_MAX, gather_matrix, round_weights, spread_matrix
+from edge.face.build.tables import (
+    PACK,
+    PAIR_MAX,
+    gather_matrix,
+    pack_first_layer,
+    round_weights,
+    spread_matrix,
+)
 
 
 def test_the_largest_weight_becomes_127() -> None:
@@ -46,3 +55,17 @@ def test_matrix_and_kernel_are_each_other_s_reverse() -> None:
     matrix = spread_matrix(weight)
     assert matrix[0].tolist() == [0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11]
     assert np.array_equal(gather_matrix(matrix.astype(np.int8), weight.shape), weight)
+
+
+def convolve(x: np.ndarray, weight: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    """Convolve NHWC-like (H, W, C) with (M, C, 3, 3), zero padded."""
+    padded = np.pad(x, ((1, 1), (1, 1), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(0, 1))
+    return np.einsum("hwcij,mcij->hwm", windows, weight)
+
+
+def test_packed_pixels_give_the_same_output_in_another_shape() -> None:
+    random = np.random.default_rng(3)
+    image, weight = random.normal(size=(6, 16, 3)), random.normal(size=(5, 3, 3, 3))
+    packed = convolve(image.reshape(6, 16 // PACK, 3 * PACK), pack_first_layer(weight))
+    assert np.allclose(packed.reshape(6, 16, 5), convolve(image, weight))

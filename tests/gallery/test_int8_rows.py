@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from edge.core.errors import GalleryError
 from edge.core.types import FloatArray
-from edge.gallery.int8_matcher import GAPS, SPARE, Rows, quantize, quantize_one
+from edge.gallery.int8_matcher import GAPS, SPARE, Int8Rows, quantize, quantize_one
 from tests.support.gallery_samples import unit_rows
 
 
-def read(rows: Rows) -> FloatArray:
+def read(rows: Int8Rows) -> FloatArray:
     """Return what the codes say, float32 (rows, D), gaps left out."""
     values = rows.codes * rows.scales[:, None]
     return np.delete(values, rows.gaps, axis=0)
@@ -20,7 +20,7 @@ def read(rows: Rows) -> FloatArray:
 @pytest.mark.parametrize("dim", [2, 128, 512])
 def test_no_row_is_farther_from_its_codes_than_the_error(dim: int):
     matrix = unit_rows(300, dim)
-    rows = Rows.of(matrix)
+    rows = Int8Rows.of(matrix)
     distances = np.linalg.norm(read(rows) - matrix, axis=1)
     assert rows.error == pytest.approx(distances.max(), rel=1e-4)
     assert rows.nbytes == 300 * (dim + 4)
@@ -44,7 +44,7 @@ def test_rows_follow_a_plain_list_and_older_ones_stay_as_they_are(
     start: int, changes: list[tuple[bool, int, int]]
 ):
     plain = unit_rows(start, 8)
-    rows = Rows.of(plain)
+    rows = Int8Rows.of(plain)
     history = [(rows, read(rows).copy())]
     for adds, count, seed in changes:
         if adds:
@@ -64,14 +64,14 @@ def test_rows_follow_a_plain_list_and_older_ones_stay_as_they_are(
 
 
 def test_rows_that_fork_do_not_write_over_each_other():
-    base = Rows.of(unit_rows(10))
+    base = Int8Rows.of(unit_rows(10))
     left, right = base.appended(unit_rows(1, seed=1)), base.appended(unit_rows(1, seed=2))
     np.testing.assert_allclose(read(left)[-1], unit_rows(1, seed=1)[0], atol=0.01)
     np.testing.assert_allclose(read(right)[-1], unit_rows(1, seed=2)[0], atol=0.01)
 
 
 def test_a_row_more_or_less_copies_nothing_but_now_and_then():
-    rows = Rows.of(unit_rows(20_000))
+    rows = Int8Rows.of(unit_rows(20_000))
     copies, memory = 0, rows.memory
     new = unit_rows(1, seed=5)
     for _ in range(5000):
@@ -96,7 +96,7 @@ def test_a_row_more_or_less_copies_nothing_but_now_and_then():
     ],
 )
 def test_a_row_that_would_match_everybody_is_refused(row: FloatArray):
-    rows = Rows.of(unit_rows(3))
+    rows = Int8Rows.of(unit_rows(3))
     for count in (1, 2):
         with pytest.raises(GalleryError, match="unit norm"):
             rows.appended(np.stack([unit_rows(1)[0]] * (count - 1) + [row]))
