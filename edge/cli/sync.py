@@ -29,7 +29,9 @@ MAX_ROOT_BYTES = 256 * 1024
 
 
 def sync(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, also when it is refused.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document, also when it is refused.")
+    ] = False,
     config_file: ConfigOption = None,
 ) -> None:
     """Fetch the gallery that is published for this door; a running daemon follows at once.

@@ -9,7 +9,7 @@ from datetime import timedelta
 from edge.camera.capture import CaptureThread
 from edge.camera.latest import LatestFrames
 from edge.core.clock import Clock
-from edge.core.errors import EdgeError
+from edge.core.errors import EdgeError, ToldOnce
 from edge.core.metrics import Metrics
 from edge.core.threads import Beats
 from edge.core.types import Image
@@ -142,7 +142,7 @@ class VisitWriter:
         self._clock = clock
         self._queue: queue.Queue[KeptVisit] = queue.Queue(MAX_WAITING)
         self._expired_s = -float("inf")
-        self._told = ""
+        self._told = ToldOnce()
 
     def use(self, store: VisitStore) -> None:
         """Keep them there from now on: the device's key may have moved."""
@@ -167,6 +167,5 @@ class VisitWriter:
                 self._store.expire(self._clock.now())
         except EdgeError as error:
             self._metrics.count("strangers.failed")
-            if str(error) != self._told:
-                self._told = str(error)
+            if self._told.is_new(error):
                 log.error("visits cannot be kept: %s", error)

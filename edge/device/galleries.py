@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import partial
 
 from edge.core.clock import Clock
-from edge.core.errors import EdgeError, GalleryIntegrityError
+from edge.core.errors import EdgeError, GalleryIntegrityError, ToldOnce
 from edge.core.metrics import Metrics
 from edge.device.assembly.recognizer import build_candidate, build_recognizer
 from edge.device.assembly.stores import candidate_store, denial_store, gallery_store
@@ -136,7 +136,7 @@ class GalleryWatch:
         self._store = store
         self._metrics = metrics
         self._refused: int | None = None
-        self._error = ""
+        self._told = ToldOnce()
 
     def look(self, recognizer: Recognizer, rebuild: Callable[[], Recognizer] | None) -> Recognizer | None:
         """Return a recognizer with the current version, None where that one has it or it cannot be used.
@@ -154,12 +154,12 @@ class GalleryWatch:
             else:
                 found = recognizer.with_gallery(self._store.load(model_id))
         except EdgeError as error:
-            if str(error) != self._error:
+            if self._told.is_new(error):
                 self._metrics.count("gallery.refused")
                 log.error("gallery refused, the last good one serves: %s", error)
-            self._refused, self._error = version, str(error)
+            self._refused = version
             return None
-        self._error = ""
+        self._told.forget()
         gallery = found.matcher.gallery
         self._refused = None if gallery.version == version else version
         log.info("gallery swapped", extra={"gallery_version": gallery.version, "subjects": gallery.size})
@@ -213,7 +213,7 @@ class DenialWatch:
         self._metrics = metrics
         self._seen: int | None = None
         self._damaged = False
-        self._told = ""
+        self._told = ToldOnce()
 
     def watch(self, store: DenialStore) -> None:
         """Watch another one from now on; the next look reads what lies there, unless nothing does still."""
@@ -252,12 +252,11 @@ class DenialWatch:
             aside = self._store.set_aside(timeout_s=0)
         except EdgeError as error:
             self._damaged = True
-            if str(error) != self._told:
-                self._told = str(error)
+            if self._told.is_new(error):
                 log.error("damaged denials cannot be set aside, which is tried again: %s", error)
             return
         self._damaged = False
-        self._told = ""
+        self._told.forget()
         if aside is None:
             self._seen = None
             return

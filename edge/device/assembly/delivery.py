@@ -1,7 +1,4 @@
-"""Put the delivery of decisions together as the settings say: outbox, connection, courier, discovery.
-
-The other half of `assembly`: what a decision is made of is put together there.
-"""
+"""Builds the delivery of decisions as the settings say: outbox, connection, courier, Home Assistant."""
 
 import json
 import logging

@@ -1,6 +1,6 @@
-"""Put the parts together as the settings say: the only file that names concrete models and classes.
+"""Builds what recognises, as the settings say: recognizer, candidate, cameras, pipelines.
 
-Everything below takes plain values; everything above takes what is built here.
+The parts take plain values and know no settings.
 """
 
 import logging
@@ -19,7 +19,7 @@ from edge.core.errors import ConfigError, EdgeError
 from edge.core.ids import uuid7
 from edge.core.metrics import Metrics
 from edge.core.types import ModelStamp
-from edge.device.assembly.remote import build_elsewhere
+from edge.device.assembly.remote import build_remote
 from edge.device.assembly.stores import candidate_store, denial_store, gallery_store
 from edge.device.settings.load import Settings, environment_without_settings
 from edge.face.choice import AUTO, Choice, choose, load_session
@@ -89,7 +89,7 @@ def build_recognizer(
         rule=decision_rule(settings, manifest),
         stamp=ModelStamp(manifest.name, manifest.sha256, gallery.version),
         liveness=build_liveness(settings),
-        remote=build_elsewhere(settings, gallery, embedding_dim(manifest), SystemClock()),
+        remote=build_remote(settings, gallery, embedding_dim(manifest), SystemClock()),
         denials=_denials(settings) if denials is None else denials,
         embedder_choice=choice.why,
     )

@@ -1,4 +1,4 @@
-"""Put the remote gallery together as the settings say: client, secret rotation, and who asks it when."""
+"""Builds the remote gallery as the settings say: client, secret rotation, and who asks it when."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Remote:
     signer: RowSigner
 
 
-def build_elsewhere(settings: Settings, gallery: Gallery, dim: int, clock: Clock) -> RemoteGallery | None:
+def build_remote(settings: Settings, gallery: Gallery, dim: int, clock: Clock) -> RemoteGallery | None:
     """Return what asks the remote gallery about probes of the embedder of `gallery`; None: nobody is asked.
 
     Nothing is sent before the first question.
@@ -66,7 +66,7 @@ def connect_remote(settings: Settings, dim: int) -> Remote:
     """Return the configured server, for embeddings of length `dim`.
 
     Raises:
-        ConfigError: As `build_elsewhere`.
+        ConfigError: As `build_remote`.
     """
     values = settings.remote
     if values.url is None or values.secret is None:

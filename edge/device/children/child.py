@@ -13,6 +13,7 @@ from edge.core.errors import FileError
 from edge.core.process import child_environment, kill_group
 
 EDGE = (sys.executable, "-m", "edge")
+"""How this program is called, with the interpreter that runs it now."""
 
 MAX_OUTPUT_BYTES = 64 * 1024
 """Of standard output more is refused, of standard error the end is looked at."""
@@ -21,6 +22,7 @@ MAX_SAID_BYTES = 8 * 1024 * 1024
 """A child that has written more to both is stopped: it lies in memory."""
 
 MAX_COMPLAINT_CHARS = 500
+"""Of the last line on standard error."""
 
 
 @dataclass(frozen=True, slots=True)

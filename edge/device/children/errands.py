@@ -13,8 +13,13 @@ from edge.core.errors import CommandError
 from edge.device.children.child import Child, Ended, in_memory
 
 LIMIT_S = 60.0
+"""Seconds that a command may take: longer than any photo takes on a small board."""
+
 MAX_MESSAGE_CHARS = 1000
+"""Of what a child printed, in the answer."""
+
 STANDARD_INPUT = "/proc/self/fd/0"
+"""The path by which a child opens what it is given. Source: proc(5)."""
 
 
 class Given(Enum):

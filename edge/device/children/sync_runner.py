@@ -20,9 +20,8 @@ log = logging.getLogger(__name__)
 LIMIT_S = 120.0
 """A child that takes longer is stopped; the timer or the next request tries again."""
 
-STARTS_PER_S = 0.1
-STARTS_AT_ONCE = 4
-"""Whoever may publish `gallery/desired` must not keep a small board busy with children."""
+STARTS_PER_S, STARTS_AT_ONCE = 0.1, 4
+"""Children in the long run and at once: whoever may publish `gallery/desired` must not keep a board busy."""
 
 
 class SyncRunner:

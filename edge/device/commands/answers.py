@@ -16,7 +16,10 @@ MAX_REMEMBERED = 1024
 """Answers kept in all; each is kept until its command has expired, within the hour."""
 
 MAX_ERROR_CHARS = 500
+"""Of the reason why a command failed."""
+
 MAX_MEMORY_BYTES = 8 << 20
+"""Of the file, which is read whole."""
 
 
 class Remembered(BaseModel):
@@ -62,7 +65,7 @@ class Answers:
         return self._kept.value.answers.get(transaction)
 
     def full(self, now_s: float, waiting: int) -> bool:
-        """Return whether no more can be remembered, beside the `waiting`, at a moment since 1970."""
+        """Return whether no more can be remembered, besides the `waiting`, at a moment since 1970."""
         open_ = sum(each.until_s > now_s for each in self._kept.value.answers.values())
         return open_ + waiting >= MAX_REMEMBERED
 

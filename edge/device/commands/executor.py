@@ -30,7 +30,11 @@ from edge.mqtt.contract.topics import Topics
 log = logging.getLogger(__name__)
 
 MAX_WAITING = 8
+"""Commands that wait for the child before them; what comes beyond is told to ask again."""
+
 COMPLAIN_AGAIN_S = 60.0
+"""Seconds until the same refusal gets another line in the log."""
+
 REFUSALS_PER_S, REFUSALS_AT_ONCE = 1.0, 10
 """Refusals that are answered, which anybody may provoke; all of them are counted."""
 
@@ -38,6 +42,8 @@ REFUSALS_NOTED_PER_S, REFUSALS_NOTED_AT_ONCE = 0.1, 5
 """Refusals that get a line in their file; each line says how many there were until then."""
 
 KEY_CHARS = 16
+"""Of the public key that has signed, in a note."""
+
 LOOKS = ("snapshot", "identify", "subjects")
 """Verbs that change nothing, but show persons: who looked is noted."""
 

@@ -24,7 +24,11 @@ from edge.mqtt.contract.messages import (
 from edge.recognition.recognizer import Recognizer
 
 MAX_SUBJECTS_TOLD = 1000
+"""Subjects that `subjects` lists; it counts all."""
+
 SNAPSHOT_SIDE_PX = 960
+"""Longest side of the picture that `snapshot` answers with."""
+
 SNAPSHOT_QUALITY = 80
 """Of 100: a JPEG of some 100 kB."""
 

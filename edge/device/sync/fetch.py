@@ -18,7 +18,7 @@ from tuf.api.exceptions import DownloadError, DownloadHTTPError, SlowRetrievalEr
 from tuf.ngclient.fetcher import FetcherInterface
 
 CHUNK_BYTES = 1 << 16
-NOT_FOUND = 404
+"""Read at once."""
 
 
 class Fetcher(FetcherInterface):
@@ -73,7 +73,7 @@ class Fetcher(FetcherInterface):
         try:
             file = path.open("rb")
         except FileNotFoundError:
-            raise DownloadHTTPError(f"{path.name} is not there", NOT_FOUND) from None
+            raise DownloadHTTPError(f"{path.name} is not there", http.HTTPStatus.NOT_FOUND) from None
         with file:
             while chunk := file.read(CHUNK_BYTES):
                 yield chunk

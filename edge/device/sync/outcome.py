@@ -24,8 +24,11 @@ from edge.core.errors import (
 )
 
 FILE_NAME = "outcome.json"
+"""In the directory of what synchronisation remembers."""
+
 MAX_BYTES = 16 * 1024
 MAX_ERROR_CHARS = 500
+"""Of the reason in a report."""
 
 REASONS: tuple[tuple[type[EdgeError], str], ...] = (
     (ClockError, "clock"),

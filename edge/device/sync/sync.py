@@ -39,8 +39,14 @@ from edge.gallery.store.store import GalleryStore, install, settle
 log = logging.getLogger(__name__)
 
 TIMEOUT_S = 90.0
+"""Seconds for all files together."""
+
 GAP_S = 10.0
+"""Longest silence of the server in seconds."""
+
 LOCK_TIMEOUT_S = 30.0
+"""Seconds to wait for another process that synchronises."""
+
 TRUSTED_EVERY = timedelta(hours=1)
 """How often the time is written down while nothing changes: the card of a small board wears out."""
 
