@@ -34,7 +34,7 @@ COMMANDS = {
         "check",
         "Explain a configuration: every value in force, and what the daemon would do. Changes nothing.",
     ),
-    "schema": Place("run", "schema", "Print what every MQTT message looks like, or write it to a directory."),
+    "schema": Place("run", "schema", "Print what every topic and MQTT message looks like, or write it."),
     "enroll": Place(
         "enrol",
         "enroll",

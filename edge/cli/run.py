@@ -27,7 +27,7 @@ from edge.device.settings.load import Settings, cache_dir
 from edge.face.liveness import Liveness
 from edge.face.session import delete_telemetry
 from edge.gallery.matcher import int8_problem
-from edge.mqtt.contract import asyncapi
+from edge.mqtt.contract import asyncapi, reference
 from edge.mqtt.contract.topics import Topics
 
 log = logging.getLogger(__name__)
@@ -107,12 +107,18 @@ def _liveness(settings: Settings, model: Liveness | None) -> str:
 
 def schema(
     form: Annotated[
-        Literal["json", "asyncapi"],
-        typer.Argument(help="JSON Schemas, or one AsyncAPI document."),
+        Literal["json", "asyncapi", "guide"],
+        typer.Argument(help="JSON Schemas, one AsyncAPI document, or the reference part of a guide."),
     ] = "json",
-    out: Annotated[Path | None, typer.Option(help="Write one file per message into this directory.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write one file per message into this directory; the reference, into this guide."),
+    ] = None,
 ) -> None:
-    """Print what every MQTT message looks like, or write it to a directory."""
+    """Print what every topic and MQTT message looks like, or write it."""
+    if form == "guide":
+        _guide(out)
+        return
     schemas = asyncapi.json_schemas() if form == "json" else {"asyncapi": asyncapi.document(__version__)}
     if out is None:
         typer.echo(json.dumps(schemas if form == "json" else schemas["asyncapi"], indent=2))
@@ -125,3 +131,15 @@ def schema(
     except OSError as error:
         raise ConfigError(f"{error.filename or out}: cannot be written: {error.strerror}") from None
     typer.echo(f"{len(schemas)} schemas written to {out}")
+
+
+def _guide(out: Path | None) -> None:
+    """Print the reference part of deploy/MQTT.md, or write it anew in the guide `out`."""
+    if out is None:
+        typer.echo(reference.reference())
+        return
+    try:
+        out.write_text(reference.replaced(out.read_text()))
+    except OSError as error:
+        raise ConfigError(f"{out}: cannot be written: {error.strerror}") from None
+    typer.echo(f"reference written to {out}")

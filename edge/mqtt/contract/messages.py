@@ -134,7 +134,7 @@ class NoLivenessPart(Payload):
 class LivenessPart(Payload):
     """The model that judged whether the face is alive; `score` is null where it could not."""
 
-    method: str = Field(description="Id of the model.")
+    method: str = Field(description="Id of the model that judged it.")
     score: Fraction | None = Field(description="How likely the face is alive; the mean of the shots.")
 
 
