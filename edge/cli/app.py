@@ -64,7 +64,7 @@ COMMANDS = {
         "Fetch the gallery that is published for this door; a running daemon follows at once.",
     ),
     "fleet": Place(
-        "fleet.devices",
+        "fleet.fleet",
         "app",
         "Galleries for many doors: signed, sealed for each scope, published as files.",
     ),

@@ -10,7 +10,8 @@ signatures are made is `repository`'s business; photos and embedders are not kno
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ from edge.gallery.format.published import (
     scope_role,
 )
 from edge.gallery.gallery import Gallery
+
+LOCK_TIMEOUT_S = 10.0
 
 
 def init_fleet(
@@ -75,6 +78,19 @@ def init_fleet(
 def open_fleet(directory: Path, keys: KeyRing, clock: Clock) -> "Fleet":
     """Return the fleet in a directory. Raises FleetError where there is none, or it is damaged."""
     return Fleet(directory, keys, clock, load_config(directory))
+
+
+@contextmanager
+def fleet_for_change(directory: Path, keys: KeyRing, clock: Clock) -> Iterator["Fleet"]:
+    """Open a fleet for a change that nobody else makes at the same time.
+
+    Raises:
+        FleetError: There is none, or it is damaged.
+        FileError: Somebody else is changing it for longer than `LOCK_TIMEOUT_S`.
+    """
+    path = open_fleet(directory, keys, clock).lock_path
+    with files.sole_user(path, LOCK_TIMEOUT_S, clock.monotonic):
+        yield open_fleet(directory, keys, clock)
 
 
 class Fleet:

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 from securesystemslib.signer import CryptoSigner, Key, Signer  # type: ignore[attr-defined]
 
 from edge.core import files
-from edge.core.errors import FleetError
+from edge.core.errors import ConfigError, FleetError
 from edge.gallery.format.seal import MAX_KEYS, new_key
 
 ONLINE_ROLES = ("snapshot", "timestamp")
@@ -29,6 +29,7 @@ KEY_ID_CHARS = 16
 """Of the 64 of a key id; enough to tell an operator's few keys apart."""
 
 MAX_PEM_BYTES = 4096
+MAX_PASSPHRASE_BYTES = 1024
 
 
 class KeyRing:
@@ -116,6 +117,21 @@ class KeyRing:
         """Return the file of a signing key."""
         folder = "online" if role in ONLINE_ROLES else "offline"
         return self.directory / folder / f"{role}-{key_id[:KEY_ID_CHARS]}.pem"
+
+
+def key_ring(directory: Path, passphrase_file: Path | None) -> KeyRing:
+    """Return the keys in a directory; the first line of a file is their passphrase.
+
+    Raises:
+        ConfigError: The file has no passphrase.
+    """
+    if passphrase_file is None:
+        return KeyRing(directory)
+    data = files.read_bounded(passphrase_file, MAX_PASSPHRASE_BYTES) or b""
+    passphrase = data.decode(errors="replace").split("\n")[0]
+    if not passphrase:
+        raise ConfigError(f"{passphrase_file}: holds no passphrase; write it into the first line")
+    return KeyRing(directory, passphrase)
 
 
 def _prepare(directory: Path) -> None:

@@ -12,12 +12,12 @@ from typing import Annotated, Any, Literal
 import typer
 from pydantic import ValidationError
 
-from edge.cli.fleet.site_listener import QUIET_S, check_accepted, site_listener
 from edge.cli.options import ConfigOption, JsonOption, load_settings, settings_reader
 from edge.cli.output import Listing, progress
 from edge.core.clock import SystemClock
 from edge.core.errors import ConfigError
 from edge.core.text import first_problem, printable
+from edge.device.assembly.delivery import build_broker
 from edge.device.pushes.push import (
     MAX_VERSION,
     Desired,
@@ -39,6 +39,7 @@ from edge.fleet.rollout.config import (
     signed_push,
     watched,
 )
+from edge.fleet.rollout.listen import QUIET_S, check_accepted, site_listener
 from edge.mqtt.contract.topics import Topics
 from edge.mqtt.subscriber import Listener
 
@@ -155,7 +156,10 @@ def push(
         desired.layer
     )
     view, clock = SiteView(), SystemClock()
-    with site_listener(settings.mqtt, watched(settings.site)) as listener, progress("push") as told:
+    with (
+        site_listener(build_broker(settings.mqtt), watched(settings.site)) as listener,
+        progress("push") as told,
+    ):
         _collect(listener, view, QUIET_S)
         if not offline_ok and not view.concerned(desired.layer, name):
             raise ConfigError(
@@ -194,7 +198,7 @@ def status(
         raise ConfigError("--fleet: this shows all devices; name one, or give --fleet")
     settings = load_settings(config_file)
     view = SiteView()
-    with site_listener(settings.mqtt, watched(settings.site)) as listener:
+    with site_listener(build_broker(settings.mqtt), watched(settings.site)) as listener:
         _collect(listener, view, QUIET_S)
     if device is not None:
         shown = view.devices.get(device)

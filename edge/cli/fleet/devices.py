@@ -7,21 +7,18 @@ from typing import Annotated
 
 import typer
 
-from edge.cli.fleet import publish as fleet_publish
-from edge.cli.fleet import status as fleet_status
-from edge.cli.fleet.command import check_args, read_args, send_command, told
-from edge.cli.fleet.fleet import app
 from edge.cli.options import HERE, ConfigOption, FleetOption, KeysOption, load_settings
 from edge.core.clock import SystemClock
+from edge.core.errors import CommandError
+from edge.core.text import printable
+from edge.device.assembly.delivery import build_broker
 from edge.fleet.certificates import Authority
+from edge.fleet.rollout.command import check_args, read_args, send_command
 from edge.fleet.rollout.config import make_signing_key
 from edge.mqtt.contract.messages import VERBS
 from edge.mqtt.contract.topics import Topics
 
-__all__ = ("app", "fleet_publish", "fleet_status")
 
-
-@app.command("enroll-device")
 def enroll_device(
     device: Annotated[str, typer.Argument(help="Which device of the site; or the broker, with --host.")],
     out: Annotated[Path, typer.Option(help="Directory for ca.crt, device.crt and device.key.")],
@@ -49,13 +46,11 @@ def enroll_device(
     )
 
 
-@app.command("command-key")
 def command_key(file: Annotated[Path, typer.Argument(help="New file for the private key.")]) -> None:
     """Make a key that signs commands, and print what devices have to trust."""
     typer.echo(f"[commands]\ntrusted_keys = [{json.dumps(make_signing_key(file))}]")
 
 
-@app.command()
 def command(
     device: Annotated[str, typer.Argument(help="Which device of the site.")],
     verb: Annotated[str, typer.Argument(help=f"One of {', '.join(VERBS)}.")],
@@ -69,5 +64,9 @@ def command(
     settings = load_settings(config_file)
     args = read_args(verb, arg or [], photo, partial(typer.echo, err=True))
     check_args(verb, args)
-    response = send_command(settings, device, verb, args, key, wait_s=wait, clock=SystemClock())
-    typer.echo(told(response))
+    broker, clock = build_broker(settings.mqtt), SystemClock()
+    response = send_command(broker, settings.site, device, verb, args, key, wait_s=wait, clock=clock)
+    if response.error is not None:
+        raise CommandError(response.error)
+    message = response.data.get("message")
+    typer.echo(printable(message) if isinstance(message, str) else json.dumps(response.data, indent=2))

@@ -1,28 +1,23 @@
-"""Commands of whoever runs a fleet of doors: init, scope, renew, rotate-key. Others add theirs to `app`."""
+"""Commands of whoever runs a fleet of doors: `edge fleet`; those that make and renew it stand here."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from edge.cli.fleet.devices import command, command_key, enroll_device
+from edge.cli.fleet.publish import opened_fleet, publish, reembed, revoke, switch, tell
+from edge.cli.fleet.status import status
 from edge.cli.options import HERE, FleetOption, KeysOption, PassphraseOption
-from edge.core import files
 from edge.core.clock import SystemClock
 from edge.core.errors import ConfigError
-from edge.fleet.fleet import Fleet, init_fleet, open_fleet
-from edge.fleet.keys import KeyRing
+from edge.fleet.fleet import init_fleet
+from edge.fleet.keys import key_ring
 from edge.fleet.plan import PLANS
 from edge.fleet.repository import RolePlan
-from edge.fleet.status import Publication
 
 app = typer.Typer(
     help="Galleries for many doors: signed, sealed for each scope, published as files.", no_args_is_help=True
 )
-
-LOCK_TIMEOUT_S = 10.0
-MAX_PASSPHRASE_BYTES = 1024
 
 SEALING = "sealing-"
 
@@ -51,7 +46,7 @@ def init(
         "snapshot": RolePlan(1, 1, online_days),
         "timestamp": RolePlan(1, 1, online_days),
     }
-    ring = key_ring(fleet, keys, passphrase_file)
+    ring = key_ring(keys or fleet / "keys", passphrase_file)
     made = init_fleet(fleet, ring, tenant, SystemClock(), plans, scope or ())
     root = f"{made.published}/metadata/{made.repository.root().signed.version}.root.json"
     typer.echo(
@@ -125,35 +120,5 @@ def rotate_key(
     )
 
 
-@contextmanager
-def opened_fleet(fleet: Path, keys: Path | None, passphrase_file: Path | None) -> Iterator[Fleet]:
-    """Open the fleet for a change that nobody else makes at the same time."""
-    opened = open_fleet(fleet, key_ring(fleet, keys, passphrase_file), SystemClock())
-    with files.sole_user(opened.lock_path, LOCK_TIMEOUT_S, SystemClock().monotonic):
-        yield open_fleet(fleet, key_ring(fleet, keys, passphrase_file), SystemClock())
-
-
-def key_ring(fleet: Path, keys: Path | None, passphrase_file: Path | None) -> KeyRing:
-    """Return the keys of a fleet.
-
-    Raises:
-        ConfigError: The file has no passphrase.
-    """
-    passphrase = None
-    if passphrase_file is not None:
-        data = files.read_bounded(passphrase_file, MAX_PASSPHRASE_BYTES) or b""
-        passphrase = data.decode(errors="replace").split("\n")[0]
-        if not passphrase:
-            raise ConfigError(f"{passphrase_file}: holds no passphrase; write it into the first line")
-    return KeyRing(keys or fleet / "keys", passphrase)
-
-
-def tell(published: Publication) -> None:
-    """Print what was published for a scope."""
-    change = f", difference {published.delta_bytes} bytes" if published.delta_bytes else ""
-    groups = f" of {', '.join(published.groups)}" if published.groups else ""
-    left_out = f"; {published.excluded} revoked left out" if published.excluded else ""
-    typer.echo(
-        f"scope {published.scope}: version {published.version} with {published.count} subject(s){groups}, "
-        f"{published.bytes} bytes{change}{left_out}"
-    )
+for each in (publish, switch, reembed, revoke, status, enroll_device, command_key, command):
+    app.command(each.__name__.replace("_", "-"))(each)

@@ -13,19 +13,20 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from edge.cli.fleet.site_listener import site_listener
 from edge.cli.options import ConfigOption, load_settings
 from edge.core.clock import Clock, SystemClock
 from edge.core.errors import ConfigError
 from edge.core.files import sole_daemon
 from edge.core.process import signals_to
 from edge.core.text import problems
+from edge.device.assembly.delivery import build_broker
 from edge.device.settings.tables import MqttSettings
 from edge.fleet.journal.database import Database
 from edge.fleet.journal.decision import JournalDecision
 from edge.fleet.journal.follow import Follower, follow, topics
 from edge.fleet.journal.gaps import Gaps
 from edge.fleet.journal.store import JsonLines, MemoryStore, Saw, Store
+from edge.fleet.rollout.listen import site_listener
 from edge.mqtt.contract.topics import Topics, check_slug
 from edge.mqtt.delivery.outbox import Changes, Outbox, list_undeliverable
 
@@ -77,7 +78,7 @@ def follow_command(
     with (
         signals_to(partial(stop.put, "stop"), partial(stop.put, "stop")),
         closing(_store(to, lambda source, seq: gaps.saw(source, seq, begun_s), clock)) as store,
-        site_listener(values, topics(site, device), session=session) as listener,
+        site_listener(build_broker(values), topics(site, device), session=session) as listener,
     ):
         if ack and to is None:
             tell("--ack without --to: devices forget what is only printed here")

@@ -2,15 +2,16 @@
 
 import math
 import os
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
-from edge.cli.fleet.fleet import app, opened_fleet, tell
-from edge.cli.fleet.nudge import Wanted, nudge_doors
 from edge.cli.gallery import beside_gallery, gallery_in_force, reembed_gallery
 from edge.cli.options import (
     HERE,
@@ -24,20 +25,22 @@ from edge.cli.options import (
     WaitOption,
     load_settings,
 )
+from edge.cli.output import Listing, progress
 from edge.core.clock import SystemClock
 from edge.core.errors import ConfigError, FleetError
+from edge.core.text import printable
+from edge.device.assembly.delivery import build_broker
 from edge.device.settings.load import Settings
 from edge.face import manifest as manifests
 from edge.face.weights import load_verified
-from edge.fleet.fleet import Fleet
+from edge.fleet.fleet import Fleet, fleet_for_change
+from edge.fleet.keys import key_ring
+from edge.fleet.rollout.gallery import Arrival, Wanted, nudge_doors
 from edge.fleet.status import Publication
-
-__all__ = ("app",)
 
 MAX_VALID_DAYS = 3650
 
 
-@app.command()
 def publish(
     scope: Annotated[str | None, typer.Argument(help="Scope to publish this device's gallery for.")] = None,
     group: Annotated[
@@ -91,10 +94,9 @@ def publish(
             tell(published)
     if nudge and published is not None:
         wanted = {published.scope: Wanted(published.version, published.beside)}
-        raise typer.Exit(nudge_doors(settings, wanted, device or [], wait))
+        raise typer.Exit(ask_doors(settings, wanted, device, wait))
 
 
-@app.command()
 def switch(
     scope: Annotated[str, typer.Argument(help="Scope whose gallery and the one beside it change places.")],
     drop: Annotated[
@@ -117,7 +119,7 @@ def switch(
         if drop:
             opened.drop_beside(scope)
             typer.echo(f"scope {scope}: nothing lies beside its gallery any more")
-            wanted = Wanted(0, beside=True)
+            wanted = Wanted(0, candidate=True)
         else:
             published = opened.switch(scope, allow_missing=allow_missing)
             tell(published)
@@ -127,10 +129,9 @@ def switch(
             )
             wanted = Wanted(published.version)
     if settings is not None:
-        raise typer.Exit(nudge_doors(settings, {scope: wanted}, device or [], wait))
+        raise typer.Exit(ask_doors(settings, {scope: wanted}, device, wait))
 
 
-@app.command()
 def reembed(
     photos: Annotated[Path, typer.Option(help="Each subject a photo, or a folder of them, of its id.")],
     model: Annotated[str, typer.Option(help="The embedder to move to; see `edge models list`.")],
@@ -146,7 +147,6 @@ def reembed(
     raise typer.Exit(reembed_gallery(load_settings(config_file), photos, model, processes, report))
 
 
-@app.command()
 def revoke(
     subject: Annotated[str, typer.Argument(help="Opaque id of the subject.")],
     undo: Annotated[bool, typer.Option(help="Let the subject be published again.")] = False,
@@ -180,7 +180,7 @@ def revoke(
     try:
         if settings is not None and published:
             wanted = {each.scope: Wanted(each.version, each.beside) for each in published}
-            code = nudge_doors(settings, wanted, device or [], wait)
+            code = ask_doors(settings, wanted, device, wait)
             raise typer.Exit(code)
     finally:
         if refused is not None:
@@ -208,3 +208,55 @@ def _publish_model(opened: Fleet, settings: Settings, model: str) -> None:
     files = {path.name: path.read_bytes() for path in manifest.directory.iterdir() if path.is_file()}
     opened.publish_model(model, {**files, manifest.file: load_verified(manifest, settings.models_path)})
     typer.echo(f"model {model}: published with {len(files)} file(s) and its weights")
+
+
+def opened_fleet(
+    fleet: Path, keys: Path | None, passphrase_file: Path | None
+) -> AbstractContextManager[Fleet]:
+    """Open the fleet that the options name for a change."""
+    return fleet_for_change(fleet, key_ring(keys or fleet / "keys", passphrase_file), SystemClock())
+
+
+def tell(published: Publication) -> None:
+    """Print what was published for a scope."""
+    change = f", difference {published.delta_bytes} bytes" if published.delta_bytes else ""
+    groups = f" of {', '.join(published.groups)}" if published.groups else ""
+    left_out = f"; {published.excluded} revoked left out" if published.excluded else ""
+    typer.echo(
+        f"scope {published.scope}: version {published.version} with {published.count} subject(s){groups}, "
+        f"{published.bytes} bytes{change}{left_out}"
+    )
+
+
+def ask_doors(
+    settings: Settings, wanted: Mapping[str, Wanted], devices: list[str] | None, wait_s: float
+) -> int:
+    """Ask doors to synchronise, wait, and print who has it; returns the exit code."""
+    broker = build_broker(settings.mqtt)
+    with progress("nudge") as told:
+        arrival = nudge_doors(
+            broker, settings.site, wanted, devices or [], wait_s=wait_s, clock=SystemClock(), told=told
+        )
+    return _tell_arrival(arrival)
+
+
+def _tell_arrival(arrival: Arrival) -> int:
+    """Print which doors have it; returns the exit code."""
+    doors = arrival.concerned()
+    scopes = ", ".join(arrival.wanted)
+    if not doors:
+        print(f"no door has reported at this broker that it serves {scopes}; name it with --device")
+        return 1
+    states = {name: arrival.came_to(door) for name, door in doors.items()}
+    if Console().is_terminal:
+        table = Listing("door", "published", "why", copied=("door",), title=scopes)
+        for name, (state, why) in states.items():
+            table.add_row(name, state, printable(why))
+        table.print()
+    else:
+        for name, (state, why) in states.items():
+            print(printable(f"{name}: {state}{f': {why}' if why else ''}"))
+    without = [name for name, (state, _) in states.items() if state != "has it"]
+    if without:
+        print(printable(f"{len(without)} of {len(states)} door(s) have not got it: {', '.join(without)}"))
+    return 1 if without else 0

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from edge.cli.fleet.fleet import app
 from edge.cli.options import HERE, FleetOption, JsonOption
 from edge.cli.output import Listing
 from edge.core.clock import SystemClock
@@ -14,10 +13,7 @@ from edge.fleet.fleet import open_fleet
 from edge.fleet.keys import KeyRing
 from edge.fleet.status import RoleStatus, ScopeStatus
 
-__all__ = ("app",)
 
-
-@app.command()
 def status(
     as_json: JsonOption = False,
     revoked: Annotated[bool, typer.Option("--revoked", help="Show who is revoked.")] = False,

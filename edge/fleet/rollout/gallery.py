@@ -1,24 +1,30 @@
-"""Which doors have a gallery that was published: by what they report about themselves over MQTT.
+"""Ask doors over MQTT to fetch a gallery that was published, and see which have it by what they report.
 
-Only listens; believes it as far as the broker lets others write there.
+What they report is believed as far as the broker lets others write there.
 """
 
-from collections.abc import Mapping
+import queue
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from pydantic import ValidationError
 
-from edge.mqtt.contract.messages import GalleryReportedPayload
-from edge.mqtt.contract.topics import GALLERY_REPORTED, STATUS
+from edge.core.clock import Clock
+from edge.core.download import Progress
+from edge.fleet.rollout.listen import LOOK_S, QUIET_S, check_accepted, site_listener
+from edge.mqtt.broker import Broker
+from edge.mqtt.contract.messages import GalleryDesiredPayload, GalleryReportedPayload
+from edge.mqtt.contract.topics import GALLERY_REPORTED, STATUS, Topics
+from edge.mqtt.subscriber import Listener
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A version that was published for a scope; `beside`: to be switched to, 0: nothing any more."""
+    """A version that was published for a scope; `candidate`: to be switched to, 0: nothing any more."""
 
     version: int
-    beside: bool = False
+    candidate: bool = False
 
 
 @dataclass(slots=True)
@@ -74,7 +80,7 @@ class Arrival:
     def version_for(self, door: DoorSync) -> int:
         """Return the version to ask a door for; 0: whatever there is."""
         wanted = self.wanted.get(door.report.scope or "") if door.report else None
-        return 0 if wanted is None or wanted.beside else wanted.version
+        return 0 if wanted is None or wanted.candidate else wanted.version
 
     def came_to(self, door: DoorSync) -> tuple[str, str]:
         """Return how it stands with a door, `has it` where it is done, and why."""
@@ -94,9 +100,64 @@ class Arrival:
         return "waiting", f"it has {has}"
 
     def _has(self, door: DoorSync, report: GalleryReportedPayload, wanted: Wanted) -> bool:
-        if wanted.beside:
+        if wanted.candidate:
             if not wanted.version:
-                return report.beside is None
-            return report.beside is not None and report.beside.published == wanted.version
+                return report.candidate is None
+            return report.candidate is not None and report.candidate.published == wanted.version
         newer = door.fresh and report.status != "refused" and (report.published or 0) > wanted.version
         return report.published == wanted.version or newer
+
+
+def nudge_doors(
+    broker: Broker,
+    site: str,
+    wanted: Mapping[str, Wanted],
+    devices: Sequence[str],
+    *,
+    wait_s: float,
+    clock: Clock,
+    told: Progress,
+) -> Arrival:
+    """Ask the doors that serve these scopes, or those named, to synchronise; wait until they have it.
+
+    Waits `wait_s` at the most. `told` hears how many doors have it, of how many.
+
+    Raises:
+        LinkError: The broker cannot be reached, or refuses it.
+        ConfigError: A device is badly named.
+    """
+    for name in devices:
+        Topics(site, name)
+    arrival, asked = Arrival(wanted, tuple(devices)), set[str]()
+    with site_listener(broker, watched(site)) as listener:
+        began_s = clock.monotonic()
+        while (passed_s := clock.monotonic() - began_s) < max(wait_s, QUIET_S):
+            all_known = passed_s >= QUIET_S
+            doors = arrival.concerned()
+            for name, door in doors.items():
+                if name not in asked and (door.report is not None or all_known):
+                    asked.add(name)
+                    _ask(listener, Topics(site, name).gallery_desired, arrival.version_for(door))
+            states = [arrival.came_to(door)[0] for door in doors.values()]
+            if all_known:
+                told("doors", states.count("has it"), len(states))
+                if "waiting" not in states:
+                    break
+            _hear(listener, arrival)
+            check_accepted(listener)
+        listener.flush()
+        check_accepted(listener)
+    return arrival
+
+
+def _ask(listener: Listener, topic: str, version: int) -> None:
+    desired = GalleryDesiredPayload(version=version).model_dump_json(by_alias=True).encode()
+    listener.publish(topic, desired, retain=version > 0)  # a door that is away is asked when it is back
+
+
+def _hear(listener: Listener, arrival: Arrival) -> None:
+    try:
+        message = listener.messages.get(timeout=LOOK_S)
+    except queue.Empty:
+        return
+    arrival.hear(message.topic, message.payload, retained=message.retained)

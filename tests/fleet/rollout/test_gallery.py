@@ -14,7 +14,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from typer.testing import CliRunner
 
 from edge.cli.app import app
-from edge.cli.fleet.nudge import nudge_doors
+from edge.cli.fleet.publish import ask_doors
 from edge.core.errors import LinkError
 from edge.core.text import printable
 from edge.device.settings.load import Settings, load
@@ -174,7 +174,7 @@ def test_doors_of_the_scope_are_nudged_and_who_has_it_not_is_named(
         other = door(
             "door-3", report(3, scope="back"), lambda version: report(version, "back", synchronised_at=LATER)
         )
-        assert nudge_doors(settings, {"front": Wanted(58)}, [], 10.0) == 1
+        assert ask_doors(settings, {"front": Wanted(58)}, [], 10.0) == 1
         told = capsys.readouterr().out.splitlines()
         assert told == [
             "door-1: has it",
@@ -182,8 +182,8 @@ def test_doors_of_the_scope_are_nudged_and_who_has_it_not_is_named(
             "1 of 2 door(s) have not got it: door-2",
         ]
         assert (good.asked, bad.asked, other.asked) == ([58], [58], [])
-        assert nudge_doors(settings, {"front": Wanted(58)}, ["door-1"], 10.0) == 0
-        assert nudge_doors(settings, {"front": Wanted(58), "back": Wanted(4)}, ["door-3"], 10.0) == 0
+        assert ask_doors(settings, {"front": Wanted(58)}, ["door-1"], 10.0) == 0
+        assert ask_doors(settings, {"front": Wanted(58), "back": Wanted(4)}, ["door-3"], 10.0) == 0
         assert other.asked == [4]
 
 
@@ -216,7 +216,7 @@ def test_a_door_that_is_away_is_asked_when_it_is_back(
     door = SimulatedDoor(broker.port, "door-1", report(57), follows)
     door.client.publish(f"{door.root}/status", b"offline", 1, retain=True).wait_for_publish(LIMIT_S)
     door.close()
-    assert nudge_doors(settings, {"front": Wanted(58)}, [], 10.0) == 1
+    assert ask_doors(settings, {"front": Wanted(58)}, [], 10.0) == 1
     assert "door-1: offline: it follows when it is back" in capsys.readouterr().out
     with subscriber(broker.port) as heard:
         heard.wait(lambda: heard.on("door-1/gallery/desired"))
@@ -238,7 +238,7 @@ def test_what_a_door_says_is_shown_as_text(
             monkeypatch.setenv(name, value)
     hostile = report(57, status="refused", error=error, synchronised_at=LATER)
     door = SimulatedDoor(broker.port, "door-1", report(57), lambda _: hostile)
-    assert nudge_doors(settings, {"front": Wanted(58)}, [], 10.0) == 1
+    assert ask_doors(settings, {"front": Wanted(58)}, [], 10.0) == 1
     door.close()
     shown = capsys.readouterr().out
     assert printable(error) in shown
@@ -256,7 +256,7 @@ def test_a_nudge_that_the_broker_forbids_is_said_at_once(tmp_path: Path, setting
     watch = Stopwatch()
     try:
         with pytest.raises(LinkError, match="door-1/gallery/desired: Not authorized"):
-            nudge_doors(strict, {"front": Wanted(58)}, ["door-1"], 60.0)
+            ask_doors(strict, {"front": Wanted(58)}, ["door-1"], 60.0)
     finally:
         if door is not None:
             door.close()
@@ -269,7 +269,7 @@ def test_a_nudge_speaks_the_version_that_the_settings_name(
     broker: Mosquitto, settings: Settings, version: Literal["5", "3.1.1"]
 ):
     mqtt = settings.mqtt.model_copy(update={"version": version})
-    assert nudge_doors(settings.model_copy(update={"mqtt": mqtt}), {"front": Wanted(58)}, [], 1.0) == 1
+    assert ask_doors(settings.model_copy(update={"mqtt": mqtt}), {"front": Wanted(58)}, [], 1.0) == 1
     spoken = "p5" if version == "5" else "p2"
     log = (broker.directory / f"mosquitto-{broker.port}.log").read_text()
     assert set(re.findall(r"New client connected .*\((p\d),", log)) == {spoken}
@@ -278,5 +278,5 @@ def test_a_nudge_speaks_the_version_that_the_settings_name(
 def test_nobody_at_the_broker_is_said_and_no_success(
     broker: Mosquitto, settings: Settings, capsys: pytest.CaptureFixture[str]
 ):
-    assert nudge_doors(settings, {"front": Wanted(58)}, [], 1.0) == 1
+    assert ask_doors(settings, {"front": Wanted(58)}, [], 1.0) == 1
     assert "no door has reported" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""What `edge fleet command` does: sign, send, wait for the answer."""
+"""Have a device do something: check the arguments of a verb, sign the command, send it, await the answer."""
 
 import base64
 import json
@@ -12,20 +12,19 @@ from typing import Any
 from pydantic import ValidationError
 
 from edge.camera.photo import fit_photo
-from edge.cli.fleet.site_listener import check_accepted, site_listener
 from edge.core.clock import Clock
-from edge.core.errors import CommandError, ConfigError, LinkError, MediaError
-from edge.core.text import printable, problems
+from edge.core.errors import ConfigError, LinkError, MediaError
+from edge.core.text import problems
 from edge.device.commands.parse import PAYLOAD_TYPE
-from edge.device.settings.load import Settings
 from edge.fleet.rollout.config import load_signing_key
+from edge.fleet.rollout.listen import LOOK_S, check_accepted, site_listener
+from edge.mqtt.broker import Broker
 from edge.mqtt.contract.envelope import sign
 from edge.mqtt.contract.messages import MAX_PHOTO_CHARS, VERBS, ResponsePayload
 from edge.mqtt.contract.topics import Topics
 
 LIFETIME = timedelta(minutes=5)
-LOOK_S = 0.25
-"""Between two looks whether the broker refuses what was sent."""
+"""How long a device may still do what it is told."""
 
 MAX_PHOTO_BYTES = MAX_PHOTO_CHARS // 4 * 3
 
@@ -81,7 +80,8 @@ def _fitting(photo: Path, tell: Callable[[str], None]) -> bytes:
 
 
 def send_command(
-    settings: Settings,
+    broker: Broker,
+    site: str,
     device: str,
     verb: str,
     args: dict[str, Any],
@@ -90,20 +90,21 @@ def send_command(
     wait_s: float,
     clock: Clock,
 ) -> ResponsePayload:
-    """Send a command and return the answer.
+    """Send a command, signed where there is a `key`, and return the answer.
 
     Raises:
+        FleetError: The key cannot be used.
         LinkError: The broker cannot be reached, refuses it, or nobody answered.
     """
-    topics, transaction = Topics(settings.site, device), uuid.uuid4().hex
+    topics, transaction = Topics(site, device), uuid.uuid4().hex
     document: dict[str, Any] = {"schema": "edge.command/1", "transaction": transaction, "args": args}
     document["expires_at"] = (clock.now() + LIFETIME).isoformat()
     if key is None:
         data = json.dumps(document).encode()
     else:
-        document |= {"site": settings.site, "device": device, "verb": verb}
+        document |= {"site": site, "device": device, "verb": verb}
         data = sign(json.dumps(document).encode(), PAYLOAD_TYPE, [load_signing_key(key)])
-    with site_listener(settings.mqtt, (f"{topics.root}/response/+",)) as listener:
+    with site_listener(broker, (f"{topics.root}/response/+",)) as listener:
         correlation = transaction.encode()
         listener.publish(topics.command(verb), data, correlation=correlation)
         until_s = clock.monotonic() + wait_s
@@ -133,15 +134,3 @@ def _json_or_text(value: str) -> Any:
         return json.loads(value)
     except (ValueError, RecursionError):
         return value
-
-
-def told(response: ResponsePayload) -> str:
-    """Return an answer for people.
-
-    Raises:
-        CommandError: It is an error.
-    """
-    if response.error is not None:
-        raise CommandError(response.error)
-    message = response.data.get("message")
-    return printable(message) if isinstance(message, str) else json.dumps(response.data, indent=2)

@@ -1,31 +1,29 @@
-"""How commands hear and ask the devices of the site: one connection to its broker, as the settings say."""
+"""How an operator hears and asks the devices of a site: one connection to its broker."""
 
 from edge.core.errors import LinkError
-from edge.device.assembly.delivery import build_broker
-from edge.device.settings.tables import MqttSettings
+from edge.mqtt.broker import Broker
 from edge.mqtt.subscriber import Listener
 
 QUIET_S = 1.5
 """Retained messages come at once; after this long without one there are no more."""
 
+LOOK_S = 0.25
+"""Between two looks whether the broker refuses what was sent."""
 
-def site_listener(values: MqttSettings, topics: tuple[str, ...], *, session: str | None = None) -> Listener:
+
+def site_listener(broker: Broker, topics: tuple[str, ...], *, session: str | None = None) -> Listener:
     """Return what hears these topics at the site's broker; connects once it is entered.
 
     `session` as in `Listener`.
-
-    Raises:
-        ConfigError: A certificate or a password cannot be used.
     """
-    known = build_broker(values)
     return Listener(
-        known.host,
-        known.port,
+        broker.host,
+        broker.port,
         topics,
-        version=known.version,
-        username=known.username,
-        password=known.password,
-        tls=known.tls,
+        version=broker.version,
+        username=broker.username,
+        password=broker.password,
+        tls=broker.tls,
         session=session,
     )
 
