@@ -5,7 +5,7 @@ import re
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import ValidationError
+from pydantic_core import ValidationError  # pydantic has the same and takes long to load
 
 HIDDEN = "***"
 """What is shown in place of credentials."""
