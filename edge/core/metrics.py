@@ -4,8 +4,6 @@ import threading
 from collections import defaultdict, deque
 from time import perf_counter
 
-import numpy as np
-
 RECENT = 512
 """Durations kept per stage: at 15 frames/s about half a minute, enough for a p95."""
 
@@ -67,7 +65,18 @@ class Metrics:
         with self._lock:
             recent = {name: list(values) for name, values in self._durations_ms.items()}
         return {
-            name: {"p50": round(float(p50), 3), "p95": round(float(p95), 3)}
+            name: {f"p{percent}": round(_percentile(ordered, percent), 3) for percent in (50, 95)}
             for name, values in recent.items()
-            for p50, p95 in [np.percentile(values, (50, 95))]
+            for ordered in [sorted(values)]
         }
+
+
+def _percentile(ordered: list[float], percent: int) -> float:
+    """Return a percentile of values in order, linear between neighbours, as `numpy.percentile` does.
+
+    Source: R. J. Hyndman and Y. Fan, Sample Quantiles in Statistical Packages, 1996, definition 7.
+    """
+    position = (len(ordered) - 1) * percent / 100
+    low = int(position)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (position - low)
