@@ -27,8 +27,14 @@ def edge(
         capture_output=True,
         text=True,
         timeout=timeout_s,
-        env=environment_without_settings(),
+        env=_environment(config),
     )
+
+
+def _environment(config: Path | None) -> dict[str, str]:
+    """Return the environment of a child; a device has a cache of its own, as on a machine of its own."""
+    cache = {"XDG_CACHE_HOME": str(config.parent / "cache")} if config else {}
+    return environment_without_settings() | cache
 
 
 @dataclass
@@ -83,7 +89,7 @@ class Device:
                 [*self.under, sys.executable, "-m", "edge", "run", "--config", str(self.config)],
                 stdin=subprocess.DEVNULL,
                 stderr=log,
-                env=environment_without_settings() | self.environment,
+                env=_environment(self.config) | self.environment,
             )
         if ready:
             wait_until(lambda: self.said("ready") or self.process.poll() is not None, "ready")

@@ -53,7 +53,7 @@ def test_home_assistant_that_has_started_is_told_everything_again_once(
         for text in ("offline", "online", "online", "online"):
             birth(mosquitto.port, text)
         asked_s = time.monotonic()
-        heard.wait(lambda: described(heard) == 4, JITTER_S + 3)
+        heard.wait(lambda: described(heard) == 4)
         heard.wait(lambda: len(heard.on(f"{ROOT}/info")) >= 2 and len(heard.on(f"{ROOT}/status")) >= 2)
         time.sleep(max(0.0, asked_s + JITTER_S + 1 - time.monotonic()))
         assert described(heard) == 4, "however often it was said"

@@ -8,6 +8,7 @@ from edge.core.clock import SystemClock
 from edge.core.metrics import Metrics
 from edge.mqtt.broker import Broker, Will
 from edge.mqtt.connection import LinkThread
+from tests.support.waits import LIMIT_S
 
 WILL = Will("edge/v1/hq/door-03/status", b"offline")
 
@@ -36,7 +37,7 @@ class Linking:
         )
         self.link.start()
 
-    def next(self, kind: type, timeout_s: float = 10.0, **like: Any) -> Any:
+    def next(self, kind: type, timeout_s: float = LIMIT_S, **like: Any) -> Any:
         until_s = time.monotonic() + timeout_s
         while True:
             item = self.inbox.get(timeout=max(0.01, until_s - time.monotonic()))

@@ -23,7 +23,8 @@ def events(payloads: list[bytes]) -> list[EventPayload]:
 def retained(port: int) -> dict[str, bytes]:
     """What a newcomer finds."""
     with subscriber(port, "edge/#", client_id="newcomer") as newcomer:
-        time.sleep(0.1)
+        newcomer._client.publish("edge/end", b"", 1)
+        newcomer.wait(lambda: newcomer.on("edge/end"))
     return {message.topic: message.payload for message in newcomer.seen if message.retain}
 
 

@@ -187,7 +187,7 @@ def test_a_full_disk_keeps_rows_in_memory_until_there_is_room(
     assert writing.pending() == list(range(1, 32)), "and delivered from there"
     writing.thread.done(1, 2, 3)
     assert writing.pending() == list(range(4, 32))
-    assert writing.metrics.counts()["outbox.failures"] > 2
+    wait_until(lambda: writing.metrics.counts()["outbox.failures"] > 2)
     assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 1, "said once"
 
     disk.free()
