@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 AGREED, DIFFERED, FAILED = "candidate.agreed", "candidate.differed", "candidate.failed"
 """Counters of visits that both decided alike or not, and of candidates that were given up."""
 
+BEFORE = "shadow"
+"""How the last release called the candidate in counters and stages; both names are told with this release."""
+
 MAX_VISITS = 64
 """Visits whose shots are kept, more than people stand before a door. The oldest go: nobody tells of a visit
 that ends undecided."""
@@ -43,8 +46,9 @@ class CandidateComparison:
         if not crc32(visit.visit_id.encode()) < recognizer.candidate_share * 2**32:
             return
         try:
-            with self._metrics.timed("candidate"):
+            with self._metrics.timed("candidate") as watch:
                 probe = candidate.embed(candidate.realign(frame.image, face))
+            self._metrics.record_ms(BEFORE, watch.spent_ms)
         except EdgeError as error:
             self._give_up(candidate, error)
             return
@@ -72,16 +76,20 @@ class CandidateComparison:
             decision.event_type,
             decision.subject and decision.subject.subject_id,
         )
-        self._metrics.count(AGREED if same else DIFFERED)
+        self._count(AGREED if same else DIFFERED)
 
     def _tried(self, recognizer: Recognizer) -> Recognizer | None:
         """Return the candidate, unless it has failed here before."""
         candidate = recognizer.candidate
         return None if candidate is None or candidate.stamp == self._unable else candidate
 
+    def _count(self, name: str) -> None:
+        self._metrics.count(name)
+        self._metrics.count(name.replace("candidate", BEFORE, 1))
+
     def _give_up(self, candidate: Recognizer, error: EdgeError) -> None:
         """Use a candidate no more, and say so once: a failure per shot would say nothing new."""
         self._unable = candidate.stamp
         self._shots.clear()
-        self._metrics.count(FAILED)
+        self._count(FAILED)
         log.error("the candidate is given up: %s", error, extra={"camera": self._camera})

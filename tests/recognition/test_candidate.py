@@ -39,8 +39,10 @@ def new(media: Path) -> Recognizer:
     return knowing("sface-fp32", media)
 
 
-def run(recognizer: Recognizer, clip: Path) -> tuple[list[FaceEvent], dict[str, int]]:
-    metrics = Metrics()
+def run(
+    recognizer: Recognizer, clip: Path, metrics: Metrics | None = None
+) -> tuple[list[FaceEvent], dict[str, int]]:
+    metrics = metrics or Metrics()
     pipeline = build_pipeline("front", load(), metrics=metrics, clock=SystemClock(), live=False)
     camera = ReplayCamera("front", clip, clock=SystemClock(), realtime=False)
     camera.open()
@@ -83,6 +85,15 @@ def test_one_that_takes_him_for_somebody_else_differs(old: Recognizer, new: Reco
         replace(old, candidate=new.with_gallery(swapped), candidate_share=1.0), media / "single_face.mp4"
     )
     assert counts == {"candidate.differed": 1}
+
+
+def test_what_the_last_release_called_shadow_is_told_by_both_names(
+    old: Recognizer, new: Recognizer, media: Path
+):
+    metrics = Metrics()
+    run(replace(old, candidate=new, candidate_share=1.0), media / "single_face.mp4", metrics)
+    assert metrics.counts()["shadow.agreed"] == metrics.counts()["candidate.agreed"] == 1
+    assert metrics.percentiles_ms()["shadow"] == metrics.percentiles_ms()["candidate"]
 
 
 def test_a_share_of_none_tries_nobody(old: Recognizer, new: Recognizer, media: Path):
