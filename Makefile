@@ -8,6 +8,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Half of the tests wait most of the time, so there are two workers for each core.
+WORKERS ?= $(shell cores=$$(nproc); echo $$(( cores < 4 ? 2 * cores : 8 )))
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 APT := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get
 
@@ -52,7 +54,7 @@ run: $(VENV)/.demo ## fetch models and clips, then run the daemon on real clips 
 test: $(VENV)/.installed system-test ## install what the tests need, then run the whole suite
 	$(BIN)/edge models fetch
 	$(BIN)/edge demo --fetch-only
-	$(BIN)/python -m pytest -q --numprocesses=2 --dist=worksteal --durations=10
+	$(BIN)/python -m pytest -q --numprocesses=$(WORKERS) --dist=load --maxschedchunk=8 --durations=10
 
 faults: $(VENV)/.installed system-test ## every fault in its long form (20 minutes): decided, delivered, lost
 	$(BIN)/python -m tests.faults

@@ -37,7 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that need more than this process, and let them come after all others."""
+    """Mark the tests that need more than this process; they come last, end-to-end tests first of them."""
     real: dict[object, bool] = {}
     for item in items:
         assert isinstance(item, pytest.Function)
@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             )
         if real[item.module] or not INSTALLED.isdisjoint(item.fixturenames):
             item.add_marker("real")
-    items.sort(key=lambda item: item.get_closest_marker("real") is not None)
+    items.sort(key=lambda item: (item.get_closest_marker("real") is not None, item.path.parent.name != "e2e"))
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ from tests.support.gallery_samples import QUALITY, template, unit_rows
 from tests.support.waits import wait_until
 
 SWAPS = 500
-OTHERS = 150
+OTHERS = 40
 AT = datetime(2026, 11, 24, 12, tzinfo=UTC)
 ROWS = unit_rows(OTHERS + 1, seed=5)
 
