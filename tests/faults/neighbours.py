@@ -121,7 +121,7 @@ def flood(fault: str, topic: str, payload: bytes, per_s: int) -> Scenario:
             subprocess.Popen([*flooding, str(broker.port), topic, str(file), str(per_s)]) as child,
         ):
             door = Door(directory, at(broker.port), subscriptions=(topic,), consumer=topic == TOPICS.ack)
-            door.courier._hear = door.incoming.hear  # what was heard is not kept
+            door.courier._hear = door.reader.hear  # what was heard is not kept
             for _ in range(rounds):
                 decided |= set(door.publish(10))
                 time.sleep(0.1)

@@ -27,7 +27,7 @@ from edge.mqtt.connection import LinkThread
 from edge.mqtt.contract.encode import EventEncoder
 from edge.mqtt.contract.topics import Topics
 from edge.mqtt.delivery.courier import CourierThread
-from edge.mqtt.delivery.inbox import Incoming
+from edge.mqtt.delivery.inbox import RequestReader
 from edge.mqtt.delivery.outbox import Outbox, Row, Unopened
 from edge.mqtt.delivery.outbox_thread import OutboxThread
 from edge.mqtt.delivery.requests import Acknowledged
@@ -121,7 +121,7 @@ class Door:
             clock=clock,
             consumer=self.consumer,
         )
-        self.incoming = Incoming(
+        self.reader = RequestReader(
             self.topics,
             lambda _: None,
             self.metrics,
@@ -132,7 +132,7 @@ class Door:
     def hear(self, received: Received) -> None:
         self.heard.append(received)
         if self.consumer:
-            self.incoming.hear(received)
+            self.reader.hear(received)
 
     def publish(self, count: int = 1, **changes: Any) -> list[str]:
         """Publish events and return their ids."""

@@ -24,7 +24,7 @@ from edge.mqtt.contract.encode import EventEncoder
 from edge.mqtt.contract.home_assistant import birth_topic, describes, documents
 from edge.mqtt.contract.topics import Topics
 from edge.mqtt.delivery.courier import CourierThread
-from edge.mqtt.delivery.inbox import Incoming, Request, subscriptions
+from edge.mqtt.delivery.inbox import Request, RequestReader, subscriptions
 from edge.mqtt.delivery.outbox import Outbox, Unopened, beyond
 from edge.mqtt.delivery.outbox_thread import OutboxThread
 from edge.mqtt.delivery.requests import Acknowledged
@@ -101,7 +101,7 @@ def build_courier(
         encoder,
         topics,
         cameras=settings.cameras,
-        hear=Incoming(
+        hear=RequestReader(
             topics,
             ask,
             metrics,

@@ -3,8 +3,6 @@
 Everything arrives in one queue: events from inference, answers from the outbox, reports from the link. An
 event becomes visible when it is on the disk, or when the disk has kept it waiting for too long: a door does
 not wait for a disk. This thread never waits for the disk or the network.
-
-DropNotice: tells subscribers that decisions were dropped before they could be delivered.
 """
 
 import logging
@@ -46,27 +44,7 @@ from edge.mqtt.delivery.requests import (
     Documents,
     Stop,
 )
-from edge.mqtt.delivery.sender import Outgoing
-
-PAUSE_S = 1.0
-"""Between two notices: a full outbox drops one decision for every new one."""
-
-
-class DropNotice:
-    """A retained document with the count so far; there is none on a device that never dropped anything."""
-
-    def __init__(self, topics: Topics, retain: Callable[[str, bytes], None]) -> None:
-        self._topic = topics.outbox_dropped
-        self._retain = retain
-        self._told = 0
-        self._not_before_s = 0.0
-
-    def look(self, dropped: int, now_s: float, at: datetime) -> None:
-        """Tell how many were dropped, if that has changed since it was told last."""
-        if dropped != self._told and now_s >= self._not_before_s:
-            self._told, self._not_before_s = dropped, now_s + PAUSE_S
-            self._retain(self._topic, encode(OutboxDroppedPayload(at=to_millisecond(at), dropped=dropped)))
-
+from edge.mqtt.delivery.sender import Sender
 
 log = logging.getLogger(__name__)
 
@@ -79,9 +57,14 @@ MAX_BURST = 64
 DISK_PATIENCE_S = 0.1
 """How long a live event waits for its row to be on the disk."""
 
-REFUSED_S = 60.0  # how long the broker must have refused the journal before health says so
+REFUSED_S = 60.0
+"""How long the broker must have refused the journal before health says so."""
+
 DRAIN_SHARE = 0.5
 """Share of the time to stop that may be spent on delivering what waits."""
+
+NOTICE_PAUSE_S = 1.0
+"""Between two notices: a full outbox drops one decision for every new one."""
 
 ONLINE, OFFLINE = b"online", b"offline"
 
@@ -95,6 +78,25 @@ class _Unstored:
     at_s: float
     due_s: float
     visible: bool = False
+
+
+class _DropNotice:
+    """Tells subscribers how many decisions were dropped before they could be delivered.
+
+    A retained document with the count so far; there is none on a device that never dropped anything.
+    """
+
+    def __init__(self, topics: Topics, retain: Callable[[str, bytes], None]) -> None:
+        self._topic = topics.outbox_dropped
+        self._retain = retain
+        self._told = 0
+        self._not_before_s = 0.0
+
+    def look(self, dropped: int, now_s: float, at: datetime) -> None:
+        """Tell how many were dropped, if that has changed since it was told last."""
+        if dropped != self._told and now_s >= self._not_before_s:
+            self._told, self._not_before_s = dropped, now_s + NOTICE_PAUSE_S
+            self._retain(self._topic, encode(OutboxDroppedPayload(at=to_millisecond(at), dropped=dropped)))
 
 
 class CourierThread(WorkerThread):
@@ -130,14 +132,14 @@ class CourierThread(WorkerThread):
         self._hear = hear
         self._seq = outbox.last_seq
         self._journal = Journal(outbox, metrics, consumer=consumer)
-        self._outgoing = Outgoing(link, self._journal, old_seq=self._seq, metrics=metrics, clock=clock)
-        self._notice = DropNotice(topics, self._outgoing.retain)
+        self._sender = Sender(link, self._journal, old_seq=self._seq, metrics=metrics, clock=clock)
+        self._notice = _DropNotice(topics, self._sender.retain)
         self._canary = Canary(topics.canary, partial(link.publish, qos=1), metrics)
         self._waiting: dict[int, _Unstored] = {}
-        self._cameras = CameraDocuments(topics, encoder.subject, self._outgoing.retain)
+        self._cameras = CameraDocuments(topics, encoder.subject, self._sender.retain)
         self._stopping: Stop | None = None
         self._farewell_said = self._refused = False
-        self._outgoing.retain(topics.status, ONLINE)
+        self._sender.retain(topics.status, ONLINE)
         for camera in cameras:
             self._cameras.status(camera, False, "starting", clock.now())
 
@@ -176,12 +178,12 @@ class CourierThread(WorkerThread):
     @property
     def connected(self) -> bool:
         """Whether there is a connection to the broker."""
-        return self._outgoing.protocol is not None
+        return self._sender.protocol is not None
 
     def link_health(self) -> LinkHealth:
         """Return what `health` says about the connection."""
-        protocol = self._outgoing.protocol
-        return LinkHealth(connected=protocol is not None, protocol=protocol, connects=self._outgoing.connects)
+        protocol = self._sender.protocol
+        return LinkHealth(connected=protocol is not None, protocol=protocol, connects=self._sender.connects)
 
     def outbox_health(self) -> OutboxHealth:
         """Return what `health` says about the events that wait."""
@@ -233,7 +235,7 @@ class CourierThread(WorkerThread):
         self._refused = self._journal.refused_s(now_s) >= REFUSED_S
         self._canary.tick(now_s)
         self._notice.look(self._outbox.counts.dropped, now_s, self._clock.now())
-        self._outgoing.pump(now_s, journal=self._canary.clear and not self._farewell_said)
+        self._sender.pump(now_s, journal=self._canary.clear and not self._farewell_said)
         return self._stopping is None or not self._finish(self._stopping, now_s)
 
     def _pause_s(self) -> float:
@@ -252,13 +254,13 @@ class CourierThread(WorkerThread):
             case Pending():
                 self._journal.take(item)
             case Published():
-                self._outgoing.answered(item, self._clock.monotonic())
+                self._sender.answered(item, self._clock.monotonic())
             case Connected():
-                self._outgoing.begin(item)
+                self._sender.begin(item)
                 self._canary.begin(item, self._clock.monotonic())
             case Disconnected():
-                self._outgoing.end(item)
-                if self._outgoing.protocol is None:
+                self._sender.end(item)
+                if self._sender.protocol is None:
                     self._canary.end()
             case Received():
                 self._link.read(item)
@@ -274,18 +276,18 @@ class CourierThread(WorkerThread):
             case CameraStatus():
                 self._cameras.status(item.camera, item.online, item.why, item.at)
             case InfoPayload():
-                self._outgoing.retain(self._topics.info, encode(item))
+                self._sender.retain(self._topics.info, encode(item))
             case GalleryReportedPayload():
-                self._outgoing.retain(self._topics.gallery_reported, encode(item))
+                self._sender.retain(self._topics.gallery_reported, encode(item))
             case HealthPayload():
-                self._outgoing.retain(self._topics.health, encode(item), qos=HEALTH.qos)
+                self._sender.retain(self._topics.health, encode(item), qos=HEALTH.qos)
             case Documents():
                 for topic, document in item.documents.items():
-                    self._outgoing.retain(topic, document)
+                    self._sender.retain(topic, document)
             case Answer():
-                self._outgoing.answer(item)
+                self._sender.answer(item)
             case Again():
-                self._outgoing.repeat()
+                self._sender.repeat()
             case Stop():
                 self._stopping = item
             case _:
@@ -328,17 +330,17 @@ class CourierThread(WorkerThread):
             return
         self._waiting[seq] = replace(decided, visible=True)
         event = decided.event
-        self._outgoing.live(self._topics.event(event.camera), decided.payload, decided.at_s)
+        self._sender.live(self._topics.event(event.camera), decided.payload, decided.at_s)
         self._cameras.event(event)
 
     def _finish(self, stop: Stop, now_s: float) -> bool:
         """Bring delivery to its end, step by step; returns whether it has ended."""
         if self._farewell_said:
-            return self._outgoing.idle or now_s >= stop.deadline_s
-        quiet = not self._waiting and self._journal.idle and self._outgoing.idle
+            return self._sender.idle or now_s >= stop.deadline_s
+        quiet = not self._waiting and self._journal.idle and self._sender.idle
         if quiet or now_s >= stop.drain_until_s:
             self._farewell_said = True
             self._journal.settle(math.inf)
             self._cameras.close(self._clock.now())
-            self._outgoing.retain(self._topics.status, OFFLINE)
+            self._sender.retain(self._topics.status, OFFLINE)
         return False

@@ -25,7 +25,6 @@ log = logging.getLogger(__name__)
 MAX_REQUEST_BYTES = 4096
 """Larger than any honest request; it bounds how deep JSON can be nested before it is parsed."""
 
-
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 MAX_PUSH_BYTES = 64 * 1024
@@ -121,8 +120,8 @@ def _stronger(new: SyncGallery, waiting: Request | None) -> SyncGallery:
     return waiting if waiting.at_least == 0 else SyncGallery(max(new.at_least, waiting.at_least))
 
 
-class Incoming:
-    """Hands what is asked for to `ask`, which only enqueues.
+class RequestReader:
+    """Checks what is asked for and hands it to `ask`, which only enqueues.
 
     `birth` is where a building system says `online`. `acknowledge` gets the ids of events that a consumer
     has; without it acknowledgements mean nothing. Configuration pushes are heard for `layers`.

@@ -5,8 +5,6 @@ it over for somebody and has lived on for a moment: one that dies takes with it 
 so what it accepted just before is sent again. Where `consumer` is set, a row stays until a consumer has named
 it. A topic that the broker refuses for now is paused and probed with one row now and then, so that it neither
 spins nor blocks the topics beside it.
-
-Scan: reads the waiting rows of the outbox in the order of their seq, page by page. Chooses none.
 """
 
 import logging
@@ -22,15 +20,57 @@ from edge.mqtt.delivery.outbox import Pending, Row
 from edge.mqtt.delivery.outbox_thread import OutboxThread
 from edge.mqtt.delivery.receipts import Receipts
 
+log = logging.getLogger(__name__)
+
 PAGE = 64
 """Rows asked for at once: enough to keep the window full while the next page is read."""
 
 UNREAD_PAUSE_S = 1.0
 """Pause before a page that the disk did not give is asked for again."""
 
+WINDOW = 16
+"""Rows in flight at once, at most; fewer where the broker takes fewer."""
 
-class Scan:
-    """One reading, from the oldest row on. `token` tells the answers to it from those to others."""
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 60.0
+"""Bounds of the pause before a paused topic is probed: the first, and the longest."""
+
+SETTLE_S = 1.0
+"""How long the connection must outlast an acknowledgement before the row is forgotten.
+
+Of 300 rows sent while mosquitto was killed five times, it had acknowledged up to 12 within the last 3 ms
+that no subscriber ever saw.
+"""
+
+NO_SUBSCRIBER = 0x10
+"""PUBACK reason "No matching subscribers": the broker has thrown the message away.
+
+Source: MQTT 5.0, section 3.4.2.1, for this and the following.
+"""
+
+REFUSALS = {
+    0x80: "the broker refuses it without a reason",
+    0x83: "the broker refuses it for a reason of its own",
+    0x87: "the broker does not authorise it; allow this device to write to it (deploy/mosquitto/acl)",
+    0x97: "a quota of the broker is exceeded; raise it",
+}
+HOPELESS = {
+    0x90: "the broker refuses the topic's name",
+    0x95: "the packet is too large for the broker",
+    0x99: "the broker refuses the payload's format",
+}
+"""Reasons that belong to one row and will not pass: the row is undeliverable."""
+
+UNDELIVERABLE = ("outbox.undeliverable", "outbox.quarantined")
+PAUSED = ("journal.paused", "journal.held")
+"""Counters of `health`: the second of each is its old name, which goes with the next release."""
+
+
+class _Scan:
+    """One reading of the waiting rows in the order of their seq, page by page.
+
+    `token` tells the answers to it from those to others.
+    """
 
     def __init__(self, outbox: OutboxThread, token: int) -> None:
         self._outbox = outbox
@@ -78,43 +118,6 @@ class Scan:
         return not (self.page or self._requested or self.more or self._unread)
 
 
-log = logging.getLogger(__name__)
-
-WINDOW = 16
-FIRST_PAUSE_S = 1.0
-LONGEST_PAUSE_S = 60.0
-
-SETTLE_S = 1.0
-"""How long the connection must outlast an acknowledgement before the row is forgotten.
-
-Of 300 rows sent while mosquitto was killed five times, it had acknowledged up to 12 within the last 3 ms
-that no subscriber ever saw.
-"""
-
-NO_SUBSCRIBER = 0x10
-"""PUBACK reason "No matching subscribers": the broker has thrown the message away.
-
-Source: MQTT 5.0, section 3.4.2.1, for this and the following.
-"""
-
-REFUSALS = {
-    0x80: "the broker refuses it without a reason",
-    0x83: "the broker refuses it for a reason of its own",
-    0x87: "the broker does not authorise it; allow this device to write to it (deploy/mosquitto/acl)",
-    0x97: "a quota of the broker is exceeded; raise it",
-}
-HOPELESS = {
-    0x90: "the broker refuses the topic's name",
-    0x95: "the packet is too large for the broker",
-    0x99: "the broker refuses the payload's format",
-}
-"""Reasons that belong to one row and will not pass: the row is undeliverable."""
-
-UNDELIVERABLE = ("outbox.undeliverable", "outbox.quarantined")
-PAUSED = ("journal.paused", "journal.held")
-"""Counters of `health`: the second of each is its old name, which goes with the next release."""
-
-
 class _Stage(Enum):
     """A paused topic waits, then may be probed, then its probe is in flight."""
 
@@ -158,8 +161,8 @@ class Journal:
         self._consumer = consumer
         self._receipts = Receipts()
         self._token = 0
-        self._scan = Scan(outbox, self._token)
-        self._sweep: Scan | None = None
+        self._scan = _Scan(outbox, self._token)
+        self._sweep: _Scan | None = None
 
     def begin(self, receive_maximum: int) -> None:
         """Start from the oldest row: there is a connection."""
@@ -238,7 +241,7 @@ class Journal:
             row = self._next_of(self._sweep, again=True)
         return row
 
-    def _next_of(self, scan: Scan, *, again: bool) -> Row | None:
+    def _next_of(self, scan: _Scan, *, again: bool) -> Row | None:
         flying = {row.seq for row in self._in_flight.values()}
         while scan.page:
             row = scan.page.popleft()
@@ -350,9 +353,9 @@ class Journal:
         """Read the outbox from its oldest row again; rows in flight are passed over."""
         self._scan = self._new_scan()
 
-    def _scans(self) -> list[Scan]:
+    def _scans(self) -> list[_Scan]:
         return [self._scan] if self._sweep is None else [self._scan, self._sweep]
 
-    def _new_scan(self) -> Scan:
+    def _new_scan(self) -> _Scan:
         self._token += 1
-        return Scan(self._outbox, self._token)
+        return _Scan(self._outbox, self._token)

@@ -5,12 +5,6 @@ transaction. Used by one thread at a time, and by one process: the daemon's lock
 
 Source: sqlite.org/pragma.html; WAL with synchronous=FULL lost nothing in 400 replayed power cuts, NORMAL
 did in 395 of 400.
-
-What goes in and out of the outbox. Data only.
-
-An outbox whose disk refuses at the start: where it will be, and from which number events count.
-
-Undeliverable: the waiting decisions that no broker will take as they are. Lists only.
 """
 
 import sqlite3
@@ -99,8 +93,18 @@ class Pending:
 
 
 @dataclass(frozen=True, slots=True)
+class Undeliverable:
+    """A waiting decision that no broker takes as it is, and why."""
+
+    seq: int
+    event_id: str
+    topic: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Unopened:
-    """An outbox that a disk refuses at start; events count from beyond `last_seq`, see `beyond`."""
+    """An outbox that a disk refuses at the start; events count from beyond `last_seq`, see `beyond`."""
 
     path: Path
     max_rows: int
@@ -400,16 +404,6 @@ def _renamed(path: Path) -> Iterator[None]:
             raise OutboxFullError(f"{path}: {error}; free some space") from None
         kind = OutboxDiskError if code == sqlite3.SQLITE_IOERR else OutboxError
         raise kind(f"{path}: {error}; check the disk and the directory's permissions") from None
-
-
-@dataclass(frozen=True, slots=True)
-class Undeliverable:
-    """One decision, and why it is not delivered."""
-
-    seq: int
-    event_id: str
-    topic: str
-    why: str
 
 
 def list_undeliverable(outbox: Outbox, topics: Topics) -> list[Undeliverable]:

@@ -3,13 +3,6 @@
 Takes rows and answers when they are safe; whatever is queued meanwhile goes into one transaction. While the
 disk refuses, rows wait in memory and are tried again. What rows mean and when they are sent is not its
 business.
-
-Ballast: a file whose removal lets a full disk take the little that frees it again. Holds nothing.
-
-On a full disk even a deletion fails, because its log needs room: delivered rows could not be forgotten, and
-the space they take would never come back.
-
-Keeper: an outbox that is mended when its disk fails it. Knows nothing of threads, rows or the network.
 """
 
 import logging
@@ -40,7 +33,11 @@ TEND_S = 60.0
 
 
 class Ballast:
-    """The file beside the database at `outbox`. Used by one thread."""
+    """A file beside the database at `outbox` whose removal lets a full disk take what frees it again.
+
+    On a full disk even a deletion fails, because its log needs room: delivered rows could not be forgotten,
+    and the space they take would never come back. Used by one thread.
+    """
 
     def __init__(self, outbox: Path) -> None:
         self._path = outbox.with_name("outbox.ballast")
@@ -79,7 +76,10 @@ _T = TypeVar("_T")
 
 
 class Keeper:
-    """Owns `outbox` from construction on, opens it where it is not, and closes it. Used by one thread."""
+    """An outbox that is mended when its disk fails it. Used by one thread.
+
+    Owns `outbox` from construction on, opens it where it is not, and closes it.
+    """
 
     def __init__(self, outbox: Outbox | Unopened, metrics: Metrics, clock: Clock) -> None:
         self._outbox = outbox if isinstance(outbox, Outbox) else None
@@ -158,6 +158,8 @@ BEAT_LIMIT_S = 60.0
 
 IDLE_S = 1.0
 MAX_GROUP = 16
+"""Pieces of work in one transaction."""
+
 GROUP_S = 0.02
 """New rows are committed at once. Acknowledgements, which nobody waits for, are gathered this long."""
 
@@ -166,7 +168,6 @@ RETRY_S = 1.0
 
 MAX_UNSAVED = 1000
 """Rows kept in memory while the disk refuses: about a megabyte."""
-
 
 MAX_LOOKED_UP = 4000
 """Event ids that wait to be looked up: a new row waits behind them, about 20 ms."""

@@ -1,4 +1,4 @@
-"""Outgoing: what is sent on the present connection, in which order, and how much at once.
+"""Sender: what is sent on the present connection, in which order, and how much at once.
 
 Live events first, then retained documents, then the journal. Knows the link, but decides nothing about
 events; keeps nothing across connections but the latest of every retained document.
@@ -52,7 +52,7 @@ class _Document:
     qos: Literal[0, 1]
 
 
-class Outgoing:
+class Sender:
     """Used by one thread. Rows up to `old_seq` are from an earlier run of the daemon."""
 
     def __init__(

@@ -12,10 +12,10 @@ from edge.mqtt.contract.topics import Topics
 from edge.mqtt.delivery.inbox import (
     MAX_REQUEST_BYTES,
     Commanded,
-    Incoming,
     Mailbox,
     ReceivedPush,
     Request,
+    RequestReader,
     SyncGallery,
     TellAgain,
     subscriptions,
@@ -27,7 +27,7 @@ TOPICS = Topics("hq", "door-03")
 def hear(payload: bytes, topic: str = TOPICS.gallery_desired) -> tuple[list[SyncGallery], dict[str, int]]:
     asked: list[SyncGallery] = []
     metrics = Metrics()
-    Incoming(TOPICS, asked.append, metrics).hear(Received(1, topic, payload, retained=True))
+    RequestReader(TOPICS, asked.append, metrics).hear(Received(1, topic, payload, retained=True))
     return asked, metrics.counts()
 
 
@@ -76,8 +76,8 @@ def test_anything_else_is_refused_with_one_count_and_one_line(
 )
 def test_a_building_system_that_starts_is_told_everything_again(payload: bytes, retained: bool, asked: list):
     found: list[Request] = []
-    incoming = Incoming(TOPICS, found.append, Metrics(), "homeassistant/status")
-    incoming.hear(Received(1, "homeassistant/status", payload, retained=retained))
+    reader = RequestReader(TOPICS, found.append, Metrics(), "homeassistant/status")
+    reader.hear(Received(1, "homeassistant/status", payload, retained=retained))
     assert found == asked
     assert subscriptions(TOPICS, "homeassistant/status")[1] == "homeassistant/status"
 
@@ -94,8 +94,8 @@ ID = "0194b6a0-0000-7000-8000-00000000000"
 def hear_ack(payload: bytes, *, retained: bool = False) -> tuple[list[str], dict[str, int]]:
     named: list[str] = []
     metrics = Metrics()
-    incoming = Incoming(TOPICS, lambda _: None, metrics, acknowledge=named.extend)
-    incoming.hear(Received(1, TOPICS.ack, payload, retained=retained))
+    reader = RequestReader(TOPICS, lambda _: None, metrics, acknowledge=named.extend)
+    reader.hear(Received(1, TOPICS.ack, payload, retained=retained))
     return named, metrics.counts()
 
 
@@ -142,9 +142,9 @@ def test_more_bytes_of_acknowledgements_than_are_taken_are_dropped_unread():
     metrics = Metrics()
     payload = ack(f"{ID}1")
     bucket = TokenBucket(1, 2 * len(payload), lambda: 0.0)
-    incoming = Incoming(TOPICS, lambda _: None, metrics, acknowledge=named.extend, acks=bucket)
+    reader = RequestReader(TOPICS, lambda _: None, metrics, acknowledge=named.extend, acks=bucket)
     for _ in range(5):
-        incoming.hear(Received(1, TOPICS.ack, payload))
+        reader.hear(Received(1, TOPICS.ack, payload))
     assert (named, metrics.counts()) == ([f"{ID}1"] * 2, {"ack.dropped": 3})
 
 
@@ -203,9 +203,9 @@ def test_what_was_taken_may_be_asked_again():
 
 def test_refusals_do_not_fill_the_log(caplog: pytest.LogCaptureFixture):
     metrics = Metrics()
-    incoming = Incoming(TOPICS, lambda _: None, metrics, complaints=TokenBucket(1, 3, lambda: 0.0))
+    reader = RequestReader(TOPICS, lambda _: None, metrics, complaints=TokenBucket(1, 3, lambda: 0.0))
     for _ in range(1000):
-        incoming.hear(Received(1, TOPICS.gallery_desired, b"{"))
+        reader.hear(Received(1, TOPICS.gallery_desired, b"{"))
     assert len(caplog.records) == 3
     assert metrics.counts()["received.refused"] == 1000
 
@@ -213,10 +213,10 @@ def test_refusals_do_not_fill_the_log(caplog: pytest.LogCaptureFixture):
 def test_pushes_that_a_flood_replaces_are_counted_and_an_empty_one_replaces_none():
     metrics = Metrics()
     mailbox = Mailbox(lambda: None, metrics)
-    incoming = Incoming(TOPICS, mailbox.put, metrics, layers=("device",))
+    reader = RequestReader(TOPICS, mailbox.put, metrics, layers=("device",))
     for payload in (b"1", b"2", b"3", b""):
-        incoming.hear(Received(1, TOPICS.config_desired("device"), payload))
+        reader.hear(Received(1, TOPICS.config_desired("device"), payload))
     assert emptied(mailbox) == [ReceivedPush("device", b"3")]
     assert metrics.counts() == {"config.refused": 3, "config.refused.superseded": 3}
-    incoming.hear(Received(1, TOPICS.config_desired("device"), b""))
+    reader.hear(Received(1, TOPICS.config_desired("device"), b""))
     assert emptied(mailbox) == [ReceivedPush("device", b"")], "by itself it is refused, and reported"

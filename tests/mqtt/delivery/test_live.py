@@ -52,7 +52,7 @@ def test_a_broker_that_does_not_answer_is_sent_no_more_live_events(
     with subscriber(mosquitto.port) as seen:
         door = open_door(mosquitto.port)
         wait_until(lambda: door.courier.connected)
-        sender = door.courier._outgoing
+        sender = door.courier._sender
         before = door.publish(1)
         seen.wait(lambda: seen.on("/event"))
         wait_until(lambda: not sender._asked_s)
@@ -77,13 +77,13 @@ def test_one_answer_that_was_lost_holds_nothing_back(mosquitto: Mosquitto, open_
     with subscriber(mosquitto.port) as seen:
         door = open_door(mosquitto.port)
         wait_until(lambda: door.courier.connected)
-        door.courier._outgoing._asked_s[60_000] = SystemClock().monotonic() - 5
+        door.courier._sender._asked_s[60_000] = SystemClock().monotonic() - 5
         for number in range(1, 4):
             watch = Stopwatch()
             door.publish(1)
             seen.wait(partial(_came, seen, number))
             assert watch.undisturbed_s < 1
-            door.courier._outgoing._asked_s[60_000 + number] = SystemClock().monotonic()
+            door.courier._sender._asked_s[60_000 + number] = SystemClock().monotonic()
             time.sleep(1.5)
 
 
