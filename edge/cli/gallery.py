@@ -18,14 +18,14 @@ from edge.cli.strangers import kept_visit
 from edge.cli.subjects import tell_of_fleet
 from edge.core.clock import SystemClock
 from edge.core.errors import ConfigError, EnrollmentError, GalleryError
-from edge.device.assembly.recognizer import PHOTO_SIDE_PX, build_recognizer, choose_embedder, embedding_dim
+from edge.device.assembly.recognizer import PHOTO_SIDE_PX, build_recognizer, choose_embedder
 from edge.device.assembly.remote import upload_gallery
 from edge.device.assembly.stores import candidate_store, denial_store, erased_here, gallery_store
 from edge.device.removal import purge as purge_everything
 from edge.device.settings.load import Settings
 from edge.face import manifest as manifests
 from edge.face.choice import choose
-from edge.face.manifest import Manifest
+from edge.face.manifest import Manifest, embedding_dim
 from edge.fleet.reembed import reembed as reembed_all
 from edge.gallery.gallery import Gallery
 from edge.recognition.enrolment.bulk import tell_refusals, write_outcomes

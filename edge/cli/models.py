@@ -9,9 +9,10 @@ from edge.cli.options import ConfigOption, JsonOption, load_settings
 from edge.cli.output import Listing, progress
 from edge.core.errors import ModelError
 from edge.face import manifest as manifests
+from edge.face.manifest import installed_path
 from edge.face.session import Session, self_test
 from edge.face.weights import fetch as fetch_model
-from edge.face.weights import installed_path, load_verified
+from edge.face.weights import load_verified
 from edge.lab.bench.embedders import REFERENCE, measure_embedders
 from edge.lab.demo.media import fetch_media, media_dir
 

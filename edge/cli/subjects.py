@@ -26,11 +26,12 @@ from edge.core.access import SubjectState
 from edge.core.clock import SystemClock
 from edge.core.errors import EdgeError, EnrollmentError, ErasureOwedError
 from edge.core.types import Subject
-from edge.device.assembly.recognizer import choose_embedder, embedding_dim
+from edge.device.assembly.recognizer import choose_embedder
 from edge.device.assembly.stores import candidate_store, crop_store, gallery_store
 from edge.device.removal import remove_subject
 from edge.device.settings.load import Settings
 from edge.face import manifest as manifests
+from edge.face.manifest import embedding_dim
 from edge.gallery.gallery import Gallery
 from edge.gallery.store.crops import encode_sheet
 from edge.recognition.enrolment.roster import Details, describe

@@ -20,7 +20,7 @@ from edge.device.reports import candidate_report, gallery_report
 from edge.device.settings.load import Settings
 from edge.device.sync.floors import FILE_NAME, candidate_version, published_version
 from edge.device.sync.outcome import SyncOutcome
-from edge.face.choice import AUTO
+from edge.face.manifest import AUTO
 from edge.gallery.store.denials import Denials, DenialStore
 from edge.gallery.store.store import GalleryStore
 from edge.mqtt.contract.messages import GalleryReportedPayload

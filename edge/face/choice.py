@@ -14,14 +14,11 @@ from statistics import median
 from time import perf_counter
 
 from edge.core.errors import ConfigError, ModelError, ModelMissingError
-from edge.face.manifest import Accuracy, Manifest, load, names
+from edge.face.manifest import AUTO, Accuracy, Manifest, load, names
 from edge.face.session import Session, pattern, self_test
 from edge.face.weights import load_verified
 
 log = logging.getLogger(__name__)
-
-AUTO = "auto"
-"""The value of recognition.embedder that asks for a choice."""
 
 BUDGET_S = 0.5
 """Time for the runs themselves. Measured: .70-.87 s for choosing among three models on two busy vCPUs."""

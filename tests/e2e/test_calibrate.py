@@ -11,7 +11,7 @@ import pytest
 from edge.camera.photo import read_photo
 from edge.device.settings.load import load
 from edge.face import manifest as manifests
-from edge.face.weights import installed_path
+from edge.face.manifest import installed_path
 from edge.lab.demo.media import orl_photo
 from tests.e2e.device import Device
 from tests.support.streams import free_port

@@ -10,8 +10,9 @@ from edge.core.errors import ModelShapeError
 from edge.core.types import Detection, FloatArray
 from edge.face import manifest
 from edge.face.detector import STRIDES, Canvas, Detector
+from edge.face.manifest import installed_path
 from edge.face.session import Session
-from edge.face.weights import installed_path, load_verified
+from edge.face.weights import load_verified
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from edge.core.errors import ModelError, ModelIntegrityError, ModelMissingError
-from edge.face.manifest import Manifest, load
-from edge.face.weights import fetch, installed_path, load_verified
+from edge.face.manifest import Manifest, installed_path, load
+from edge.face.weights import fetch, load_verified
 
 
 def quiet(what: str, done: float, total: float) -> None:

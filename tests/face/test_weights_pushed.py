@@ -8,7 +8,8 @@ import pytest
 
 from edge.core.errors import ModelError
 from edge.face import manifest as manifests
-from edge.face.weights import MANIFEST, install_pushed, installed_path, load_verified
+from edge.face.manifest import installed_path
+from edge.face.weights import MANIFEST, install_pushed, load_verified
 
 Files = dict[str, bytes]
 

@@ -15,10 +15,11 @@ from edge.cli.output import Listing, progress, write_report
 from edge.core.clock import SystemClock
 from edge.core.errors import MediaError, ModelError
 from edge.core.types import FloatArray
-from edge.device.assembly.recognizer import admission, choose_embedder, decision_rule, embedding_dim
+from edge.device.assembly.recognizer import admission, choose_embedder, decision_rule
 from edge.device.assembly.stores import gallery_store
 from edge.device.settings.load import Settings
 from edge.face import manifest as manifests
+from edge.face.manifest import embedding_dim
 from edge.gallery.doctor import Diagnosis, examine, strangers_let_in
 from edge.lab.photos import calibration, tail
 from edge.lab.photos.plots import plot_fmr

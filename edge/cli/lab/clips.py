@@ -20,7 +20,7 @@ from edge.device.assembly.recognizer import (
     with_photo_detector,
 )
 from edge.device.settings.load import Settings
-from edge.face.choice import AUTO
+from edge.face.manifest import AUTO
 from edge.gallery.gallery import Gallery
 from edge.lab.clips import clips as footage
 from edge.lab.clips.labels import check_subjects, read_labels

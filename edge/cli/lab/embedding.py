@@ -10,7 +10,7 @@ from edge.core.errors import ConfigError
 from edge.device.assembly.recognizer import build_recognizer
 from edge.device.settings.load import Settings
 from edge.face import manifest as manifests
-from edge.face.choice import AUTO
+from edge.face.manifest import AUTO
 from edge.gallery.gallery import Gallery
 from edge.lab.photos.embeddings import EmbeddingCache, embed_photos
 from edge.lab.photos.measure import Embeddings

@@ -22,11 +22,11 @@ from edge.core.types import ModelStamp
 from edge.device.assembly.remote import build_remote
 from edge.device.assembly.stores import candidate_store, denial_store, gallery_store
 from edge.device.settings.load import Settings, environment_without_settings
-from edge.face.choice import AUTO, Choice, choose, load_session
+from edge.face.choice import Choice, choose, load_session
 from edge.face.detector import Detector
 from edge.face.embedder import Embedder
 from edge.face.liveness import Liveness, load_liveness
-from edge.face.manifest import Manifest
+from edge.face.manifest import AUTO, Manifest, embedding_dim
 from edge.face.quality import QualityGate
 from edge.gallery.admission import Admission
 from edge.gallery.decision import Calibration, DecisionRule
@@ -164,15 +164,6 @@ def build_liveness(settings: Settings) -> Liveness | None:
 def with_photo_detector(recognizer: Recognizer, side_px: int) -> Recognizer:
     """Return the same recognizer, but one that searches pictures of up to `side_px`, as photos deserve."""
     return replace(recognizer, detector=recognizer.detector.at(side_px))
-
-
-def embedding_dim(manifest: Manifest) -> int:
-    """Return the length of the embedder's vectors."""
-    if manifest.output.dim is None:
-        raise ConfigError(
-            f"recognition.embedder: {manifest.name!r} is not an embedder; see `edge models list`"
-        )
-    return manifest.output.dim
 
 
 def decision_rule(settings: Settings, manifest: Manifest) -> DecisionRule:

@@ -1,6 +1,7 @@
 """Aligned faces of enrolment, kept only where the operator chose to, sealed under the device's key.
 
-They recognise nobody: a person looks at them. One file per subject, named by the hash of its id.
+They recognise nobody: a person looks at them. One file per subject, named by the hash of its id. OpenCV is
+loaded where a picture is made or read: a synchronisation only deletes them.
 """
 
 import base64
@@ -10,7 +11,6 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from edge.core.errors import GalleryIntegrityError, MediaError
@@ -48,6 +48,8 @@ class CropStore:
         Raises:
             GalleryError, FileError: They cannot be written.
         """
+        import cv2
+
         encoded = [cv2.imencode(".png", crop)[1].tobytes() for crop in crops[:MAX_CROPS]]
         plain = json.dumps([base64.b64encode(data).decode() for data in encoded]).encode()
         self._files.write(_name(subject_id), plain, _binding(subject_id))
@@ -61,6 +63,8 @@ class CropStore:
         plain = self._files.read(_name(subject_id), _binding(subject_id), MAX_BYTES)
         if plain is None:
             return []
+        import cv2
+
         try:
             found = [base64.b64decode(text, validate=True) for text in json.loads(plain)]
         except (ValueError, TypeError):
@@ -116,6 +120,8 @@ def encode_sheet(crops: Sequence[Image], path: Path) -> bytes:
     """
     if path.suffix.lower() not in PICTURES:
         raise MediaError(f"{path}: not the name of a picture; end it in {', '.join(PICTURES)}")
+    import cv2
+
     return cv2.imencode(path.suffix.lower(), contact_sheet(crops))[1].tobytes()
 
 

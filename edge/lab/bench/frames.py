@@ -21,7 +21,7 @@ from edge.core.types import EventType, Frame, Image
 from edge.device.assembly.recognizer import build_pipeline, build_recognizer
 from edge.device.settings.load import Settings
 from edge.face import manifest as manifests
-from edge.face.weights import installed_path
+from edge.face.manifest import installed_path
 from edge.gallery.gallery import Gallery
 from edge.lab.demo import scenario
 from edge.lab.demo.device import enrolled

@@ -15,7 +15,8 @@ from edge.core.errors import ConfigError
 from edge.core.process import rss_mb
 from edge.device.settings.load import Settings
 from edge.face import manifest as manifests
-from edge.face.choice import AUTO, accurate_enough
+from edge.face.choice import accurate_enough
+from edge.face.manifest import AUTO
 from edge.face.weights import fetch
 from edge.lab.demo import scenario
 from edge.lab.demo.broker import VERSION, embedded_broker

@@ -273,6 +273,22 @@ def test_what_came_of_a_synchronisation_is_left_for_the_daemon(site: Site):
     assert json.loads(left.read_text()) == printed
 
 
+def test_a_synchronisation_loads_neither_the_daemon_nor_what_embeds(site: Site):
+    site.publish()
+    code = (
+        "import contextlib, sys, edge.__main__\n"
+        f"sys.argv = ['edge', 'sync', '--config', {str(site.door)!r}]\n"
+        "with contextlib.suppress(SystemExit): edge.__main__.main()\n"
+        "print('loaded', *sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    first, last = done.stdout.splitlines()
+    assert "with 3 subject(s) installed" in first
+    loaded = last.split()
+    assert "tuf" in loaded
+    assert {"onnxruntime", "cv2", "edge.device.daemon", "edge.face.session"}.isdisjoint(loaded)
+
+
 def test_a_revocation_that_is_incomplete_exits_with_the_scope_in_its_error(site: Site):
     site.publish()
     (site.fleet / "keys" / "sealing" / "front.key").unlink()
