@@ -81,6 +81,7 @@ def test_what_was_enrolled_at_the_office_arrives_at_the_door_and_a_revocation_to
         "count": 1,
         "model_id": EMBEDDER.model_id,
         "error": None,
+        "candidate": False,
         "beside": False,
         "scope": "front",
         "reason": None,
