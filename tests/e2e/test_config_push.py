@@ -83,14 +83,14 @@ def applied_with_fleet(heard: Subscriber) -> str:
 
 
 def test_what_does_not_work_is_rolled_back(mosquitto: Mosquitto, make_device: MakeDevice, media: Path):
-    """A stall limit below the stream's own pauses restarts the camera for ever: no frame is looked at."""
+    """Limits below the stream's own pauses restart the camera for ever: no frame is looked at."""
     port = free_port()
     device = make_device(
         mosquitto.port,
         settings=(*PUSH_SETTINGS, "recognition.motion_gate = false"),
         cameras={"front": f'source = "http://127.0.0.1:{port}/"'},
     )
-    with MjpegServer(port, fps=1.0), subscriber(mosquitto.port) as heard:
+    with MjpegServer(port, fps=1.0, first_s=1.0), subscriber(mosquitto.port) as heard:
         device.start()
         heard.wait(lambda: heard.on("/camera/front/status")[-1:] == [b"online"])
         publish(mosquitto, push(1, {"capture": {"stall_s": 0.5, "open_timeout_s": 0.5}}))

@@ -35,9 +35,14 @@ def free_port() -> int:
 
 
 class MjpegServer:
-    """An HTTP camera. After `stall_after` frames it keeps the connection and falls silent."""
+    """An HTTP camera, whose first frame comes after `first_s`.
 
-    def __init__(self, port: int = 0, *, stall_after: int | None = None, fps: float = 25) -> None:
+    After `stall_after` frames it keeps the connection and falls silent.
+    """
+
+    def __init__(
+        self, port: int = 0, *, stall_after: int | None = None, fps: float = 25, first_s: float = 0
+    ) -> None:
         stopping = self._stopping = threading.Event()
 
         class Handler(BaseHTTPRequestHandler):
@@ -46,6 +51,7 @@ class MjpegServer:
                 self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
                 self.end_headers()
                 number = 0
+                stopping.wait(first_s)
                 while not stopping.is_set():
                     if stall_after is not None and number >= stall_after:
                         stopping.wait(30)
