@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from typer.main import get_command
-from typer.testing import CliRunner
 
 from edge.cli.app import COMMANDS, app
+from tests.support.command_line import run
 
 MEASURING = ("edge.lab", "edge.fleet", "edge.face.build", "matplotlib", "simsimd", "tuf", "qdrant_client")
 """What measures, shows and publishes, and what only some doors need."""
@@ -30,9 +30,7 @@ def loaded(code: str, modules: tuple[str, ...]) -> list[str]:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_explains_itself(name: str):
-    done = CliRunner().invoke(app, [name, "--help"])
-    assert done.exit_code == 0, done.output
-    assert f"edge {name}" in done.output.replace("root", "edge")
+    assert f"edge {name}" in run(name, "--help").replace("root", "edge")
 
 
 @pytest.mark.parametrize(
@@ -49,18 +47,16 @@ def test_every_command_explains_itself(name: str):
     ],
 )
 def test_groups_keep_their_commands_also_where_there_is_only_one(group: tuple[str, str]):
-    assert CliRunner().invoke(app, [*group, "--help"]).exit_code == 0
+    run(*group, "--help")
 
 
 def test_the_help_names_them_all():
-    text = CliRunner().invoke(app, ["--help"]).output
+    text = run("--help")
     assert all(name in text for name in COMMANDS)
 
 
 def test_an_unknown_command_is_refused():
-    done = CliRunner().invoke(app, ["nosuch"])
-    assert done.exit_code == 2
-    assert "No such command" in done.output
+    assert "No such command" in run("nosuch", code=2)
 
 
 def test_what_a_terminal_has_no_letters_for_is_told_as_an_escape(tmp_path: Path):

@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
-from typer.testing import CliRunner
 
-from edge.cli.app import app
 from edge.cli.fleet import config as config_push
 from edge.core.types import Subject
 from edge.device.assembly.recognizer import build_recognizer
 from edge.device.assembly.stores import gallery_store
 from edge.device.settings.load import load
 from edge.gallery.gallery import Gallery
+from tests.support.command_line import invoke, run, write_config
 from tests.support.gallery_samples import template, unit_rows
 
 
@@ -96,25 +95,18 @@ def test_a_push_of_an_impossible_version_is_refused(tmp_path: Path, version: int
 
 
 def test_a_label_is_shown_as_it_is(tmp_path: Path, models_dir: Path):
-    config = tmp_path / "edge.toml"
-    config.write_text(f'state_dir = "{tmp_path}/state"\nmodels_dir = "{models_dir}"\n')
+    config = write_config(tmp_path, state_dir=tmp_path / "state", models_dir=models_dir)
     settings = load(config)
     store, model = gallery_store(settings), build_recognizer(settings).embedder.model_id
     person = Subject("p-1", "Bob [/x] :door:")
     store.commit(Gallery.empty(model).with_subjects([(person, [template(unit_rows(1)[0], model)])]))
-    done = CliRunner().invoke(app, ["subjects", "list", "-c", str(config)], env={"COLUMNS": "200"})
-    assert done.exit_code == 0, done.output
-    assert "Bob [/x] :door:" in done.output
+    assert "Bob [/x] :door:" in run("subjects", "list", config=config)
 
 
 def test_a_source_with_an_address_in_brackets_is_shown_whole(tmp_path: Path, models_dir: Path):
-    config = tmp_path / "edge.toml"
-    config.write_text(
-        f'state_dir = "{tmp_path}/state"\nmodels_dir = "{models_dir}"\n'
-        '[cameras.front]\nsource = "rtsp://u:p@[fe80::1]/stream"\n'
-    )
-    done = CliRunner().invoke(app, ["check", "-c", str(config)], env={"COLUMNS": "200"})
-    assert "camera     front: rtsp://[fe80::1]/stream" in done.output
+    front = 'cameras.front.source = "rtsp://u:p@[fe80::1]/stream"'
+    config = write_config(tmp_path, front, state_dir=tmp_path / "state", models_dir=models_dir)
+    assert "camera     front: rtsp://[fe80::1]/stream" in invoke("check", config=config).output
 
 
 class Shown:
@@ -147,5 +139,5 @@ def test_what_devices_say_is_shown_as_it_is(monkeypatch: pytest.MonkeyPatch):
         return heard
 
     monkeypatch.setattr(config_push, "site_listener", listen)
-    done = CliRunner().invoke(app, ["config", "status"], env={"COLUMNS": "200"})
+    done = invoke("config", "status")
     assert "no [/model] here" in done.output, done.exception

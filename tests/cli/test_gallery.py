@@ -8,9 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from edge.cli.app import app
 from edge.core.errors import EdgeError
 from edge.core.types import Subject
 from edge.device.assembly.stores import candidate_store, crop_store, denial_store, gallery_store, visit_store
@@ -18,6 +17,7 @@ from edge.device.settings.load import Settings, load
 from edge.face import manifest as manifests
 from edge.gallery.gallery import Gallery
 from edge.gallery.store.kept_visits import KeptVisit
+from tests.support.command_line import invoke, run, write_config
 from tests.support.gallery_samples import probe, template, unit_rows
 
 EMBEDDER, OTHER = manifests.load("sface-int8"), manifests.load("sface-fp32")
@@ -31,7 +31,7 @@ class Door:
     """A door with subjects in both of its galleries."""
 
     def __init__(self, directory: Path) -> None:
-        self.config = directory / "edge.toml"
+        self.directory, self.config = directory, directory / "edge.toml"
         self.write("")
         for store, manifest in (
             (gallery_store(self.settings), EMBEDDER),
@@ -47,11 +47,10 @@ class Door:
         return load(self.config)
 
     def write(self, more: str) -> None:
-        state = self.config.parent / "state"
-        self.config.write_text(f'device = "door"\nstate_dir = "{state}"\n{more}')
+        write_config(self.directory, more, device="door", state_dir=self.directory / "state")
 
     def run(self, *arguments: str) -> Result:
-        return CliRunner().invoke(app, [*arguments, "--config", str(self.config)])
+        return invoke(*arguments, config=self.config)
 
     def states(self) -> list[list[str]]:
         """Return who is in both galleries, each with the state that it has."""
@@ -192,10 +191,8 @@ def test_versions_are_listed_and_there_is_a_way_back_and_forward(door: Door):
 
 
 def test_a_door_where_nobody_was_enrolled_has_no_versions(tmp_path: Path):
-    config = tmp_path / "edge.toml"
-    config.write_text(f'state_dir = "{tmp_path}/state"\n')
-    done = CliRunner().invoke(app, ["gallery", "versions", "--config", str(config)])
-    assert (done.exit_code, done.output) == (0, "nobody was ever enrolled here\n")
+    config = write_config(tmp_path, state_dir=tmp_path / "state")
+    assert run("gallery", "versions", config=config) == "nobody was ever enrolled here\n"
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from edge.device.galleries import Galleries
 from edge.device.settings.load import Settings, load
 from edge.device.sync.floors import Floors, save_floors
 from edge.device.sync.outcome import SyncOutcome, save_outcome
+from tests.support.command_line import write_config
 from tests.support.fleets import people
 from tests.support.gallery_samples import probe, unit_rows
 
@@ -27,11 +28,13 @@ class Door:
     """A door with two subjects that the fleet published as version 58."""
 
     def __init__(self, directory: Path, models_dir: Path) -> None:
-        config = directory / "edge.toml"
-        config.write_text(
-            f'device = "front-1"\nstate_dir = "{directory}/state"\nmodels_dir = "{models_dir}"\n'
-            '[recognition]\nembedder = "sface-int8"\n'
-            '[sync]\nurl = "http://127.0.0.1:9"\nscope = "front"\ntrusted_root = "x"\nsealing_key = "y"\n'
+        config = write_config(
+            directory,
+            'recognition.embedder = "sface-int8"',
+            '[sync]\nurl = "http://127.0.0.1:9"\nscope = "front"\ntrusted_root = "x"\nsealing_key = "y"',
+            device="front-1",
+            state_dir=directory / "state",
+            models_dir=models_dir,
         )
         self.settings: Settings = load(config)
         self.sync = self.settings.sync_path

@@ -16,6 +16,7 @@ from edge.device.settings.load import Settings, load
 from edge.device.settings.tables import RemoteSettings
 from edge.gallery.gallery import Gallery
 from edge.gallery.store.kept_visits import KeptVisit
+from tests.support.command_line import write_config
 from tests.support.gallery_samples import MODEL, ids, probe, template, unit_rows
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -27,9 +28,7 @@ ROW = unit_rows(1)[0]
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """A door with two subjects, each in both galleries, with a face, a denial and a matched visit."""
-    path = tmp_path / "edge.toml"
-    path.write_text(f'state_dir = "{tmp_path / "state"}"\nstrangers.keep_hours = 24\n')
-    settings = load(path)
+    settings = load(write_config(tmp_path, "strangers.keep_hours = 24", state_dir=tmp_path / "state"))
     for store, model_id in ((gallery_store(settings), MODEL), (candidate_store(settings), OTHER)):
         people = [(Subject(name, ""), [template(ROW, model_id)]) for name in ("alice", "bob")]
         store.commit(Gallery.empty(model_id).with_subjects(people))

@@ -4,9 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from edge.cli.app import app
 from edge.core.access import Access, SubjectState
 from edge.core.clock import SystemClock
 from edge.core.types import Probe, Subject
@@ -16,6 +14,7 @@ from edge.device.reports import info
 from edge.device.settings.load import load
 from edge.gallery.gallery import Gallery
 from edge.recognition.recognizer import Recognizer
+from tests.support.command_line import invoke, write_config
 from tests.support.gallery_samples import QUALITY, template, unit_rows
 
 ROWS = unit_rows(100, seed=3)
@@ -57,15 +56,14 @@ def test_the_threshold_told_is_the_one_that_decides(groups: tuple[str, ...], adm
 
 
 def test_check_and_doctor_tell_the_same_threshold(tmp_path: Path):
-    path = tmp_path / "edge.toml"
-    models = load().models_path
-    path.write_text(f'state_dir = "{tmp_path}/state"\nmodels_dir = "{models}"\n[access]\ngroups = ["here"]\n')
+    directories = {"state_dir": tmp_path / "state", "models_dir": load().models_path}
+    path = write_config(tmp_path, 'access.groups = ["here"]', **directories)
     settings = load(path)
     nobody = build_recognizer(settings, Gallery.empty("none"))
     gallery_store(settings).commit(people(nobody.embedder.model_id))
     expected = f"{nobody.rule.threshold_for(10):.3f}"
-    checked = CliRunner().invoke(app, ["check", "--config", str(path)])
+    checked = invoke("check", config=path)
     assert f"threshold  {expected} for 10 subjects" in checked.output, checked.output
-    examined = CliRunner().invoke(app, ["gallery", "doctor", "--config", str(path)])
+    examined = invoke("gallery", "doctor", config=path)
     assert f"threshold {expected}" in examined.output, examined.output
     assert "10 may pass here now" in examined.output

@@ -10,31 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edge.device.settings.load import environment_without_settings
+from tests.support.command_line import edge, environment_of, write_config
 from tests.support.waits import LIMIT_S, wait_until
 
 ROOT = "edge/v1/test/door"
-
-
-def edge(
-    *arguments: str, config: Path | None = None, timeout_s: float = 120
-) -> subprocess.CompletedProcess[str]:
-    """Run a command of `edge` to its end."""
-    options = ["--config", str(config)] if config else []
-    return subprocess.run(
-        [sys.executable, "-m", "edge", *arguments, *options],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        env=_environment(config),
-    )
-
-
-def _environment(config: Path | None) -> dict[str, str]:
-    """Return the environment of a child; a device has a cache of its own, as on a machine of its own."""
-    cache = {"XDG_CACHE_HOME": str(config.parent / "cache")} if config else {}
-    return environment_without_settings() | cache
 
 
 @dataclass
@@ -65,10 +44,6 @@ class Device:
 
     def write(self) -> Path:
         lines = [
-            f'site = "{self.site}"',
-            f'device = "{self.name}"',
-            f'state_dir = "{self.state}"',
-            f'models_dir = "{self.models_dir}"',
             'log.format = "json"',
             'mqtt.host = "127.0.0.1"',
             f"mqtt.port = {self.port}",
@@ -78,8 +53,8 @@ class Device:
         ]
         for name, source in self.cameras.items():
             lines += [f"[cameras.{name}]", source]
-        self.config.write_text("\n".join(lines) + "\n")
-        return self.config
+        directories = {"state_dir": self.state, "models_dir": self.models_dir}
+        return write_config(self.directory, *lines, site=self.site, device=self.name, **directories)
 
     def start(self, *, ready: bool = True) -> "Device":
         self.write()
@@ -89,7 +64,7 @@ class Device:
                 [*self.under, sys.executable, "-m", "edge", "run", "--config", str(self.config)],
                 stdin=subprocess.DEVNULL,
                 stderr=log,
-                env=_environment(self.config) | self.environment,
+                env=environment_of(self.config) | self.environment,
             )
         if ready:
             wait_until(lambda: self.said("ready") or self.process.poll() is not None, "ready")

@@ -7,8 +7,9 @@ import pytest
 
 from edge.face import manifest as manifests
 from edge.mqtt.contract.messages import InfoPayload
-from tests.e2e.device import Device, edge
+from tests.e2e.device import Device
 from tests.support.broker import Mosquitto, Subscriber, subscriber
+from tests.support.command_line import edge
 
 pytestmark = pytest.mark.e2e
 

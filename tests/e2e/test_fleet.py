@@ -13,8 +13,9 @@ import pytest
 from edge.face import manifest as manifests
 from edge.gallery.format.published import full_path
 from edge.mqtt.contract.messages import EventPayload, GalleryReportedPayload
-from tests.e2e.device import Device, edge
+from tests.e2e.device import Device
 from tests.support.broker import Mosquitto, Subscriber, subscriber
+from tests.support.command_line import edge, write_config
 from tests.support.fleets import StaticServer, serving
 from tests.support.waits import Stopwatch
 
@@ -33,10 +34,13 @@ class Operator:
         self, directory: Path, models_dir: Path, employee: Path, visitor: Path, broker: Mosquitto
     ) -> None:
         self.fleet = directory / "fleet"
-        self.config = directory / "office.toml"
-        self.config.write_text(
-            f'site = "test"\nstate_dir = "{directory}/state"\nmodels_dir = "{models_dir}"\n'
-            f'[mqtt]\nhost = "127.0.0.1"\nport = {broker.port}\n'
+        self.config = write_config(
+            directory,
+            f'[mqtt]\nhost = "127.0.0.1"\nport = {broker.port}',
+            name="office.toml",
+            site="test",
+            state_dir=directory / "state",
+            models_dir=models_dir,
         )
         self.photos = directory / "photos"
         self.photos.mkdir()

@@ -20,8 +20,9 @@ from edge.device.commands.parse import PAYLOAD_TYPE
 from edge.fleet.rollout.config import make_signing_key
 from edge.mqtt.contract.envelope import sign
 from edge.mqtt.contract.messages import EventPayload, ResponsePayload
-from tests.e2e.device import ROOT, Device, edge
+from tests.e2e.device import ROOT, Device
 from tests.support.broker import Mosquitto, Subscriber, subscriber
+from tests.support.command_line import edge, write_config
 from tests.support.pushes import KEY, TRUSTED
 from tests.support.waits import LIMIT_S, wait_until
 
@@ -265,8 +266,8 @@ def test_what_is_not_believed_is_not_done_and_the_daemon_goes_on(
 def test_the_operators_command_line_signs_sends_and_prints(
     mosquitto: Mosquitto, make_device: MakeDevice, tmp_path: Path, still: Path
 ):
-    key, office = tmp_path / "command.pem", tmp_path / "office.toml"
-    office.write_text(f'site = "test"\nstate_dir = "{tmp_path}/office"\nmqtt.port = {mosquitto.port}\n')
+    key, port = tmp_path / "command.pem", f"mqtt.port = {mosquitto.port}"
+    office = write_config(tmp_path, port, name="office.toml", site="test", state_dir=tmp_path / "office")
     trusted = make_signing_key(key)
     device = make_device(mosquitto.port, settings=(f'commands.trusted_keys = ["{trusted}"]',)).start()
     command = ("fleet", "command", "door")

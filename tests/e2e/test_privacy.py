@@ -12,6 +12,7 @@ from edge.device.settings.load import environment_without_settings
 from edge.face.session import delete_telemetry
 from tests.e2e.device import Device
 from tests.support.broker import Mosquitto, subscriber
+from tests.support.command_line import write_config
 from tests.support.waits import wait_until
 
 pytestmark = pytest.mark.e2e
@@ -37,8 +38,7 @@ def test_a_command_that_loads_a_model_leaves_nothing_below_home(
 ):
     home = tmp_path / "home"
     home.mkdir()
-    config = tmp_path / "edge.toml"
-    config.write_text(f'site = "test"\nstate_dir = "{tmp_path / "state"}"\nmodels_dir = "{models_dir}"\n')
+    config = write_config(tmp_path, site="test", state_dir=tmp_path / "state", models_dir=models_dir)
     given = [word.format(photo=still, clip=media / "single_face.mp4") for word in arguments]
     done = subprocess.run(
         [sys.executable, "-m", "edge", *given, "--config", str(config)],

@@ -14,13 +14,12 @@ import paho.mqtt.client as paho
 import pytest
 from cryptography import x509
 from paho.mqtt.enums import CallbackAPIVersion
-from typer.testing import CliRunner
 
-from edge.cli.app import app
 from edge.core.errors import FleetError
 from edge.fleet.certificates import Authority
 from tests.e2e.device import Device
 from tests.support.broker import Mosquitto
+from tests.support.command_line import run, write_config
 from tests.support.places import ROOT
 from tests.support.waits import LIMIT_S, wait_until
 
@@ -29,7 +28,7 @@ ACL = ROOT / "deploy" / "mosquitto" / "acl"
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    (tmp_path / "edge.toml").write_text(f'site = "hq"\nstate_dir = "{tmp_path}/state"\n')
+    write_config(tmp_path, site="hq", state_dir=tmp_path / "state")
     for name, options in {
         "broker": ("--host", "localhost", "--host", "127.0.0.1"),
         "door-a": (),
@@ -40,11 +39,8 @@ def site(tmp_path: Path) -> Path:
 
 
 def enroll(site: Path, name: str, *options: str) -> str:
-    arguments = ["fleet", "enroll-device", name, "--out", str(site / name), *options]
-    where = ["--keys", str(site / "keys"), "--config", str(site / "edge.toml")]
-    done = CliRunner().invoke(app, [*arguments, *where], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    return done.output
+    where = ("--out", site / name, "--keys", site / "keys")
+    return run("fleet", "enroll-device", name, *options, *where, config=site / "edge.toml")
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from edge.device.settings.load import environment_without_settings
 from edge.fleet.rollout.config import make_signing_key
 from tests.fleet.simulated import Fleet, SimulatedDevice
 from tests.support.broker import Mosquitto
+from tests.support.command_line import write_config
 from tests.support.waits import LIMIT_S
 
 DEVICES = 1000
@@ -35,10 +36,10 @@ def operator(fleet: Fleet, directory: Path, *arguments: str) -> str:
 
 def test_a_thousand_devices_acknowledge_a_push_and_come_back_one_after_the_other(tmp_path: Path):
     broker = Mosquitto(tmp_path, lines=("allow_anonymous true", "max_queued_messages 0")).start()
-    key, patch, config = tmp_path / "push.pem", tmp_path / "patch.toml", tmp_path / "edge.toml"
+    key, patch = tmp_path / "push.pem", tmp_path / "patch.toml"
     trusted = make_signing_key(key)
     patch.write_text("[decision]\ntarget_fpir = 0.0005\n")
-    config.write_text(f'site = "test"\nstate_dir = "{tmp_path}/office"\nmqtt.port = {broker.port}\n')
+    write_config(tmp_path, f"mqtt.port = {broker.port}", site="test", state_dir=tmp_path / "office")
     fleet = Fleet([SimulatedDevice(tmp_path, number, broker.port, trusted) for number in range(DEVICES)])
     try:
         for device in fleet.devices:

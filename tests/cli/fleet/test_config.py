@@ -7,14 +7,13 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from typer.testing import CliRunner
 
-from edge.cli.app import app
 from edge.cli.fleet.config import detail_table, push_table, row, status_table
 from edge.core.errors import EdgeError
 from edge.device.pushes.push import MAX_ENVELOPE_BYTES, PAYLOAD_TYPE, document, marks
 from edge.fleet.rollout.config import SiteView
 from edge.mqtt.contract.envelope import opened
+from tests.support.command_line import run, write_config
 from tests.support.places import ROOT
 from tests.support.pushes import push
 
@@ -23,29 +22,23 @@ SCHEMA = ROOT / "deploy" / "edge.schema.json"
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    (tmp_path / "edge.toml").write_text(f'site = "test"\ndevice = "office"\nstate_dir = "{tmp_path}/state"\n')
+    write_config(tmp_path, site="test", device="office", state_dir=tmp_path / "state")
     (tmp_path / "patch.toml").write_text("[decision]\nmargin = 0.1\n")
     return tmp_path
 
 
-def run(site: Path, *arguments: str, code: int = 0) -> str:
-    done = CliRunner().invoke(app, ["config", *arguments], catch_exceptions=False)
-    assert done.exit_code == code, done.output
-    return done.output
-
-
-def refused(site: Path, *arguments: str) -> str:
+def refused(*arguments: str) -> str:
     with pytest.raises(EdgeError) as caught:
-        CliRunner().invoke(app, ["config", *arguments], catch_exceptions=False)
+        run("config", *arguments)
     return str(caught.value)
 
 
 def test_a_key_signs_what_devices_that_trust_it_open(site: Path):
-    told = run(site, "keygen", str(site / "push.pem"))
+    told = run("config", "keygen", str(site / "push.pem"))
     trusted = json.loads(told.split("trusted_keys = ")[1])
     assert stat.S_IMODE((site / "push.pem").stat().st_mode) == 0o600
     settings = ("--config", str(site / "edge.toml"), "--key", str(site / "push.pem"))
-    envelope = run(site, "sign", str(site / "patch.toml"), "--name", "door", "--version", "5", *settings)
+    envelope = run("config", "sign", str(site / "patch.toml"), "--name", "door", "--version", "5", *settings)
     content = json.loads(opened(envelope.strip().encode(), PAYLOAD_TYPE, trusted, MAX_ENVELOPE_BYTES))
     assert content == {
         "schema": "edge.config-desired/1",
@@ -55,7 +48,7 @@ def test_a_key_signs_what_devices_that_trust_it_open(site: Path):
         "version": 5,
         "patch": {"decision": {"margin": 0.1}},
     }
-    assert "never overwritten" in refused(site, "keygen", str(site / "push.pem"))
+    assert "never overwritten" in refused("keygen", str(site / "push.pem"))
 
 
 @pytest.mark.parametrize(
@@ -95,23 +88,23 @@ def test_a_key_signs_what_devices_that_trust_it_open(site: Path):
 def test_what_devices_would_refuse_is_refused_here(
     site: Path, patch: str, options: tuple[str, ...], says: str
 ):
-    run(site, "keygen", str(site / "push.pem"))
+    run("config", "keygen", str(site / "push.pem"))
     (site / "patch.toml").write_text(patch)
     settings = ("--config", str(site / "edge.toml"), "--key", str(site / "push.pem"))
     for verb in ("sign", "push"):
-        assert says in refused(site, verb, str(site / "patch.toml"), *options, *settings)
+        assert says in refused(verb, str(site / "patch.toml"), *options, *settings)
 
 
 def test_a_key_that_others_may_read_signs_nothing(site: Path):
-    run(site, "keygen", str(site / "push.pem"))
+    run("config", "keygen", str(site / "push.pem"))
     (site / "push.pem").chmod(0o644)
-    told = refused(site, "sign", str(site / "patch.toml"), "--name", "door", "--key", str(site / "push.pem"))
+    told = refused("sign", str(site / "patch.toml"), "--name", "door", "--key", str(site / "push.pem"))
     assert "chmod 600" in told
 
 
 def test_a_difference_says_what_takes_effect_when(site: Path):
     (site / "patch.toml").write_text("[decision]\nmargin = 0.1\n[log]\nlevel = 'debug'\n[mqtt]\nhost = 'x'\n")
-    told = run(site, "diff", str(site / "patch.toml"), "--config", str(site / "edge.toml"), code=1)
+    told = run("config", "diff", str(site / "patch.toml"), "--config", str(site / "edge.toml"), code=1)
     for part in ("0.05", "0.1", "live", "restart", "may not be"):
         assert part in told
 
@@ -126,14 +119,14 @@ def test_a_difference_says_what_takes_effect_when(site: Path):
 )
 def test_a_difference_that_no_device_would_take_is_refused(site: Path, patch: str, says: str):
     (site / "patch.toml").write_text(patch)
-    told = run(site, "diff", str(site / "patch.toml"), "--config", str(site / "edge.toml"), code=1)
+    told = run("config", "diff", str(site / "patch.toml"), "--config", str(site / "edge.toml"), code=1)
     assert says in " ".join(told.replace("│", " ").split())
 
 
 def test_a_difference_that_does_not_go_with_the_rest_is_refused_in_one_line(site: Path):
     (site / "patch.toml").write_text("[decision]\nmin_shots = 20\n")
     assert "min_shots must not exceed" in refused(
-        site, "diff", str(site / "patch.toml"), "--config", str(site / "edge.toml")
+        "diff", str(site / "patch.toml"), "--config", str(site / "edge.toml")
     )
 
 

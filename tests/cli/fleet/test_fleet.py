@@ -9,15 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from edge.cli.app import app
 from edge.core.errors import ConfigError, FleetError
 from edge.core.types import Subject
 from edge.device.assembly.stores import crop_store, denial_store
 from edge.device.settings.load import load
 from edge.face import manifest as manifests
 from edge.gallery.store.store import GalleryStore
+from tests.support.command_line import invoke, run, write_config
 from tests.support.gallery_samples import probe, template, unit_rows
 
 EMBEDDER = manifests.load("sface-int8")
@@ -28,25 +27,28 @@ class Site:
 
     def __init__(self, directory: Path) -> None:
         self.directory, self.fleet = directory, directory / "fleet"
-        self.office, self.door = directory / "office.toml", directory / "door.toml"
-        self.office.write_text(f'state_dir = "{directory}/office"\n[recognition]\nembedder = "sface-int8"\n')
+        embedder = 'recognition.embedder = "sface-int8"'
+        self.office = write_config(directory, embedder, name="office.toml", state_dir=directory / "office")
         store = GalleryStore(directory / "office" / "gallery", keep_versions=5)
         gallery = store.load(EMBEDDER.model_id)
         for seed, (name, group) in enumerate({"alice": "staff", "bob": "staff", "carol": "cleaning"}.items()):
             row = template(unit_rows(1, seed=seed)[0], EMBEDDER.model_id)
             gallery = store.commit(gallery.with_subject(Subject(name, name, (group,)), [row]))
         self.run("fleet", "init", "acme", "--scope", "front", "--fleet", str(self.fleet))
-        self.door.write_text(
-            f'site = "acme"\ndevice = "front"\nstate_dir = "{directory}/door"\n'
-            f'[recognition]\nembedder = "sface-int8"\n[sync]\nurl = "{self.fleet}/published"\n'
-            f'trusted_root = "{self.fleet}/published/metadata/1.root.json"\n'
-            f'sealing_key = "{self.fleet}/keys/sealing/front.key"\n'
+        self.door = write_config(
+            directory,
+            embedder,
+            f'[sync]\nurl = "{self.fleet}/published"',
+            f'trusted_root = "{self.fleet}/published/metadata/1.root.json"',
+            f'sealing_key = "{self.fleet}/keys/sealing/front.key"',
+            name="door.toml",
+            site="acme",
+            device="front",
+            state_dir=directory / "door",
         )
 
     def run(self, *arguments: str) -> str:
-        done = CliRunner().invoke(app, arguments, catch_exceptions=False)
-        assert done.exit_code == 0, done.output
-        return done.output
+        return run(*arguments)
 
     def publish(self, *options: str) -> str:
         return self.run(
@@ -206,20 +208,15 @@ def test_the_key_may_be_a_credential_of_systemd(site: Site, monkeypatch: pytest.
 def test_a_passphrase_encrypts_the_keys(tmp_path: Path):
     secret, fleet = tmp_path / "secret", str(tmp_path / "fleet")
     secret.write_text("correct horse\n")
-    assert (
-        CliRunner()
-        .invoke(app, ["fleet", "init", "acme", "--fleet", fleet, "--passphrase-file", str(secret)])
-        .exit_code
-        == 0
-    )
-    refused = CliRunner().invoke(app, ["fleet", "renew", "--fleet", fleet])
+    run("fleet", "init", "acme", "--fleet", fleet, "--passphrase-file", secret)
+    refused = invoke("fleet", "renew", "--fleet", fleet)
     assert "passphrase" in str(refused.exception)
 
 
 @pytest.mark.parametrize("days", ["inf", "nan", "1e12", "0", "-1", "3651"])
 def test_no_gallery_ends_at_once_or_at_an_impossible_time(site: Site, days: str):
-    command = ["fleet", "publish", "front", "--valid-days", days]
-    refused = CliRunner().invoke(app, [*command, "--fleet", str(site.fleet), "--config", str(site.office)])
+    command = ("fleet", "publish", "front", "--valid-days", days, "--fleet", site.fleet)
+    refused = invoke(*command, config=site.office)
     assert isinstance(refused.exception, ConfigError)
     assert "must be more than 0 and at most 3650" in str(refused.exception)
 
@@ -293,7 +290,7 @@ def test_a_synchronisation_loads_neither_the_daemon_nor_what_embeds(site: Site):
 def test_a_revocation_that_is_incomplete_exits_with_the_scope_in_its_error(site: Site):
     site.publish()
     (site.fleet / "keys" / "sealing" / "front.key").unlink()
-    refused = CliRunner().invoke(app, ["fleet", "revoke", "bob", "--fleet", str(site.fleet)])
+    refused = invoke("fleet", "revoke", "bob", "--fleet", site.fleet)
     assert isinstance(refused.exception, FleetError)
     assert "scope front" in str(refused.exception)
     assert "bob" in site.run("fleet", "status", "--revoked", "--fleet", str(site.fleet))

@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from edge.cli.app import app
 from edge.core.errors import ConfigError, LinkError
 from edge.fleet.rollout.config import make_signing_key
 from tests.fleet.simulated import Fleet, SimulatedDevice
 from tests.support.broker import Mosquitto, subscriber
+from tests.support.command_line import run, write_config
 from tests.support.waits import Stopwatch
 
 
@@ -25,9 +24,8 @@ class Site:
         trusted = make_signing_key(directory / "push.pem")
         make_signing_key(directory / "other.pem")
         (directory / "patch.toml").write_text("[decision]\nmargin = 0.1\n")
-        (directory / "edge.toml").write_text(
-            f'site = "test"\nstate_dir = "{directory}/office"\nmqtt.port = {broker.port}\n'
-        )
+        port = f"mqtt.port = {broker.port}"
+        self.settings = write_config(directory, port, site="test", state_dir=directory / "office")
         groups: list[tuple[str, ...]] = [(), ("north",), ("north",)]
         self.fleet = Fleet(
             [SimulatedDevice(directory, n, broker.port, trusted, of) for n, of in enumerate(groups)]
@@ -50,14 +48,7 @@ class Site:
             self.fleet.serve(0.02)
 
     def config(self, *arguments: str, code: int = 0) -> str:
-        done = CliRunner().invoke(
-            app,
-            ["config", *arguments, "--config", str(self.directory / "edge.toml")],
-            catch_exceptions=False,
-            env={"COLUMNS": "200"},
-        )
-        assert done.exit_code == code, done.output
-        return done.output
+        return run("config", *arguments, config=self.settings, code=code)
 
     def push(self, *arguments: str, key: str = "push.pem", code: int = 0) -> str:
         patch, signed = str(self.directory / "patch.toml"), str(self.directory / key)
@@ -131,9 +122,8 @@ def test_what_the_broker_forbids_is_one_line_at_once(tmp_path: Path):
         site, watch = Site(tmp_path, broker), Stopwatch()
         with pytest.raises(LinkError, match="door-0000/config/desired: Not authorized"):
             site.push("--name", "door-0000", "--offline-ok")
-        done = ["fleet", "command", "door-0000", "reload", "--config", str(tmp_path / "edge.toml")]
         with pytest.raises(LinkError, match="command/reload: Not authorized"):
-            CliRunner().invoke(app, done, catch_exceptions=False)
+            run("fleet", "command", "door-0000", "reload", config=site.settings)
         assert watch.undisturbed_s < 30
     finally:
         broker.stop()

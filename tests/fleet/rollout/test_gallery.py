@@ -11,9 +11,7 @@ from typing import Any, Literal
 import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
-from typer.testing import CliRunner
 
-from edge.cli.app import app
 from edge.cli.fleet.publish import ask_doors
 from edge.core.errors import LinkError
 from edge.core.text import printable
@@ -21,6 +19,7 @@ from edge.device.settings.load import Settings, load
 from edge.fleet.rollout.gallery import Arrival, DoorSync, Wanted
 from edge.mqtt.contract.messages import CandidatePayload, GalleryReportedPayload
 from tests.support.broker import Mosquitto, subscriber
+from tests.support.command_line import run
 from tests.support.fleets import make_fleet, people
 from tests.support.waits import LIMIT_S, Stopwatch
 
@@ -200,11 +199,11 @@ def test_who_is_only_in_the_gallery_beside_is_revoked_there_and_the_doors_are_wa
         report(3, beside=beside(1)),
         lambda version: report(3, beside=beside(2), synchronised_at=LATER),
     )
-    options = ("--fleet", str(fleet.directory), "--config", str(settings_file(tmp_path)), "--wait", "15")
-    done = CliRunner().invoke(app, ["fleet", "revoke", "eve", "--nudge", *options], catch_exceptions=False)
+    options = ("--fleet", fleet.directory, "--wait", "15")
+    told = run("fleet", "revoke", "eve", "--nudge", *options, config=settings_file(tmp_path))
     door.close()
-    assert (done.exit_code, door.asked) == (0, [0]), done.output
-    assert "door-1: has it" in done.output
+    assert door.asked == [0], told
+    assert "door-1: has it" in told
     with subscriber(broker.port) as heard:
         heard.wait(lambda: heard.on("door-1/gallery/reported"))
         assert not heard.on("door-1/gallery/desired"), "a version that is none of its gallery's stays not"

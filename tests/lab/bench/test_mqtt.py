@@ -1,14 +1,12 @@
 """`edge bench mqtt`: a real broker, a real subscriber, and figures that belong together."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from edge.cli.app import app
 from edge.lab.bench import mqtt
+from tests.support.command_line import run_json
 
 
 def check(report: dict[str, Any], rows: int) -> None:
@@ -23,9 +21,7 @@ def check(report: dict[str, Any], rows: int) -> None:
 
 
 def test_it_measures_over_mosquitto():
-    done = CliRunner().invoke(app, ["bench", "mqtt", "--json", "--decisions", "20", "--rows", "300"])
-    assert done.exit_code == 0, done.output
-    report = json.loads(done.stdout)
+    [report] = run_json("bench", "mqtt", "--json", "--decisions", "20", "--rows", "300")
     assert report["broker"] == "mosquitto"
     assert report["rows"] == 300
     # A drained row was kept for a moment after the broker had taken it over.

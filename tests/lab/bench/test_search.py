@@ -1,14 +1,12 @@
 """`edge bench gallery`: real searches, in turn, with the figures that the README quotes."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from edge.cli.app import app
 from edge.lab.bench.search import measure_galleries, plot_galleries
+from tests.support.command_line import run, run_json
 
 ENGINES = {"read_floor", "int8", "dense", "numpy_float32", "face_distance", "face_distance_array"}
 
@@ -54,12 +52,9 @@ def test_the_figures_can_be_drawn(report: dict[str, Any], tmp_path: Path):
 
 
 def test_the_command_prints_one_document():
-    done = CliRunner().invoke(app, ["bench", "gallery", "--rows", "500", "--rounds", "10", "--json"])
-    assert done.exit_code == 0, done.output
-    assert set(json.loads(done.stdout)["engines"]) == ENGINES
+    [report] = run_json("bench", "gallery", "--rows", "500", "--rounds", "10", "--json")
+    assert set(report["engines"]) == ENGINES
 
 
 def test_a_gallery_beyond_a_device_is_refused():
-    done = CliRunner().invoke(app, ["bench", "gallery", "--rows", "1000001"])
-    assert done.exit_code == 2
-    assert "1000000" in done.output
+    assert "1000000" in run("bench", "gallery", "--rows", "1000001", code=2)

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import cv2
 import pytest
-from typer.testing import CliRunner
 
-from edge.cli.app import app
 from edge.core.errors import ConfigError
 from edge.device.settings.load import load
+from tests.support.command_line import invoke
 from tests.support.places import ROOT
 
 LABELS = ROOT / "deploy" / "clips.example.toml"
@@ -18,7 +17,7 @@ LABELS = ROOT / "deploy" / "clips.example.toml"
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, labels: Path, *arguments: str):
     monkeypatch.setenv("EDGE_MODELS_DIR", str(load().models_path))
     monkeypatch.setenv("EDGE_STATE_DIR", str(tmp_path / "state"))
-    return CliRunner().invoke(app, ["evaluate", "clips", str(labels), *arguments])
+    return invoke("evaluate", "clips", labels, *arguments)
 
 
 def test_the_shipped_labels_are_met_on_every_clip(

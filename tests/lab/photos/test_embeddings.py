@@ -7,15 +7,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from edge.camera.photo import read_photo
-from edge.cli.app import app
 from edge.core.errors import MediaError
 from edge.device.settings.load import load
 from edge.face import manifest as manifests
 from edge.lab.demo.media import orl_photo
 from edge.lab.photos.embeddings import EmbeddingCache, embed_photos
+from tests.support.command_line import run
 
 
 def row(seed: int) -> np.ndarray:
@@ -67,18 +66,17 @@ def orl(tmp_path_factory: pytest.TempPathFactory, media: Path) -> Path:
     return images
 
 
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict:
+def evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict:
     monkeypatch.setenv("EDGE_MODELS_DIR", str(load().models_path))
     monkeypatch.setenv("EDGE_STATE_DIR", str(tmp_path / "state"))
-    done = CliRunner().invoke(app, ["evaluate", *arguments, "--json", str(tmp_path / "out.json")])
-    assert done.exit_code == 0, done.output
+    run("evaluate", *arguments, "--json", tmp_path / "out.json")
     return json.loads((tmp_path / "out.json").read_text())["models"]
 
 
 def test_identify_measures_two_models_and_draws_the_curve(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, orl: Path
 ):
-    models = run(
+    models = evaluated(
         tmp_path,
         monkeypatch,
         *("identify", "--images", str(orl), "--model", "sface-fp32", "--model", "sface-int8"),
@@ -100,7 +98,7 @@ def test_verify_measures_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     lines = [f"S{i:02}\t1\t{j}" for i in range(1, 11) for j in (2, 3)]
     lines += [f"S{i:02}\t{j}\tS{i + 1:02}\t1" for i in range(1, 11) for j in (2, 3)]
     (tmp_path / "pairs.txt").write_text("\n".join(lines) + "\n")
-    models = run(
+    models = evaluated(
         tmp_path, monkeypatch, "verify", "--images", str(orl), "--pairs", str(tmp_path / "pairs.txt")
     )
     assert models["sface-int8"]["accuracy"] >= 0.9
@@ -115,5 +113,5 @@ def test_an_embedder_that_was_never_calibrated_can_be_measured(
     (tmp_path / "pairs.txt").write_text("\n".join(lines) + "\n")
     assert manifests.load("sface").calibration is None
     pairs = ("--pairs", str(tmp_path / "pairs.txt"))
-    models = run(tmp_path, monkeypatch, "verify", "--images", str(orl), *pairs, "--model", "sface")
+    models = evaluated(tmp_path, monkeypatch, "verify", "--images", str(orl), *pairs, "--model", "sface")
     assert models["sface"]["n_pairs"] == 8

@@ -6,10 +6,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from edge.camera.photo import read_photo
-from edge.cli.app import app
 from edge.core.errors import MediaError
 from edge.core.types import Probe, Refusal
 from edge.device.settings.load import load
@@ -19,6 +17,7 @@ from edge.lab.studies.fusion import METHODS, Visits, compare, mean_embedding, vi
 from edge.recognition.visit import Visit, VisitRule
 from tests.lab.photos.test_protocol import people, unit
 from tests.lab.studies.test_gate import quality
+from tests.support.command_line import run
 
 GALLERY = np.stack([unit(1), unit(0, 1), unit(0, 0, 1)])
 
@@ -91,10 +90,7 @@ def test_the_command_compares_the_ways_on_real_faces(
             cv2.imwrite(str(folder / f"S{subject:02}_{number:04}.png"), photo)
     monkeypatch.setenv("EDGE_MODELS_DIR", str(load().models_path))
     out = tmp_path / "out.json"
-    done = CliRunner().invoke(
-        app, ["evaluate", "fusion", "--images", str(tmp_path / "orl"), "--json", str(out)]
-    )
-    assert done.exit_code == 0, done.output
+    run("evaluate", "fusion", "--images", tmp_path / "orl", "--json", out)
     report = json.loads(out.read_text())
     assert (report["n_subjects"], report["n_visits"], report["n_unknown"]) == (5, 10, 13)
     clean = report["conditions"]["0 of 3 spoiled"]["ungated"]

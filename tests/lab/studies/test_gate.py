@@ -7,10 +7,8 @@ import cv2
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
-from typer.testing import CliRunner
 
 from edge.camera.photo import read_photo
-from edge.cli.app import app
 from edge.core.errors import MediaError
 from edge.core.types import Quality, Refusal
 from edge.device.settings.load import load
@@ -20,6 +18,7 @@ from edge.lab.photos.measure import OpenSetScores
 from edge.lab.photos.shots import Shot
 from edge.lab.studies.gate import compare, door_protocol, judge, separation, thinned
 from tests.lab.photos.test_protocol import people, unit
+from tests.support.command_line import run
 
 INF = float("inf")
 RULE = DecisionRule(target_fpir=None, threshold=0.5, margin=0, calibration=None)
@@ -168,8 +167,7 @@ def test_the_command_measures_the_gate_on_real_faces(
         "--plots",
         str(plots),
     )
-    done = CliRunner().invoke(app, ["evaluate", "gate", *arguments])
-    assert done.exit_code == 0, done.output
+    run("evaluate", "gate", *arguments)
     report = json.loads(out.read_text())
     assert report["schema"] == "edge.evaluate.gate/1"
     assert (report["n_subjects"], report["n_genuine"], report["n_unknown"]) == (4, 8, 8)

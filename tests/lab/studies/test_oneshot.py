@@ -6,16 +6,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from edge.camera.photo import read_photo
-from edge.cli.app import app
 from edge.core.errors import MediaError
 from edge.device.settings.load import load
 from edge.gallery.decision import Calibration
 from edge.lab.demo.media import orl_photo
 from edge.lab.studies.oneshot import Faces, measure, measure_growth, split, variants
 from edge.lab.studies.siamese import measure_lists
+from tests.support.command_line import run
 from tests.support.gallery_samples import unit_rows
 
 DIM = 128
@@ -103,8 +102,7 @@ def test_the_command_answers_on_real_photos(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("EDGE_STATE_DIR", str(tmp_path / "state"))
     arguments = ["--images", str(tmp_path / "images"), "--logits", "14", "--spare", "4"]
     out = ["--json", str(tmp_path / "out.json"), "--plots", str(tmp_path)]
-    done = CliRunner().invoke(app, ["evaluate", "oneshot", *arguments, *out])
-    assert done.exit_code == 0, done.output
+    run("evaluate", "oneshot", *arguments, *out)
     report = json.loads((tmp_path / "out.json").read_text())
     assert report["schema"] == "edge.evaluate.oneshot/1"
     assert (report["subjects"], report["left_out"], report["strangers"]) == (10, 2, 12)

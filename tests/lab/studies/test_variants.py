@@ -8,10 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from edge.camera.photo import read_photo
-from edge.cli.app import app
 from edge.core.errors import MediaError
 from edge.device.settings.load import load
 from edge.lab.demo.media import orl_photo
@@ -21,6 +19,7 @@ from edge.lab.photos.rates import identified, threshold_at
 from edge.lab.studies.variant_scores import VIEWS, Flip, Variant
 from edge.lab.studies.variants import compare, elsewhere, halves
 from tests.lab.photos.test_protocol import people
+from tests.support.command_line import run
 
 BASELINE = Variant("baseline")
 
@@ -124,11 +123,9 @@ def test_other_photos_of_one_each_are_refused(tmp_path: Path):
         elsewhere([BASELINE], [photos[0] for photos in everybody.values()], strangers, views, 3, quiet)
 
 
-def run(images: Path, other: Path, out: Path) -> dict:
-    arguments = ["--images", str(images), "--other", str(other), "--halves", "2", "--json", str(out)]
-    told = CliRunner().invoke(app, ["evaluate", "variants", *arguments])
-    assert told.exit_code == 0, told.output
-    assert "flip in template" in told.output
+def measured(images: Path, other: Path, out: Path) -> dict:
+    arguments = ("--images", images, "--other", other, "--halves", "2", "--json", out)
+    assert "flip in template" in run("evaluate", "variants", *arguments)
     return json.loads(out.read_text())
 
 
@@ -145,7 +142,7 @@ def test_the_command_compares_real_faces_and_is_quick_the_second_time(
             cv2.imwrite(str(folder / f"S{subject:02}_{number:04}.png"), photo)
     monkeypatch.setenv("EDGE_MODELS_DIR", str(load().models_path))
     monkeypatch.setenv("EDGE_STATE_DIR", str(tmp_path / "state"))
-    report = run(images, other, tmp_path / "out.json")
+    report = measured(images, other, tmp_path / "out.json")
     assert report["schema"] == "edge.evaluate.variants/1"
     assert (report["one_photo"]["n_subjects"], report["one_photo"]["n_unknown"]) == (8, 8)
     assert (report["several_photos"]["n_genuine"], report["other_subjects"]) == (8, 4)
@@ -157,4 +154,4 @@ def test_the_command_compares_real_faces_and_is_quick_the_second_time(
     (cache,) = (tmp_path / "state" / "evaluate").iterdir()
     assert stat.S_IMODE(cache.stat().st_mode) == 0o600
     monkeypatch.setattr("edge.lab.studies.variant_scores._views", None)  # nothing is embedded again
-    assert run(images, other, tmp_path / "again.json") == report
+    assert measured(images, other, tmp_path / "again.json") == report

@@ -1,21 +1,19 @@
 """What no broker takes can be seen, put back, and dropped with a count."""
 
-import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from edge.cli.app import app
 from edge.core.errors import ConfigError
 from edge.core.files import sole_daemon
 from edge.mqtt.contract.topics import Topics
 from edge.mqtt.delivery import courier
 from edge.mqtt.delivery.outbox import Changes, Outbox, list_undeliverable
 from tests.support.broker import Mosquitto, subscriber
+from tests.support.command_line import run_json, write_config
 from tests.support.door import Door, make_row, now
 from tests.support.waits import wait_until
 
@@ -25,21 +23,17 @@ OWN, OLD = "edge/v1/hq/door-03/camera/front/journal", "edge/v1/hq/door-old/camer
 @pytest.fixture
 def device(tmp_path: Path) -> Path:
     """The settings of a device with four decisions: two wait, one is too large, one is of an old name."""
-    (tmp_path / "edge.toml").write_text(f'site = "hq"\ndevice = "door-03"\nstate_dir = "{tmp_path}"\n')
+    config = write_config(tmp_path, site="hq", device="door-03", state_dir=tmp_path)
     outbox = Outbox.open(tmp_path / "outbox.sqlite", max_rows=100, now=now)
     rows = {seq: make_row(seq, topic=OLD if seq == 3 else OWN) for seq in range(1, 5)}
     outbox.write(Changes(puts=rows))
     outbox.write(Changes(undeliverable={2: "the packet is too large for the broker"}))
     outbox.close()
-    return tmp_path / "edge.toml"
+    return config
 
 
-def run(config: Path, *options: str, command: str = "undeliverable") -> list[dict[str, Any]]:
-    done = CliRunner().invoke(
-        app, ["journal", command, "--json", *options, "--config", str(config)], catch_exceptions=False
-    )
-    assert done.exit_code == 0, done.output
-    return [json.loads(line) for line in done.stdout.splitlines()]
+def told(config: Path, *options: str, command: str = "undeliverable") -> list[dict[str, Any]]:
+    return run_json("journal", command, "--json", *options, config=config)
 
 
 def state(config: Path) -> tuple[list[int], list[int], int]:
@@ -52,7 +46,7 @@ def state(config: Path) -> tuple[list[int], list[int], int]:
 
 
 def test_they_are_listed_and_left_where_they_are(device: Path):
-    found = run(device)
+    found = told(device)
     assert [(each["seq"], each["why"]) for each in found] == [
         (2, "the packet is too large for the broker"),
         (3, "decided as hq/door-old"),
@@ -63,21 +57,21 @@ def test_they_are_listed_and_left_where_they_are(device: Path):
 def test_the_old_name_of_the_command_still_lists_them_and_says_the_new_one(
     device: Path, caplog: pytest.LogCaptureFixture
 ):
-    assert run(device, command="held") == run(device)
+    assert told(device, command="held") == told(device)
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
         "edge journal held is called edge journal undeliverable; the old name goes with the next release"
     ]
 
 
 def test_they_are_tried_again(device: Path):
-    run(device, "--retry")
+    told(device, "--retry")
     assert state(device) == ([1, 2, 3, 4], [], 0)
 
 
 def test_they_are_dropped_and_counted_and_the_others_stay(device: Path):
-    assert len(run(device, "--drop")) == 2
+    assert len(told(device, "--drop")) == 2
     assert state(device) == ([1, 4], [], 2)
-    assert run(device) == []
+    assert told(device) == []
 
 
 @pytest.mark.parametrize(
@@ -85,13 +79,13 @@ def test_they_are_dropped_and_counted_and_the_others_stay(device: Path):
 )
 def test_what_cannot_be_done_is_refused(device: Path, options: tuple[str, ...], error: str):
     with sole_daemon(device.parent), pytest.raises(ConfigError, match=error):
-        run(device, *options)
+        told(device, *options)
 
 
 def test_without_an_outbox_nothing_is_made(tmp_path: Path):
-    (tmp_path / "edge.toml").write_text(f'state_dir = "{tmp_path}/none"\n')
+    config = write_config(tmp_path, state_dir=tmp_path / "none")
     with pytest.raises(ConfigError, match="no outbox"):
-        run(tmp_path / "edge.toml")
+        told(config)
     assert not (tmp_path / "none").exists()
 
 

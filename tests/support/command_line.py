@@ -1,0 +1,75 @@
+"""The command line as an operator uses it: in this process, or as one of its own; and the file it reads."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from typer.testing import CliRunner, Result
+
+from edge.cli.app import app
+from edge.device.settings.load import environment_without_settings
+
+
+def write_config(directory: Path, *lines: str, name: str = "edge.toml", **settings: str | int | Path) -> Path:
+    """Write an edge.toml with these settings, then these lines; returns its path."""
+    path = directory / name
+    values = [
+        f"{key} = {json.dumps(value if isinstance(value, int) else str(value))}"
+        for key, value in settings.items()
+    ]
+    path.write_text("\n".join([*values, *lines]) + "\n")
+    return path
+
+
+def invoke(*arguments: str | Path, config: Path | None = None) -> Result:
+    """Run a command of `edge` in this process; what it raises is in the result. No table is wrapped."""
+    return CliRunner().invoke(app, _words(*arguments, config=config), env={"COLUMNS": "200"})
+
+
+def run(*arguments: str | Path, config: Path | None = None, code: int = 0) -> str:
+    """Run a command of `edge` in this process; returns what it printed, and raises what it raises."""
+    return _ended(invoke(*arguments, config=config), code).output
+
+
+def run_json(*arguments: str | Path, config: Path | None = None) -> list[Any]:
+    """Run a command of `edge` in this process that prints JSON documents one a line, or a single one."""
+    text = _ended(invoke(*arguments, config=config), 0).stdout
+    documents, decoder = [], json.JSONDecoder()
+    while text := text.strip():
+        document, end = decoder.raw_decode(text)
+        documents.append(document)
+        text = text[end:]
+    return documents
+
+
+def edge(
+    *arguments: str | Path, config: Path | None = None, timeout_s: float = 120
+) -> subprocess.CompletedProcess[str]:
+    """Run a command of `edge` to its end, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "edge", *_words(*arguments, config=config)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        env=environment_of(config),
+    )
+
+
+def environment_of(config: Path | None) -> dict[str, str]:
+    """Return the environment of a child; a device has a cache of its own, as on a machine of its own."""
+    cache = {"XDG_CACHE_HOME": str(config.parent / "cache")} if config else {}
+    return environment_without_settings() | cache
+
+
+def _ended(done: Result, code: int) -> Result:
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert done.exit_code == code, done.output
+    return done
+
+
+def _words(*arguments: str | Path, config: Path | None) -> list[str]:
+    return [*map(str, arguments), *(["--config", str(config)] if config else [])]
