@@ -5,12 +5,12 @@ import time
 from pathlib import Path
 
 from edge.mqtt.broker import Broker
-from edge.mqtt.delivery import outbox_thread as writer
+from edge.mqtt.delivery import outbox_thread
 from tests.support.door import Door
 
 
 def main(directory: Path, port: int, count: int) -> None:
-    writer.RETRY_S = 0.05
+    outbox_thread.RETRY_S = 0.05
     door = Door(directory, Broker("127.0.0.1", port, backoff_max_s=0.2))
     for _ in range(count):
         print(*door.publish(), flush=True)

@@ -14,10 +14,10 @@ from tests.faults.disks import DISKS
 from tests.faults.ledger import OPEN, Consumer, Entry, Scenario, at, settle, stop
 from tests.faults.neighbours import NEIGHBOURS
 from tests.faults.power import power_cut
-from tests.faults.proxy import Mangle, Proxy, dropping_pubacks, faithful, resetting, slicing
 from tests.support.broker import Mosquitto
 from tests.support.clock import SteppedClock
 from tests.support.door import Door
+from tests.support.proxy import Mangle, Proxy, dropping_pubacks, faithful, resetting, slicing
 from tests.support.waits import wait_until
 
 

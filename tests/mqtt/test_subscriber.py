@@ -3,7 +3,6 @@
 import queue
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ import pytest
 
 from edge.core.errors import LinkError
 from edge.mqtt.subscriber import Listener
-from tests.support.broker import Mosquitto, free_port, subscriber
+from tests.support.broker import Mosquitto, subscriber
 from tests.support.waits import LIMIT_S, wait_until
 
 ACL = """
@@ -86,23 +85,11 @@ def test_a_session_keeps_what_comes_meanwhile_and_what_is_not_confirmed(
         again.messages.get(timeout=0.3)
 
 
-def test_a_broker_of_3_1_1_is_understood(tmp_path: Path):
-    port = free_port()
-    child = Path(__file__).with_name("amqtt_child.py")
-    with subprocess.Popen([sys.executable, str(child), str(port)], stderr=subprocess.DEVNULL) as broker:
-        try:
-            wait_until(lambda: answers(port))
-            with Listener("127.0.0.1", port, ("t",)) as listener:
-                assert listener.protocol == "3.1.1"
-                listener.publish("t", b"x")
-                assert listener.messages.get(timeout=LIMIT_S).payload == b"x"
-        finally:
-            broker.kill()
-
-
-def answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def test_a_broker_of_3_1_1_is_understood(old_broker: int):
+    with Listener("127.0.0.1", old_broker, ("t",)) as listener:
+        assert listener.protocol == "3.1.1"
+        listener.publish("t", b"x")
+        assert listener.messages.get(timeout=5).payload == b"x"
 
 
 @contextmanager

@@ -16,28 +16,12 @@ from edge.mqtt.contract.envelope import sign
 from edge.mqtt.contract.messages import READS, VERBS
 from edge.mqtt.contract.topics import Topics
 from tests.support.clock import START, SteppedClock
+from tests.support.commands import content, signed
 from tests.support.pushes import KEY, OTHER_KEY, TRUSTED
 
 NOW = START
 TOPICS = Topics("test", "door")
 RULES = Rules((TRUSTED,), False)
-
-
-def content(verb: str = "revoke", args: Any = None, **changes: Any) -> bytes:
-    document = {
-        "schema": "edge.command/1",
-        "transaction": "t-1",
-        "args": {"subject": "p-1"} if args is None else args,
-        "expires_at": (NOW + timedelta(minutes=5)).isoformat(),
-        "site": "test",
-        "device": "door",
-        "verb": verb,
-    } | changes
-    return json.dumps({key: value for key, value in document.items() if value != "absent"}).encode()
-
-
-def signed(verb: str = "revoke", args: Any = None, **changes: Any) -> bytes:
-    return sign(content(verb, args, **changes), PAYLOAD_TYPE, [KEY])
 
 
 def plain(**changes: Any) -> bytes:

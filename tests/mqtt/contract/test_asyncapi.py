@@ -18,9 +18,9 @@ from edge.mqtt.contract.asyncapi import document
 from edge.mqtt.contract.encode import encode
 from edge.mqtt.contract.messages import AckPayload, GalleryReportedPayload
 from edge.mqtt.contract.topics import CHANNELS
-from tests.device.commands.test_parse import signed as signed_command
 from tests.support import places
 from tests.support.broker import Mosquitto, subscriber
+from tests.support.commands import signed as signed_command
 from tests.support.door import Door
 from tests.support.pushes import push
 from tests.support.waits import wait_until

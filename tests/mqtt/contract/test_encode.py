@@ -2,7 +2,7 @@ import json
 import math
 import time
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import timedelta, timezone
 from typing import Any
 
 import pytest
@@ -12,21 +12,11 @@ from edge.core.types import EventType, Latency, LivenessCheck, Quality, Reason, 
 from edge.mqtt.contract import messages
 from edge.mqtt.contract.asyncapi import json_schemas
 from edge.mqtt.contract.encode import EventEncoder, encode, stamp
-from edge.mqtt.contract.messages import (
-    SCHEMAS,
-    CameraInfoPayload,
-    EventPayload,
-    HealthPayload,
-    InfoPayload,
-    LinkHealth,
-    ModelInfo,
-    OutboxHealth,
-    Percentiles,
-)
+from edge.mqtt.contract.messages import SCHEMAS, EventPayload
 from edge.mqtt.contract.topics import CHANNELS
+from tests.mqtt.documents import AT, documents
 from tests.support.door import make_event
 
-AT = datetime(2026, 8, 1, 7, 31, 22, 481999, tzinfo=UTC)
 ENCODER = EventEncoder("hq", "door-03", "b7c1", clock=lambda: "synced")
 ANONYMOUS = EventEncoder("hq", "door-03", "b7c1", clock=lambda: "synced", anonymous=True)
 
@@ -216,42 +206,6 @@ def test_a_consumer_refuses_what_is_not_an_event(field: str, value: object) -> N
 
     with pytest.raises(ValidationError, match=field):
         EventPayload.model_validate(payload | {field: value})
-
-
-def documents() -> dict[str, Any]:
-    return {
-        "info": InfoPayload(
-            site="hq",
-            device="door-03",
-            version="0.1.0",
-            boot_id="b7c1",
-            at=AT,
-            cameras=("front",),
-            models={"embedder": ModelInfo(id="sface-int8", sha256="ab" * 32)},
-            execution_provider="CPUExecutionProvider",
-            gallery_version=57,
-            gallery_size=812,
-            config_version=None,
-            threshold=0.44,
-            target_fpir=0.001,
-            anonymous=False,
-        ),
-        "health": HealthPayload(
-            at=AT,
-            clock="unsynced",
-            uptime_s=12.5,
-            rss_mb=101.5,
-            temperature_c=None,
-            late=(),
-            fps={"front": 14.9},
-            frame_age_s={"front": None},
-            stages_ms={"detect": Percentiles(p50=2.0, p95=2.4)},
-            counters={"events.match": 3},
-            outbox=OutboxHealth(depth=0, oldest_s=0, dropped=0, undeliverable=0, durable=True),
-            mqtt=LinkHealth(connected=True, protocol="5", connects=1),
-        ),
-        "camera_info": CameraInfoPayload(camera="front", status="online", why="", at=AT),
-    }
 
 
 @pytest.mark.parametrize("name", ["info", "health", "camera_info"])

@@ -8,7 +8,7 @@ import pytest
 
 from edge.core.types import EventType, FaceEvent
 from edge.mqtt.contract.messages import CameraInfoPayload, EventPayload, StatePayload
-from tests.mqtt.contract.test_encode import documents
+from tests.mqtt.documents import documents
 from tests.support.broker import Mosquitto, Subscriber, subscriber
 from tests.support.door import TOPICS, Door, make_event
 from tests.support.waits import LIMIT_S, Stopwatch, wait_until

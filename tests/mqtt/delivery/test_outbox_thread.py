@@ -19,7 +19,7 @@ from edge.core.clock import SystemClock
 from edge.core.errors import OutboxDiskError
 from edge.core.metrics import Metrics
 from edge.core.threads import Beats
-from edge.mqtt.delivery import outbox_thread as writer
+from edge.mqtt.delivery import outbox_thread
 from edge.mqtt.delivery.outbox import Outbox, Pending, Stored
 from edge.mqtt.delivery.outbox_thread import OutboxThread
 from tests.support.disk import SmallDisk, small_disk
@@ -169,7 +169,7 @@ def test_a_full_disk_keeps_rows_in_memory_until_there_is_room(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(writer, "RETRY_S", 0.05)
+    monkeypatch.setattr(outbox_thread, "RETRY_S", 0.05)
     writing = write(disk.directory / "outbox.sqlite")
     large = b"x" * 4000
     writing.thread.put(make_row(1, payload=large))
@@ -200,8 +200,8 @@ def test_a_full_disk_keeps_rows_in_memory_until_there_is_room(
 def test_memory_is_bounded_while_the_disk_refuses(
     disk: SmallDisk, write: Callable[..., Writing], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "MAX_UNSAVED", 20)
-    monkeypatch.setattr(writer, "RETRY_S", 0.05)
+    monkeypatch.setattr(outbox_thread, "MAX_UNSAVED", 20)
+    monkeypatch.setattr(outbox_thread, "RETRY_S", 0.05)
     writing = write(disk.directory / "outbox.sqlite")
     disk.fill()
 
@@ -275,7 +275,7 @@ def test_a_lone_row_is_safe_within_milliseconds(write: Callable[..., Writing]) -
 def test_rows_are_forgotten_by_their_event_ids_on_the_disk_and_in_memory(
     disk: SmallDisk, write: Callable[..., Writing], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "RETRY_S", 0.05)
+    monkeypatch.setattr(outbox_thread, "RETRY_S", 0.05)
     writing = write(disk.directory / "outbox.sqlite")
     rows = [make_row(seq, payload=b"x" * 4000) for seq in range(1, 41)]
     writing.thread.put(rows[0])
@@ -297,7 +297,7 @@ def test_a_database_that_the_disk_failed_is_closed_opened_again_and_checked(
     write: Callable[..., Writing], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A limit on the size of files makes writing fail with an error that is not "full"."""
-    monkeypatch.setattr(writer, "RETRY_S", 0.05)
+    monkeypatch.setattr(outbox_thread, "RETRY_S", 0.05)
     writing = write()
     writing.thread.put(make_row(1))
     assert writing.stored(1)

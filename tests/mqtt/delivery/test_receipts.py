@@ -5,7 +5,7 @@ from pathlib import Path
 
 from edge.mqtt.delivery.outbox import Changes
 from edge.mqtt.delivery.receipts import ACK_S, ACK_WINDOW, LONGEST_ACK_S, SLOT_S
-from tests.mqtt.delivery.test_journal import NO_SUBSCRIBER, Desk
+from tests.mqtt.delivery.desk import NO_SUBSCRIBER, Desk
 from tests.support.door import make_row
 
 

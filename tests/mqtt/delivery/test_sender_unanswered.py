@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 
 from edge.mqtt.broker import Broker, Connected, Received
-from edge.mqtt.delivery import sender as outgoing
-from tests.faults.proxy import Proxy, dropping_pubacks, faithful
+from edge.mqtt.delivery import sender
 from tests.mqtt.linking import Linking
 from tests.support.broker import Mosquitto, subscriber
 from tests.support.door import Door
+from tests.support.proxy import Proxy, dropping_pubacks, faithful
 from tests.support.waits import LIMIT_S, wait_until
 
 
 def test_messages_that_nobody_answers_are_sent_on_a_new_connection(
     mosquitto: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_door: Callable[..., Door]
 ):
-    monkeypatch.setattr(outgoing, "ANSWER_S", 1.0)
+    monkeypatch.setattr(sender, "ANSWER_S", 1.0)
     with Proxy(mosquitto.port) as proxy, subscriber(mosquitto.port, "edge/v1/+/+/camera/+/journal") as seen:
         door = Door(tmp_path, Broker("127.0.0.1", proxy.port, backoff_max_s=0.2))
         try:

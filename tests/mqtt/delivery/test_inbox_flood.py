@@ -12,7 +12,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from edge.core.metrics import Metrics
 from edge.core.pacing import TokenBucket
-from edge.mqtt import client as unread
+from edge.mqtt import client
 from edge.mqtt.client import Unread
 from tests.mqtt.listening import door, still_tells
 from tests.support.broker import Mosquitto, subscriber
@@ -62,7 +62,7 @@ def test_a_flood_of_acknowledgements_costs_no_memory_and_delays_no_decision(tmp_
 def test_what_is_not_looked_at_is_bounded_and_counted(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    monkeypatch.setattr(unread, "MAX_UNREAD_BYTES", 10_000)
+    monkeypatch.setattr(client, "MAX_UNREAD_BYTES", 10_000)
     metrics = Metrics()
     waiting = Unread(metrics, TokenBucket(1, 1, lambda: 0.0))
     assert [waiting.add(3000) for _ in range(4)] == [True, True, False, False]

@@ -7,7 +7,7 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edge.mqtt import connection as link
+from edge.mqtt import connection
 from edge.mqtt.broker import Connected, Received
 from tests.mqtt.linking import Linking
 from tests.mqtt.listening import door, still_tells
@@ -56,7 +56,7 @@ def test_a_huge_message_costs_no_memory_and_no_decision(
 def test_after_a_huge_message_the_device_listens_to_nothing_for_a_while(
     mosquitto: Mosquitto, connect: Callable[..., Linking], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(link, "DEAF_S", 3.0)
+    monkeypatch.setattr(connection, "DEAF_S", 3.0)
     linking = connect(mosquitto.port, version="3.1.1", subscriptions=(DESIRED,))
     linking.next(Connected)
     publish(mosquitto.port, bytes(2 * 1024 * 1024))

@@ -10,7 +10,6 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edge.core.clock import SystemClock
-from edge.mqtt.delivery import sender as outgoing
 from tests.support.broker import Mosquitto, Subscriber, subscriber
 from tests.support.door import Door
 from tests.support.waits import Stopwatch, wait_until
@@ -48,7 +47,7 @@ def test_a_live_event_expires_ten_seconds_after_its_moment_not_after_it_was_sent
 def test_a_broker_that_does_not_answer_is_sent_no_more_live_events(
     mosquitto: Mosquitto, open_door: Callable[..., Door], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(outgoing, "LIVE_S", 4)
+    monkeypatch.setattr("edge.mqtt.delivery.sender.LIVE_S", 4)
     with subscriber(mosquitto.port) as seen:
         door = open_door(mosquitto.port)
         wait_until(lambda: door.courier.connected)

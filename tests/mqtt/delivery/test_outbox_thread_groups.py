@@ -10,7 +10,7 @@ import pytest
 from edge.core.clock import SystemClock
 from edge.core.metrics import Metrics
 from edge.core.threads import Beats
-from edge.mqtt.delivery import outbox_thread as writer
+from edge.mqtt.delivery import outbox_thread
 from edge.mqtt.delivery.outbox import Outbox, Stored
 from edge.mqtt.delivery.outbox_thread import OutboxThread
 from tests.support.door import make_row, now
@@ -59,7 +59,7 @@ def test_what_was_delivered_is_forgotten_at_once(thread: OutboxThread):
 def test_ids_to_look_up_are_bounded_until_they_were_looked_up(
     thread: OutboxThread, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(writer, "MAX_LOOKED_UP", 5)
+    monkeypatch.setattr(outbox_thread, "MAX_LOOKED_UP", 5)
     row = make_row(1)
     thread.put(row)
     assert thread.look_up((row.event_id, "b", "c"))
