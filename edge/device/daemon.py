@@ -84,6 +84,7 @@ class Daemon:
     Children get `config_arguments`, so that they read the same settings. Used by the main thread.
     """
 
+    # Made by `_start`:
     _recognizer: Recognizer
     _courier: CourierThread
     _cameras: Cameras
@@ -106,7 +107,7 @@ class Daemon:
         self._config_arguments = tuple(config_arguments)
         self._clock = clock or SystemClock()
         self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
-        self._mailbox = Mailbox(partial(self._orders.put, ReadMail()), metrics)
+        self._mailbox = Mailbox(self._asker(ReadMail()), metrics)
         self._beats = Beats(self._clock.monotonic)
         self._vitals = Vitals(metrics, self._beats, self._clock)
         self._frames = LatestFrames()
@@ -122,12 +123,9 @@ class Daemon:
         """
         with ExitStack() as stack:
             stack.enter_context(sole_daemon(self._settings.state_dir))
-            stack.enter_context(
-                signals_to(
-                    partial(self._orders.put, StopDaemon()), partial(self._orders.put, ReloadSettings())
-                )
-            )
+            stack.enter_context(signals_to(self._asker(StopDaemon()), self._asker(ReloadSettings())))
             self._start(stack)
+            self._tell_ready()
             self._loop()
             sd_notify("STOPPING=1")
             self._tell_health()
@@ -153,18 +151,6 @@ class Daemon:
         self._pushes = PushTrial(self._memory, self, self._metrics, self._clock)
         self._commands = self._build_commands()
         stack.callback(self._commands.stop)
-        sd_notify("READY=1")
-        stamp = self._recognizer.stamp
-        log.info(
-            "ready",
-            extra={
-                "cameras": len(self._cameras.pipelines),
-                "embedder": stamp.embedder,
-                "gallery_version": stamp.gallery_version,
-            },
-        )
-        self._tell_gallery()
-        self._pushes.tell()
 
     def _loop(self) -> None:
         """Do what is asked, and what is to be done now and then, until stopped; what fails ends nothing."""
@@ -278,8 +264,8 @@ class Daemon:
             },
             picture=self._cameras.picture,
             sync=partial(self._galleries.request, 0),
-            reload=partial(self._orders.put, ReloadSettings()),
-            restart=partial(self._orders.put, StopDaemon()),
+            reload=self._asker(ReloadSettings()),
+            restart=self._asker(StopDaemon()),
             config_arguments=self._config_arguments,
         )
         return CommandExecutor(
@@ -292,6 +278,10 @@ class Daemon:
             metrics=self._metrics,
             clock=self._clock,
         )
+
+    def _asker(self, order: Order) -> Callable[[], None]:
+        """Return what asks the main thread for something; any thread and a signal handler may call it."""
+        return partial(self._orders.put, order)
 
     def _next_order(self) -> Order | None:
         try:
@@ -348,6 +338,17 @@ class Daemon:
             self._courier.outbox_health(),
             self._courier.link_health(),
         )
+
+    def _tell_ready(self) -> None:
+        sd_notify("READY=1")
+        told = {
+            "cameras": len(self._cameras.pipelines),
+            "embedder": self._recognizer.stamp.embedder,
+            "gallery_version": self._recognizer.stamp.gallery_version,
+        }
+        log.info("ready", extra=told)
+        self._tell_gallery()
+        self._pushes.tell()
 
     def _tell_health(self) -> None:
         self._courier.publish_health(self._health())
