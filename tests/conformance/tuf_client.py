@@ -1,8 +1,7 @@
-#!/usr/bin/env python
 """A door's view of a published directory, as the conformance suite of The Update Framework calls it.
 
-Not part of `make test`: the suite is fetched by who runs it (tests/README.md, "Conformance"). The commands and
-their options are the suite's own (CLIENT-CLI.md there).
+Not part of `make test`: the suite is fetched by who runs it (tests/README.md, "Conformance"). The commands
+and their options are the suite's own (CLIENT-CLI.md there).
 """
 
 import argparse
