@@ -1,6 +1,7 @@
 """What every test may use, and in which order tests run."""
 
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,11 @@ def man(media: Path) -> Image:
     camera.close()
     assert frame is not None
     return frame.image
+
+
+@pytest.fixture
+def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
+    """A real broker, open to everybody, for this test alone."""
+    broker = Mosquitto(tmp_path).start()
+    yield broker
+    broker.stop()

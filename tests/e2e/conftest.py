@@ -12,7 +12,7 @@ from edge.device.settings.load import load
 from edge.lab.demo.device import enrol_all
 from edge.lab.demo.scenario import Photo, photos
 from tests.e2e.device import Device
-from tests.support.broker import Mosquitto, Subscriber
+from tests.support.broker import Subscriber
 from tests.support.described import check
 
 pytestmark = pytest.mark.e2e
@@ -29,14 +29,6 @@ def every_message_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
             check(message)
 
     monkeypatch.setattr(Subscriber, "close", close)
-
-
-@pytest.fixture
-def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
-    """A real broker, open to everybody, for this test alone."""
-    broker = Mosquitto(tmp_path).start()
-    yield broker
-    broker.stop()
 
 
 @pytest.fixture(scope="session")

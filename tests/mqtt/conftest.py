@@ -11,17 +11,9 @@ import pytest
 
 from edge.mqtt.broker import Broker
 from tests.mqtt.linking import Linking
-from tests.support.broker import Mosquitto, free_port
+from tests.support.broker import free_port
 from tests.support.door import Door
 from tests.support.waits import wait_until
-
-
-@pytest.fixture
-def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
-    """A real broker, open to everybody, for this test alone."""
-    broker = Mosquitto(tmp_path).start()
-    yield broker
-    broker.stop()
 
 
 @pytest.fixture

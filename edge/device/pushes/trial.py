@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any, Protocol
 
 from edge.core.clock import Clock, SystemClock
-from edge.core.errors import ConfigError, EdgeError, PushError, RefusedError
+from edge.core.errors import ConfigError, EdgeError, PushError, RefusedError, ToldOnce
 from edge.core.metrics import Metrics
 from edge.core.pacing import TokenBucket
 from edge.device.pushes.memory import PushMemory, PushRecord
@@ -234,7 +234,7 @@ class PushTrial:
         self._good_is_due = False
         self._start_is_due = memory.unread is not None or self._differs(self._before)
         self._retry_s = -float("inf")
-        self._complaint = ""
+        self._told_wrong = ToldOnce()
         self._told_s = -float("inf")
         self._told_refusals = self.refusals
 
@@ -274,11 +274,10 @@ class PushTrial:
             self._memory.write_again()
         except (EdgeError, OSError) as error:
             self._retry_s = self._clock.monotonic() + RETRY_S
-            if str(error) != self._complaint:
+            if self._told_wrong.is_new(error):
                 log.error("push: %s", error)
-            self._complaint = str(error)
         else:
-            self._complaint = ""
+            self._told_wrong.forget()
 
     def tell(self) -> None:
         """Show what came of the last push, and what is in force."""

@@ -23,13 +23,6 @@ from tests.support.waits import LIMIT_S, wait_until
 DOORS = ("door-03", "door-04")
 
 
-@pytest.fixture
-def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
-    broker = Mosquitto(tmp_path).start()
-    yield broker
-    broker.stop()
-
-
 class Following:
     """A follower in a process of its own, and what it printed."""
 

@@ -4,13 +4,12 @@ import re
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from edge.cli.app import app
 from edge.core.errors import ConfigError
 from edge.mqtt.contract.messages import VERBS
 from edge.mqtt.contract.reference import BEGIN, END, reference, replaced
 from edge.mqtt.contract.topics import CHANNELS
+from tests.support.command_line import run
 from tests.support.places import ROOT
 
 GUIDE = ROOT / "deploy" / "MQTT.md"
@@ -55,14 +54,14 @@ def test_a_guide_without_a_place_for_it_is_left_alone(tmp_path: Path):
     guide = tmp_path / "guide.md"
     guide.write_text(f"{END}\n{BEGIN}\n")
     with pytest.raises(ConfigError, match="between"):
-        CliRunner().invoke(app, ["schema", "guide", "--out", str(guide)], catch_exceptions=False)
+        run("schema", "guide", "--out", guide)
     assert guide.read_text() == f"{END}\n{BEGIN}\n"
 
 
 def test_the_command_prints_it_and_writes_it(tmp_path: Path):
     guide = tmp_path / "guide.md"
     guide.write_text(f"{BEGIN}\n{END}\n")
-    printed = CliRunner().invoke(app, ["schema", "guide"], catch_exceptions=False)
-    CliRunner().invoke(app, ["schema", "guide", "--out", str(guide)], catch_exceptions=False)
-    assert printed.stdout.strip() == reference().strip()
+    printed = run("schema", "guide")
+    run("schema", "guide", "--out", guide)
+    assert printed.strip() == reference().strip()
     assert reference() in guide.read_text()
