@@ -52,7 +52,7 @@ COMMANDS = {
         "app",
         "Visits of people whom nobody knew, and matches, kept while `strangers.keep_hours` says so.",
     ),
-    "gallery": Place("lab.calibrate", "gallery", "The gallery as a whole."),
+    "gallery": Place("gallery", "app", "The gallery as a whole."),
     "calibrate": Place(
         "lab.calibrate",
         "calibrate",

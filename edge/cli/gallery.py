@@ -1,115 +1,33 @@
-"""Commands about the gallery as a whole: versions, roll-back, switch, deny, purge, upload.
-
-What the commands do that move to another embedder: embed the photos anew, switch, and switch back.
-"""
+"""Commands about the gallery as a whole: versions, roll-back, switch, doctor, deny, purge, upload."""
 
 import json
-from collections import Counter
-from dataclasses import asdict, replace
-from functools import partial
-from pathlib import Path
-from typing import Annotated
+from dataclasses import asdict
+from typing import Annotated, Any
 
 import typer
 
-from edge.cli.options import ConfigOption, JsonOption, load_settings
+from edge.cli.options import CohortOption, ConfigOption, JsonOption, load_settings
 from edge.cli.output import Listing, progress
 from edge.cli.strangers import kept_visit
 from edge.cli.subjects import tell_of_fleet
 from edge.core.clock import SystemClock
 from edge.core.errors import ConfigError, EnrollmentError, GalleryError
-from edge.device.assembly.recognizer import PHOTO_SIDE_PX, build_recognizer, choose_embedder
+from edge.device.assembly.candidate import gallery_in_force, switch_gallery
+from edge.device.assembly.recognizer import admission, decision_rule
 from edge.device.assembly.remote import upload_gallery
-from edge.device.assembly.stores import candidate_store, denial_store, erased_here, gallery_store
+from edge.device.assembly.stores import denial_store, erased_here, gallery_store
 from edge.device.removal import purge as purge_everything
 from edge.device.settings.load import Settings
 from edge.face import manifest as manifests
 from edge.face.choice import choose
-from edge.face.manifest import Manifest, embedding_dim
-from edge.fleet.reembed import reembed as reembed_all
-from edge.gallery.gallery import Gallery
-from edge.recognition.enrolment.bulk import tell_refusals, write_outcomes
-from edge.recognition.enrolment.roster import from_folder
+from edge.gallery.doctor import Diagnosis, examine, strangers_let_in
+from edge.lab.photos import tail
+from edge.lab.photos.embeddings import first_faces
+
+app = typer.Typer(help="The gallery as a whole.", no_args_is_help=True)
 
 
-def reembed_gallery(settings: Settings, photos: Path, model: str, processes: int, report: Path | None) -> int:
-    """Fill the store beside with the gallery in force, embedded by `model`; returns the exit code.
-
-    Raises:
-        EdgeError: The photos, the model or a store cannot be used.
-    """
-    recognition = settings.recognition.model_copy(update={"embedder": model})
-    chosen = settings.model_copy(update={"recognition": recognition})
-    current = gallery_in_force(settings)[0]
-    with progress("reembed") as told:
-        outcomes = reembed_all(
-            current,
-            from_folder(photos),
-            partial(build_recognizer, chosen, Gallery.empty("none"), side_px=PHOTO_SIDE_PX),
-            candidate_store(settings),
-            max_prototypes=settings.gallery.prototypes,
-            processes=processes,
-            at=SystemClock().now,
-            told=told,
-        )
-    tell_refusals(outcomes, partial(typer.echo, err=True))
-    if report:
-        write_outcomes(outcomes, report)
-    counts = Counter(each.status for each in outcomes if not each.photo)
-    typer.echo(", ".join(f"{count} {status}" for status, count in counts.items()) or "nobody is enrolled")
-    return 1 if counts["refused"] else 0
-
-
-def switch_gallery(settings: Settings) -> str:
-    """Exchange the gallery in force and the one beside it; returns what was done.
-
-    Raises:
-        GalleryError: There is none beside it, or this device may not embed with its model.
-    """
-    (current, _), (beside, manifest) = gallery_in_force(settings), beside_gallery(settings)
-    if settings.recognition.embedder not in ("auto", manifest.name):
-        raise GalleryError(
-            f"recognition.embedder: {settings.recognition.embedder!r} is configured, the gallery beside is "
-            f'of {manifest.name!r}; set it to "auto"'
-        )
-    store, other = gallery_store(settings), candidate_store(settings)
-    committed = store.commit(replace(beside, version=current.version))
-    other.commit(replace(current, version=beside.version))
-    return (
-        f"gallery version {committed.version} with {committed.size} subject(s) of {manifest.name} serves; "
-        "switch again to go back"
-    )
-
-
-def beside_gallery(settings: Settings) -> tuple[Gallery, Manifest]:
-    """Return the gallery that lies beside the one in force, and the manifest of its embedder.
-
-    Raises:
-        GalleryError: There is none, or it cannot be read.
-    """
-    store = candidate_store(settings)
-    model_id = store.enrolled_with()
-    if model_id is None:
-        raise GalleryError("nothing lies beside the gallery; make it with `edge fleet reembed`")
-    choice = choose("auto", model_id, settings.models_path, threads=settings.recognition.threads)
-    manifest = manifests.load(choice.name, settings.models_path)
-    return store.load(manifest.model_id, embedding_dim(manifest)), manifest
-
-
-def gallery_in_force(settings: Settings) -> tuple[Gallery, Manifest]:
-    """Return the gallery that serves, and the manifest of its embedder.
-
-    Raises:
-        GalleryError, ModelError: It cannot be read.
-    """
-    manifest = manifests.load(choose_embedder(settings).name, settings.models_path)
-    return gallery_store(settings).load(manifest.model_id, embedding_dim(manifest)), manifest
-
-
-gallery = typer.Typer(help="The gallery as a whole.", no_args_is_help=True)
-
-
-@gallery.command()
+@app.command()
 def versions(config_file: ConfigOption = None, as_json: JsonOption = False) -> None:
     """List the versions that are kept, and which serves; `edge gallery roll-back` goes back to one."""
     kept = gallery_store(load_settings(config_file)).history()
@@ -132,7 +50,7 @@ def versions(config_file: ConfigOption = None, as_json: JsonOption = False) -> N
     table.print()
 
 
-@gallery.command("roll-back")
+@app.command("roll-back")
 def roll_back(
     version: Annotated[int, typer.Argument(min=1, help="A kept version; see `edge gallery versions`.")],
     config_file: ConfigOption = None,
@@ -164,26 +82,58 @@ def roll_back(
     )
 
 
-@gallery.command()
+@app.command()
 def upload(config_file: ConfigOption = None) -> None:
     """Make the configured Qdrant collection hold exactly this gallery, rotated by the site's secret."""
     settings = load_settings(config_file)
-    manifest = manifests.load(choose_embedder(settings).name, settings.models_path)
-    found = gallery_store(settings).load(manifest.model_id, embedding_dim(manifest))
+    found, _ = gallery_in_force(settings)
     upload_gallery(settings, found)
     typer.echo(f"{settings.remote.collection}: {found.size} subject(s), {len(found.matrix)} template(s)")
 
 
-@gallery.command("switch")
+@app.command()
 def switch(config_file: ConfigOption = None) -> None:
-    """Exchange this device's gallery and the one beside it: the next switch is the way back.
+    """Exchange this device's gallery and its candidate: the next switch is the way back.
 
     A running daemon follows at once, with model, gallery and threshold together; it needs embedder = "auto".
     """
-    typer.echo(switch_gallery(load_settings(config_file)))
+    serves, manifest = switch_gallery(load_settings(config_file))
+    typer.echo(
+        f"gallery version {serves.version} with {serves.size} subject(s) of {manifest.name} serves; "
+        "switch again to go back"
+    )
 
 
-@gallery.command()
+@app.command()
+def doctor(
+    cohort: CohortOption = None,
+    pairs: Annotated[int, typer.Option(min=1, max=1000, help="Closest pairs to show.")] = 10,
+    as_json: JsonOption = False,
+    config_file: ConfigOption = None,
+) -> None:
+    """Examine the gallery in hand: threshold, expected FPIR, look-alikes, duplicates, poor templates."""
+    settings = load_settings(config_file)
+    current, manifest = gallery_in_force(settings)
+    allowed = admission(settings, current).allowed(SystemClock().now())
+    diagnosis = examine(current, decision_rule(settings, manifest), allowed, pairs=pairs)
+    report: dict[str, Any] = {"schema": "edge.gallery.doctor/1", "gallery_version": current.version}
+    report |= asdict(diagnosis)
+    if cohort is not None:
+        with progress(manifest.name) as step:
+            strangers = first_faces(cohort, manifest.name, settings, step)
+        share, taken = strangers_let_in(current, strangers, diagnosis.threshold, allowed)
+        report["cohort"] = {"strangers": len(strangers), "fpir": round(share, 5), "taken_for": taken}
+        if manifest.calibration is not None and len(strangers) >= tail.MIN_COHORT:
+            table = manifest.calibration
+            shift = tail.site_shift(strangers, table.thresholds, table.fmr)
+            report["cohort"]["site_shift"] = round(shift, 4)
+    if as_json:
+        typer.echo(json.dumps(report, indent=2))
+    else:
+        _tell(diagnosis, report, settings)
+
+
+@app.command()
 def deny(
     subject: Annotated[str | None, typer.Argument(help="Opaque id of the subject.")] = None,
     visit: Annotated[
@@ -218,7 +168,7 @@ def deny(
     typer.echo(f"the face of {visit} is not taken for {subject} any more")
 
 
-@gallery.command()
+@app.command()
 def purge(
     confirm: Annotated[str, typer.Option(help="The device's name, so that it is meant.")],
     config_file: ConfigOption = None,
@@ -233,3 +183,34 @@ def purge(
     if removal.problems:
         raise GalleryError(f"{done}; but {'; '.join(removal.problems)}")
     typer.echo(done)
+
+
+def _tell(diagnosis: Diagnosis, report: dict[str, Any], settings: Settings) -> None:
+    expected = diagnosis.expected_fpir
+    typer.echo(
+        f"gallery version {report['gallery_version']}: {diagnosis.subjects} subjects, "
+        f"{diagnosis.templates} templates; {diagnosis.admitted} may pass here now, worth "
+        f"{diagnosis.comparisons:.0f} comparisons\n"
+        f"threshold {diagnosis.threshold:.3f}, expected FPIR "
+        + ("unknown (embedder not calibrated)" if expected is None else f"{expected:.2g}")
+        + (f" (target {settings.decision.target_fpir:g})" if settings.decision.threshold is None else "")
+    )
+    if diagnosis.duplicates or diagnosis.look_alikes:
+        table = Listing("subject", "other subject", "score", "", copied=("subject", "other subject"))
+        for pair in diagnosis.duplicates:
+            table.add_row(
+                pair.first, pair.second, f"{pair.score:.3f}", "one person twice, or twins: both match"
+            )
+        for pair in diagnosis.look_alikes:
+            table.add_row(pair.first, pair.second, f"{pair.score:.3f}", "")
+        table.print()
+    for complaint in diagnosis.poor:
+        typer.echo(f"{complaint.subject_id}: {complaint.problem}")
+    if found := report.get("cohort"):
+        typer.echo(f"cohort: {found['fpir']:.2%} of {found['strangers']} strangers would be let in")
+        for subject_id, count in list(found["taken_for"].items())[:10]:
+            typer.echo(f"  {subject_id}: {count}")
+        if "site_shift" in found:
+            typer.echo(f"  decision.site_shift measured here: {found['site_shift']:+.4f}")
+        elif found["strangers"] < tail.MIN_COHORT:
+            typer.echo(f"  decision.site_shift is measured from photos of {tail.MIN_COHORT} people or more")

@@ -13,8 +13,6 @@ from edge.face.manifest import installed_path
 from edge.face.session import Session, self_test
 from edge.face.weights import fetch as fetch_model
 from edge.face.weights import load_verified
-from edge.lab.bench.embedders import REFERENCE, measure_embedders
-from edge.lab.demo.media import fetch_media, media_dir
 
 app = typer.Typer(help="The models: where they come from and whether they are intact.", no_args_is_help=True)
 
@@ -81,6 +79,12 @@ def bench(
     config_file: ConfigOption = None,
 ) -> None:
     """Time every embedder on this device, alternately in one run: choose float or int8 by this."""
+    from edge.lab.bench.embedders import (  # a door that verifies models needs none
+        REFERENCE,
+        measure_embedders,
+    )
+    from edge.lab.demo.media import fetch_media, media_dir
+
     settings = load_settings(config_file)
     with progress("clips") as step:
         fetch_media(media_dir(settings), step)

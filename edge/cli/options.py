@@ -62,6 +62,10 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 ImagesOption = Annotated[
     Path, typer.Option(help="Folder with one sub-folder of photos per subject (as LFW).")
 ]
+CohortOption = Annotated[
+    Path | None,
+    typer.Option(help="Photos of people of this site who are not enrolled, one sub-folder each; 20 or more."),
+]
 JsonFileOption = Annotated[
     Path | None,
     typer.Option("--json", callback=_can_be_written, help="Write the figures to this file."),

@@ -125,14 +125,14 @@ def change(
             raise EnrollmentError(f"no subject {subject!r} in the gallery; see `edge subjects list`")
         changed = describe(subject, known, said, settings.access.time_zone)
         owed = edit.commit_owing(edit.gallery.with_subject(changed, edit.gallery.templates_of(subject)))
-    _change_beside(settings, subject, said)
+    _change_candidate(settings, subject, said)
     if owed is not None:
         raise owed
     typer.echo(f"{subject} may pass: {_when(changed)}; gallery version {edit.gallery.version}")
 
 
-def _change_beside(settings: Settings, subject: str, said: Details) -> None:
-    """Say the same of a subject in the gallery that this device may be switched to."""
+def _change_candidate(settings: Settings, subject: str, said: Details) -> None:
+    """Say the same of a subject in the candidate."""
     store = candidate_store(settings)
     try:
         model_id = store.enrolled_with()
@@ -147,7 +147,7 @@ def _change_beside(settings: Settings, subject: str, said: Details) -> None:
         raise
     except EdgeError as error:
         raise EnrollmentError(
-            f"{subject!r} is changed in the gallery that serves, but not in the one beside it: {error}"
+            f"{subject!r} is changed in the gallery that serves, but not in the candidate: {error}"
         ) from None
 
 

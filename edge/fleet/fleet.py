@@ -137,16 +137,16 @@ class Fleet:
         role = scope_role(scope)
         self.repository.delegate(role, scope_paths(scope), self._config.plan(role))
 
-    def gallery(self, scope: str, *, beside: bool = False) -> Gallery | None:
+    def gallery(self, scope: str, *, candidate: bool = False) -> Gallery | None:
         """Return what is published for a scope, with its published version; None before the first.
 
-        `beside`: the one that the scope may be switched to.
+        `candidate`: the one that the scope may be switched to.
 
         Raises:
             FleetError: No such scope, its sealing key is missing, or it was altered.
         """
         self._check_known(scope)
-        found = self._galleries.read(scope, candidate_path(scope) if beside else full_path(scope))
+        found = self._galleries.read(scope, candidate_path(scope) if candidate else full_path(scope))
         return None if found is None else found[0]
 
     def publish_gallery(
@@ -156,7 +156,7 @@ class Fleet:
         *,
         model: str | None = None,
         groups: Sequence[str] | None = None,
-        beside: bool = False,
+        candidate: bool = False,
         allow_empty: bool = False,
         allow_missing: bool = False,
     ) -> Publication:
@@ -164,7 +164,7 @@ class Fleet:
 
         Only those of `groups` are published (empty: everybody), and remembered for when it is unset. `model`
         names the published model that doors need for it. With it goes the difference to the version before,
-        where that is worth it. `beside`: it becomes what the scope may be switched to.
+        where that is worth it. `candidate`: it becomes what the scope may be switched to.
 
         Raises:
             FleetError: No such scope, somebody would be locked out, keys are missing, or not to be written.
@@ -178,8 +178,8 @@ class Fleet:
                 f"scope {scope!r}: the gallery is empty and would lock everybody out; if that is meant, say "
                 "--allow-empty"
             )
-        path = candidate_path(scope) if beside else full_path(scope)
-        if beside and not allow_missing:
+        path = candidate_path(scope) if candidate else full_path(scope)
+        if candidate and not allow_missing:
             current = self._galleries.read(scope, full_path(scope))
             check_nobody_missing(scope, current, allowed)
         published = self._galleries.publish(scope, {path: (allowed, model)})
@@ -192,23 +192,23 @@ class Fleet:
         return self._config.groups.get(scope, ())
 
     def switch(self, scope: str, *, allow_missing: bool = False) -> Publication:
-        """Exchange the gallery of a scope and the one beside it: the next switch is the way back.
+        """Exchange the gallery of a scope and its candidate: the next switch is the way back.
 
         Raises:
-            FleetError: There is none beside it, it lacks somebody, keys are missing, or not to be written.
+            FleetError: There is no candidate, it lacks somebody, keys are missing, or not to be written.
         """
         self._check_known(scope)
         current = self._galleries.read(scope, full_path(scope))
-        beside = self._galleries.read(scope, candidate_path(scope))
-        if current is None or beside is None:
+        candidate = self._galleries.read(scope, candidate_path(scope))
+        if current is None or candidate is None:
             raise FleetError(
-                f"scope {scope!r}: nothing lies beside its gallery; see `edge fleet publish --beside`"
+                f"scope {scope!r}: there is no candidate to switch to; see `edge fleet publish --candidate`"
             )
         if not allow_missing:
-            check_nobody_missing(scope, current, beside[0])
-        return self._galleries.publish(scope, {full_path(scope): beside, candidate_path(scope): current})
+            check_nobody_missing(scope, current, candidate[0])
+        return self._galleries.publish(scope, {full_path(scope): candidate, candidate_path(scope): current})
 
-    def drop_beside(self, scope: str) -> None:
+    def drop_candidate(self, scope: str) -> None:
         """Withdraw what a scope may be switched to, and with it the way back from a switch.
 
         Raises:

@@ -88,7 +88,7 @@ class ScopeGalleries:
                     0,
                     len(full),
                     None if change is None else len(change),
-                    beside=kind == "next",
+                    candidate=kind == "next",
                 )
             )
         gone: set[str] = set()
@@ -124,18 +124,18 @@ def in_groups(gallery: Gallery, groups: Collection[str]) -> Gallery:
     )
 
 
-def check_nobody_missing(scope: str, current: OfModel | None, beside: Gallery) -> None:
+def check_nobody_missing(scope: str, current: OfModel | None, candidate: Gallery) -> None:
     """Accept a gallery to switch to that has everybody of the current one.
 
     Raises:
         FleetError: Somebody would be locked out by the switch.
     """
-    missing = sorted(current[0].ids - beside.ids) if current else []
+    missing = sorted(current[0].ids - candidate.ids) if current else []
     if current and missing:
         few = ", ".join(missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")
         raise FleetError(
             f"scope {scope!r}: a switch would lock out {len(missing)} of {current[0].size} subject(s), "
-            f"the gallery beside lacks {few}; see `edge fleet reembed`, or say --allow-missing"
+            f"the candidate lacks {few}; see `edge fleet reembed`, or say --allow-missing"
         )
 
 

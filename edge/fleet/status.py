@@ -21,7 +21,7 @@ class Publication:
     groups: tuple[str, ...] = ()
     """Whose subjects were published; none: everybody."""
 
-    beside: bool = False
+    candidate: bool = False
     """Whether it is the one that the scope may be switched to; its versions count apart."""
 
 
@@ -39,7 +39,7 @@ class RoleStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class BesideStatus:
+class CandidateStatus:
     """The gallery that a scope may be switched to."""
 
     version: int
@@ -57,7 +57,7 @@ class ScopeStatus:
     model_id: str | None
     groups: tuple[str, ...]
     not_after: str | None
-    beside: BesideStatus | None
+    candidate: CandidateStatus | None
 
 
 def role_statuses(repository: Repository) -> list[RoleStatus]:
@@ -81,7 +81,7 @@ def role_statuses(repository: Repository) -> list[RoleStatus]:
 def scope_status(repository: Repository, scope: str, groups: tuple[str, ...]) -> ScopeStatus:
     """Return what is published for a scope, for these `groups` (none: for everybody)."""
     targets = repository.role(scope_role(scope)).signed.targets
-    info, beside = targets.get(full_path(scope)), targets.get(candidate_path(scope))
+    info, candidate = targets.get(full_path(scope)), targets.get(candidate_path(scope))
     said = info.custom if info else {}
     return ScopeStatus(
         scope,
@@ -90,7 +90,7 @@ def scope_status(repository: Repository, scope: str, groups: tuple[str, ...]) ->
         said.get("model_id"),
         groups,
         said.get("not_after"),
-        BesideStatus(beside.custom["version"], beside.custom["count"], beside.custom["model_id"])
-        if beside
+        CandidateStatus(candidate.custom["version"], candidate.custom["count"], candidate.custom["model_id"])
+        if candidate
         else None,
     )

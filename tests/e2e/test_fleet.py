@@ -278,7 +278,7 @@ def test_the_doors_move_to_another_embedder_and_back(
 
         # The photos are embedded anew by the operator; model and gallery arrive beside what serves.
         operator.edge("fleet", "reembed", "--photos", str(operator.photos), "--model", "sface-fp32")
-        operator.publish("front", "--beside", "--model", "sface-fp32", "--nudge")
+        operator.publish("front", "--candidate", "--model", "sface-fp32", "--nudge")
         heard.wait(lambda: reports(heard, "front-door") and reports(heard, "front-door")[-1].beside)
         report = reports(heard, "front-door")[-1]
         assert (report.model_id, report.beside.model_id) == (old.model_id, new.model_id)

@@ -283,29 +283,29 @@ def open_elsewhere(fleet: Fleet) -> Fleet:
 
 def test_a_switch_exchanges_two_galleries_and_the_next_one_goes_back(fleet: Fleet):
     fleet.publish_gallery("front", people("alice", "bob"))
-    fleet.publish_gallery("front", people("alice", "bob", model_id=OTHER), model="other", beside=True)
+    fleet.publish_gallery("front", people("alice", "bob", model_id=OTHER), model="other", candidate=True)
     fleet.publish_gallery("front", people("alice", "bob", "carol"))
     for number, (current, beside) in enumerate(((OTHER, MODEL), (MODEL, OTHER))):
         told = fleet.switch("front", allow_missing=True)
         assert (told.version, told.delta_bytes) == (3 + number, None)
         for gallery, model_id in (
             (fleet.gallery("front"), current),
-            (fleet.gallery("front", beside=True), beside),
+            (fleet.gallery("front", candidate=True), beside),
         ):
             assert gallery is not None
             assert gallery.model_id == model_id
-    fleet.drop_beside("front")
-    assert fleet.gallery("front", beside=True) is None
-    with pytest.raises(FleetError, match="nothing lies beside"):
+    fleet.drop_candidate("front")
+    assert fleet.gallery("front", candidate=True) is None
+    with pytest.raises(FleetError, match="there is no candidate"):
         fleet.switch("front")
 
 
-def test_a_revocation_reaches_the_gallery_beside_too(fleet: Fleet):
+def test_a_revocation_reaches_the_candidate_too(fleet: Fleet):
     fleet.publish_gallery("front", people("alice", "bob"))
     beside = people("bob", "carol", model_id=OTHER)
-    fleet.publish_gallery("front", beside, beside=True, allow_missing=True)
+    fleet.publish_gallery("front", beside, candidate=True, allow_missing=True)
     assert [each.excluded for each in fleet.revoke("bob")] == [1]
-    found = [fleet.gallery("front"), fleet.gallery("front", beside=True)]
+    found = [fleet.gallery("front"), fleet.gallery("front", candidate=True)]
     assert [ids(gallery) for gallery in found if gallery] == [["alice"], ["carol"]]
     fleet.switch("front", allow_missing=True)
     assert [ids(gallery) for gallery in (fleet.gallery("front"),) if gallery] == [["carol"]]
@@ -360,13 +360,13 @@ def test_a_revocation_that_cannot_be_signed_everywhere_is_signed_elsewhere(fleet
 
 def test_a_new_sealing_key_closes_what_is_published_to_who_has_the_old_one(fleet: Fleet, tmp_path: Path):
     fleet.publish_gallery("front", people("alice", "bob"))
-    fleet.publish_gallery("front", people("alice", "bob", model_id=OTHER), beside=True)
+    fleet.publish_gallery("front", people("alice", "bob", model_id=OTHER), candidate=True)
     door = make_device(tmp_path / "door", fleet, "front", str(fleet.published))
     door.sync()
     stolen = door.source.sealing_keys
     assert fleet.rotate_sealing("front").version == 2
     assert len(list(fleet.published.rglob("*.full.edge"))) == 1, "nothing that the old key opens stays"
-    assert (ids(fleet.gallery("front")), fleet.gallery("front", beside=True).size) == (["alice", "bob"], 2)
+    assert (ids(fleet.gallery("front")), fleet.gallery("front", candidate=True).size) == (["alice", "bob"], 2)
     outcome = door.syncer().run()
     assert (outcome.status, outcome.reason) == ("refused", "integrity")
     assert "if the scope has a new one, bring it" in (outcome.error or "")
@@ -418,22 +418,22 @@ def test_nobody_is_dropped_by_a_switch_without_a_word(fleet: Fleet, allowed: boo
     fewer = people(*many[:-1], model_id=OTHER)
     if not allowed:
         with pytest.raises(FleetError, match=r"lock out 1 of 9 subject.* lacks p-8"):
-            fleet.publish_gallery("front", fewer, beside=True)
-        assert fleet.gallery("front", beside=True) is None
-        fleet.publish_gallery("front", fewer, beside=True, allow_missing=True)
+            fleet.publish_gallery("front", fewer, candidate=True)
+        assert fleet.gallery("front", candidate=True) is None
+        fleet.publish_gallery("front", fewer, candidate=True, allow_missing=True)
         with pytest.raises(FleetError, match="--allow-missing"):
             fleet.switch("front")
         assert fleet.gallery("front").size == 9
     else:
-        fleet.publish_gallery("front", fewer, beside=True, allow_missing=True)
+        fleet.publish_gallery("front", fewer, candidate=True, allow_missing=True)
         assert fleet.switch("front", allow_missing=True).count == 8
         assert fleet.switch("front").count == 9, "the way back drops nobody"
 
 
-def test_who_is_revoked_is_not_missing_beside(fleet: Fleet):
+def test_who_is_revoked_is_not_missing_in_the_candidate(fleet: Fleet):
     fleet.publish_gallery("front", people("alice", "bob"))
     fleet.revoke("bob")
-    fleet.publish_gallery("front", people("alice", "bob", model_id=OTHER), beside=True)
+    fleet.publish_gallery("front", people("alice", "bob", model_id=OTHER), candidate=True)
     assert fleet.switch("front").count == 1
 
 
@@ -453,11 +453,11 @@ def test_the_groups_of_a_scope_are_remembered_once_they_were_published(fleet: Fl
     assert reopened(fleet).groups("front") == ()
 
 
-def test_the_status_tells_of_what_lies_beside_and_when_trust_ends(fleet: Fleet):
+def test_the_status_tells_of_the_candidate_and_when_trust_ends(fleet: Fleet):
     ends_at = datetime(2027, 1, 1, tzinfo=UTC)
     fleet.publish_gallery("front", replace(people("alice"), not_after=ends_at))
-    fleet.publish_gallery("front", people("alice", model_id=OTHER), beside=True)
+    fleet.publish_gallery("front", people("alice", model_id=OTHER), candidate=True)
     status = fleet.status()[0]
     assert datetime.fromisoformat(status.not_after or "") == ends_at
-    assert status.beside is not None
-    assert (status.beside.version, status.beside.count, status.beside.model_id) == (1, 1, OTHER)
+    assert status.candidate is not None
+    assert (status.candidate.version, status.candidate.count, status.candidate.model_id) == (1, 1, OTHER)

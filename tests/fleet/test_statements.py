@@ -62,17 +62,17 @@ def test_of_old_galleries_only_the_last_one_stays_for_who_is_just_fetching(fleet
         pytest.param(lambda f: f.revoke("eve"), id="revoked"),
         pytest.param(lambda f: f.publish_gallery("front", people(*MANY)), id="published without"),
         pytest.param(
-            lambda f: (f.publish_gallery("front", people(*MANY)), f.drop_beside("front")), id="and dropped"
+            lambda f: (f.publish_gallery("front", people(*MANY)), f.drop_candidate("front")), id="and dropped"
         ),
     ],
 )
 def test_who_is_taken_out_is_in_no_file_any_more(fleet: Fleet, then):
-    beside = () if "drop_beside" not in then.__code__.co_names else (*MANY, "eve")
+    beside = () if "drop_candidate" not in then.__code__.co_names else (*MANY, "eve")
     fleet.publish_gallery("front", people(*MANY))
     fleet.publish_gallery("front", people(*MANY, "eve"))
     fleet.publish_gallery("front", people(*MANY, "eve", "bob"))
     fleet.publish_gallery(
-        "front", people(*beside, model_id=OTHER), beside=True, allow_empty=True, allow_missing=True
+        "front", people(*beside, model_id=OTHER), candidate=True, allow_empty=True, allow_missing=True
     )
     assert "eve" in held(fleet, "front")
     then(fleet)

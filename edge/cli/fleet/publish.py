@@ -1,18 +1,20 @@
 """Commands that change what the doors of a fleet serve: publish, switch, reembed, revoke."""
 
+import logging
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from edge.cli.gallery import beside_gallery, gallery_in_force, reembed_gallery
 from edge.cli.options import (
     HERE,
     ConfigOption,
@@ -29,14 +31,23 @@ from edge.cli.output import Listing, progress
 from edge.core.clock import SystemClock
 from edge.core.errors import ConfigError, FleetError
 from edge.core.text import printable
+from edge.device.assembly.candidate import candidate_gallery, gallery_in_force
 from edge.device.assembly.delivery import build_broker
+from edge.device.assembly.recognizer import PHOTO_SIDE_PX, build_recognizer
+from edge.device.assembly.stores import candidate_store
 from edge.device.settings.load import Settings
 from edge.face import manifest as manifests
 from edge.face.weights import load_verified
 from edge.fleet.fleet import Fleet, fleet_for_change
 from edge.fleet.keys import key_ring
+from edge.fleet.reembed import reembed as reembed_gallery
 from edge.fleet.rollout.gallery import Arrival, Wanted, nudge_doors
 from edge.fleet.status import Publication
+from edge.gallery.gallery import Gallery
+from edge.recognition.enrolment.bulk import tell_refusals, write_outcomes
+from edge.recognition.enrolment.roster import from_folder
+
+log = logging.getLogger(__name__)
 
 MAX_VALID_DAYS = 3650
 
@@ -52,12 +63,14 @@ def publish(
     valid_days: Annotated[
         float | None, typer.Option(help="Days after which doors trust it no more; forever when unset.")
     ] = None,
-    beside: Annotated[
-        bool, typer.Option(help="Publish what `edge fleet reembed` made, to be tried and switched to.")
+    candidate: Annotated[
+        bool,
+        typer.Option("--candidate", help="Publish what `edge fleet reembed` made, to try and switch to."),
     ] = False,
+    beside: Annotated[bool, typer.Option("--beside", hidden=True)] = False,
     allow_empty: Annotated[bool, typer.Option(help="Lock everybody out.")] = False,
     allow_missing: Annotated[
-        bool, typer.Option(help="With --beside: also where it lacks somebody of the gallery in force.")
+        bool, typer.Option(help="With --candidate: also where it lacks somebody of the gallery in force.")
     ] = False,
     nudge: NudgeOption = False,
     device: DeviceOption = None,
@@ -72,6 +85,9 @@ def publish(
         raise typer.BadParameter("name a scope, or a --model, or both")
     if group and everybody:
         raise typer.BadParameter("--group and --everybody say different things")
+    if beside:
+        log.warning("--beside is called --candidate; the old name goes with the next release")
+        candidate = True
     lifetime = _lifetime(valid_days)
     settings = load_settings(config_file)
     published = None
@@ -79,7 +95,7 @@ def publish(
         if model is not None:
             _publish_model(opened, settings, model)
         if scope is not None:
-            gallery, manifest = beside_gallery(settings) if beside else gallery_in_force(settings)
+            gallery, manifest = candidate_gallery(settings) if candidate else gallery_in_force(settings)
             if lifetime is not None:
                 gallery = replace(gallery, not_after=SystemClock().now() + lifetime)
             published = opened.publish_gallery(
@@ -87,23 +103,23 @@ def publish(
                 gallery,
                 model=manifest.name,
                 groups=() if everybody else group,
-                beside=beside,
+                candidate=candidate,
                 allow_empty=allow_empty,
                 allow_missing=allow_missing,
             )
             tell(published)
     if nudge and published is not None:
-        wanted = {published.scope: Wanted(published.version, published.beside)}
+        wanted = {published.scope: Wanted(published.version, published.candidate)}
         raise typer.Exit(ask_doors(settings, wanted, device, wait))
 
 
 def switch(
-    scope: Annotated[str, typer.Argument(help="Scope whose gallery and the one beside it change places.")],
+    scope: Annotated[str, typer.Argument(help="Scope whose gallery and its candidate change places.")],
     drop: Annotated[
-        bool, typer.Option(help="Instead, withdraw the one beside: there is no way back then.")
+        bool, typer.Option(help="Instead, withdraw the candidate: there is no way back then.")
     ] = False,
     allow_missing: Annotated[
-        bool, typer.Option(help="Also where the one beside lacks somebody, who is then locked out.")
+        bool, typer.Option(help="Also where the candidate lacks somebody, who is then locked out.")
     ] = False,
     nudge: NudgeOption = False,
     device: DeviceOption = None,
@@ -113,12 +129,12 @@ def switch(
     passphrase_file: PassphraseOption = None,
     config_file: ConfigOption = None,
 ) -> None:
-    """Move the doors of a scope to the gallery beside theirs, model and threshold with it; again: back."""
+    """Move the doors of a scope to their candidate, model and threshold with it; again: back."""
     settings = load_settings(config_file) if nudge else None
     with opened_fleet(fleet, keys, passphrase_file) as opened:
         if drop:
-            opened.drop_beside(scope)
-            typer.echo(f"scope {scope}: nothing lies beside its gallery any more")
+            opened.drop_candidate(scope)
+            typer.echo(f"scope {scope}: there is no candidate any more")
             wanted = Wanted(0, candidate=True)
         else:
             published = opened.switch(scope, allow_missing=allow_missing)
@@ -139,12 +155,32 @@ def reembed(
     report: ReportOption = None,
     config_file: ConfigOption = None,
 ) -> None:
-    """Embed everybody who is enrolled here anew, beside the gallery in force, which stays as it is.
+    """Embed everybody who is enrolled here anew: the candidate. The gallery in force stays as it is.
 
     Run it again to go on where it stopped. Exits 1 if somebody could not be embedded: find better photos and
     run it again, or enrol these by hand after the switch.
     """
-    raise typer.Exit(reembed_gallery(load_settings(config_file), photos, model, processes, report))
+    settings = load_settings(config_file)
+    recognition = settings.recognition.model_copy(update={"embedder": model})
+    chosen = settings.model_copy(update={"recognition": recognition})
+    current = gallery_in_force(settings)[0]
+    with progress("reembed") as told:
+        outcomes = reembed_gallery(
+            current,
+            from_folder(photos),
+            partial(build_recognizer, chosen, Gallery.empty("none"), side_px=PHOTO_SIDE_PX),
+            candidate_store(settings),
+            max_prototypes=settings.gallery.prototypes,
+            processes=processes,
+            at=SystemClock().now,
+            told=told,
+        )
+    tell_refusals(outcomes, partial(typer.echo, err=True))
+    if report:
+        write_outcomes(outcomes, report)
+    counts = Counter(each.status for each in outcomes if not each.photo)
+    typer.echo(", ".join(f"{count} {status}" for status, count in counts.items()) or "nobody is enrolled")
+    raise typer.Exit(1 if counts["refused"] else 0)
 
 
 def revoke(
@@ -179,7 +215,7 @@ def revoke(
             refused = error
     try:
         if settings is not None and published:
-            wanted = {each.scope: Wanted(each.version, each.beside) for each in published}
+            wanted = {each.scope: Wanted(each.version, each.candidate) for each in published}
             code = ask_doors(settings, wanted, device, wait)
             raise typer.Exit(code)
     finally:

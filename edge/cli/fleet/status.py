@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -26,7 +26,7 @@ def status(
         document = {
             "tenant": opened.tenant,
             "revoked": list(opened.revoked) if revoked else len(opened.revoked),
-            "scopes": [asdict(each) for each in scopes],
+            "scopes": [_scope(each) for each in scopes],
             "roles": [{**asdict(each), "expires": each.expires.isoformat()} for each in roles],
         }
         typer.echo(json.dumps(document, indent=2))
@@ -39,6 +39,12 @@ def status(
         typer.echo(subject_id)
 
 
+def _scope(status: ScopeStatus) -> dict[str, Any]:
+    """Return a scope's status as JSON has it; `beside` is the candidate's name in the last release."""
+    told = asdict(status)
+    return told | {"beside": told["candidate"]}
+
+
 def _scopes(scopes: list[ScopeStatus], tenant: str) -> Listing:
     table = Listing(
         "scope",
@@ -47,12 +53,12 @@ def _scopes(scopes: list[ScopeStatus], tenant: str) -> Listing:
         "groups",
         "embedder",
         "trusted until",
-        "beside",
-        copied=("scope", "embedder", "beside"),
+        "candidate",
+        copied=("scope", "embedder", "candidate"),
         title=f"fleet {tenant}",
     )
     for each in scopes:
-        beside = each.beside
+        candidate = each.candidate
         table.add_row(
             each.scope,
             str(each.version),
@@ -60,7 +66,9 @@ def _scopes(scopes: list[ScopeStatus], tenant: str) -> Listing:
             ", ".join(each.groups) or "everybody",
             each.model_id or "-",
             f"{each.not_after[:16].replace('T', ' ')} UTC" if each.not_after else "-",
-            f"{beside.model_id} version {beside.version}, {beside.count} subject(s)" if beside else "-",
+            f"{candidate.model_id} version {candidate.version}, {candidate.count} subject(s)"
+            if candidate
+            else "-",
         )
     return table
 

@@ -12,13 +12,13 @@ from edge.cli.lab import clips as evaluate_clips
 from edge.cli.lab import gate as evaluate_gate
 from edge.cli.lab import oneshot
 from edge.cli.lab import variants as evaluate_variants
-from edge.cli.lab.embedding import embed_all, recognizer_with
 from edge.cli.options import ConfigOption, ImagesOption, JsonFileOption, PlotsOption, load_settings
-from edge.cli.output import write_report
+from edge.cli.output import progress, write_report
 from edge.core.errors import ConfigError
 from edge.device.assembly.recognizer import choose_embedder
 from edge.device.settings.load import Settings
 from edge.lab.photos import measure, rates
+from edge.lab.photos.embeddings import embed_all, recognizer_with
 from edge.lab.photos.plots import plot_det, plot_roc
 from edge.lab.photos.protocol import open_set, read_pairs
 
@@ -109,7 +109,8 @@ def _embed_all(
         raise ConfigError("--model: a model is named twice")
     found: dict[str, measure.Embeddings] = {}
     for name in names:
-        model_id, found[name] = embed_all(photos, name, settings)
+        with progress(name) as step:
+            model_id, found[name] = embed_all(photos, name, settings, step)
         report["models"][name] = {"model_id": model_id}
         if name != names[0]:
             close = measure.agreement(found[names[0]], found[name])

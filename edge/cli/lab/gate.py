@@ -12,13 +12,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from edge.cli.lab.embedding import recognizer_with
 from edge.cli.options import ConfigOption, ImagesOption, JsonFileOption, PlotsOption, load_settings
 from edge.cli.output import progress, write_report
 from edge.core.errors import MediaError
 from edge.device.assembly.recognizer import choose_embedder
 from edge.device.settings.load import Settings
 from edge.lab.photos.degrade import Degradation, degradations, drawn
+from edge.lab.photos.embeddings import recognizer_with
 from edge.lab.photos.plots import plot_gate
 from edge.lab.photos.shots import Shots, take_shots
 from edge.lab.studies import fusion as fusions

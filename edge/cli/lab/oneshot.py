@@ -6,13 +6,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from edge.cli.lab.embedding import embed_all
 from edge.cli.options import ConfigOption, ImagesOption, JsonFileOption, PlotsOption, load_settings
 from edge.cli.output import progress, write_report
 from edge.core.errors import ModelError
 from edge.device.assembly.recognizer import choose_embedder
 from edge.face import manifest as manifests
 from edge.gallery.decision import Calibration
+from edge.lab.photos.embeddings import embed_all
 from edge.lab.photos.plots import plot_oneshot
 from edge.lab.photos.protocol import subjects
 from edge.lab.studies import oneshot as experiment
@@ -41,7 +41,8 @@ def oneshot(
     known = [folder for folder, photos in everybody.items() if len(photos) > 1]
     left_out = set(known[logits - spare :])
     kept = {folder: photos for folder, photos in everybody.items() if folder not in left_out}
-    _, embeddings = embed_all([path for photos in kept.values() for path in photos], name, settings)
+    with progress(name) as step:
+        _, embeddings = embed_all([path for photos in kept.values() for path in photos], name, settings, step)
     faces = experiment.split(kept, embeddings)
     prototypes = settings.gallery.prototypes
     with progress("oneshot") as step:

@@ -10,7 +10,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from edge.cli.lab.embedding import recognizer_with
 from edge.cli.options import ConfigOption, ImagesOption, JsonFileOption, load_settings
 from edge.cli.output import progress, write_report
 from edge.core.errors import ModelError
@@ -18,6 +17,7 @@ from edge.device.assembly.recognizer import choose_embedder
 from edge.device.settings.load import Settings
 from edge.face import manifest as manifests
 from edge.lab.demo.media import ORL_PHOTOS, ORL_SUBJECTS, media_dir, orl_photo
+from edge.lab.photos.embeddings import recognizer_with
 from edge.lab.photos.protocol import OpenSet, open_set, subjects
 from edge.lab.studies import variants as ways
 from edge.lab.studies.variant_scores import PhotoViews, Variant, embed_views, views_cache

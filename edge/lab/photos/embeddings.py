@@ -1,11 +1,7 @@
-"""Embed many photos once, and a cache by the photo's bytes and the model.
+"""Embed many photos on every processor, each once: a cache knows them by their bytes and the model.
 
 The cache holds biometric data of the photos' subjects: it lies in the state directory, mode 0600, and goes
 away with it.
-
-Many photos through one function: every processor at work, each with a recognizer; and which face is meant.
-
-Knows neither what is made of a photo nor where it is kept.
 """
 
 import hashlib
@@ -13,6 +9,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,8 +17,15 @@ import numpy as np
 
 from edge.camera.photo import decode_photo
 from edge.core.download import Progress
-from edge.core.errors import FileError, MediaError
+from edge.core.errors import ConfigError, FileError, MediaError
 from edge.core.types import Detection, FloatArray, Image
+from edge.device.assembly.recognizer import build_recognizer
+from edge.device.settings.load import Settings
+from edge.face import manifest as manifests
+from edge.face.manifest import AUTO
+from edge.gallery.gallery import Gallery
+from edge.lab.photos.measure import Embeddings
+from edge.lab.photos.protocol import subjects
 from edge.recognition.recognizer import Recognizer
 
 T = TypeVar("T")
@@ -165,3 +169,46 @@ def embed_photos(
 def _embed(image: Image, recognizer: Recognizer) -> FloatArray | None:
     face = nearest_face(recognizer.detect(image), centre(image))
     return None if face is None else recognizer.embed(recognizer.align(image, face)).embedding
+
+
+def recognizer_with(embedder: str, settings: Settings) -> Recognizer:
+    """Return a recognizer with this embedder and an empty gallery; one never calibrated has a raw threshold.
+
+    Raises:
+        ConfigError: It is "auto": every worker might choose another one.
+    """
+    if embedder == AUTO:
+        raise ConfigError("--model: auto is no embedder; name one of `edge models list`")
+    values: dict[str, object] = {
+        "recognition": settings.recognition.model_copy(update={"embedder": embedder})
+    }
+    if manifests.load(embedder, settings.models_path).calibration is None:
+        values["decision"] = settings.decision.model_copy(update={"threshold": 1.0})
+    return build_recognizer(settings.model_copy(update=values), Gallery.empty(embedder))
+
+
+def embed_all(
+    photos: Sequence[Path], embedder: str, settings: Settings, progress: Progress
+) -> tuple[str, Embeddings]:
+    """Return the embedder's model id and the embedding of each photo, None where no face was found.
+
+    Uses every processor, and the cache in the state directory.
+    """
+    one = recognizer_with(embedder, settings).embedder
+    cache = EmbeddingCache(settings.state_dir / "evaluate" / f"{one.model_id}.cache", one.dim)
+    make = partial(recognizer_with, embedder, settings)
+    return one.model_id, embed_photos(photos, make, cache, progress, workers=os.cpu_count() or 1)
+
+
+def first_faces(images: Path, embedder: str, settings: Settings, progress: Progress) -> FloatArray:
+    """Return the embedding of one photo per subject of a folder, (n, D).
+
+    Raises:
+        MediaError: No photo shows a face.
+    """
+    photos = [paths[0] for paths in subjects(images).values()]
+    _, embeddings = embed_all(photos, embedder, settings, progress)
+    found = [row for path in photos if (row := embeddings[path]) is not None]
+    if not found:
+        raise MediaError(f"{images}: no face found in any photo")
+    return np.stack(found)

@@ -255,7 +255,7 @@ def test_the_status_shows_groups_keys_and_who_is_revoked(site: Site):
     document = json.loads(site.run("fleet", "status", "--json", "--revoked", *fleet))
     assert document["revoked"] == ["bob"]
     front = document["scopes"][0]
-    assert (front["groups"], front["beside"]) == (["staff"], None)
+    assert (front["groups"], front["candidate"], front["beside"]) == (["staff"], None, None)
     ends_at = datetime.fromisoformat(front["not_after"])
     assert timedelta(days=29) < ends_at - datetime.now(UTC) <= timedelta(days=30)
 

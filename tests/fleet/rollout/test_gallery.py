@@ -34,14 +34,14 @@ def report(published: int | None, scope: str | None = "front", **other: Any) -> 
     )
 
 
-def beside(version: int | None) -> CandidatePayload | None:
+def candidate(version: int | None) -> CandidatePayload | None:
     if version is None:
         return None
     return CandidatePayload(published=version, version=9, count=1, model_id="other", agreed=0, differed=0)
 
 
 def test_a_candidate_is_told_and_read_under_its_name_in_the_last_release_as_well():
-    told = report(57, candidate=beside(2))
+    told = report(57, candidate=candidate(2))
     assert json.loads(told.model_dump_json())["beside"] == json.loads(told.model_dump_json())["candidate"]
     old = {name: value for name, value in json.loads(told.model_dump_json()).items() if name != "candidate"}
     assert GalleryReportedPayload.model_validate_json(json.dumps(old)) == told
@@ -77,12 +77,16 @@ def test_a_candidate_is_told_and_read_under_its_name_in_the_last_release_as_well
             DoorSync(True, report(57, scope="back")), Wanted(58), "another scope", id="another scope"
         ),
         pytest.param(DoorSync(True, report(57, scope=None)), Wanted(58), "another scope", id="no fleet"),
-        pytest.param(DoorSync(True, report(57, beside=beside(2))), Wanted(2, True), "has it", id="beside"),
-        pytest.param(DoorSync(True, report(2, beside=None)), Wanted(2, True), "waiting", id="not beside"),
         pytest.param(
-            DoorSync(True, report(57, beside=beside(1))), Wanted(0, True), "waiting", id="not dropped"
+            DoorSync(True, report(57, candidate=candidate(2))), Wanted(2, True), "has it", id="candidate"
         ),
-        pytest.param(DoorSync(True, report(57, beside=None)), Wanted(0, True), "has it", id="dropped"),
+        pytest.param(
+            DoorSync(True, report(2, candidate=None)), Wanted(2, True), "waiting", id="no candidate"
+        ),
+        pytest.param(
+            DoorSync(True, report(57, candidate=candidate(1))), Wanted(0, True), "waiting", id="not dropped"
+        ),
+        pytest.param(DoorSync(True, report(57, candidate=None)), Wanted(0, True), "has it", id="dropped"),
     ],
 )
 def test_what_a_door_says_of_itself_tells_whether_it_has_it(door: DoorSync, wanted: Wanted, state: str):
@@ -184,18 +188,18 @@ def test_doors_of_the_scope_are_nudged_and_who_has_it_not_is_named(
         assert other.asked == [4]
 
 
-def test_who_is_only_in_the_gallery_beside_is_revoked_there_and_the_doors_are_waited_for(
+def test_who_is_only_in_the_candidate_is_revoked_there_and_the_doors_are_waited_for(
     broker: Mosquitto, settings: Settings, tmp_path: Path
 ):
     fleet = make_fleet(tmp_path / "fleet", "front")
     for _ in range(3):
         fleet.publish_gallery("front", people("alice", "bob"))
-    fleet.publish_gallery("front", people("alice", "bob", "eve"), beside=True)
+    fleet.publish_gallery("front", people("alice", "bob", "eve"), candidate=True)
     door = SimulatedDoor(
         broker.port,
         "door-1",
-        report(3, beside=beside(1)),
-        lambda version: report(3, beside=beside(2), synchronised_at=LATER),
+        report(3, candidate=candidate(1)),
+        lambda version: report(3, candidate=candidate(2), synchronised_at=LATER),
     )
     options = ("--fleet", fleet.directory, "--wait", "15")
     told = run("fleet", "revoke", "eve", "--nudge", *options, config=settings_file(tmp_path))

@@ -1,4 +1,4 @@
-"""A gallery of another embedder beside the one in force: kept, replaced, withdrawn, and refused by itself."""
+"""The candidate, a gallery of another embedder: kept, replaced, withdrawn, and refused by itself."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -53,15 +53,15 @@ def door(fleet: Fleet, tmp_path: Path) -> Iterator[Door]:
         yield Door(make_device(tmp_path / "door", fleet, "front", server.url))
 
 
-def publish_beside(fleet: Fleet, *subject_ids: str, weights: bytes = b"weights") -> None:
+def publish_candidate(fleet: Fleet, *subject_ids: str, weights: bytes = b"weights") -> None:
     fleet.publish_model("other", {"weights.onnx": weights})
     gallery = people(*subject_ids, model_id=OTHER, dim=64)
-    fleet.publish_gallery("front", gallery, model="other", beside=True, allow_missing=True)
+    fleet.publish_gallery("front", gallery, model="other", candidate=True, allow_missing=True)
 
 
 def test_it_comes_with_its_model_and_goes_when_it_is_withdrawn(fleet: Fleet, door: Door):
     assert not door.sync().synchronise().candidate
-    publish_beside(fleet, "alice", "bob")
+    publish_candidate(fleet, "alice", "bob")
     outcome = door.sync().synchronise()
     assert (outcome.status, outcome.candidate, outcome.error) == ("current", True, None)
     assert ids(door.candidate.load(OTHER)) == ["alice", "bob"]
@@ -72,13 +72,13 @@ def test_it_comes_with_its_model_and_goes_when_it_is_withdrawn(fleet: Fleet, doo
     fleet.revoke("bob")
     door.sync().synchronise()
     assert ids(door.candidate.load(OTHER)) == ["alice"]
-    fleet.drop_beside("front")
+    fleet.drop_candidate("front")
     assert not door.sync().synchronise().candidate
     assert door.candidate.enrolled_with() is None, "nobody is kept for nothing"
 
 
 def test_after_a_switch_the_two_have_changed_places(fleet: Fleet, door: Door):
-    publish_beside(fleet, "alice", "bob")
+    publish_candidate(fleet, "alice", "bob")
     door.sync().synchronise()
     fleet.switch("front", allow_missing=True)
     outcome = door.sync().synchronise()
@@ -87,7 +87,7 @@ def test_after_a_switch_the_two_have_changed_places(fleet: Fleet, door: Door):
 
 
 def test_a_model_that_cannot_be_used_costs_the_door_nothing(fleet: Fleet, door: Door):
-    publish_beside(fleet, "alice", weights=b"others")
+    publish_candidate(fleet, "alice", weights=b"others")
     fleet.publish_gallery("front", people("alice", "bob", "carol"))
     outcome = door.sync().synchronise()
     assert (outcome.status, outcome.candidate) == ("updated", False)
@@ -98,7 +98,7 @@ def test_a_model_that_cannot_be_used_costs_the_door_nothing(fleet: Fleet, door: 
 
 def test_a_switch_to_a_model_that_cannot_be_used_is_refused(fleet: Fleet, door: Door):
     door.sync().synchronise()
-    publish_beside(fleet, "alice", weights=b"others")
+    publish_candidate(fleet, "alice", weights=b"others")
     fleet.switch("front", allow_missing=True)
     with pytest.raises(ModelError, match="something else"):
         door.sync().synchronise()
@@ -107,7 +107,7 @@ def test_a_switch_to_a_model_that_cannot_be_used_is_refused(fleet: Fleet, door: 
 
 def test_a_model_that_nobody_signed_is_not_fetched(fleet: Fleet, door: Door):
     fleet.publish_gallery(
-        "front", people("alice", model_id=OTHER, dim=64), model="other", beside=True, allow_missing=True
+        "front", people("alice", model_id=OTHER, dim=64), model="other", candidate=True, allow_missing=True
     )
     outcome = door.sync().synchronise()
     assert "not signed" in (outcome.error or "")
@@ -116,7 +116,7 @@ def test_a_model_that_nobody_signed_is_not_fetched(fleet: Fleet, door: Door):
 
 def test_a_door_with_a_fixed_embedder_refuses_the_switch(fleet: Fleet, door: Door):
     door.device.sync()
-    publish_beside(fleet, "alice")
+    publish_candidate(fleet, "alice")
     assert door.device.sync().status == "current"
     fleet.switch("front", allow_missing=True)
     with pytest.raises(ModelMismatchError, match="this device embeds with"):
@@ -124,7 +124,7 @@ def test_a_door_with_a_fixed_embedder_refuses_the_switch(fleet: Fleet, door: Doo
     assert door.device.known() == ["alice", "bob"]
 
 
-def test_the_front_gallery_offered_as_the_one_beside_is_refused(tmp_path: Path):
+def test_the_front_gallery_offered_as_the_candidate_is_refused(tmp_path: Path):
     fleet = make_fleet(tmp_path / "fleet", "front", "back")
     with serving(fleet.published) as server:
         scene = Scene(tmp_path, fleet, server)
