@@ -16,7 +16,8 @@ from edge.camera.sources import Camera, OpenCVCamera
 from edge.core.errors import CameraError
 from edge.core.types import Frame
 from tests.camera.rig import CLOCK, CountingCamera, HungCamera, Rig
-from tests.support.streams import MjpegServer, SilentServer, free_port, jpeg, make_clip
+from tests.support.ports import free_port
+from tests.support.streams import MjpegServer, SilentServer, jpeg, make_clip
 from tests.support.waits import LIMIT_S, Stopwatch
 
 

@@ -17,7 +17,8 @@ from edge.core.errors import CameraError
 from tests.camera.player import play
 from tests.camera.servers import RtspServer, http_answer
 from tests.support.places import ROOT
-from tests.support.streams import MjpegServer, SilentServer, free_port, make_clip
+from tests.support.ports import free_port
+from tests.support.streams import MjpegServer, SilentServer, make_clip
 from tests.support.waits import Stopwatch
 
 CLOCK = SystemClock()

@@ -14,7 +14,7 @@ from edge.face import manifest as manifests
 from edge.face.manifest import installed_path
 from edge.lab.demo.media import orl_photo
 from tests.e2e.device import Device
-from tests.support.streams import free_port
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.e2e
 

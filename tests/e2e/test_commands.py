@@ -13,7 +13,8 @@ from edge.face import manifest as manifests
 from edge.mqtt.contract.messages import EventPayload
 from tests.e2e.device import Device
 from tests.support.command_line import edge
-from tests.support.streams import free_port, make_clip
+from tests.support.ports import free_port
+from tests.support.streams import make_clip
 
 pytestmark = pytest.mark.e2e
 

@@ -13,8 +13,9 @@ from edge.mqtt.contract.messages import ConfigReportedPayload, InfoPayload
 from edge.mqtt.contract.topics import Topics
 from tests.e2e.device import ROOT, Device
 from tests.support.broker import Mosquitto, Subscriber, subscriber
+from tests.support.ports import free_port
 from tests.support.pushes import TRUSTED, content, push
-from tests.support.streams import MjpegServer, free_port
+from tests.support.streams import MjpegServer
 from tests.support.waits import wait_until
 
 pytestmark = pytest.mark.e2e

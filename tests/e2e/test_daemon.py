@@ -13,7 +13,8 @@ import pytest
 from edge.mqtt.contract.messages import EventPayload, HealthPayload, InfoPayload, StatePayload
 from tests.e2e.device import ROOT, Device, notify_socket
 from tests.support.broker import Mosquitto, Subscriber, subscriber
-from tests.support.streams import MjpegServer, free_port
+from tests.support.ports import free_port
+from tests.support.streams import MjpegServer
 from tests.support.waits import Stopwatch, wait_until
 
 pytestmark = pytest.mark.e2e

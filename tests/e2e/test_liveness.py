@@ -14,7 +14,7 @@ from tests.e2e.device import Device
 from tests.recognition.test_pipeline_liveness import DARK
 from tests.support.broker import Mosquitto, subscriber
 from tests.support.liveness import NAME, install, network
-from tests.support.streams import free_port
+from tests.support.ports import free_port
 from tests.support.waits import wait_until
 
 pytestmark = pytest.mark.e2e

@@ -18,7 +18,7 @@ from edge.mqtt.contract.messages import EventPayload
 from edge.mqtt.contract.topics import CHANNELS
 from tests.support.broker import Mosquitto, subscriber
 from tests.support.places import ROOT
-from tests.support.streams import free_port
+from tests.support.ports import free_port
 from tests.support.waits import LIMIT_S, wait_until
 
 FLOW = ROOT / "deploy" / "node-red" / "flow.json"

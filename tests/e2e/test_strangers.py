@@ -10,7 +10,7 @@ import pytest
 from edge.mqtt.contract.messages import EventPayload
 from tests.e2e.device import Device
 from tests.support.broker import Mosquitto, Subscriber, subscriber
-from tests.support.streams import free_port
+from tests.support.ports import free_port
 from tests.support.waits import wait_until
 
 pytestmark = pytest.mark.e2e

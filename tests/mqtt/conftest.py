@@ -11,8 +11,8 @@ import pytest
 
 from edge.mqtt.broker import Broker
 from tests.mqtt.linking import Linking
-from tests.support.broker import free_port
 from tests.support.door import Door
+from tests.support.ports import free_port
 from tests.support.waits import wait_until
 
 

@@ -16,7 +16,8 @@ from paho.mqtt.properties import Properties
 
 from edge.mqtt.broker import Connected, Disconnected, Published, Received, Refused
 from tests.mqtt.linking import WILL, Linking
-from tests.support.broker import Mosquitto, free_port, subscriber
+from tests.support.broker import Mosquitto, subscriber
+from tests.support.ports import free_port
 from tests.support.waits import LIMIT_S, Stopwatch, wait_until
 
 

@@ -27,13 +27,6 @@ def jpeg(shade: int, size: tuple[int, int] = (120, 160)) -> bytes:
     return cv2.imencode(".jpg", np.full((*size, 3), shade, np.uint8))[1].tobytes()
 
 
-def free_port() -> int:
-    """A port that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class MjpegServer:
     """An HTTP camera, whose first frame comes after `first_s`.
 
