@@ -225,6 +225,35 @@ def test_a_foreign_library_has_one_door(library: str, owners: set[str]):
     assert users == owners
 
 
+OPEN_STATE = {"device", "face", "gallery", "mqtt"}
+"""Rooms whose files are a device's state: what lies in their place must not make the daemon wait."""
+
+
+def test_state_files_are_opened_as_regular_files_only():
+    """Nothing but `core.files` opens them: a pipe in the place of one would block the main thread for ever."""
+    opened = [
+        f"{module.name}:{node.lineno}"
+        for module in modules()
+        if module.room in OPEN_STATE
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Call)
+        if (isinstance(node.func, ast.Name) and node.func.id == "open")
+        or (
+            isinstance(node.func, ast.Attribute)
+            and (
+                node.func.attr in {"read_bytes", "read_text"}
+                or (node.func.attr == "open" and _is_path_or_os(node.func.value))
+            )
+        )
+    ]
+    assert not opened, "use files.open_regular, files.read_regular or files.read_bounded"
+
+
+def _is_path_or_os(value: ast.expr) -> bool:
+    """Whether `open` is asked of anything but a class of our own (`Outbox.open`)."""
+    return not (isinstance(value, ast.Name) and value.id[:1].isupper() and value.id != "Path")
+
+
 def test_video_capture_lives_in_camera_sources():
     assert {module.name for module in modules() if "VideoCapture(" in module.text} == {"camera.sources"}
 

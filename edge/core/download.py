@@ -53,7 +53,7 @@ class PinnedFile:
         try:
             if path.stat().st_size != self.bytes:
                 return False
-            with path.open("rb") as file:
+            with os.fdopen(files.open_regular(path), "rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest() == self.sha256
         except FileNotFoundError:
             return False
@@ -189,7 +189,7 @@ def locked(directory: Path) -> Iterator[None]:
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        lock = (directory / ".lock").open("ab")
+        lock = os.fdopen(files.open_regular(directory / ".lock", os.O_WRONLY | os.O_CREAT), "wb")
     except OSError as error:
         raise DownloadError(f"{directory}: cannot write: {error.strerror}") from None
     with lock:

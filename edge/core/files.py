@@ -3,6 +3,9 @@
 State files hold what a part remembers over restarts, as one JSON document that may be absent, damaged, too
 large, written by a newer edge, or on a disk that does not give it. What that means is said by whoever
 remembers. Galleries are written by `gallery.store.versions`.
+
+Whatever lies in the place of such a file, nobody waits for it: only regular files are opened
+(`open_regular`).
 """
 
 import errno
@@ -50,7 +53,63 @@ DISK_ERRORS = frozenset({errno.EROFS, errno.EIO, errno.ENOSPC, errno.EDQUOT})
 MAX_AUDIT_BYTES = 1 << 20
 """A file that has become longer makes room for a new one; the one before it is kept."""
 
+NO_FILE = "not a regular file"
+"""What is said of a pipe, a device or a socket in the place of a file."""
+
+SQLITE_SUFFIXES = ("-wal", "-shm", "-journal")
+"""Of the files that SQLite keeps beside a database. Source: sqlite.org/tempfiles.html."""
+
 Form = TypeVar("Form", bound=BaseModel)
+
+
+def open_regular(path: Path, flags: int = os.O_RDONLY, mode: int = PRIVATE) -> int:
+    """Return a descriptor of a regular file, opened with `flags`; `mode` is that of one that is made.
+
+    Never waits: a pipe would block whoever opens it until somebody is at its other end, and a device may
+    never end.
+
+    Raises:
+        FileNotFoundError: There is none, and `flags` make none.
+        OSError: It cannot be opened, or is no regular file.
+    """
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, mode)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return descriptor
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise OSError(errno.EINVAL, NO_FILE, str(path))
+
+
+def read_regular(path: Path, max_bytes: int | None = None) -> bytes:
+    """Return what is in a regular file, at most the first `max_bytes`.
+
+    Raises:
+        FileNotFoundError: There is none.
+        OSError: It cannot be read, or is no regular file.
+    """
+    with os.fdopen(open_regular(path), "rb") as file:
+        return file.read(-1 if max_bytes is None else max_bytes)
+
+
+def check_database(path: Path) -> None:
+    """Accept the place of an SQLite database, and of the files that SQLite keeps beside it.
+
+    SQLite opens them by name: a pipe in the place of its journal blocks it for ever.
+
+    Raises:
+        FileError: Something lies there that is no regular file.
+    """
+    for each in (path, *(path.with_name(path.name + suffix) for suffix in SQLITE_SUFFIXES)):
+        try:
+            regular = stat.S_ISREG(each.stat().st_mode)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise FileError(f"{each}: {error.strerror}; check the disk and its permissions") from None
+        if not regular:
+            raise FileError(f"{each}: is not a file; remove it")
 
 
 def write_whole(path: Path, data: bytes, mode: int = PRIVATE) -> None:
@@ -90,8 +149,8 @@ def append_line(path: Path, line: str, mode: int = PRIVATE) -> None:
         FileError: It cannot be written, or only its beginning.
     """
     try:
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        with os.fdopen(os.open(path, flags, mode), "a+b") as file:
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        with os.fdopen(open_regular(path, flags, mode), "a+b") as file:
             size = file.seek(0, os.SEEK_END)
             torn = size > 0 and os.pread(file.fileno(), 1, size - 1) != b"\n"
             file.write((b"\n" if torn else b"") + line.encode() + b"\n")
@@ -105,11 +164,10 @@ def read_bounded(path: Path, max_bytes: int) -> bytes | None:
     """Return what is in a file, None where there is none.
 
     Raises:
-        FileError: It cannot be read, or is larger than `max_bytes`.
+        FileError: It cannot be read, is no regular file, or is larger than `max_bytes`.
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(max_bytes + 1)
+        data = read_regular(path, max_bytes + 1)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -126,8 +184,7 @@ def read_toml(path: Path, max_bytes: int, what: str, refused: type[EdgeError]) -
         EdgeError: As `refused`: it cannot be read, is larger than `max_bytes`, or is no TOML.
     """
     try:
-        with path.open("rb") as file:
-            text = file.read(max_bytes + 1)
+        text = read_regular(path, max_bytes + 1)
         if len(text) > max_bytes:
             raise refused(f"{path}: larger than {max_bytes} bytes; this is not the {what}")
         return tomllib.loads(text.decode())
@@ -155,7 +212,7 @@ def make_private(path: Path, *suffixes: str) -> None:
     What cannot be done is left: whoever opens the file says why.
     """
     with suppress(OSError):
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, PRIVATE))
+        os.close(open_regular(path, os.O_WRONLY | os.O_CREAT))
     for each in (path, *(path.with_name(path.name + suffix) for suffix in suffixes)):
         with suppress(OSError):
             if stat.S_IMODE(each.stat().st_mode) & 0o077:
@@ -253,17 +310,17 @@ def shred(path: Path) -> None:
 
 
 def open_to_shred(path: Path) -> int | None:
-    """Return a descriptor of a file that is about to lose its name; None where there is no file.
+    """Return a descriptor of a file that is about to lose its name; None where there is no regular file.
 
     Raises:
         OSError: It cannot be opened for writing.
     """
     try:
-        return os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ELOOP, errno.EISDIR):
+        if not stat.S_ISREG(path.lstat().st_mode):
             return None
-        raise
+        return open_regular(path, os.O_WRONLY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
 
 
 def overwrite_head(descriptor: int | None) -> None:
@@ -313,8 +370,8 @@ def sole_user(path: Path, timeout_s: float, monotonic: Callable[[], float]) -> I
     """
     try:
         path.parent.mkdir(PRIVATE_DIRECTORY, parents=True, exist_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        lock = os.fdopen(os.open(path, flags, PRIVATE), "wb")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW
+        lock = os.fdopen(open_regular(path, flags), "wb")
         give_to_owner_of(path.parent, lock.fileno())
     except OSError as error:
         raise FileError(f"{path}: cannot be written: {error.strerror}") from None
@@ -359,18 +416,19 @@ def _daemon_lock(state_dir: Path) -> IO[str] | None:
     path = state_dir / DAEMON_LOCK
     try:
         state_dir.mkdir(PRIVATE_DIRECTORY, parents=True, exist_ok=True)
-        return path.open("a")
+        return os.fdopen(open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, PUBLIC), "a")
     except OSError as error:
         why = error
     try:
-        lock = path.open() if why.errno in DISK_ERRORS else None
+        lock = os.fdopen(open_regular(path)) if why.errno in DISK_ERRORS else None
     except FileNotFoundError:
         lock = None
     except OSError as error:
         log.error("state_dir: %s; nobody is kept from starting a second daemon: %s", path, error.strerror)
         return None
     if lock is None:
-        raise ConfigError(f"state_dir: cannot write {path}: {why.strerror}; make it writable")
+        mend = f"remove {path.name}" if path.exists() and not path.is_file() else "make it writable"
+        raise ConfigError(f"state_dir: cannot write {path}: {why.strerror}; {mend}")
     log.error("state_dir: cannot write %s: %s; nothing that happens is kept", path, why.strerror)
     return lock
 

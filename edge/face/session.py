@@ -13,6 +13,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from edge.core import files
 from edge.core.errors import ModelError, ModelIntegrityError, ModelShapeError
 from edge.core.types import FloatArray
 from edge.face.manifest import Input, Manifest, Output
@@ -216,7 +217,7 @@ def read_golden(path: Path) -> Golden:
         ModelError: It is absent or damaged.
     """
     try:
-        return Golden.model_validate_json(path.read_bytes())
+        return Golden.model_validate_json(files.read_regular(path))
     except OSError as error:
         raise ModelError(
             f"{path}: cannot read the golden file: {error.strerror}; install edge again"

@@ -37,7 +37,7 @@ def load_verified(manifest: Manifest, models_dir: Path) -> bytes:
     path = installed_path(manifest, models_dir)
     try:
         size = path.stat().st_size
-        model = path.read_bytes() if size == manifest.bytes else b""
+        model = files.read_regular(path) if size == manifest.bytes else b""
     except FileNotFoundError:
         raise ModelMissingError(f"{manifest.name}: {path} is not there; {manifest.mend}") from None
     except OSError as error:
@@ -93,7 +93,7 @@ def build_data(manifest: Manifest) -> bytes:
         return b""
     path = (load(build.data_of) if build.data_of else manifest).directory / build.data
     try:
-        return path.read_bytes()
+        return files.read_regular(path)
     except OSError as error:
         raise ModelError(
             f"{manifest.name}: cannot read {path}: {error.strerror}; install edge again"
@@ -145,7 +145,7 @@ def _weights_of(manifest: Manifest, fetch: Fetch, models_dir: Path, threads: int
         (part / manifest.file).write_bytes(fetch(manifest.file))
         _check(manifest, part, threads)
         files.write_whole(
-            installed_path(manifest, models_dir), (part / manifest.file).read_bytes(), files.PUBLIC
+            installed_path(manifest, models_dir), files.read_regular(part / manifest.file), files.PUBLIC
         )
     return manifest
 
@@ -155,7 +155,7 @@ def _whole(name: str, fetch: Fetch, models_dir: Path, threads: int) -> Manifest:
     text = fetch(MANIFEST)
     home = models_dir / name
     if (home / MANIFEST).exists():
-        if (home / MANIFEST).read_bytes() != text:
+        if files.read_regular(home / MANIFEST) != text:
             raise ModelError(f"another model named {name} is here already; publish it under a new name")
         return load(name, models_dir)
     with _workshop(models_dir) as workshop:
@@ -169,7 +169,7 @@ def _whole(name: str, fetch: Fetch, models_dir: Path, threads: int) -> Manifest:
         _check(manifest, workshop, threads)
         home.mkdir(exist_ok=True)
         for file in (*fetched, MANIFEST):
-            files.write_whole(home / file, (part / file).read_bytes(), files.PUBLIC)
+            files.write_whole(home / file, files.read_regular(part / file), files.PUBLIC)
     return load(name, models_dir)
 
 

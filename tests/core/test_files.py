@@ -3,8 +3,11 @@
 import errno
 import json
 import os
+import signal
+import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +16,21 @@ import pytest
 from edge.core.errors import ConfigError, EdgeError, FileError, GalleryError
 from edge.core.files import (
     MAX_AUDIT_BYTES,
+    PRIVATE,
     Audit,
+    append_line,
+    check_database,
+    make_private,
     make_private_directory,
+    open_to_shred,
+    read_bounded,
+    read_key,
     read_toml,
+    shred,
     sole_daemon,
     sole_user,
     take_lock,
+    write_whole,
 )
 from tests.support.clock import SteppedClock
 
@@ -94,15 +106,16 @@ ROFS = errno.EROFS
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, error: int, modes: tuple[str, ...]) -> None:
-    """Let the lock not be opened in these modes, as on a bad disk."""
-    really: Callable[..., Any] = Path.open
+    """Let the lock not be opened to append ("a") or to read ("r"), as on a bad disk."""
+    really: Callable[..., int] = os.open
 
-    def open_(self: Path, mode: str = "r", *args: Any, **options: Any) -> Any:
-        if self.name == "daemon.lock" and mode in modes:
-            raise OSError(error, os.strerror(error), str(self))
-        return really(self, mode, *args, **options)
+    def open_(path: Path, flags: int, *args: Any, **options: Any) -> int:
+        mode = "a" if flags & os.O_APPEND else "r"
+        if Path(path).name == "daemon.lock" and mode in modes:
+            raise OSError(error, os.strerror(error), str(path))
+        return really(path, flags, *args, **options)
 
-    monkeypatch.setattr(Path, "open", open_)
+    monkeypatch.setattr(os, "open", open_)
 
 
 def test_the_state_directory_is_held_and_given_back(tmp_path: Path):
@@ -211,3 +224,109 @@ def test_a_link_in_its_place_is_not_followed(tmp_path: Path):
     with pytest.raises(FileError, match="cannot be written"):
         Audit(tmp_path / "audit.jsonl").note({"n": 1})
     assert not (tmp_path / "elsewhere").exists()
+
+
+def a_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def a_device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def a_directory(path: Path) -> None:
+    path.mkdir()
+
+
+def a_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+
+
+IN_ITS_PLACE = [a_pipe, a_device, a_directory, a_socket]
+
+
+@contextmanager
+def at_once() -> Iterator[None]:
+    """Fail where the body waits: what blocks in the kernel is interrupted after 5 s."""
+
+    def interrupted(*_: object) -> None:
+        raise AssertionError("it waited for what is no file")
+
+    before = signal.signal(signal.SIGALRM, interrupted)
+    signal.alarm(5)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def toml(path: Path) -> None:
+    read_toml(path, 100, "configuration", ConfigError)
+
+
+def lock(path: Path) -> None:
+    with sole_user(path, 0, SteppedClock().monotonic):
+        pass
+
+
+def daemon(path: Path) -> None:
+    with sole_daemon(path.parent):
+        pass
+
+
+@pytest.mark.parametrize("put", IN_ITS_PLACE)
+@pytest.mark.parametrize(
+    "use",
+    [
+        pytest.param(lambda path: read_bounded(path, 100), id="read"),
+        pytest.param(lambda path: append_line(path, "x"), id="append"),
+        pytest.param(read_key, id="key"),
+        pytest.param(toml, id="toml"),
+        pytest.param(lock, id="lock"),
+        pytest.param(daemon, id="daemon"),
+        pytest.param(check_database, id="database"),
+    ],
+)
+def test_nobody_waits_for_what_is_no_file(
+    tmp_path: Path, put: Callable[[Path], None], use: Callable[[Path], object]
+):
+    path = tmp_path / "daemon.lock"
+    put(path)
+    with at_once(), pytest.raises((FileError, ConfigError)) as told:
+        use(path)
+    assert str(told.value).count("\n") == 0
+    assert path.name in str(told.value)
+
+
+@pytest.mark.parametrize("put", [a_pipe, a_device, a_socket])
+def test_a_file_takes_the_place_of_what_is_none(tmp_path: Path, put: Callable[[Path], None]):
+    path = tmp_path / "state.json"
+    put(path)
+    with at_once():
+        write_whole(path, b"{}")
+    assert path.lstat().st_mode == stat.S_IFREG | PRIVATE
+
+
+@pytest.mark.parametrize("put", [a_pipe, a_device, a_socket])
+def test_what_is_no_file_is_deleted_and_not_overwritten(tmp_path: Path, put: Callable[[Path], None]):
+    path = tmp_path / "sealed"
+    put(path)
+    with at_once():
+        make_private(path)
+        assert open_to_shred(path) is None
+        shred(path)
+    assert not path.is_symlink()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm", "-journal"])
+def test_what_sqlite_keeps_beside_a_database_is_a_file(tmp_path: Path, suffix: str):
+    path = tmp_path / "outbox.sqlite"
+    path.touch()
+    check_database(path)
+    path.unlink()
+    os.mkfifo(path.with_name(path.name + suffix))
+    with pytest.raises(FileError, match="is not a file; remove it"):
+        check_database(path)

@@ -1,6 +1,7 @@
 """A device whose disk is full or read-only: it still decides, says so, and loses no more than it must."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from edge.mqtt.contract.messages import HealthPayload
 from tests.e2e.device import ROOT, Device
 from tests.support.broker import Mosquitto, subscriber
 from tests.support.disk import SmallDisk, read_only, small_disk
-from tests.support.waits import wait_until
+from tests.support.waits import LIMIT_S, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -80,3 +81,38 @@ def test_a_door_starts_on_a_disk_that_has_become_read_only(
     device.start()
     wait_until(lambda: [line for line in device.decided() if line["durable"]])
     assert device.stop() == 0
+
+
+def test_a_door_waits_for_no_pipe_in_the_place_of_a_state_file(
+    mosquitto: Mosquitto, make_device: Callable[..., Device], media: Path
+):
+    """Each file that a run leaves becomes a pipe: the door decides, or ends with one line and 78."""
+    clip = media / "carphone_pristine.mp4"
+    device = make_device(
+        mosquitto.port,
+        cameras={"front": f'source = "{clip}"\nloop = true'},
+    )
+    device.start()
+    wait_until(lambda: device.decided())
+    assert device.stop() == 0
+    (device.state / "commands").mkdir(exist_ok=True)
+    left = [path for path in device.state.rglob("*") if path.is_file() and not path.is_symlink()]
+    never_left = ("outbox.sqlite-journal", "outbox.ballast", "denials.sealed", "denials.lock")
+    remembered = ("commands/answers.json", "commands/audit.jsonl", "config/pushes.json", "sync/outcome.json")
+    vital = {path for path in left if path.name in ("daemon.lock", "device.key") or path.suffix == ".edge"}
+    for path in {*left, *(device.state / name for name in (*never_left, *remembered))} - vital:
+        path.parent.mkdir(exist_ok=True)
+        path.unlink(missing_ok=True)
+        os.mkfifo(path)
+    device.start()
+    wait_until(lambda: device.decided())
+    assert device.stop() == 0
+    for path in vital:
+        kept = path.rename(path.with_name("kept"))
+        os.mkfifo(path)
+        device.start(ready=False)
+        assert device.process.wait(LIMIT_S) in (1, 78), device.log_path.read_text()
+        assert str(path.name) in device.log_path.read_text()
+        assert "Traceback" not in device.log_path.read_text()
+        path.unlink()
+        kept.rename(path)

@@ -195,7 +195,7 @@ def _outbox(settings: Settings, clock: Clock) -> Outbox | Unopened:
 def _password(values: MqttSettings) -> str | None:
     if values.password_file is not None:
         try:
-            return values.password_file.read_text().strip()
+            return files.read_regular(values.password_file).decode().strip()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"mqtt.password_file: cannot read {values.password_file}: {error}") from None
     return values.password.get_secret_value() if values.password else None

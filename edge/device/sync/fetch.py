@@ -6,6 +6,7 @@ proxy, no cookies: the one address that is configured answers or it does not.
 
 import http.client
 import io
+import os
 import socket
 import ssl
 import urllib.parse
@@ -16,6 +17,8 @@ from typing import cast
 
 from tuf.api.exceptions import DownloadError, DownloadHTTPError, SlowRetrievalError
 from tuf.ngclient.fetcher import FetcherInterface
+
+from edge.core import files
 
 CHUNK_BYTES = 1 << 16
 """Read at once."""
@@ -71,7 +74,7 @@ class Fetcher(FetcherInterface):
 
     def _from_directory(self, path: Path) -> Iterator[bytes]:
         try:
-            file = path.open("rb")
+            file = os.fdopen(files.open_regular(path), "rb")
         except FileNotFoundError:
             raise DownloadHTTPError(f"{path.name} is not there", http.HTTPStatus.NOT_FOUND) from None
         with file:

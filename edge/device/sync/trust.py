@@ -46,6 +46,8 @@ class TrustedDirectory:
         )
         with _renamed(directory):
             self._metadata.mkdir(files.PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+            for each in (self._metadata, self._metadata / "root_history"):
+                _drop_pipes(each)
             self._updater = Updater(
                 str(self._metadata),
                 f"{url.rstrip('/')}/metadata/",
@@ -106,14 +108,22 @@ class TrustedDirectory:
         path = self._directory / "target.part"
         try:
             with _renamed(self._directory):
+                path.unlink(missing_ok=True)
                 self._updater.download_target(target, str(path))
-                return path.read_bytes()
+                return files.read_regular(path)
         finally:
             path.unlink(missing_ok=True)
 
     def _signed(self, role: str) -> Signed:
         with _renamed(self._directory):
             return Metadata.from_file(str(self._metadata / f"{role}.json")).signed
+
+
+def _drop_pipes(directory: Path) -> None:
+    """Delete from a cache what would block or never end: The Update Framework opens its files by name."""
+    for path in directory.iterdir() if directory.is_dir() else ():
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            path.unlink()
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from edge.core.errors import JournalError
+from edge.core.errors import FileError, JournalError
+from edge.core.files import check_database
 from edge.fleet.journal.decision import JournalDecision
 from edge.fleet.journal.store import Saw
 from edge.mqtt.contract.messages import timestamp
@@ -46,6 +47,10 @@ class Database:
         Raises:
             JournalError: It cannot be opened, or is the database of something else.
         """
+        try:
+            check_database(path)
+        except FileError as error:
+            raise JournalError(str(error)) from None
         with _renamed(path):
             connection = sqlite3.connect(path, isolation_level=None, timeout=5.0)
         try:

@@ -72,8 +72,7 @@ class VersionFiles:
         """
         path = self.directory / LOCK
         with self._renamed("take the lock"):
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            descriptor = os.open(path, flags, files.PRIVATE)
+            descriptor = files.open_regular(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
         try:
             with self._renamed("take the lock"):
                 files.give_to_owner_of(self.directory, path)
@@ -107,7 +106,7 @@ class VersionFiles:
             status = path.lstat()
             if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BUNDLE_BYTES:
                 raise GalleryIntegrityError(f"{path}: not a file of at most {MAX_BUNDLE_BYTES} bytes")
-            return path.read_bytes()
+            return files.read_regular(path)
         except FileNotFoundError:
             raise
         except PermissionError as error:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.core import files
-from edge.core.errors import OutboxDamagedError, OutboxDiskError, OutboxError, OutboxFullError
+from edge.core.errors import FileError, OutboxDamagedError, OutboxDiskError, OutboxError, OutboxFullError
 from edge.mqtt.contract.topics import Topics
 
 
@@ -343,13 +343,15 @@ def set_aside(path: Path, at: datetime) -> Path:
 
 def _connect(path: Path) -> sqlite3.Connection:
     try:
-        beside, known, file = path.parent.is_dir(), path.exists(), path.is_file()
+        beside = path.parent.is_dir()
     except OSError as error:
         raise OutboxError(f"{path}: {error.strerror}; check the disk and its permissions") from None
     if not beside:
         raise OutboxError(f"{path}: {path.parent} is not a directory; create it or correct state_dir")
-    if known and not file:
-        raise OutboxError(f"{path}: is not a file; remove it")
+    try:
+        files.check_database(path)
+    except FileError as error:
+        raise OutboxError(str(error)) from None
     files.make_private(path, "-wal", "-shm")  # those that SQLite makes later are like the first
     with _renamed(path):
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1.0)

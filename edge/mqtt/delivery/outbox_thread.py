@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from edge.core import files
 from edge.core.clock import Clock
 from edge.core.errors import OutboxDamagedError, OutboxDiskError, OutboxError, OutboxFullError
 from edge.core.metrics import Metrics
@@ -54,7 +55,7 @@ class Ballast:
             disk = os.statvfs(self._path.parent)
             if disk.f_bavail * disk.f_frsize < SPARE * BALLAST_BYTES:
                 return
-            with self._path.open("wb") as file:
+            with os.fdopen(files.open_regular(self._path, os.O_WRONLY | os.O_CREAT), "wb") as file:
                 os.posix_fallocate(file.fileno(), 0, BALLAST_BYTES)
         except OSError as error:
             log.info("no ballast for a full disk: %s", error)
