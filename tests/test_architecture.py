@@ -230,7 +230,7 @@ OPEN_STATE = {"device", "face", "gallery", "mqtt"}
 
 
 def test_state_files_are_opened_as_regular_files_only():
-    """Nothing but `core.files` opens them: a pipe in the place of one would block the main thread for ever."""
+    """Only `core.files` opens them: a pipe in the place of one would block the main thread for ever."""
     opened = [
         f"{module.name}:{node.lineno}"
         for module in modules()
