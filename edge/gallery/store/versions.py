@@ -134,8 +134,8 @@ class VersionFiles:
             rewritten = path.exists()
             written_ns = path.stat().st_mtime_ns if rewritten else None
             try:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-                with os.fdopen(os.open(new, flags, files.PRIVATE), "wb") as file:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+                with os.fdopen(files.open_regular(new, flags), "wb") as file:
                     file.write(data)
                     file.flush()
                     if written_ns is not None:
