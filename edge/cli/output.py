@@ -1,6 +1,7 @@
-"""Tables for people: what has to be copied is never cut, and nothing in a cell is taken for mark-up.
+"""How results are shown: tables, the progress of long work, reports written to files.
 
-Progress of long work: a bar on a terminal, plain lines elsewhere.
+In a table what has to be copied is never cut, and nothing in a cell is taken for mark-up. Progress is a
+bar on a terminal and plain lines elsewhere.
 """
 
 import json

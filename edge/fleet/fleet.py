@@ -2,11 +2,11 @@
 
     <directory>/fleet.json           tenant, how roles sign, who was revoked
     <directory>/published/           what a static web server offers; holds nothing that is secret
-    keys/                            see `keyring`; anywhere, by default <directory>/keys
+    keys/                            see `keys`; anywhere, by default <directory>/keys
 
 Each scope (a door, or doors alike) has its own signing role and its own sealing key: a device is never given
 what is not of its scope, and could not open it. The published gallery is the operator's only copy of it. How
-signatures are made is `repository`'s business; photos and embedders are not known here.
+signatures are made is known to `repository` alone; photos and embedders are not known here.
 """
 
 import hashlib
@@ -36,6 +36,7 @@ from edge.gallery.format.published import (
 from edge.gallery.gallery import Gallery
 
 LOCK_TIMEOUT_S = 10.0
+"""How long a change waits for another one to end."""
 
 
 def init_fleet(

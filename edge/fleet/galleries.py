@@ -1,8 +1,7 @@
-"""The galleries of a scope in a published directory: sealed, numbered, with the difference beside them.
+"""The galleries of a scope in a published directory: sealed, numbered, with the difference to the last one.
 
-Says nothing about who may be in them; that is `authoring`'s business.
-
-A subject taken out of the galleries of all scopes: wherever that can be, whatever else is broken.
+Also takes a subject out of the galleries of all scopes, wherever that can be. Who may be in them is decided
+in `fleet`.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping

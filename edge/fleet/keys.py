@@ -30,6 +30,7 @@ KEY_ID_CHARS = 16
 
 MAX_PEM_BYTES = 4096
 MAX_PASSPHRASE_BYTES = 1024
+"""More than anybody types."""
 
 
 class KeyRing:

@@ -1,6 +1,6 @@
 """What an operator decided about a fleet (`fleet.json`): how roles sign, who is published where.
 
-Signs and publishes nothing (`authoring`).
+Signs and publishes nothing; that is done in `fleet`.
 """
 
 from collections.abc import Mapping

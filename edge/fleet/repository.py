@@ -3,7 +3,7 @@
     metadata/<n>.root.json, <n>.targets.json, <n>.<role>.json, <n>.snapshot.json, timestamp.json
     targets/<path>/<sha256>.<name>
 
-Knows no gallery (`authoring`). A change is signed whole before anything of it is written (`statements`); new
+Knows no gallery (`galleries`). A change is signed whole before anything of it is written (`statements`); new
 files come beside the old ones and become visible with the timestamp, which is written last.
 Source: the specification of The Update Framework, 1.0, chapters 4 and 6.
 """

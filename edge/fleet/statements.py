@@ -1,11 +1,8 @@
-"""The signed metadata of a published directory: the newest of each role, and a change that is written whole.
+"""The signed metadata and the files of a published directory: the newest of each, and a change written whole.
 
 Signs nothing and looks at no signature (`repository`). The newest is what the timestamp leads to: a file that
-was written when a change broke off is not there, and goes with the next one.
-
-The files of a published directory: read, written all or none, and swept. What they say is `repository`'s.
-
-A web server of another user offers them: all may read them, and walk through their directories.
+was written when a change broke off is not there, and goes with the next one. A web server of another user
+offers the files: all may read them, and walk through their directories.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping

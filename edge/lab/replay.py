@@ -1,10 +1,7 @@
 """Run a clip or a folder of images through the same pipeline as the daemon, without a broker.
 
-As fast as it goes; time in the events is the clip's own.
-
-Draw what the pipeline saw onto frames and write them as a video: boxes, landmarks, tracks, decisions.
-
-For people who try footage of their own; the daemon never draws.
+As fast as it goes; time in the events is the clip's own. Can draw what the pipeline saw onto the frames and
+write them as a video: boxes, landmarks, tracks, decisions. The daemon never draws.
 """
 
 from collections.abc import Callable, Iterable

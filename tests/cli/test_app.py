@@ -103,3 +103,12 @@ def command_loaded(name: str, modules: tuple[str, ...]) -> list[str]:
 def test_the_daemon_does_not_load_the_tools_that_measure():
     assert command_loaded("run", MEASURING) == []
     assert command_loaded("run", DAEMON) != []
+
+
+@pytest.mark.parametrize("name", ["enroll", "identify", "models", "subjects", "gallery", "sync"])
+def test_what_the_daemon_starts_loads_no_daemon(name: str):
+    assert command_loaded(name, DAEMON[:1]) == []
+
+
+def test_a_synchronisation_loads_nothing_that_infers():
+    assert command_loaded("sync", INFERENCE) == []

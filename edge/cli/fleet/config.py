@@ -1,6 +1,6 @@
 """Commands about configuration pushes: keygen, sign, push, status, diff, schema.
 
-How pushes and the configuration of devices are shown. What devices say of themselves is not trusted.
+What devices say of themselves is shown as text and not trusted.
 """
 
 import json

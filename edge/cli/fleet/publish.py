@@ -50,6 +50,7 @@ from edge.recognition.enrolment.roster import from_folder
 log = logging.getLogger(__name__)
 
 MAX_VALID_DAYS = 3650
+"""Ten years."""
 
 
 def publish(

@@ -8,10 +8,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from edge.cli.lab import clips as evaluate_clips
-from edge.cli.lab import gate as evaluate_gate
-from edge.cli.lab import oneshot
-from edge.cli.lab import variants as evaluate_variants
+from edge.cli.lab.clips import clips
+from edge.cli.lab.gate import fusion, gate
+from edge.cli.lab.oneshot import oneshot
+from edge.cli.lab.variants import variants
 from edge.cli.options import ConfigOption, ImagesOption, JsonFileOption, PlotsOption, load_settings
 from edge.cli.output import progress, write_report
 from edge.core.errors import ConfigError
@@ -124,10 +124,10 @@ def _finish(report: dict[str, Any], table: Table, json_file: Path | None) -> Non
 
 
 for command in (
-    evaluate_clips.clips,
-    evaluate_gate.gate,
-    evaluate_gate.fusion,
-    evaluate_variants.variants,
-    oneshot.oneshot,
+    clips,
+    gate,
+    fusion,
+    variants,
+    oneshot,
 ):
     app.command()(command)

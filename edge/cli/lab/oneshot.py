@@ -16,7 +16,6 @@ from edge.lab.photos.embeddings import embed_all
 from edge.lab.photos.plots import plot_oneshot
 from edge.lab.photos.protocol import subjects
 from edge.lab.studies import oneshot as experiment
-from edge.lab.studies import oneshot as growth
 from edge.lab.studies import siamese
 
 
@@ -57,7 +56,7 @@ def oneshot(
             "strangers": len(faces.strangers),
             "logits": logits,
             "variants": experiment.measure(faces, variants),
-            "growth": growth.measure_growth(faces, logits, prototypes, step),
+            "growth": experiment.measure_growth(faces, logits, prototypes, step),
             "siamese": siamese.measure_lists(faces, Calibration(table.thresholds, table.fmr)),
         }
     write_report(report, json_file)

@@ -1,8 +1,6 @@
-"""What an operator sees of a fleet's configuration: desired, reported, and how far a push has come.
+"""The operator's half of configuration pushes: keys, patches, signed envelopes, and how far a push has come.
 
-Only listens to what devices publish; believes it as far as the broker lets others write there.
-
-The operator's half of configuration pushes: keys, patches, signed envelopes. Sends nothing.
+What devices report is believed as far as the broker lets others write there. Sends nothing.
 """
 
 import base64

@@ -1,8 +1,6 @@
-"""Pictures of error rates: DET for identification, ROC for verification. Needs the extra `evaluate`.
+"""Pictures of error rates: DET for identification, ROC for verification, and one for `edge evaluate oneshot`.
 
-Every picture says how many faces it counts and how sure it is (95 % intervals).
-
-One picture of `edge evaluate oneshot`: how well each way recognises, and what one more subject costs.
+Every picture says how many faces it counts and how sure it is (95 % intervals). Needs the extra `evaluate`.
 """
 
 import math

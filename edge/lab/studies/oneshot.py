@@ -1,11 +1,9 @@
 """Does one-shot remove the retraining? A gallery and a trained softmax head on the same photos and probes.
 
-Half of each subject's photos are for enrolment or training, the other half are probes; subjects with a single
-photo are strangers. Growth by one subject is measured in `growth`, the scoped list in `siamese`.
-
-One more subject: what it costs, whether it is recognised, and what it does to all the others.
-
-The same newcomer is enrolled in a gallery and brought into a trained softmax head in every usual way.
+Half of each subject's photos are for enrolment or training, the other half are probes; subjects with a
+single photo are strangers. Growth: a newcomer is enrolled in the gallery and brought into the head in
+every usual way; measured are what that costs, whether it is recognised, and what it does to the others.
+`siamese` has the list.
 """
 
 import time

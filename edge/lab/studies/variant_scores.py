@@ -1,11 +1,8 @@
 """Ways to make a score from the same weights: mirrored faces, other alignment, centring, normalised scores.
 
-Arithmetic on embeddings. Which subjects the statistics come from, and what the scores are worth, is
-`evaluate.variants`'s business.
-
-Embed many photos once, each face aligned in two ways and mirrored or not: every processor at work, cached.
-
-Judges nothing. The cache is one of `evaluate.embeddings`: biometric data, mode 0600, in the state directory.
+Embeds many photos once, each face aligned in two ways and mirrored or not, into a cache like that of
+`photos.embeddings`. Which subjects the statistics come from, and what the scores are worth, is told by
+`variants`.
 """
 
 from collections.abc import Callable, Mapping, Sequence

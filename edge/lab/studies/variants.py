@@ -1,11 +1,8 @@
 """What other ways of deciding from the same weights would gain, on subjects that no statistic was taken from.
 
-The subjects are cut at random into halves, several times: means, cohorts and calibrations come from one half,
-the figures from the other. Whether a calibration holds on other photographs: `variant_elsewhere`.
-
-Whether a calibration made on one collection of photos holds on another, for each way of deciding.
-
-A door camera takes other pictures than a calibration was made from. What is tried is listed in `variants`.
+The subjects are cut at random into halves, several times: means, cohorts and calibrations come from one
+half, the figures from the other. Also whether a calibration made on one collection of photos holds on
+another: a door camera takes other pictures than it was made from.
 """
 
 import math

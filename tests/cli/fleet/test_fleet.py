@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -294,3 +295,20 @@ def test_a_revocation_that_is_incomplete_exits_with_the_scope_in_its_error(site:
     assert isinstance(refused.exception, FleetError)
     assert "scope front" in str(refused.exception)
     assert "bob" in site.run("fleet", "status", "--revoked", "--fleet", str(site.fleet))
+
+
+@pytest.mark.parametrize("option", ["--candidate", "--beside"])
+def test_the_candidate_is_published_apart_also_by_its_name_in_the_last_release(
+    site: Site, option: str, caplog: pytest.LogCaptureFixture
+):
+    site.publish()
+    store = GalleryStore(site.directory / "office" / "gallery-candidate", keep_versions=5)
+    office = GalleryStore(site.directory / "office" / "gallery", keep_versions=5).load(EMBEDDER.model_id)
+    store.commit(replace(office, version=0))
+    assert "version 1 with 3 subject(s)" in site.publish(option)
+    assert ("--beside is called --candidate" in caplog.text) == (option == "--beside")
+    document = json.loads(site.run("fleet", "status", "--json", "--fleet", str(site.fleet)))
+    front = document["scopes"][0]
+    assert front["candidate"] == {"version": 1, "count": 3, "model_id": EMBEDDER.model_id}
+    assert front["beside"] == front["candidate"]
+    assert "--beside" not in site.run("fleet", "publish", "--help")
