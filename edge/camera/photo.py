@@ -4,6 +4,7 @@ Looks at the header before decoding, so that a small file cannot ask for gigabyt
 """
 
 import contextlib
+import importlib
 from io import BytesIO
 from pathlib import Path
 
@@ -14,7 +15,12 @@ import numpy as np
 from edge.core.errors import MediaError
 from edge.core.types import Image
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+SUFFIXES = frozenset(
+    {
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff"),
+        *(".heic", ".heif", ".avif"),
+    }
+)
 """File names that a folder of photos is searched for."""
 
 JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
@@ -41,6 +47,16 @@ MIN_SIDE_PX = 16
 """Less cannot hold a face that any detector finds."""
 
 
+HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
+AVIF_BRANDS = frozenset({b"avif", b"avis"})
+"""Kinds of a file that begins with a box `ftyp`. Source: ISO/IEC 23008-12, annex B; AV1 image format, 6."""
+
+HEIF_ADVICE = (
+    "a HEIC photo, and the extra `heic` (pillow-heif) is not installed; install it, or export the photo as "
+    "JPEG (on an iPhone: Settings, Camera, Formats, Most Compatible)"
+)
+
+
 def read_photo(path: Path, *, max_pixels: int = MAX_JPEG_PIXELS) -> Image:
     """Read a photo, upright as its EXIF orientation says, grey, alpha and 16 bit brought to BGR uint8.
 
@@ -50,6 +66,8 @@ def read_photo(path: Path, *, max_pixels: int = MAX_JPEG_PIXELS) -> Image:
         MediaError: The file is absent, not a photo, damaged, too small or too large.
     """
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise MediaError(f"{path}: cannot read the photo: it is a pipe or a device")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
@@ -66,18 +84,16 @@ def decode_photo(data: bytes, name: str, *, max_pixels: int = MAX_JPEG_PIXELS) -
         MediaError: As for `read_photo`.
     """
     if not data:
-        raise MediaError(f"{name}: the file is empty; use a JPEG, PNG, WebP, BMP or TIFF photo")
+        raise MediaError(f"{name}: the file is empty; use a JPEG, PNG, WebP, AVIF, BMP or TIFF photo")
     if len(data) > MAX_BYTES:
         raise MediaError(f"{name}: larger than {MAX_BYTES >> 20} MiB; reduce the photo first")
+    if _is_heif(data):
+        return _decode_heif(data, name, max_pixels)
     width, height = imagesize.get(BytesIO(data))  # (-1, -1) for what is no picture
     if width <= 0 or height <= 0:
-        raise MediaError(f"{name}: not a photo that can be read; use JPEG, PNG, WebP, BMP or TIFF")
+        raise MediaError(f"{name}: not a photo that can be read; use JPEG, PNG, WebP, AVIF, BMP or TIFF")
     jpeg = data.startswith(JPEG)
-    most = min(max_pixels, MAX_JPEG_PIXELS if jpeg else MAX_PIXELS)
-    if width * height > most:
-        raise MediaError(f"{name}: {width}x{height} pixels are too many (at most {most:,}); reduce it first")
-    if min(width, height) < MIN_SIDE_PX:
-        raise MediaError(f"{name}: {width}x{height} pixels are too few to show a face")
+    _check_size(width, height, name, min(max_pixels, MAX_JPEG_PIXELS if jpeg else MAX_PIXELS))
     halved = jpeg and width * height > HALVED_PIXELS
     how = cv2.IMREAD_REDUCED_COLOR_2 if halved else cv2.IMREAD_COLOR
     image = None
@@ -85,10 +101,50 @@ def decode_photo(data: bytes, name: str, *, max_pixels: int = MAX_JPEG_PIXELS) -
         with contextlib.suppress(cv2.error):
             image = cv2.imdecode(np.frombuffer(data, np.uint8), how)
     if image is None:
-        raise MediaError(
-            f"{name}: the photo is damaged or of a kind that cannot be decoded; save it as JPEG or PNG"
-        )
+        raise _damaged(name)
     return image.astype(np.uint8, copy=False)
+
+
+def _check_size(width: int, height: int, name: str, most: int) -> None:
+    if width * height > most:
+        raise MediaError(f"{name}: {width}x{height} pixels are too many (at most {most:,}); reduce it first")
+    if min(width, height) < MIN_SIDE_PX:
+        raise MediaError(f"{name}: {width}x{height} pixels are too few to show a face")
+
+
+def _damaged(name: str) -> MediaError:
+    return MediaError(
+        f"{name}: the photo is damaged or of a kind that cannot be decoded; save it as JPEG or PNG"
+    )
+
+
+def _is_heif(data: bytes) -> bool:
+    """Return whether a photo is of the kind that OpenCV cannot decode: HEVC in a HEIF file."""
+    if data[4:8] != b"ftyp":
+        return False
+    end = min(int.from_bytes(data[:4], "big"), 256)
+    brands = {data[8:12], *(data[at : at + 4] for at in range(16, end, 4))}
+    return not brands & AVIF_BRANDS and bool(brands & HEIF_BRANDS)
+
+
+def _decode_heif(data: bytes, name: str, max_pixels: int) -> Image:
+    """Decode a HEIC photo; libheif turns it upright."""
+    try:
+        pillow_heif = importlib.import_module("pillow_heif")  # the extra `heic`
+    except ImportError:
+        raise MediaError(f"{name}: {HEIF_ADVICE}") from None
+    try:
+        heif = pillow_heif.open_heif(data, convert_hdr_to_8bit=True, bgr_mode=True)  # reads the header alone
+        width, height = heif.size
+        _check_size(width, height, name, min(max_pixels, MAX_PIXELS))
+        image = np.asarray(heif)
+    except (ValueError, RuntimeError, EOFError, OSError, SyntaxError):
+        raise _damaged(name) from None
+    if image.ndim == 2:
+        image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
+    if image.shape[0] * image.shape[1] > HALVED_PIXELS:
+        image = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    return np.ascontiguousarray(image[..., :3], np.uint8)
 
 
 def _chunks_fit(png: bytes) -> bool:

@@ -122,6 +122,7 @@ def enroll(
         typer.echo(f"stand alone before camera {camera!r} and look at it ...", err=True)
         probes = walk_up(_frames(source), recognizer, timeout_s=timeout)
     with gallery_store(settings).edit(recognizer.embedder.model_id, recognizer.embedder.dim) as edit:
+        subject = edit.gallery.id_of(subject)
         enrolment = enroll_probes(
             describe(subject, edit.gallery.subject(subject), said, settings.access.time_zone),
             probes,

@@ -12,6 +12,7 @@ from edge.cli.strangers import kept_visit
 from edge.cli.subjects import tell_of_fleet
 from edge.core.clock import SystemClock
 from edge.core.errors import ConfigError, EnrollmentError, GalleryError
+from edge.core.ids import spellings
 from edge.device.assembly.candidate import gallery_in_force, switch_gallery
 from edge.device.assembly.recognizer import admission, decision_rule
 from edge.device.assembly.remote import upload_gallery
@@ -151,10 +152,12 @@ def deny(
             typer.echo(f"{subject_id}: {count} face(s)")
         return
     if remove:
-        store.change(lambda denials: denials.of(denials.counts().keys() - {subject}))
+        gone = spellings(subject)
+        store.change(lambda denials: denials.of(denials.counts().keys() - gone))
         typer.echo(f"nothing is denied of {subject} any more")
         return
     found, manifest = gallery_in_force(settings)
+    subject = found.id_of(subject)
     enrolled, asked = found.subject(subject) is not None, settings.remote.policy != "off"
     if not enrolled and (not asked or subject in erased_here(settings)):
         raise EnrollmentError(f"no subject {subject!r} in the gallery; see `edge subjects list`")

@@ -74,6 +74,7 @@ def show(
     """Show one subject and its templates' quality."""
     settings = load_settings(config_file)
     gallery = _gallery(settings)
+    subject = gallery.id_of(subject)
     known = gallery.subject(subject)
     if known is None:
         raise EnrollmentError(
@@ -120,6 +121,7 @@ def change(
     tell_of_fleet(settings)
     manifest = manifests.load(choose_embedder(settings).name, settings.models_path)
     with gallery_store(settings).edit(manifest.model_id, embedding_dim(manifest)) as edit:
+        subject = edit.gallery.id_of(subject)
         known = edit.gallery.subject(subject)
         if known is None:
             raise EnrollmentError(f"no subject {subject!r} in the gallery; see `edge subjects list`")
@@ -139,6 +141,7 @@ def _change_candidate(settings: Settings, subject: str, said: Details) -> None:
         if model_id is None:
             return
         with store.edit(model_id) as edit:
+            subject = edit.gallery.id_of(subject)
             known = edit.gallery.subject(subject)
             if known is not None:
                 changed = describe(subject, known, said, settings.access.time_zone)

@@ -1,7 +1,8 @@
-"""Identifiers: slugs of sites, devices, cameras, groups and scopes, and the ids of events."""
+"""Identifiers: slugs of sites, devices, cameras, groups and scopes, ids of events; how ids are spelled."""
 
 import os
 import re
+import unicodedata
 from datetime import datetime
 from typing import Annotated
 from uuid import UUID
@@ -23,6 +24,16 @@ UUID7_MAX_MS = 2**48 - 1
 def is_slug(name: str) -> bool:
     """Return whether a name is one."""
     return re.fullmatch(SLUG_PATTERN, name) is not None
+
+
+def composed(text: str) -> str:
+    """Return a text in Unicode's form NFC: macOS writes an accent behind its letter, others both as one."""
+    return unicodedata.normalize("NFC", text)
+
+
+def spellings(text: str) -> set[str]:
+    """Return a text as it is and in the two forms of Unicode that its accents may have."""
+    return {text, *(unicodedata.normalize(form, text) for form in ("NFC", "NFD"))}
 
 
 def uuid7(at: datetime, random: bytes | None = None) -> UUID:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from edge.core.errors import EdgeError, GalleryIntegrityError
+from edge.core.ids import spellings
 from edge.device.assembly.stores import (
     candidate_store,
     crop_store,
@@ -58,7 +59,7 @@ def remove_subject(settings: Settings, subject_id: str, now: datetime) -> Remova
     removal = Removal()
     for number, store in enumerate((gallery_store(settings), candidate_store(settings))):
         try:
-            gallery = _without(store, {subject_id}, removal)
+            gallery = _without(store, spellings(subject_id), removal)
         except EdgeError as error:
             if number == 0:
                 raise

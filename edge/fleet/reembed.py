@@ -12,6 +12,7 @@ from functools import partial
 from multiprocessing import get_context
 
 from edge.core.errors import EdgeError
+from edge.core.ids import composed
 from edge.core.types import Probe, Subject, Template
 from edge.gallery.gallery import Gallery
 from edge.gallery.store.store import GalleryStore
@@ -52,17 +53,17 @@ def reembed(
     """
     recognizer = load().for_enrolment()
     done = _aligned(store, current, recognizer)
-    entries = {entry.subject.subject_id: entry for entry in photos}
+    entries = {composed(entry.subject.subject_id): entry for entry in photos}
     missing = [subject for subject in current.subjects if subject.subject_id not in done]
     owed = [
-        Entry(subject, entries[subject.subject_id].photos)
+        Entry(subject, entries[composed(subject.subject_id)].photos)
         for subject in missing
-        if subject.subject_id in entries
+        if composed(subject.subject_id) in entries
     ]
     outcomes = [
         EnrolmentOutcome(subject.subject_id, "", "refused", "there is no photo of it")
         for subject in missing
-        if subject.subject_id not in entries
+        if composed(subject.subject_id) not in entries
     ]
     outcomes += [EnrolmentOutcome(subject_id, "", "already enrolled") for subject_id in sorted(done)]
     number = 0

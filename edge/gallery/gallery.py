@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edge.core.access import SubjectState
 from edge.core.errors import GalleryError, ModelMismatchError
+from edge.core.ids import composed
 from edge.core.types import FloatArray, Quality, Subject, Template
 
 MAX_ID_CHARS = 64
@@ -142,6 +143,17 @@ class Gallery:
         """Return the subject with this id, None if it is not enrolled."""
         return next((subject for subject in self.subjects if subject.subject_id == subject_id), None)
 
+    def id_of(self, text: str) -> str:
+        """Return the id under which somebody is enrolled whose id is `text`, in whatever form of Unicode.
+
+        Where nobody is, the id in the form that new ones are kept in.
+        """
+        ids = self.ids
+        if text in ids:
+            return text
+        wanted = composed(text)
+        return next((each for each in ids if composed(each) == wanted), wanted)
+
     def templates_of(self, subject_id: str) -> tuple[Template, ...]:
         """Return a subject's templates, in the order of their enrolment; none if it is unknown."""
         end = 0
@@ -205,8 +217,12 @@ class Gallery:
         return self.without_subjects({subject_id})
 
     def without_subjects(self, subject_ids: set[str]) -> "Gallery":
-        """Return a gallery without any of these subjects; ids that are not enrolled are no error."""
-        keep = np.array([subject.subject_id not in subject_ids for subject in self.subjects], bool)
+        """Return a gallery without any of these subjects, in whatever form of Unicode their ids are written.
+
+        Ids that are not enrolled are no error.
+        """
+        gone = set(map(composed, subject_ids))
+        keep = np.array([composed(subject.subject_id) not in gone for subject in self.subjects], bool)
         if keep.all():
             return self
         rows = keep[self.owners]

@@ -1,9 +1,11 @@
 """Photos as people and attackers send them."""
 
+import os
 import struct
 import subprocess
 import sys
 import zlib
+from io import BytesIO
 from pathlib import Path
 
 import cv2
@@ -49,11 +51,11 @@ def rotated_jpeg(orientation: int) -> bytes:
     return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:]
 
 
-@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp", ".tiff", ".pgm"])
+@pytest.mark.parametrize("suffix", [".jpg", ".jfif", ".png", ".webp", ".avif", ".bmp", ".tiff", ".pgm"])
 def test_usual_formats_are_read(tmp_path: Path, suffix: str):
     image = PICTURE[..., 0] if suffix == ".pgm" else PICTURE
     path = tmp_path / f"photo{suffix}"
-    path.write_bytes(encoded(image, suffix))
+    path.write_bytes(encoded(image, ".jpg" if suffix == ".jfif" else suffix))
     assert read_photo(path).shape == (60, 40, 3)
 
 
@@ -96,6 +98,60 @@ def test_bad_photos_get_one_clear_line(data: bytes, says: str):
         decode_photo(data, "me.jpg")
     assert str(caught.value).startswith("me.jpg: ")
     assert "\n" not in str(caught.value)
+
+
+HEIC_HEADER = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+
+
+def heic(image: np.ndarray) -> bytes:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    file = BytesIO()
+    height, width = image.shape[:2]
+    pillow_heif.from_bytes("RGB", (width, height), image[..., ::-1].tobytes()).save(file, quality=95)
+    return file.getvalue()
+
+
+def test_a_photo_as_phones_save_it_is_read():
+    smooth = cv2.resize(PICTURE[::12, ::12], (200, 300), interpolation=cv2.INTER_CUBIC)
+    photo = decode_photo(heic(smooth), "me.heic")
+    assert photo.shape == (300, 200, 3)
+    assert photo.dtype == np.uint8
+    assert float(np.abs(photo.astype(int) - smooth).mean()) < 8
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        pytest.param(lambda data: data[: len(data) // 2], "damaged", id="half of it"),
+        pytest.param(lambda data: HEIC_HEADER + bytes(400), "damaged", id="only its beginning"),
+        pytest.param(
+            lambda data: data.replace(struct.pack(">II", 200, 300), struct.pack(">II", 60_000, 60_000)),
+            "too many|damaged",
+            id="promises 3.6 billion pixels",
+        ),
+    ],
+)
+def test_a_damaged_photo_of_a_phone_gets_one_clear_line(spoil, says: str):
+    data = heic(cv2.resize(PICTURE, (200, 300)))
+    with pytest.raises(MediaError, match=rf"^me\.heic: .*({says})"):
+        decode_photo(spoil(data), "me.heic")
+
+
+def test_a_photo_of_a_phone_is_too_large_where_a_jpeg_would_be():
+    with pytest.raises(MediaError, match="too many"):
+        decode_photo(heic(cv2.resize(PICTURE, (200, 300))), "me.heic", max_pixels=50_000)
+
+
+def test_without_the_extra_it_is_said_how_a_phone_saves_jpegs(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(MediaError, match=r"^me\.heic: a HEIC photo.*`heic`.*iPhone.*Most Compatible"):
+        decode_photo(HEIC_HEADER + bytes(400), "me.heic")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path):
+    os.mkfifo(tmp_path / "p-1.jpg")
+    with pytest.raises(MediaError, match="it is a pipe"):
+        read_photo(tmp_path / "p-1.jpg")
 
 
 def test_an_absent_photo_and_a_directory_are_named(tmp_path: Path):
@@ -153,7 +209,7 @@ print(round(peak_mb() - before))
 """
 
 
-@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp", ".tiff", ".pgm", ".ppm"])
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".avif", ".bmp", ".tiff", ".pgm", ".ppm"])
 def test_no_damaged_photo_costs_much_memory(suffix: str):
     """Measured in a process of its own: what it ever asked for, touched or not."""
     done = subprocess.run(

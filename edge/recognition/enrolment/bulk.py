@@ -5,13 +5,14 @@ Commits as it goes: run again after an interruption, it goes on where it stopped
 
 import csv
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 from edge.camera.photo import read_photo
 from edge.core.errors import EnrollmentError, GalleryError, MediaError
+from edge.core.ids import composed
 from edge.core.text import cell, printable
 from edge.core.types import Probe
 from edge.gallery.gallery import Gallery
@@ -58,9 +59,9 @@ def enroll_all(
     """
     outcomes: list[EnrolmentOutcome] = []
     for start in range(0, len(entries), COMMIT_EVERY):
-        batch = entries[start : start + COMMIT_EVERY]
-        probes = {}
         current = store.load(recognizer.embedder.model_id, recognizer.embedder.dim)
+        batch = _spelled_as_enrolled(entries[start : start + COMMIT_EVERY], current)
+        probes = {}
         for number, entry in enumerate(batch, start):
             told("photos", number, len(entries))
             if replace or current.subject(entry.subject.subject_id) is None:
@@ -120,6 +121,16 @@ def encode_entry(entry: Entry, recognizer: Recognizer) -> tuple[list[Probe], lis
     return probes, refused
 
 
+def _spelled_as_enrolled(entries: Iterable[Entry], gallery: Gallery) -> list[Entry]:
+    """Return the entries, with the ids of who is enrolled already spelled as they are there."""
+    spelled = {composed(each): each for each in gallery.ids}
+    return [
+        replace(entry, subject=replace(entry.subject, subject_id=spelled.get(subject_id, subject_id)))
+        for entry in entries
+        for subject_id in (composed(entry.subject.subject_id),)
+    ]
+
+
 def _enroll(
     entry: Entry,
     probes: Sequence[Probe] | None,
@@ -133,7 +144,8 @@ def _enroll(
     if probes is None:
         return gallery, [EnrolmentOutcome(subject_id, "", "already enrolled")]
     if not probes:
-        return gallery, [EnrolmentOutcome(subject_id, "", "refused", "none of its photos can be used")]
+        why = "none of its photos can be used" if entry.photos else "its folder holds no photo"
+        return gallery, [EnrolmentOutcome(subject_id, "", "refused", why)]
     try:
         done = enroll(
             entry.subject,

@@ -4,6 +4,8 @@ Reads lists and no photo; enrols nobody (`bulk`).
 """
 
 import csv
+import re
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
@@ -11,9 +13,9 @@ from io import StringIO
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from edge.camera.photo import SUFFIXES
 from edge.core.access import Access, SubjectState, Window, zone
 from edge.core.errors import EnrollmentError, MediaError
+from edge.core.ids import composed
 from edge.core.types import Subject
 
 COLUMNS = (
@@ -35,6 +37,19 @@ MAX_ROSTER_BYTES = 64 * 1024 * 1024
 
 MAX_PHOTOS_EACH = 1000
 """Photos of one subject; more is a folder of something else."""
+
+NO_PHOTOS = frozenset(
+    {".txt", ".md", ".csv", ".json", ".xlsx", ".xls", ".ods", ".log", ".ini", ".db", ".html"}
+)
+"""Lists and notes, and what systems leave in a folder of photos; all else in it is somebody's photo."""
+
+FIRST, LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(microsecond=0, tzinfo=UTC)
+"""First and last moment of the calendar; a date beyond, as the end of 9999-12-31 is, counts as that one."""
+
+SEPARATOR = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)
+"""A first line of a CSV file by which spreadsheets are told what separates its cells."""
+
+SAVE_AS = 'in a spreadsheet save it as "CSV UTF-8"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +78,13 @@ class Details:
 def describe(subject_id: str, known: Subject | None, said: Details, door_zone: str = "UTC") -> Subject:
     """Return a subject as known, with what is said of it; a new one is labelled with its id.
 
-    Dates are days in the subject's time zone or that of the door; `valid_until` is the last good day.
+    Dates are days in the subject's time zone or that of the door; `valid_until` is the last good day. A
+    new id, label and groups are in Unicode's form NFC.
 
     Raises:
         EnrollmentError: A date, a window or a time zone that is none.
     """
+    subject_id = known.subject_id if known else composed(subject_id)
     base = known or Subject(subject_id, subject_id)
     access = base.access
     try:
@@ -85,8 +102,10 @@ def describe(subject_id: str, known: Subject | None, said: Details, door_zone: s
         raise EnrollmentError(f"subject {subject_id!r}: {error}") from None
     return replace(
         base,
-        label=base.label if said.label is None else said.label or subject_id,
-        groups=base.groups if said.groups is None else tuple(group for group in said.groups if group),
+        label=base.label if said.label is None else composed(said.label) or subject_id,
+        groups=base.groups
+        if said.groups is None
+        else tuple(composed(group) for group in said.groups if group),
         consent=base.consent if said.consent is None else said.consent,
         notes=base.notes if said.notes is None else said.notes,
         access=Access(said.state or access.state, not_before, not_after, windows, name),
@@ -96,21 +115,24 @@ def describe(subject_id: str, known: Subject | None, said: Details, door_zone: s
 def from_folder(folder: Path) -> list[Entry]:
     """Return one entry per photo (the file's name is the subject's id) and per folder of photos, by name.
 
+    Nobody is left out: a file of any kind is taken for a photo, except `NO_PHOTOS` and hidden ones, and a
+    folder without any is an entry without photos.
+
     Raises:
-        MediaError: It cannot be read, or holds no photo.
+        MediaError: It cannot be read, or holds nobody.
     """
     try:
-        inside = sorted(folder.iterdir())
         entries = [
-            Entry(_subject(path.name if path.is_dir() else path.stem), _photos_in(path))
-            for path in inside
-            if not path.name.startswith(".") and (path.is_dir() or path.suffix.lower() in SUFFIXES)
+            Entry(
+                describe(path.name if path.is_dir() else path.stem, None, Details()),
+                _photos_in(path) if path.is_dir() else (path,),
+            )
+            for path in _inside(folder)
         ]
     except OSError as error:
         raise MediaError(f"{error.filename}: cannot be read: {error.strerror}") from None
-    entries = [entry for entry in entries if entry.photos]
     if not entries:
-        raise MediaError(f"{folder}: neither photos ({', '.join(sorted(SUFFIXES))}) nor folders of them")
+        raise MediaError(f"{folder}: neither photos nor folders of them")
     _refuse_twice(entries, folder)
     return entries
 
@@ -124,7 +146,7 @@ def from_csv(path: Path, door_zone: str = "UTC") -> list[Entry]:
     """
     found: dict[str, Entry] = {}
     for number, row in _rows(path):
-        subject_id, photo = row.get("subject", ""), row.get("photo", "")
+        subject_id, photo = composed(row.get("subject", "")), row.get("photo", "")
         if not subject_id or not photo:
             raise EnrollmentError(f"{path}, line {number}: a row needs a subject and a photo")
         before = found.get(subject_id)
@@ -142,7 +164,7 @@ def from_csv(path: Path, door_zone: str = "UTC") -> list[Entry]:
             subject = describe(subject_id, before.subject if before else None, said, door_zone)
         except EnrollmentError as error:
             raise EnrollmentError(f"{path}, line {number}: {error}") from None
-        photos = (*(before.photos if before else ()), path.parent / photo)
+        photos = (*(before.photos if before else ()), _on_disk(path.parent / photo))
         if len(photos) > MAX_PHOTOS_EACH:
             raise EnrollmentError(f"{path}, line {number}: more than {MAX_PHOTOS_EACH} photos of one subject")
         found[subject_id] = Entry(subject, photos)
@@ -155,28 +177,58 @@ def _rows(path: Path) -> Iterable[tuple[int, dict[str, str]]]:
     try:
         with path.open("rb") as file:
             data = file.read(MAX_ROSTER_BYTES + 1)
-        if len(data) > MAX_ROSTER_BYTES:
-            raise MediaError(f"{path}: larger than {MAX_ROSTER_BYTES >> 20} MiB; split it")
-        text = data.decode("utf-8-sig")  # spreadsheets write a byte order mark
-        first = next(StringIO(text), "")
-        delimiter = max(",;\t", key=first.count)  # a comma where there is none of them
-        reader = csv.DictReader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
-        names = [name.strip().lower() for name in reader.fieldnames or ()]
+    except OSError as error:
+        raise MediaError(f"{path}: cannot be read: {error.strerror}") from None
+    if len(data) > MAX_ROSTER_BYTES:
+        raise MediaError(f"{path}: larger than {MAX_ROSTER_BYTES >> 20} MiB; split it")
+    text = _decoded(data, path)
+    said = SEPARATOR.match(text)
+    first = next(StringIO(text), "")
+    delimiter = said[1] if said else max(",;\t", key=first.count)  # a comma where there is none of them
+    lines = StringIO(text, newline="")
+    if said:
+        next(lines)
+    try:
+        reader = csv.reader(lines, delimiter=delimiter, strict=True)
+        names = [name.strip().lower() for name in next(reader, [])]
+        while names and not names[-1]:
+            names.pop()
         unknown = sorted(set(names) - set(COLUMNS))
         if unknown or not {"subject", "photo"} <= set(names):
             raise MediaError(
                 f"{path}: the first line must name columns among {', '.join(COLUMNS)}; subject and photo are "
                 f"needed{', ' + unknown[0][:32] + ' is not known' if unknown else ''}"
             )
-        reader.fieldnames = names
         for row in reader:
-            if None in row:
-                raise MediaError(f"{path}, line {reader.line_num}: more fields than columns")
-            yield reader.line_num, {key: (value or "").strip() for key, value in row.items()}
-    except OSError as error:
-        raise MediaError(f"{path}: cannot be read: {error.strerror}") from None
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise MediaError(f"{path}: not a CSV file in UTF-8: {error}") from None
+            cells = [value.strip() for value in row]
+            number = reader.line_num + bool(said)
+            if any(cells[len(names) :]):
+                raise MediaError(f"{path}, line {number}: more fields than columns")
+            if any(cells):
+                yield number, dict(zip(names, cells, strict=False))
+    except csv.Error as error:
+        raise MediaError(f"{path}: not a CSV file: {error}; {SAVE_AS}") from None
+
+
+def _decoded(data: bytes, path: Path) -> str:
+    """Return the text of a file in UTF-8, or in UTF-16 where it says so: the two that spreadsheets write."""
+    wide = data.startswith((BOM_UTF16_LE, BOM_UTF16_BE))
+    try:
+        text = data.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise MediaError(f"{path}: not a CSV file in UTF-8, see line {line}; {SAVE_AS}") from None
+    if "\0" in text:
+        raise MediaError(f"{path}: not a CSV file in UTF-8; {SAVE_AS}")
+    return text
+
+
+def _on_disk(path: Path) -> Path:
+    """Return a photo's path as the disk spells it, which may be in another form of Unicode than a list."""
+    if not path.exists() and path.parent.is_dir():
+        wanted = composed(path.name)
+        return next((each for each in path.parent.iterdir() if composed(each.name) == wanted), path)
+    return path
 
 
 def _moment(text: str, place: ZoneInfo, days: int) -> datetime | None:
@@ -185,33 +237,39 @@ def _moment(text: str, place: ZoneInfo, days: int) -> datetime | None:
         return None
     try:
         if len(text) == len("2026-12-31"):
-            day = date.fromisoformat(text) + timedelta(days=days)
-            return datetime.combine(day, time(), place).astimezone(UTC)
-        moment = datetime.fromisoformat(text)
+            moment = datetime.combine(date.fromisoformat(text), time(), place)
+        else:
+            moment, days = datetime.fromisoformat(text), 0
         if moment.tzinfo is None:
             raise ValueError
-        return moment.astimezone(UTC)
-    except (ValueError, OverflowError):
+    except ValueError:
         raise ValueError("a date is written like 2026-12-31 or 2026-12-31T18:00+01:00") from None
+    try:
+        return min((moment + timedelta(days=days)).astimezone(UTC), LAST)
+    except OverflowError:
+        return LAST if moment.year > 1 else FIRST
 
 
 def _parts(text: str | None) -> tuple[str, ...] | None:
     return tuple(part.strip() for part in text.split(";") if part.strip()) if text else None
 
 
-def _photos_in(path: Path) -> tuple[Path, ...]:
-    if not path.is_dir():
-        return (path,)
-    photos = sorted(photo for photo in path.iterdir() if photo.suffix.lower() in SUFFIXES)
+def _inside(folder: Path) -> list[Path]:
+    """Return what a folder holds besides what is hidden and what is certainly no photo, by name."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if not path.name.startswith(".") and (path.is_dir() or path.suffix.lower() not in NO_PHOTOS)
+    )
+
+
+def _photos_in(folder: Path) -> tuple[Path, ...]:
+    photos = _inside(folder)
     if len(photos) > MAX_PHOTOS_EACH:
         raise MediaError(
-            f"{path}: {len(photos)} photos of one subject, at most {MAX_PHOTOS_EACH} are possible"
+            f"{folder}: {len(photos)} photos of one subject, at most {MAX_PHOTOS_EACH} are possible"
         )
     return tuple(photos)
-
-
-def _subject(subject_id: str) -> Subject:
-    return Subject(subject_id, subject_id)
 
 
 def _refuse_twice(entries: Iterable[Entry], folder: Path) -> None:
@@ -219,7 +277,7 @@ def _refuse_twice(entries: Iterable[Entry], folder: Path) -> None:
     for entry in entries:
         if entry.subject.subject_id in seen:
             raise MediaError(
-                f"{folder}: {entry.photos[0].name} has the same name as another photo or folder; a subject "
-                "with several photos has a folder of its own"
+                f"{folder}: {entry.subject.subject_id} has the same name as another photo or folder; a "
+                "subject with several photos has a folder of its own"
             )
         seen.add(entry.subject.subject_id)

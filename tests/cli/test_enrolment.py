@@ -1,0 +1,70 @@
+"""Enrolment as operators type it, with real photos and models: who is enrolled, what is said, exit codes."""
+
+import csv
+from pathlib import Path
+
+import cv2
+import pytest
+
+from edge.camera.photo import read_photo
+from edge.core.types import Image
+from edge.device.assembly.stores import gallery_store
+from edge.device.settings.load import load
+from edge.face import manifest as manifests
+from edge.lab.demo.media import orl_photo
+from tests.support.command_line import run, write_config
+
+
+@pytest.fixture
+def config(tmp_path: Path, models_dir: Path) -> Path:
+    return write_config(tmp_path, state_dir=tmp_path / "state", models_dir=models_dir)
+
+
+def face(media: Path, subject: int) -> Image:
+    return read_photo(orl_photo(media, subject, 1))
+
+
+def save(image: Image, path: Path) -> Path:
+    """Write a photo under a name that OpenCV need not know the suffix of."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    suffix = path.suffix if path.suffix in (".png", ".jpg", ".avif") else ".jpg"
+    path.write_bytes(cv2.imencode(suffix, image)[1].tobytes())
+    return path
+
+
+def enrolled(config: Path) -> set[str]:
+    return gallery_store(load(config)).load(manifests.load("sface-int8").model_id).ids
+
+
+def test_everybody_in_a_folder_is_enrolled_or_in_the_report(tmp_path: Path, media: Path, config: Path):
+    people, report = tmp_path / "people", tmp_path / "report.csv"
+    for number, name in enumerate(("alice.png", "dave.avif", "erin.jfif", "ida", "jo/1.jfif"), 1):
+        save(face(media, number), people / name)
+    (people / "carol.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    (people / "hugo.docx").write_text("Hugo")
+    (people / "notes.txt").write_text("of no matter")
+    (people / "gina").mkdir()
+    said = run("enroll", "--folder", people, "--report", report, config=config, code=1)
+    assert "5 enrolled, 3 refused" in said
+    assert enrolled(config) == {"alice", "dave", "erin", "ida", "jo"}
+    rows = list(csv.DictReader(report.read_text().splitlines()))
+    refused = {
+        row["subject"]: row["reason"] for row in rows if row["status"] == "refused" and not row["photo"]
+    }
+    assert refused.keys() == {"carol", "gina", "hugo"}
+    assert refused["gina"] == "its folder holds no photo"
+    assert "gina: refused: its folder holds no photo" in said
+
+
+def test_an_id_is_one_subject_however_its_accents_are_written(tmp_path: Path, media: Path, config: Path):
+    apart, together = "zoe\u0308", "zo\xeb"
+    save(face(media, 1), tmp_path / "people" / f"{apart}.jpg")
+    run("enroll", "--folder", tmp_path / "people", config=config)
+    assert enrolled(config) == {together}
+    assert "1 already enrolled" in run("enroll", "--folder", tmp_path / "people", config=config)
+    run("enroll", apart, save(face(media, 1), tmp_path / "a.jpg"), config=config)
+    assert enrolled(config) == {together}
+    assert together in run("subjects", "show", apart, config=config)
+    run("subjects", "set", apart, "--label", apart, config=config)
+    run("subjects", "remove", apart, config=config)
+    assert enrolled(config) == set()
