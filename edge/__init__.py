@@ -18,6 +18,9 @@ VIDEO_FORMATS = "rtsp,mpjpeg,mjpeg,h264,hevc,m4v,mpegts,mpeg,mpegvideo,mov,mp4,m
 # counts to its maker.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
+# pydantic otherwise runs whatever package says that it is a plugin, and shows it every value that is checked.
+os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
+
 for _name, _value in {
     "OPENCV_LOG_LEVEL": "SILENT",  # decoders print URLs with passwords; errors are ours to report
     "OPENCV_FFMPEG_LOGLEVEL": "-8",  # AV_LOG_QUIET of libavutil/log.h

@@ -39,3 +39,11 @@ def test_a_package_has_the_same_version_in_every_lock():
 def test_a_door_carries_nothing_that_measures_builds_or_tests():
     assert {package for package, _ in pins("requirements.lock")} & (NOT_AT_A_DOOR | {"setuptools"}) == set()
     assert {package for package, _ in pins("requirements-dev.lock")} > NOT_AT_A_DOOR
+
+
+def test_every_package_was_looked_at_for_what_it_sends_or_keeps_by_itself():
+    guide = (ROOT / "deploy/SECURITY.md").read_text()
+    section = guide.split("### What libraries do by themselves")[1].split("\n#")[0]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| ")]
+    looked_at = [name for row in rows if row.strip() != "package" for name in row.strip().split(", ")]
+    assert sorted(looked_at) == sorted({package for package, _ in pins("requirements-dev.lock")})

@@ -210,6 +210,7 @@ def _open_mirror(mirror: str, name: str) -> IO[bytes]:
 
 def _pip_download(name: str, requirement: Path, folder: Path, progress: Progress, total: int) -> None:
     options = ["--no-deps", "--only-binary", ":all:", "--ignore-requires-python", "--require-hashes"]
+    options += ["--no-cache-dir"]  # the wheel is thrown away; a copy below ~/.cache would stay
     quiet = ["--quiet", "--no-input", "--disable-pip-version-check", "--progress-bar", "off"]
     # pip collects the download under TMPDIR; its growth is the progress, whatever pip's version can print.
     command = ["env", f"TMPDIR={folder}", sys.executable, "-P", "-m", "pip", "download", *options, *quiet]

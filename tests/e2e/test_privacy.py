@@ -51,6 +51,26 @@ def test_a_command_that_loads_a_model_leaves_nothing_below_home(
     assert [path for path in home.rglob("*") if path.is_file()] == []
 
 
+def test_a_package_that_calls_itself_a_plugin_of_pydantic_is_not_run(tmp_path: Path):
+    installed = tmp_path / "packages"
+    about = installed / "diary-1.0.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: diary\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[pydantic]\ndiary = diary:plugin\n")
+    (installed / "diary.py").write_text(
+        "from pathlib import Path\nPath(__file__).with_name('was-run').touch()\nplugin = None\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "edge", "schema", "--out", str(tmp_path / "schemas")],
+        env=environment_without_settings() | {"PYTHONPATH": str(installed), "HOME": str(tmp_path)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert not (installed / "was-run").exists()
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_running_door_speaks_to_its_broker_and_to_nobody_else(
     make_device: Callable[..., Device], mosquitto: Mosquitto, media: Path, tmp_path: Path
 ):
