@@ -5,7 +5,7 @@ failure the last good gallery stays, and the reason is told once. The daemon doe
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -20,7 +20,7 @@ from edge.device.reports import candidate_report, gallery_report
 from edge.device.settings.load import Settings
 from edge.device.sync.floors import FILE_NAME, candidate_version, published_version
 from edge.device.sync.outcome import SyncOutcome
-from edge.face.manifest import AUTO
+from edge.face.manifest import AUTO, usable_embedders
 from edge.gallery.store.denials import Denials, DenialStore
 from edge.gallery.store.store import GalleryStore
 from edge.mqtt.contract.messages import GalleryReportedPayload
@@ -109,11 +109,20 @@ class Galleries:
             published=published_version(path, scope, gallery.version),
             revoked_applied_at=self._revoked_at,
             candidate=told,
+            embedders=self._embedders(),
         )
 
     def stop(self) -> None:
         """End a synchronisation that still runs."""
         self._sync.stop()
+
+    def _embedders(self) -> Iterable[str] | None:
+        """Return the models that a gallery for this door may be of; None where a manifest cannot be read."""
+        try:
+            return usable_embedders(self._settings.recognition.embedder, self._settings.models_path)
+        except EdgeError as error:
+            log.warning("nobody knows which embedders can be used: %s", error)
+            return None
 
     def _watch(self, settings: Settings) -> None:
         self._gallery = GalleryWatch(gallery_store(settings), self._metrics)

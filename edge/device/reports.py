@@ -3,7 +3,7 @@
 Only reads; the daemon decides when it is told.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from edge import __version__
@@ -72,6 +72,7 @@ def gallery_report(
     published: int | None = None,
     revoked_applied_at: datetime | None = None,
     candidate: CandidatePayload | None = None,
+    embedders: Iterable[str] | None = None,
 ) -> GalleryReportedPayload:
     """Return what is published about a synchronisation, with the gallery that serves after it."""
     return GalleryReportedPayload(
@@ -85,6 +86,8 @@ def gallery_report(
         not_after=None if gallery.not_after is None else to_millisecond(gallery.not_after),
         revoked_applied_at=None if revoked_applied_at is None else to_millisecond(revoked_applied_at),
         candidate=candidate,
+        rights=outcome.rights,
+        embedders=None if embedders is None else tuple(sorted(embedders)),
         synchronised_at=None if outcome.at is None else to_millisecond(outcome.at),
         reason=outcome.reason,
         error=outcome.error[:MAX_ERROR_CHARS] if outcome.error else None,

@@ -17,8 +17,7 @@ from edge.device.removal import forget_departed
 from edge.device.settings.load import Settings, credential_path
 from edge.device.sync.outcome import SyncOutcome, refusal, save_outcome
 from edge.device.sync.sync import Sync, SyncSource
-from edge.face import manifest as manifests
-from edge.face.manifest import AUTO, embedding_dim, installed_path
+from edge.face.manifest import AUTO, embedding_dim, usable_embedders
 from edge.gallery.doctor import self_test
 from edge.gallery.format.seal import MAX_KEYS
 
@@ -34,11 +33,12 @@ def synchronise(settings: Settings, clock: Clock) -> tuple[SyncOutcome, EdgeErro
     Returns:
         What it came to, and why where it is refused: then what was in force still is.
     """
-    scope, why = settings.sync_scope, None
+    why: EdgeError | None
     try:
-        outcome = replace(_synchronise(settings, clock), at=clock.now(), scope=scope)
+        outcome, why = _synchronise(settings, clock)
     except EdgeError as error:
-        outcome, why = refusal(error, clock.now(), scope), error
+        outcome, why = refusal(error), error
+    outcome = replace(outcome, at=clock.now(), scope=settings.sync_scope)
     _leave(settings, outcome)
     return outcome, why
 
@@ -54,8 +54,8 @@ def _leave(settings: Settings, outcome: SyncOutcome) -> None:
         log.warning("what came of this cannot be left for the daemon: %s", error)
 
 
-def _synchronise(settings: Settings, clock: Clock) -> SyncOutcome:
-    """Synchronise.
+def _synchronise(settings: Settings, clock: Clock) -> tuple[SyncOutcome, EdgeError | None]:
+    """Synchronise; as `synchronise` where a gallery was refused whose rights were followed.
 
     Raises:
         ConfigError: There is nothing to synchronise with, or a file that belongs to it is missing.
@@ -82,29 +82,25 @@ def _synchronise(settings: Settings, clock: Clock) -> SyncOutcome:
         timeout_s=values.timeout_s,
     )
     auto = settings.recognition.embedder == AUTO
-    outcome = Sync(
+    sync = Sync(
         source,
         gallery_store(settings),
         settings.sync_path,
-        _embedders(settings),
+        usable_embedders(settings.recognition.embedder, settings.models_path),
         clock,
         self_test,
         adopt=partial(_adopt, settings) if auto else None,
         candidate=candidate_store(settings) if auto else None,
-    ).synchronise()
+    )
+    try:
+        outcome = sync.synchronise()
+    except EdgeError as error:
+        if sync.rights is None:
+            raise
+        problems = [str(error), *forget_departed(settings, clock.now())]
+        return replace(refusal(error), rights=sync.rights, error="; ".join(problems)), error
     problems = [*([outcome.error] if outcome.error else []), *forget_departed(settings, clock.now())]
-    return replace(outcome, error="; ".join(problems) or None)
-
-
-def _embedders(settings: Settings) -> dict[str, int]:
-    """Return model id and dimension of what this device may embed with, and could now."""
-    directory, chosen = settings.models_path, settings.recognition.embedder
-    if chosen != AUTO:
-        manifest = manifests.load(chosen, directory)
-        return {manifest.model_id: embedding_dim(manifest)}
-    known = [manifests.load(name, directory) for name in manifests.names(directory)]
-    usable = [each for each in known if each.kind == "embedder" and installed_path(each, directory).is_file()]
-    return {each.model_id: embedding_dim(each) for each in usable}
+    return replace(outcome, error="; ".join(problems) or None), None
 
 
 def _adopt(settings: Settings, name: str, fetch: Callable[[str], bytes]) -> tuple[str, int]:

@@ -322,6 +322,25 @@ def read(path: Path) -> Manifest:
     return manifest
 
 
+def usable_embedders(chosen: str, models_dir: Path) -> dict[str, int]:
+    """Return model id and dimension of each embedder that a gallery may be of here.
+
+    That is the one `chosen`, or with `AUTO` all that are installed.
+
+    Raises:
+        ModelError: A manifest is not valid, or there is none of that name.
+        ConfigError: What is named is no embedder.
+    """
+    if chosen != AUTO:
+        manifest = load(chosen, models_dir)
+        return {manifest.model_id: embedding_dim(manifest)}
+    known = [load(name, models_dir) for name in names(models_dir)]
+    usable = [
+        each for each in known if each.kind == "embedder" and installed_path(each, models_dir).is_file()
+    ]
+    return {each.model_id: embedding_dim(each) for each in usable}
+
+
 def installed_path(manifest: Manifest, models_dir: Path) -> Path:
     """Return where the model's file is, or would be: that of a pushed model beside its manifest."""
     pushed = manifest.directory.parent == models_dir

@@ -23,7 +23,14 @@ from edge.fleet.galleries import ScopeGalleries, SubjectPlaces, check_nobody_mis
 from edge.fleet.keys import KeyRing
 from edge.fleet.plan import FILE_NAME, FleetConfig, load_config, new_config, save_config
 from edge.fleet.repository import TOP, Repository, RolePlan
-from edge.fleet.status import Publication, RoleStatus, ScopeStatus, role_statuses, scope_status
+from edge.fleet.status import (
+    CandidateStatus,
+    Publication,
+    RoleStatus,
+    ScopeStatus,
+    role_statuses,
+    scope_status,
+)
 from edge.gallery.format.published import (
     MODELS,
     candidate_path,
@@ -216,7 +223,7 @@ class Fleet:
             FleetError: No such scope, keys are missing, or not to be written.
         """
         self._check_known(scope)
-        self.repository.publish(scope_role(scope), {}, [candidate_path(scope)], forget=True)
+        self._galleries.withdraw_candidate(scope)
 
     def revoke(
         self, subject_id: str, told: Callable[[Publication], None] = lambda published: None
@@ -231,7 +238,7 @@ class Fleet:
         """
         scopes, again = self.scopes(), subject_id in self.revoked
         found = SubjectPlaces.of(subject_id, scopes, self._galleries)
-        if not found.holding and not found.failed and not again:
+        if not (found.holding or found.failed or found.removed or again):
             raise FleetError(f"subject {subject_id!r} is in no published gallery")
         if not again:
             self.change(self._config.with_revoked({*self.revoked, subject_id}))
@@ -297,6 +304,15 @@ class Fleet:
     def roles(self) -> list[RoleStatus]:
         """Return how all roles stand."""
         return role_statuses(self.repository)
+
+    def candidate(self, scope: str) -> CandidateStatus | None:
+        """Return what a scope may be switched to, None where there is nothing; needs no key.
+
+        Raises:
+            FleetError: No such scope.
+        """
+        self._check_known(scope)
+        return scope_status(self.repository, scope, ()).candidate
 
     def status(self) -> list[ScopeStatus]:
         """Return what is published for each scope; needs no key."""

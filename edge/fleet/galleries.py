@@ -4,6 +4,7 @@ Also takes a subject out of the galleries of all scopes, wherever that can be. W
 in `fleet`.
 """
 
+import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,8 +16,17 @@ from edge.fleet.status import Publication
 from edge.gallery.format.bundle import decode, encode
 from edge.gallery.format.delta import encode_delta
 from edge.gallery.format.published import candidate_path, delta_path, full_path, scope_role
+from edge.gallery.format.removed import (
+    decode_removed,
+    encode_removed,
+    removed_binding,
+    removed_path,
+    subject_hash,
+)
 from edge.gallery.format.seal import Binding, seal, unseal_any
 from edge.gallery.gallery import Gallery
+
+log = logging.getLogger(__name__)
 
 SHOWN = 5
 """Of the ids that a message names."""
@@ -46,26 +56,73 @@ class ScopeGalleries:
         binding = Binding(self._tenant, scope, said["model_id"], said["version"])
         return decode(unseal_any(data, self._keys.sealing(scope), binding)), said.get("model")
 
+    def removed(self, scope: str) -> frozenset[str]:
+        """Return the hashes of who was taken out of the galleries of a scope and is not in its gallery.
+
+        Raises:
+            FleetError: The scope's sealing key is missing, or the file was altered.
+        """
+        found = self._repository.read(scope_role(scope), removed_path(scope))
+        if found is None:
+            return frozenset()
+        keys = self._keys.sealing(scope)
+        return decode_removed(unseal_any(found[0], keys, removed_binding(self._tenant, scope)))
+
+    def add_removed(self, scope: str, subject_id: str) -> None:
+        """Have the doors of a scope remove a subject that none of its galleries holds.
+
+        Raises:
+            FleetError: Keys are missing, or it cannot be written.
+        """
+        if subject_hash(subject_id) not in self.removed(scope):
+            targets = self._removed_target(scope, {subject_id}, None, self._keys.sealing(scope)[0])
+            self._repository.publish(scope_role(scope), targets, ())
+
+    def withdraw_candidate(self, scope: str) -> None:
+        """Publish the candidate no more; whoever only it held is removed from the doors.
+
+        Raises:
+            FleetError: Keys are missing, or it cannot be written.
+        """
+        targets: dict[str, tuple[bytes, dict[str, Any]]] = {}
+        try:
+            candidate, current = (
+                self.read(scope, path) for path in (candidate_path(scope), full_path(scope))
+            )
+            if candidate is not None and current is not None and (lost := candidate[0].ids - current[0].ids):
+                targets = self._removed_target(scope, lost, current[0], self._keys.sealing(scope)[0])
+        except EdgeError as error:
+            log.warning("who was in the candidate of scope %s alone cannot be told: %s", scope, error)
+        self._repository.publish(scope_role(scope), targets, [candidate_path(scope)], forget=True)
+
     def publish(
-        self, scope: str, galleries: Mapping[str, OfModel], *, key: bytes | None = None
+        self,
+        scope: str,
+        galleries: Mapping[str, OfModel],
+        *,
+        key: bytes | None = None,
     ) -> Publication:
         """Publish galleries by their paths, each as the version after the one there, all at once.
 
         Beside the scope's own goes the difference to its version before, where that is worth it. `key` seals
         them; the scope's when unset. Where it is another, or somebody was taken out, nothing older stays.
+        Who goes by it is told to the doors by a list as well, which they follow whatever their embedder is.
+        Whom a gallery of another embedder lacks was not taken out: there may be no photo to embed anew.
         Returns what is to be told of the first.
 
         Raises:
             FleetError: Keys are missing, or it cannot be written.
         """
         targets: dict[str, tuple[bytes, dict[str, Any]]] = {}
-        told = []
+        told, lost = [], set[str]()
         forget, key = key is not None, key or self._keys.sealing(scope)[0]
         for path, (gallery, model) in galleries.items():
             found = self.read(scope, path)
             before = None if found is None else found[0]
             new = replace(gallery, version=before.version + 1 if before else 1)
-            forget |= before is not None and not before.ids <= new.ids
+            gone_here = before.ids - new.ids if before else set()
+            forget |= bool(gone_here)
+            lost |= gone_here if before and before.model_id == new.model_id else set()
             full = self._sealed(scope, new, encode(new), key)
             said = {"scope": scope, "version": new.version, "model_id": new.model_id, "count": new.size}
             said |= {"model": model} if model else {}
@@ -93,7 +150,9 @@ class ScopeGalleries:
         gone: set[str] = set()
         if full_path(scope) in targets:
             there = self._repository.role(scope_role(scope)).signed.targets.keys()
-            gone = there - targets.keys() - {candidate_path(scope)}
+            gone = there - targets.keys() - {candidate_path(scope), removed_path(scope)}
+        current = galleries.get(full_path(scope)) or self.read(scope, full_path(scope))
+        targets |= self._removed_target(scope, lost, current and current[0], key)
         self._repository.publish(scope_role(scope), targets, gone, forget=forget)
         return told[0]
 
@@ -104,6 +163,17 @@ class ScopeGalleries:
             FleetError: Something cannot be deleted; all else is.
         """
         self._repository.forget([scope_role(scope) for scope in scopes])
+
+    def _removed_target(
+        self, scope: str, lost: Collection[str], current: Gallery | None, key: bytes
+    ) -> dict[str, tuple[bytes, dict[str, Any]]]:
+        """Return the list of who was removed, with those just `lost` and without whoever is in `current`."""
+        hashes = self.removed(scope) | set(map(subject_hash, lost))
+        hashes -= set(map(subject_hash, current.ids)) if current else set()
+        if not hashes and self._repository.read(scope_role(scope), removed_path(scope)) is None:
+            return {}
+        data = seal(encode_removed(hashes), key, removed_binding(self._tenant, scope))
+        return {removed_path(scope): (data, {"scope": scope, "kind": "removed"})}
 
     def _difference(self, scope: str, before: Gallery, new: Gallery, key: bytes) -> bytes | None:
         change = encode_delta(before, new)
@@ -145,6 +215,8 @@ class SubjectPlaces:
     subject_id: str
     holding: dict[str, dict[str, OfModel]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    removed: bool = False
+    """Whether it was taken out of a scope before."""
 
     @classmethod
     def of(cls, subject_id: str, scopes: Iterable[str], galleries: ScopeGalleries) -> "SubjectPlaces":
@@ -152,6 +224,7 @@ class SubjectPlaces:
         made = cls(subject_id)
         for scope in scopes:
             try:
+                made.removed |= subject_hash(subject_id) in galleries.removed(scope)
                 for path in (full_path(scope), candidate_path(scope)):
                     found = galleries.read(scope, path)
                     if found is not None and found[0].subject(subject_id) is not None:
@@ -169,7 +242,8 @@ class SubjectPlaces:
     ) -> list[Publication]:
         """Publish the galleries without the subject. `told` hears of each scope at once.
 
-        Of the scopes `left_over` what was published before goes, too: it may still have the subject.
+        Of the scopes `left_over` what was published before goes, too: it may still have the subject. Their
+        doors are told to remove it, wherever it came from.
 
         Raises:
             FleetError: There are scopes for which that cannot be done; all others are done.
@@ -184,6 +258,11 @@ class SubjectPlaces:
                 continue
             told(done)
             published.append(done)
+        for scope in set(left_over) - self.holding.keys() - self.failed.keys():
+            try:
+                galleries.add_removed(scope, self.subject_id)
+            except EdgeError as error:
+                self.failed[scope] = str(error)
         why = [f"scope {scope}: {error}" for scope, error in self.failed.items()]
         if left_over:
             try:

@@ -29,7 +29,7 @@ from edge.cli.options import (
 )
 from edge.cli.output import Listing, progress
 from edge.core.clock import SystemClock
-from edge.core.errors import ConfigError, FleetError
+from edge.core.errors import ConfigError, FleetError, LinkError
 from edge.core.text import printable
 from edge.device.assembly.candidate import candidate_gallery, gallery_in_force
 from edge.device.assembly.delivery import build_broker
@@ -41,7 +41,7 @@ from edge.face.weights import load_verified
 from edge.fleet.fleet import Fleet, fleet_for_change
 from edge.fleet.keys import key_ring
 from edge.fleet.reembed import reembed as reembed_gallery
-from edge.fleet.rollout.gallery import Arrival, Wanted, nudge_doors
+from edge.fleet.rollout.gallery import Arrival, Wanted, cannot_follow, nudge_doors
 from edge.fleet.status import Publication
 from edge.gallery.gallery import Gallery
 from edge.recognition.enrolment.bulk import tell_refusals, write_outcomes
@@ -51,6 +51,9 @@ log = logging.getLogger(__name__)
 
 MAX_VALID_DAYS = 3650
 """Ten years."""
+
+SHOWN_DOORS = 5
+"""Of the doors that a message names."""
 
 
 def publish(
@@ -122,6 +125,14 @@ def switch(
     allow_missing: Annotated[
         bool, typer.Option(help="Also where the candidate lacks somebody, who is then locked out.")
     ] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Ask no door whether it can use the model. One that cannot keeps its gallery, and only who "
+            "was removed or restricted is so there as well.",
+        ),
+    ] = False,
     nudge: NudgeOption = False,
     device: DeviceOption = None,
     wait: WaitOption = 60.0,
@@ -130,14 +141,20 @@ def switch(
     passphrase_file: PassphraseOption = None,
     config_file: ConfigOption = None,
 ) -> None:
-    """Move the doors of a scope to their candidate, model and threshold with it; again: back."""
-    settings = load_settings(config_file) if nudge else None
+    """Move the doors of a scope to their candidate, model and threshold with it; again: back.
+
+    What the doors report at the broker of --config has to say that they can use the model.
+    """
+    asks = not (drop or force)
+    settings = load_settings(config_file) if nudge or asks else None
     with opened_fleet(fleet, keys, passphrase_file) as opened:
         if drop:
             opened.drop_candidate(scope)
             typer.echo(f"scope {scope}: there is no candidate any more")
             wanted = Wanted(0, candidate=True)
         else:
+            if settings is not None and asks:
+                _check_doors(settings, opened, scope)
             published = opened.switch(scope, allow_missing=allow_missing)
             tell(published)
             typer.echo(
@@ -145,7 +162,7 @@ def switch(
                 "gallery and all after it"
             )
             wanted = Wanted(published.version)
-    if settings is not None:
+    if settings is not None and nudge:
         raise typer.Exit(ask_doors(settings, {scope: wanted}, device, wait))
 
 
@@ -216,7 +233,7 @@ def revoke(
             refused = error
     try:
         if settings is not None and published:
-            wanted = {each.scope: Wanted(each.version, each.candidate) for each in published}
+            wanted = {each.scope: Wanted(each.version, each.candidate, removal=True) for each in published}
             code = ask_doors(settings, wanted, device, wait)
             raise typer.Exit(code)
     finally:
@@ -263,6 +280,38 @@ def tell(published: Publication) -> None:
         f"scope {published.scope}: version {published.version} with {published.count} subject(s){groups}, "
         f"{published.bytes} bytes{change}{left_out}"
     )
+
+
+def _check_doors(settings: Settings, fleet: Fleet, scope: str) -> None:
+    """Accept a switch that all doors of the scope can follow, by what they report.
+
+    Raises:
+        FleetError: One cannot, or nobody knows.
+    """
+    candidate = fleet.candidate(scope)
+    if candidate is None:
+        return  # `Fleet.switch` says so
+    try:
+        cannot, known = cannot_follow(
+            build_broker(settings.mqtt), settings.site, scope, candidate.model_id, SystemClock()
+        )
+    except LinkError as error:
+        raise FleetError(
+            f"nothing was switched, because no door can be asked whether it can use {candidate.model_id!r}: "
+            f"{error}; name the broker with --config, or say --force"
+        ) from None
+    if not known:
+        raise FleetError(
+            f"nothing was switched: no door has reported at this broker that it serves {scope}, so nobody "
+            f"knows whether its doors can use {candidate.model_id!r}; say --force if that is meant"
+        )
+    if cannot:
+        few = "; ".join(f"{name}: {why}" for name, why in list(cannot.items())[:SHOWN_DOORS])
+        more = f"; and {len(cannot) - SHOWN_DOORS} more" if len(cannot) > SHOWN_DOORS else ""
+        raise FleetError(
+            f"nothing was switched: {len(cannot)} of {known} door(s) cannot use {candidate.model_id!r}: "
+            f'{printable(few)}{more}; set recognition.embedder = "auto" there and synchronise, or say --force'
+        )
 
 
 def ask_doors(

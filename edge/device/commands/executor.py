@@ -21,7 +21,7 @@ from edge.device.children.child import Child
 from edge.device.children.errands import Errand
 from edge.device.commands.answers import MAX_REMEMBERED, Answers
 from edge.device.commands.parse import Command, Reply, Rules, parse, refusal_reply
-from edge.gallery.store.erasure import subject_hash
+from edge.gallery.format.removed import subject_hash
 from edge.mqtt.broker import Received
 from edge.mqtt.contract.encode import encode
 from edge.mqtt.contract.messages import READS, ResponsePayload

@@ -28,7 +28,8 @@ class Floors(BaseModel):
     `seen_*`: the newest gallery that was whole and ours. `installed_*`: the last one that was installed, by
     its published version and by its number in the device's own store. `candidate_*`: the candidate as it was
     published, its version, and its number in its own store (the last release wrote `beside_*`). `keys`: by
-    role, the ids of the keys that were trusted for it.
+    role, the ids of the keys that were trusted for it. `rights_*`: where a gallery could not be used, from
+    which files its rights were followed, and which number the device's own gallery had after it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -45,6 +46,8 @@ class Floors(BaseModel):
         0, ge=0, lt=2**63, validation_alias=AliasChoices("candidate_version", "beside_version")
     )
     candidate_as: int = Field(0, ge=0, lt=2**63, validation_alias=AliasChoices("candidate_as", "beside_as"))
+    rights_sha256: str = ""
+    rights_as: int = Field(0, ge=0, lt=2**63)
     keys: dict[str, tuple[str, ...]] = Field(default_factory=dict, max_length=8)
 
     def check_clock(self, now: datetime, built_at: datetime) -> None:

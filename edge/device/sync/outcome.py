@@ -69,6 +69,9 @@ class SyncOutcome:
     scope: str | None = None
     """Whose gallery it was about; None: an older release did not say."""
 
+    rights: Annotated[int, Field(ge=1, lt=2**63)] | None = None
+    """Published version by which subjects were removed and restricted here, though its gallery is refused."""
+
     def to_json(self) -> str:
         """Return one line of JSON; `beside` is what the last release called `candidate`."""
         said = {**asdict(self), "at": self.at.isoformat() if self.at else None}

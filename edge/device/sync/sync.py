@@ -3,10 +3,13 @@
 What is signed is The Update Framework's business; what it leaves open is closed here and in `floors`: older
 galleries after a lost cache, a wrong clock, a target that is missing (never read as "nobody is enrolled any
 more"). A gallery must open with this door's key, be of this door's embedder, and pass a self-test.
+
+A gallery whose embedder cannot be had here is refused, but its rights are followed all the same: whoever was
+removed from the scope is removed here, and who may pass when is as it says.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,6 +19,7 @@ from tuf.api.metadata import TargetFile  # type: ignore[attr-defined]
 from edge.core import files
 from edge.core.clock import Clock
 from edge.core.errors import EdgeError, GalleryError, ModelMismatchError, SignatureError
+from edge.core.types import Subject
 from edge.device.sync.fetch import Fetcher
 from edge.device.sync.floors import BUILT_AT, FILE_NAME, Floors, load_floors, save_floors
 from edge.device.sync.outcome import SyncOutcome, reason_of, refusal
@@ -32,7 +36,14 @@ from edge.gallery.format.published import (
     read_offer,
     scope_role,
 )
-from edge.gallery.format.seal import Binding, unseal_any
+from edge.gallery.format.removed import (
+    MAX_REMOVED_BYTES,
+    decode_removed,
+    removed_binding,
+    removed_path,
+    subject_hash,
+)
+from edge.gallery.format.seal import HEADER, TAG_BYTES, Binding, unseal_any
 from edge.gallery.gallery import Gallery
 from edge.gallery.store.store import GalleryStore, install, settle
 
@@ -92,13 +103,15 @@ class Sync:
     built_at: datetime = BUILT_AT
     adopt: Adopt | None = None
     candidate: GalleryStore | None = None
+    rights: int | None = field(default=None, init=False)
+    """As in `SyncOutcome`; known also where synchronising was refused."""
 
     def run(self) -> SyncOutcome:
         """Synchronise, and say so also where that is refused; the gallery in force is then the last one."""
         try:
             return self.synchronise()
         except EdgeError as error:
-            return refusal(error)
+            return replace(refusal(error), rights=self.rights)
 
     def synchronise(self) -> SyncOutcome:
         """Install the gallery that is published for this scope, unless it is in force already.
@@ -122,7 +135,12 @@ class Sync:
                 return replace(outcome, candidate=candidate, error=outcome.error or owed)
             except EdgeError as error:
                 log.warning("the candidate is refused: %s", error)
-                return replace(outcome, error=f"the candidate: {error}", reason=reason_of(error))
+                refused = replace(outcome, error=f"the candidate: {error}", reason=reason_of(error))
+            try:
+                self._remove_listed(published, (self.candidate,))
+            except EdgeError as error:
+                log.error("who was removed may still be in the candidate: %s", error)
+            return refused
 
     @property
     def _floors_path(self) -> Path:
@@ -142,9 +160,14 @@ class Sync:
         return floors
 
     def _follow(self, floors: Floors, published: TrustedDirectory, info: TargetFile | None) -> SyncOutcome:
-        offer = self._offer(info, "full", published)
+        offer = self._signed(info, "full")
         assert info is not None
         floors.check_gallery(offer.version, info.hashes["sha256"])
+        try:
+            self._prepare_embedder(offer, published)
+        except EdgeError as error:
+            error.args = (f"{error}; {self._only_rights(floors, published, offer, info)}",)
+            raise
         serving = self._serving(floors, offer.model_id)
         if serving is not None and serving.version == offer.version:
             return SyncOutcome("current", offer.version, serving.size, serving.model_id, settle(self.store))
@@ -185,13 +208,81 @@ class Sync:
         save_floors(self._floors_path, floors.model_copy(update=candidate))
         return True, owed
 
+    def _only_rights(
+        self, floors: Floors, published: TrustedDirectory, offer: Offer, info: TargetFile
+    ) -> str:
+        """Follow what a gallery that cannot be used says of who may pass; return what is to be told of it."""
+        try:
+            self._follow_rights(floors, published, offer, info)
+        except EdgeError as error:
+            log.error("rights cannot be followed: %s", error)
+            return f"nor can it be followed who may not pass any more: {error}"
+        self.rights = offer.version
+        return "who was removed or restricted is so here as well"
+
+    def _follow_rights(
+        self, floors: Floors, published: TrustedDirectory, offer: Offer, info: TargetFile
+    ) -> None:
+        """Remove and restrict subjects of the galleries here, of whatever embedder, as the fleet has.
+
+        Raises:
+            EdgeError: Something cannot be had or changed; what came before it is done.
+        """
+        listed = published.find(removed_path(self.source.scope))
+        sha256 = info.hashes["sha256"] + (listed.hashes.get("sha256", "") if listed else "")
+        if (floors.rights_sha256, floors.rights_as) == (sha256, self.store.current_version()):
+            return
+        stores = [each for each in (self.store, self.candidate) if each is not None]
+        self._remove_listed(published, stores)
+        binding = Binding(self.source.tenant, self.source.scope, offer.model_id, offer.version)
+        gallery = decode(unseal_any(published.fetch(info), self.source.sealing_keys, binding))
+        self._check_said(gallery, offer)
+        for store in stores:
+            take_rights(store, frozenset(), {each.subject_id: each for each in gallery.subjects})
+        followed = {
+            "seen_version": offer.version,
+            "seen_sha256": info.hashes["sha256"],
+            "rights_sha256": sha256,
+            "rights_as": self.store.current_version(),
+        }
+        save_floors(self._floors_path, floors.model_copy(update=followed))
+
+    def _remove_listed(self, published: TrustedDirectory, stores: Iterable[GalleryStore]) -> None:
+        """Remove from galleries, of whatever embedder, whoever was removed from this scope.
+
+        Raises:
+            EdgeError: It cannot be known who that is, or a gallery cannot be changed.
+        """
+        info = published.find(removed_path(self.source.scope))
+        if info is None:
+            return
+        if info.length > MAX_REMOVED_BYTES + HEADER.size + TAG_BYTES:
+            raise SignatureError("the list of removed subjects is larger than it can be; publish it again")
+        binding = removed_binding(self.source.tenant, self.source.scope)
+        removed = decode_removed(unseal_any(published.fetch(info), self.source.sealing_keys, binding))
+        for store in stores:
+            take_rights(store, removed, {})
+
     def _offer(self, info: TargetFile | None, kind: Kind, published: TrustedDirectory) -> Offer:
+        offer = self._signed(info, kind)
+        self._prepare_embedder(offer, published)
+        return offer
+
+    def _signed(self, info: TargetFile | None, kind: Kind) -> Offer:
         scope = self.source.scope
         if info is None:
             raise SignatureError(
                 f"no gallery is signed for scope {scope!r}; publish one, or correct sync.scope"
             )
-        offer = read_offer(info.custom, info.length, info.hashes.get("sha256"), kind, scope)
+        return read_offer(info.custom, info.length, info.hashes.get("sha256"), kind, scope)
+
+    def _prepare_embedder(self, offer: Offer, published: TrustedDirectory) -> None:
+        """Accept a gallery of an embedder that can be used here, after it was installed if need be.
+
+        Raises:
+            ModelError, SyncError: The embedder cannot be installed.
+            ModelMismatchError: It is none that this device may use.
+        """
         if offer.model_id not in self.embedders and self.adopt is not None and offer.model is not None:
             self._adopt(self.adopt, offer.model, published)
         if offer.model_id not in self.embedders:
@@ -199,7 +290,6 @@ class Sync:
                 f"gallery version {offer.version} was made with {offer.model_id!r}, this device embeds with "
                 f"{' or '.join(map(repr, self.embedders))}; publish one for its embedder"
             )
-        return offer
 
     def _adopt(self, adopt: Adopt, name: str, published: TrustedDirectory) -> None:
         """Install a model that the fleet has signed."""
@@ -250,12 +340,44 @@ class Sync:
 
     def _checked(self, gallery: Gallery, offer: Offer) -> Gallery:
         """Return the gallery if it is what the signed metadata say."""
-        found = (gallery.version, gallery.model_id, gallery.size)
-        if found != (offer.version, offer.model_id, offer.count):
-            raise SignatureError("the gallery is not what is signed about it; publish it again")
+        self._check_said(gallery, offer)
         if gallery.size and gallery.dim != self.embedders[gallery.model_id]:
             raise ModelMismatchError(
                 f"gallery version {offer.version} has embeddings of length {gallery.dim}, the embedder makes "
                 f"{self.embedders[gallery.model_id]}; publish one for its embedder"
             )
         return gallery
+
+    def _check_said(self, gallery: Gallery, offer: Offer) -> None:
+        found = (gallery.version, gallery.model_id, gallery.size)
+        if found != (offer.version, offer.model_id, offer.count):
+            raise SignatureError("the gallery is not what is signed about it; publish it again")
+
+
+def take_rights(store: GalleryStore, removed: Collection[str], subjects: Mapping[str, Subject]) -> None:
+    """Change who may pass by a gallery, and no template.
+
+    Subjects are removed by their hashes, and others described anew.
+
+    `subjects` by id; whoever is in the gallery and not among them stays as it is.
+
+    Raises:
+        GalleryError: It cannot be changed, or somebody cannot be erased from older versions.
+    """
+    model_id = store.enrolled_with()
+    if model_id is None:
+        return
+    with store.edit(model_id) as edit:
+        before = edit.gallery
+        gone = {each for each in before.ids if subject_hash(each) in removed} if removed else set()
+        changed = {
+            each.subject_id: subjects[each.subject_id]
+            for each in before.subjects
+            if each.subject_id not in gone and subjects.get(each.subject_id, each) != each
+        }
+        if gone or changed:
+            left = before.without_subjects(gone)
+            described = tuple(changed.get(each.subject_id, each) for each in left.subjects)
+            edit.commit(replace(left, subjects=described))
+            log.info("rights followed", extra={"removed": len(gone), "changed": len(changed)})
+    store.erase_owed()

@@ -21,10 +21,14 @@ from edge.mqtt.subscriber import Listener
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A version that was published for a scope; `candidate`: to be switched to, 0: nothing any more."""
+    """A version that was published for a scope; `candidate`: to be switched to, 0: nothing any more.
+
+    `removal`: it is enough that a door has removed who is no longer in it, whatever embedder the door has.
+    """
 
     version: int
     candidate: bool = False
+    removal: bool = False
 
 
 @dataclass(slots=True)
@@ -92,12 +96,20 @@ class Arrival:
             return "another scope", f"it serves scope {report.scope}"
         if self._has(door, report, wanted):
             return "has it", ""
+        if wanted.removal and self._has_removed(door, report, wanted):
+            return "has it", "who was removed, not the gallery: that is of an embedder that it cannot use"
         if not door.online:
             return "offline", "it follows when it is back"
         if door.fresh and report.error:
             return "refused", report.error
         has = f"version {report.published}" if report.published else "another gallery"
         return "waiting", f"it has {has}"
+
+    @staticmethod
+    def _has_removed(door: DoorSync, report: GalleryReportedPayload, wanted: Wanted) -> bool:
+        if report.rights is None or wanted.candidate:
+            return report.rights is not None and door.fresh
+        return report.rights == wanted.version or (door.fresh and report.rights > wanted.version)
 
     def _has(self, door: DoorSync, report: GalleryReportedPayload, wanted: Wanted) -> bool:
         if wanted.candidate:
@@ -106,6 +118,39 @@ class Arrival:
             return report.candidate is not None and report.candidate.published == wanted.version
         newer = door.fresh and report.status != "refused" and (report.published or 0) > wanted.version
         return report.published == wanted.version or newer
+
+
+def cannot_follow(
+    broker: Broker, site: str, scope: str, model_id: str, clock: Clock
+) -> tuple[dict[str, str], int]:
+    """Return which doors of a scope could not use a gallery of this model by what they report, and why.
+
+    Also returns how many doors of the scope have reported at all.
+
+    Raises:
+        LinkError: The broker cannot be reached, or refuses it.
+    """
+    arrival = Arrival({scope: Wanted(0)})
+    with site_listener(broker, watched(site)) as listener:
+        began_s = clock.monotonic()
+        while clock.monotonic() - began_s < QUIET_S:
+            _hear(listener, arrival)
+    doors, cannot = arrival.concerned(), {}
+    for name, door in doors.items():
+        assert door.report is not None
+        if (why := _why_not(door.report, model_id)) is not None:
+            cannot[name] = why
+    return cannot, len(doors)
+
+
+def _why_not(report: GalleryReportedPayload, model_id: str) -> str | None:
+    """Return why a door could not use a gallery of a model, None where it could."""
+    candidate = report.candidate.model_id if report.candidate else None
+    if model_id in (report.model_id, candidate, *(report.embedders or ())):
+        return None
+    if report.embedders is None:
+        return "it does not say that it can (an earlier release, and no candidate)"
+    return f"it embeds with {' or '.join(report.embedders)}"
 
 
 def nudge_doors(

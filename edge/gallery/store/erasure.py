@@ -6,7 +6,6 @@ erasure to whoever knows the id and tells nobody else. By these hashes a subject
 not come back through the remote gallery, which may still hold it.
 """
 
-import hashlib
 import json
 import logging
 import re
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from edge.core import files
 from edge.core.errors import ErasureOwedError, FileError, GalleryError, GalleryIntegrityError
+from edge.gallery.format.removed import HASH_CHARS, subject_hash
 from edge.gallery.gallery import Gallery
 from edge.gallery.store.vault import Vault
 from edge.gallery.store.versions import VersionFiles
@@ -26,9 +26,6 @@ log = logging.getLogger(__name__)
 OWED = "erasing"
 AUDIT = "erasures.jsonl"
 """The mark and the audit, in the directory of the versions."""
-
-HASH_CHARS = 16
-"""Of SHA-256, in hexadecimal digits."""
 
 HASH = re.compile(rb'"([0-9a-f]{%d})"' % HASH_CHARS)
 """Not parsed as JSON: a line that a power cut left unfinished counts, too."""
@@ -201,11 +198,6 @@ def _is_removed(subject_id: str, version: int, removed: Mapping[str, int], *, en
     if enrolled:
         return at is not None and version < at
     return at is not None or ANYBODY in removed
-
-
-def subject_hash(subject_id: str) -> str:
-    """Return what audits call a subject: it can be looked up by who knows the id, and tells nobody else."""
-    return hashlib.sha256(subject_id.encode()).hexdigest()[:HASH_CHARS]
 
 
 class Erased:

@@ -532,6 +532,16 @@ class GalleryReportedPayload(Payload):
     synchronised_at: Timestamp | None = Field(
         None, description="When the last synchronisation ended, whoever started it; null: there was none."
     )
+    rights: Count | None = Field(
+        None,
+        description="Published version whose gallery is refused because its embedder cannot be used here, "
+        "and by which subjects were removed and restricted all the same; null: none.",
+    )
+    embedders: tuple[str, ...] | None = Field(
+        None,
+        description="Model ids of the embedders that a gallery for this door may be of: the one that is "
+        "configured, or all that are installed; null: nobody knows.",
+    )
     reason: str | None = Field(
         None,
         description="Why it was refused, in a word: rollback, clock, signature, expired, server, integrity, "

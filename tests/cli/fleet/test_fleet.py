@@ -88,6 +88,7 @@ def test_what_was_enrolled_at_the_office_arrives_at_the_door_and_a_revocation_to
         "beside": False,
         "scope": "front",
         "reason": None,
+        "rights": None,
     }
     assert site.known() == ["alice"]
     again = site.publish()

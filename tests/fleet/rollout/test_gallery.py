@@ -13,7 +13,7 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edge.cli.fleet.publish import ask_doors
-from edge.core.errors import LinkError
+from edge.core.errors import FleetError, LinkError
 from edge.core.text import printable
 from edge.device.settings.load import Settings, load
 from edge.fleet.rollout.gallery import Arrival, DoorSync, Wanted
@@ -87,6 +87,24 @@ def test_a_candidate_is_told_and_read_under_its_name_in_the_last_release_as_well
             DoorSync(True, report(57, candidate=candidate(1))), Wanted(0, True), "waiting", id="not dropped"
         ),
         pytest.param(DoorSync(True, report(57, candidate=None)), Wanted(0, True), "has it", id="dropped"),
+        pytest.param(
+            DoorSync(True, report(None, status="refused", error=ERROR, rights=58), fresh=True),
+            Wanted(58, removal=True),
+            "has it",
+            id="removed by it, of another embedder",
+        ),
+        pytest.param(
+            DoorSync(True, report(None, status="refused", error=ERROR, rights=57), fresh=True),
+            Wanted(58, removal=True),
+            "refused",
+            id="removed by the one before",
+        ),
+        pytest.param(
+            DoorSync(True, report(None, status="refused", error=ERROR, rights=58), fresh=True),
+            Wanted(58),
+            "refused",
+            id="the gallery itself is wanted",
+        ),
     ],
 )
 def test_what_a_door_says_of_itself_tells_whether_it_has_it(door: DoorSync, wanted: Wanted, state: str):
@@ -281,3 +299,53 @@ def test_nobody_at_the_broker_is_said_and_no_success(
 ):
     assert ask_doors(settings, {"front": Wanted(58)}, [], 1.0) == 1
     assert "no door has reported" in capsys.readouterr().out
+
+
+OTHER = "other@12345678"
+
+
+def switch(tmp_path: Path, *options: str) -> str:
+    directory = tmp_path / "fleet"
+    if not directory.exists():
+        fleet = make_fleet(directory, "front")
+        fleet.publish_gallery("front", people("alice"))
+        fleet.publish_gallery("front", people("alice", model_id=OTHER), candidate=True)
+    return run("fleet", "switch", "front", *options, "--fleet", directory, config=settings_file(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("has", "why"),
+    [
+        pytest.param(report(1, embedders=("sface", OTHER)), None, id="has it installed"),
+        pytest.param(report(1, candidate=CandidatePayload(
+            published=1, version=9, count=1, model_id=OTHER, agreed=0, differed=0)), None, id="tries it"),
+        pytest.param(report(1, embedders=("sface",)), "it embeds with sface", id="fixed"),
+        pytest.param(report(1), "it does not say that it can", id="of the last release, no candidate"),
+    ],
+)  # fmt: skip
+def test_a_switch_that_a_door_could_not_follow_is_refused(
+    broker: Mosquitto, settings: Settings, tmp_path: Path, has: GalleryReportedPayload, why: str | None
+):
+    with ExitStack() as stack:
+        for name, said in {"door-1": report(1, embedders=(OTHER,)), "door-2": has}.items():
+            stack.callback(SimulatedDoor(broker.port, name, said, lambda _: None).close)
+        stack.callback(
+            SimulatedDoor(broker.port, "door-3", report(1, "back", embedders=()), lambda _: None).close
+        )
+        if why is None:
+            assert "version 2 with 1 subject(s)" in switch(tmp_path)
+            return
+        with pytest.raises(FleetError, match=rf"nothing was switched: 1 of 2 door.* door-2: {why}"):
+            switch(tmp_path)
+        assert "version 2 with 1 subject(s)" in switch(tmp_path, "--force")
+
+
+def test_a_switch_without_anybody_who_could_say_is_refused(
+    broker: Mosquitto, settings: Settings, tmp_path: Path
+):
+    with pytest.raises(FleetError, match="no door has reported"):
+        switch(tmp_path)
+    broker.stop()
+    with pytest.raises(FleetError, match=r"no door can be asked .* cannot be reached.* --force"):
+        switch(tmp_path)
+    assert "there is no candidate any more" in switch(tmp_path, "--drop"), "what is dropped asks no door"
