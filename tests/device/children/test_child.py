@@ -147,4 +147,4 @@ def test_what_a_child_said_is_told_and_no_file_stays_open(
     python(monkeypatch, code)
     before = len(list(Path("/proc/self/fd").iterdir()))
     assert ended(Child((), 60.0, SystemClock())) == expected
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before

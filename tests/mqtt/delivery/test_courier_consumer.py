@@ -87,8 +87,9 @@ def test_a_broker_that_loses_everything_loses_nothing(mosquitto: Mosquitto, open
         with subscriber(mosquitto.port, client_id=keeper) as seen:
             decided += door.publish(40)
             seen.wait(lambda: len(ids(seen)) >= 40)
-            kept += ids(seen)
-            ack(seen, *ids(seen))
+            came = ids(seen)
+            kept += came
+            ack(seen, *came)
             time.sleep(0.05)
         decided += door.publish(40)  # accepted by the broker for a consumer that is away
         wait_until(lambda: door.courier.outbox_health().depth >= 40)
@@ -97,8 +98,9 @@ def test_a_broker_that_loses_everything_loses_nothing(mosquitto: Mosquitto, open
     with subscriber(mosquitto.port, client_id=keeper) as seen:
         while door.courier.outbox_health().depth:
             time.sleep(0.05)
-            kept += ids(seen)
-            ack(seen, *ids(seen))
+            came = ids(seen)
+            kept += came
+            ack(seen, *came)
     assert set(kept) == set(decided), "nothing lost"
     assert len(decided) == 320
 
