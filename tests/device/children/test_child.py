@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -12,14 +11,17 @@ import pytest
 from edge.core.clock import SystemClock
 from edge.core.process import PARENT
 from edge.device.children.child import EDGE, MAX_OUTPUT_BYTES, Child, Ended
+from edge.device.settings.load import load
 from tests.support.clock import SteppedClock
+from tests.support.command_line import write_config
+from tests.support.streams import SilentServer
 from tests.support.waits import wait_until
 
 DAEMON = """
 import sys, time
 from edge.core.clock import SystemClock
 from edge.device.children.child import Child
-child = Child(("sync", "--config", sys.argv[1]), 60, SystemClock())
+child = Child(("run", "--config", sys.argv[1]), 60, SystemClock())
 print(child._process.pid, flush=True)
 time.sleep(60)
 """
@@ -46,10 +48,23 @@ def ended(child: Child) -> Ended:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Path:
-    """A settings file that `edge` reads without end: nobody writes into this pipe."""
-    os.mkfifo(tmp_path / "edge.toml")
-    return tmp_path / "edge.toml"
+def camera() -> Iterator[SilentServer]:
+    with SilentServer() as server:
+        yield server
+
+
+@pytest.fixture
+def settings(tmp_path: Path, camera: SilentServer) -> Path:
+    """Settings with which `edge run` goes on without end, and opens a camera."""
+    return write_config(
+        tmp_path,
+        "[cameras.front]",
+        f'source = "http://127.0.0.1:{camera.port}/"',
+        site="test",
+        device="door",
+        state_dir=tmp_path / "state",
+        models_dir=load().models_path,
+    )
 
 
 @pytest.fixture
@@ -60,33 +75,18 @@ def daemon(settings: Path) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-@contextmanager
-def read_by_somebody(pipe: Path) -> Iterator[None]:
-    """Wait until somebody reads a pipe, and keep it open while the body runs."""
-    opened: list[int] = []
-
-    def is_read() -> bool:
-        with suppress(OSError):  # ENXIO: nobody reads it yet
-            opened.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
-        return bool(opened)
-
-    wait_until(is_read, 30)
-    yield
-    os.close(opened[0])
-
-
 def python(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     """Let every child be this program."""
     monkeypatch.setattr("edge.device.children.child.EDGE", (sys.executable, "-c", code))
 
 
-def test_a_child_ends_when_its_daemon_is_killed(daemon: subprocess.Popen[str], settings: Path):
+def test_a_child_ends_when_its_daemon_is_killed(daemon: subprocess.Popen[str], camera: SilentServer):
     assert daemon.stdout is not None
     pid = int(daemon.stdout.readline())
-    with read_by_somebody(settings):
-        assert runs(pid)
-        daemon.kill()
-        wait_until(lambda: not runs(pid))
+    wait_until(lambda: camera.taken, "the child runs")
+    assert runs(pid)
+    daemon.kill()
+    wait_until(lambda: not runs(pid))
 
 
 def test_a_child_whose_daemon_had_ended_before_it_looked_ends_at_once():
