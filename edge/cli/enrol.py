@@ -15,12 +15,15 @@ from edge.camera.sources import Camera
 from edge.cli.options import (
     ConfigOption,
     ConsentOption,
+    FaceOption,
     FromOption,
     GroupOption,
     JsonOption,
     LabelOption,
+    LargestOption,
     NotesOption,
     ReportOption,
+    ShowOption,
     UntilOption,
     WindowOption,
     ZoneOption,
@@ -32,12 +35,22 @@ from edge.cli.subjects import details, tell_of_fleet
 from edge.core import files
 from edge.core.clock import SystemClock
 from edge.core.errors import ConfigError, EnrollmentError, MediaError
-from edge.core.types import EventType, Frame
+from edge.core.types import EventType, Frame, Probe
 from edge.device.assembly.recognizer import PHOTO_SIDE_PX, build_camera, build_recognizer
 from edge.device.assembly.stores import crop_store, gallery_store, visit_store
 from edge.device.settings.load import Settings
+from edge.gallery.store.crops import encode_picture
 from edge.recognition.enrolment.bulk import enroll_all, tell_refusals, write_outcomes
-from edge.recognition.enrolment.enrol import crop_photo, encode_photo, walk_up
+from edge.recognition.enrolment.enrol import (
+    Which,
+    choose_face,
+    crop_photo,
+    encode_face,
+    encode_photo,
+    faces_in,
+    numbered,
+    walk_up,
+)
 from edge.recognition.enrolment.enrol import enroll as enroll_probes
 from edge.recognition.enrolment.roster import COLUMNS, Details, describe, from_csv, from_folder
 from edge.recognition.recognizer import Recognizer
@@ -77,6 +90,9 @@ def enroll(
     camera: Annotated[str, typer.Option(help="Enrol whoever walks up to this camera instead.")] = "",
     timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for a walk-up.")] = 30.0,
     force: Annotated[bool, typer.Option(help="Enrol although another subject looks the same.")] = False,
+    largest: LargestOption = False,
+    face: FaceOption = None,
+    show: ShowOption = None,
     label: LabelOption = None,
     label_file: Annotated[Path | None, typer.Option(hidden=True)] = None,
     group: GroupOption = None,
@@ -97,10 +113,11 @@ def enroll(
         label = (files.read_bounded(label_file, MAX_LABEL_BYTES) or b"").decode(errors="replace")
     said = details(label, group, valid_from, valid_until, window, time_zone, consent, notes)
     tell_of_fleet(settings)
+    which = _which(largest, face, show, photos or [])
     if folder or roster:
         if subject is not None or camera or visit or said != Details() or (folder and roster):
             raise typer.BadParameter("--folder or --csv stands alone; a CSV file may say more of each")
-        _enroll_many(settings, folder, roster, report, force, replace)
+        _enroll_many(settings, folder, roster, report, force, replace, which)
         return
     if subject is None or bool(photos) + bool(camera) + bool(visit) != 1:
         raise typer.BadParameter(
@@ -108,6 +125,8 @@ def enroll(
         )
     if report:
         raise typer.BadParameter("--report is for --folder and --csv")
+    if largest and not photos:
+        raise typer.BadParameter("--largest is for photos")
     source = _camera(camera, settings) if camera else None
     recognizer = build_recognizer(settings, side_px=PHOTO_SIDE_PX if photos else None).for_enrolment()
     visits: list[str] = []
@@ -116,7 +135,7 @@ def enroll(
         kept = strangers_visits(settings, visit, all_visits=all_visits, model_id=model_id)
         probes, visits = [each.probe for each in kept], [each.visit_id for each in kept]
     elif photos:
-        probes = [encode_photo(read_photo(photo), str(photo), recognizer) for photo in photos]
+        probes = [_probe(photo, recognizer, which, show) for photo in photos]
     else:
         assert source is not None
         typer.echo(f"stand alone before camera {camera!r} and look at it ...", err=True)
@@ -136,7 +155,7 @@ def enroll(
         )
         owed = edit.commit_owing(enrolment.gallery)
     visit_store(settings).remove(visits)
-    _keep_crops(settings, recognizer, {subject: photos or []})
+    _keep_crops(settings, recognizer, {subject: photos or []}, which)
     if owed is not None:
         raise owed
     gallery = edit.gallery
@@ -156,6 +175,7 @@ def _enroll_many(
     report: Path | None,
     force: bool,
     replace: bool,
+    which: Which,
 ) -> None:
     entries = from_folder(folder) if folder else from_csv(roster or Path(), settings.access.time_zone)
     recognizer = build_recognizer(settings, side_px=PHOTO_SIDE_PX).for_enrolment()
@@ -168,11 +188,12 @@ def _enroll_many(
             max_prototypes=settings.gallery.prototypes,
             force=force,
             replace=replace,
+            which=which,
             told=told,
         )
     enrolled = {each.subject_id for each in outcomes if each.status == "enrolled"}
     used = {each.subject.subject_id: each.photos for each in entries if each.subject.subject_id in enrolled}
-    _keep_crops(settings, recognizer, used)
+    _keep_crops(settings, recognizer, used, which)
     tell_refusals(outcomes, partial(typer.echo, err=True))
     if report:
         write_outcomes(outcomes, report)
@@ -181,7 +202,36 @@ def _enroll_many(
     raise typer.Exit(1 if any(each.status == "refused" for each in outcomes) else 0)
 
 
-def _keep_crops(settings: Settings, recognizer: Recognizer, photos: Mapping[str, Sequence[Path]]) -> None:
+def _which(largest: bool, face: int | None, show: Path | None, photos: Sequence[Path]) -> Which:
+    """Return which face of the photos is meant, by what was said on the command line."""
+    if largest and face is not None:
+        raise typer.BadParameter("--largest, --face: choose one")
+    if (face is not None or show is not None) and len(photos) != 1:
+        raise typer.BadParameter("--face and --show are for one photo")
+    if show is not None and show.exists() and show.samefile(photos[0]):
+        raise typer.BadParameter("--show: this is the photo itself; name another file")
+    return "largest" if largest else face
+
+
+def _probe(photo: Path, recognizer: Recognizer, which: Which, show: Path | None) -> Probe:
+    """Return the probe of the face in a photo that is meant; writes the photo with its numbers to `show`."""
+    image = read_photo(photo)
+    if show is None:
+        return encode_photo(image, str(photo), recognizer, which)
+    faces = faces_in(image, recognizer)
+    try:
+        chosen = choose_face(faces, image, str(photo), which)
+    except EnrollmentError:
+        if faces:
+            files.write_whole(show, encode_picture(numbered(image, faces), show))
+        raise
+    files.write_whole(show, encode_picture(numbered(image, faces, chosen), show))
+    return encode_face(image, chosen, str(photo), recognizer)
+
+
+def _keep_crops(
+    settings: Settings, recognizer: Recognizer, photos: Mapping[str, Sequence[Path]], which: Which
+) -> None:
     """Keep the faces of the photos that subjects were just enrolled from, and none of those before.
 
     All their photos, those that were of use and others; none where they are not to be kept.
@@ -191,18 +241,26 @@ def _keep_crops(settings: Settings, recognizer: Recognizer, photos: Mapping[str,
         crops = []
         for path in paths if settings.gallery.keep_crops else ():
             with contextlib.suppress(EnrollmentError, MediaError):  # told when it was enrolled
-                crops.append(crop_photo(read_photo(path), str(path), recognizer))
+                crops.append(crop_photo(read_photo(path), str(path), recognizer, which))
         if crops:
             store.save(subject_id, crops)
         else:
             store.remove([subject_id])
 
 
-def identify(photo: Path, config_file: ConfigOption = None, as_json: JsonOption = False) -> None:
+def identify(
+    photo: Path,
+    largest: LargestOption = False,
+    face: FaceOption = None,
+    show: ShowOption = None,
+    config_file: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Say whose face a photo shows, or that it is nobody's. Exits 1 for a reject."""
+    which = _which(largest, face, show, [photo])
     settings = load_settings(config_file)
     recognizer = build_recognizer(settings, side_px=PHOTO_SIDE_PX)
-    probe = encode_photo(read_photo(photo), str(photo), recognizer)
+    probe = _probe(photo, recognizer, which, show)
     decision = recognizer.identify(probe, SystemClock().now())
     score = decision.score
     if as_json:
@@ -227,12 +285,18 @@ def identify(photo: Path, config_file: ConfigOption = None, as_json: JsonOption 
     raise typer.Exit(0 if decision.event_type == EventType.MATCH else 1)
 
 
-def verify(first: Path, second: Path, config_file: ConfigOption = None, as_json: JsonOption = False) -> None:
+def verify(
+    first: Path,
+    second: Path,
+    largest: LargestOption = False,
+    config_file: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Compare the faces of two photos 1:1. Exits 1 when they are different."""
     settings = load_settings(config_file)
     recognizer = build_recognizer(settings, side_px=PHOTO_SIDE_PX)
     score = recognizer.verify(
-        *(encode_photo(read_photo(photo), str(photo), recognizer) for photo in (first, second))
+        *(_probe(photo, recognizer, "largest" if largest else None, None) for photo in (first, second))
     )
     threshold = recognizer.rule.threshold_for(1)
     same = score >= threshold

@@ -83,6 +83,20 @@ ReportOption = Annotated[
     ),
 ]
 
+LargestOption = Annotated[
+    bool, typer.Option("--largest", help="Where a photo shows several faces, use the largest.")
+]
+FaceOption = Annotated[
+    int | None,
+    typer.Option("--face", min=1, help="Where a photo shows several faces, use this one, from the left."),
+]
+ShowOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--show", callback=_can_be_written, help="Write the photo with a number at each face to this file."
+    ),
+]
+
 SubjectArgument = Annotated[str, typer.Argument(help="Opaque id of the subject.")]
 LabelOption = Annotated[str | None, typer.Option(help="What people read; the id when left out.")]
 GroupOption = Annotated[

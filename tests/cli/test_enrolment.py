@@ -1,12 +1,14 @@
 """Enrolment as operators type it, with real photos and models: who is enrolled, what is said, exit codes."""
 
 import csv
+import stat
 from pathlib import Path
 
 import cv2
 import pytest
 
 from edge.camera.photo import read_photo
+from edge.core.errors import ManyFacesError
 from edge.core.types import Image
 from edge.device.assembly.stores import gallery_store
 from edge.device.settings.load import load
@@ -68,3 +70,38 @@ def test_an_id_is_one_subject_however_its_accents_are_written(tmp_path: Path, me
     run("subjects", "set", apart, "--label", apart, config=config)
     run("subjects", "remove", apart, config=config)
     assert enrolled(config) == set()
+
+
+def test_one_of_several_faces_is_enrolled_and_found_by_its_number(tmp_path: Path, media: Path, config: Path):
+    team, shown = media / "multi_face.jpg", tmp_path / "team.png"
+    with pytest.raises(ManyFacesError, match=r"1: .*--face N or --largest; --show FILE"):
+        run("enroll", "p-2", team, "--show", shown, config=config)
+    height, width = read_photo(team).shape[:2]
+    assert read_photo(shown).shape == (height, width, 3)
+    assert stat.S_IMODE(shown.stat().st_mode) == 0o600
+    run("enroll", "p-2", team, "--face", "2", config=config)
+    run("enroll", "p-5", team, "--largest", config=config)
+    for number, who in ((2, "p-2"), (5, "p-5")):
+        assert f"match: {who} " in run("identify", team, "--face", str(number), config=config)
+    assert "match: p-5 " in run("identify", team, "--largest", config=config)
+    assert "same subject" in run("verify", team, team, "--largest", config=config)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param(["a.jpg", "--largest", "--face", "1"], id="both"),
+        pytest.param(["a.jpg", "b.jpg", "--face", "1"], id="a number for two photos"),
+        pytest.param(["a.jpg", "b.jpg", "--show", "c.png"], id="one picture of two photos"),
+        pytest.param(["a.jpg", "--face", "0"], id="there is no face 0"),
+        pytest.param(["--camera", "front", "--largest"], id="no photo"),
+        pytest.param(["a.jpg", "--show", "a.jpg"], id="the photo itself"),
+    ],
+)
+def test_faces_are_named_for_one_photo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Path, more: list[str]
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.jpg").write_bytes(b"a photo")
+    run("enroll", "p-1", *more, config=config, code=2)
+    assert (tmp_path / "a.jpg").read_bytes() == b"a photo"

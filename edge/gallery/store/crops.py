@@ -118,11 +118,20 @@ def encode_sheet(crops: Sequence[Image], path: Path) -> bytes:
     Raises:
         MediaError: The name is none of a picture.
     """
+    return encode_picture(contact_sheet(crops), path)
+
+
+def encode_picture(image: Image, path: Path) -> bytes:
+    """Return the bytes of a picture, BGR, of the kind that a file of this name holds.
+
+    Raises:
+        MediaError: The name is none of a picture.
+    """
     if path.suffix.lower() not in PICTURES:
         raise MediaError(f"{path}: not the name of a picture; end it in {', '.join(PICTURES)}")
     import cv2
 
-    return cv2.imencode(path.suffix.lower(), contact_sheet(crops))[1].tobytes()
+    return cv2.imencode(path.suffix.lower(), image)[1].tobytes()
 
 
 def _name(subject_id: str) -> str:

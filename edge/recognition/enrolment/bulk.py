@@ -17,7 +17,7 @@ from edge.core.text import cell, printable
 from edge.core.types import Probe
 from edge.gallery.gallery import Gallery
 from edge.gallery.store.store import GalleryStore
-from edge.recognition.enrolment.enrol import encode_photo, enroll
+from edge.recognition.enrolment.enrol import Which, encode_photo, enroll
 from edge.recognition.enrolment.roster import Entry
 from edge.recognition.recognizer import Recognizer
 
@@ -46,13 +46,15 @@ def enroll_all(
     max_prototypes: int,
     force: bool = False,
     replace: bool = False,
+    which: Which = None,
     told: Callable[[str, float, float], None],
 ) -> list[EnrolmentOutcome]:
     """Enrol every entry that can be; a subject of the gallery is left alone unless `replace`.
 
     One that is enrolled with another face is refused all the same: that is done one by one.
 
-    `recognizer` is one `for_enrolment`; `told` hears what is done, of how much.
+    `recognizer` is one `for_enrolment`; `which` says which face of each photo is meant; `told` hears what is
+    done, of how much.
 
     Raises:
         GalleryError: A version cannot be written.
@@ -65,7 +67,7 @@ def enroll_all(
         for number, entry in enumerate(batch, start):
             told("photos", number, len(entries))
             if replace or current.subject(entry.subject.subject_id) is None:
-                probes[entry.subject.subject_id], refused = encode_entry(entry, recognizer)
+                probes[entry.subject.subject_id], refused = encode_entry(entry, recognizer, which)
                 outcomes += refused
         with store.edit(recognizer.embedder.model_id, recognizer.embedder.dim) as edit:
             gallery = edit.gallery
@@ -110,12 +112,14 @@ def tell_refusals(outcomes: Iterable[EnrolmentOutcome], told: Callable[[str], No
             told(printable(f"{each.subject_id}: {each.status}: {each.reason}"))
 
 
-def encode_entry(entry: Entry, recognizer: Recognizer) -> tuple[list[Probe], list[EnrolmentOutcome]]:
+def encode_entry(
+    entry: Entry, recognizer: Recognizer, which: Which = None
+) -> tuple[list[Probe], list[EnrolmentOutcome]]:
     """Return the probes of the photos that can be used, and why the others cannot."""
     probes, refused = [], []
     for photo in entry.photos:
         try:
-            probes.append(encode_photo(read_photo(photo), photo.name, recognizer))
+            probes.append(encode_photo(read_photo(photo), photo.name, recognizer, which))
         except (EnrollmentError, MediaError) as error:
             refused.append(EnrolmentOutcome(entry.subject.subject_id, str(photo), "refused", str(error)))
     return probes, refused

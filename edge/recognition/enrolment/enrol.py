@@ -6,7 +6,9 @@ Says clearly why a face cannot be enrolled. Nothing is retrained, and nothing he
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
+import cv2
 import numpy as np
 
 from edge.core.errors import CollisionError, LowQualityError, ManyFacesError, NoFaceError, OtherFaceError
@@ -26,6 +28,21 @@ NEAR = 0.10
 WALK_UP_SHOTS = 5
 WALK_UP_GAP_S = 0.3
 """Shots of a live enrolment, far enough apart to show the face in different poses."""
+
+BLACK = 20
+"""Mean luma of a photo in which nothing can be made out."""
+
+DIM = 0.95
+"""Exposure of a face below which an unsharp photo may just be a dark one.
+
+Six photos of the demo have .49-.94 with a quarter of their light, .99 and more blurred in full light.
+"""
+
+BOX, CHOSEN = (40, 190, 240), (80, 200, 60)
+"""BGR of the box of a face in a photo with numbers, and of the one that is used."""
+
+Which = int | Literal["largest"] | None
+"""Which face of a photo is meant: its number from the left, from 1; the largest; or the only one."""
 
 ADVICE = {
     Refusal.SIZE: "the face is too small; use a photo in which it fills more of the picture",
@@ -47,49 +64,94 @@ class Enrolment:
     warnings: tuple[str, ...]
 
 
-def find_face(image: Image, name: str, recognizer: Recognizer) -> Detection:
-    """Return the only face in a photo; `name` is how errors call the photo.
-
-    Raises:
-        NoFaceError: There is none.
-        ManyFacesError: There are several; says how many and where.
-    """
+def faces_in(image: Image, recognizer: Recognizer) -> list[Detection]:
+    """Return the faces in a photo from left to right, without bystanders and pictures on the wall."""
     faces = recognizer.detect(image)
     largest = max((face.size_px for face in faces), default=0.0)
-    faces = [face for face in faces if face.size_px >= BACKGROUND * largest]
+    return sorted(
+        (face for face in faces if face.size_px >= BACKGROUND * largest), key=lambda face: float(face.box[0])
+    )
+
+
+def find_face(image: Image, name: str, recognizer: Recognizer, which: Which = None) -> Detection:
+    """Return the face in a photo that is meant; `name` is how errors call the photo.
+
+    Raises:
+        NoFaceError: There is none, or none of that number.
+        ManyFacesError: There are several and none is named; says how many and where.
+    """
+    return choose_face(faces_in(image, recognizer), image, name, which)
+
+
+def choose_face(faces: Sequence[Detection], image: Image, name: str, which: Which) -> Detection:
+    """Do `find_face` among the `faces_in` the photo."""
     height, width = image.shape[:2]
     if not faces:
+        if image.mean() < BLACK:
+            raise NoFaceError(f"{name}: no face found, the photo is nearly black; use a better lit one")
         raise NoFaceError(
             f"{name}: no face found in {width}x{height} pixels; use a photo that shows one face"
         )
-    if len(faces) > 1:
-        places = ", ".join(_place(face) for face in sorted(faces, key=lambda face: float(face.box[0])))
-        raise ManyFacesError(f"{name}: {len(faces)} faces found ({places}); crop the photo to the one to use")
-    return faces[0]
+    places = ", ".join(f"{number}: {_place(face)}" for number, face in enumerate(faces, 1))
+    if which == "largest":
+        return max(faces, key=lambda face: face.size_px)
+    if which is not None and which > len(faces):
+        raise NoFaceError(f"{name}: there is no face {which}; {len(faces)} found ({places})")
+    if which is None and len(faces) > 1:
+        raise ManyFacesError(
+            f"{name}: {len(faces)} faces found ({places}); crop the photo to the one to use, or say --face N "
+            "or --largest; --show FILE shows their numbers"
+        )
+    return faces[(which or 1) - 1]
 
 
-def crop_photo(image: Image, name: str, recognizer: Recognizer) -> Image:
-    """Return the only face in a photo as the embedder sees it, BGR, for people to look at.
+def numbered(image: Image, faces: Sequence[Detection], chosen: Detection | None = None) -> Image:
+    """Return a photo with a box and a number at each of the `faces_in` it, BGR; `chosen` is green."""
+    drawn = image.copy()
+    unit = max(1, round(max(image.shape[:2]) / 500))
+    scale, font = 0.6 * unit, cv2.FONT_HERSHEY_SIMPLEX
+    for number, face in enumerate(faces, 1):
+        colour = CHOSEN if face is chosen else BOX
+        x1, y1, x2, y2 = (round(float(value)) for value in face.box)
+        cv2.rectangle(drawn, (x1, y1), (x2, y2), colour, 2 * unit, cv2.LINE_AA)
+        (width, height), below = cv2.getTextSize(str(number), font, scale, 2 * unit)
+        x, y = max(0, x1), max(height + 4 * unit, y1)
+        cv2.rectangle(drawn, (x, y - height - 4 * unit), (x + width + 4 * unit, y + below // 2), colour, -1)
+        cv2.putText(
+            drawn, str(number), (x + 2 * unit, y - unit), font, scale, (30, 30, 30), 2 * unit, cv2.LINE_AA
+        )
+    return drawn
+
+
+def crop_photo(image: Image, name: str, recognizer: Recognizer, which: Which = None) -> Image:
+    """Return the face in a photo that is meant as the embedder sees it, BGR, for people to look at.
 
     Raises:
-        NoFaceError, ManyFacesError: Not exactly one face.
+        NoFaceError, ManyFacesError: As for `find_face`.
     """
-    return recognizer.align(image, find_face(image, name, recognizer)).image
+    return recognizer.align(image, find_face(image, name, recognizer, which)).image
 
 
-def encode_photo(image: Image, name: str, recognizer: Recognizer) -> Probe:
-    """Return the probe of the only face in a photo.
+def encode_photo(image: Image, name: str, recognizer: Recognizer, which: Which = None) -> Probe:
+    """Return the probe of the face in a photo that is meant.
 
     Raises:
-        NoFaceError, ManyFacesError: Not exactly one face.
+        NoFaceError, ManyFacesError: As for `find_face`.
         LowQualityError: The face is not fit for recognition; says why and what to do.
     """
-    face = find_face(image, name, recognizer)
+    return encode_face(image, find_face(image, name, recognizer, which), name, recognizer)
+
+
+def encode_face(image: Image, face: Detection, name: str, recognizer: Recognizer) -> Probe:
+    """Return the probe of a face in a photo.
+
+    Raises:
+        LowQualityError: It is not fit for recognition; says why and what to do.
+    """
     encoded = recognizer.encode(image, face)
     if isinstance(encoded, Quality):
-        reason = encoded.refused or Refusal.SCORE
         raise LowQualityError(
-            f"{name}: {ADVICE[reason]} (face {encoded.face_px:.0f} px, sharpness {encoded.sharpness:.2f}, "
+            f"{name}: {_advice(encoded)} (face {encoded.face_px:.0f} px, sharpness {encoded.sharpness:.2f}, "
             f"yaw {encoded.yaw_deg:.0f} deg, exposure {encoded.exposure:.2f})"
         )
     return encoded
@@ -173,6 +235,13 @@ def walk_up(frames: Iterable[Frame], recognizer: Recognizer, *, timeout_s: float
             f"no usable shot within {timeout_s:.0f} s ({why}); come closer and look at the camera"
         )
     return probes
+
+
+def _advice(quality: Quality) -> str:
+    reason = quality.refused or Refusal.SCORE
+    if reason == Refusal.BLUR and quality.exposure < DIM:
+        return "the face is too dark, or blurred; use a better lit, sharper photo"
+    return ADVICE[reason]
 
 
 def _place(face: Detection) -> str:

@@ -17,7 +17,16 @@ from edge.device.assembly.recognizer import PHOTO_SIDE_PX, build_recognizer
 from edge.device.settings.load import load
 from edge.gallery.gallery import Gallery
 from edge.lab.demo.media import orl_photo
-from edge.recognition.enrolment.enrol import encode_photo, enroll, find_face, walk_up
+from edge.recognition.enrolment.enrol import (
+    BOX,
+    CHOSEN,
+    encode_photo,
+    enroll,
+    faces_in,
+    find_face,
+    numbered,
+    walk_up,
+)
 from edge.recognition.recognizer import Recognizer
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -116,6 +125,31 @@ def test_several_faces_are_counted_and_located(recognizer: Recognizer, group: Im
         find_face(group, "team.jpg", recognizer)
 
 
+def test_a_face_of_several_is_named_by_its_number_or_as_the_largest(recognizer: Recognizer, group: Image):
+    faces = faces_in(group, recognizer)
+    assert [float(face.box[0]) for face in faces] == sorted(float(face.box[0]) for face in faces)
+    for number, face in enumerate(faces, 1):
+        assert (find_face(group, "team.jpg", recognizer, number).box == face.box).all()
+    largest = find_face(group, "team.jpg", recognizer, "largest")
+    assert largest.size_px == max(face.size_px for face in faces)
+    with pytest.raises(NoFaceError, match=r"there is no face 6; 5 found \(1: \d+x\d+ at"):
+        find_face(group, "team.jpg", recognizer, 6)
+    one = find_face(group[10:240, 170:350], "one.jpg", recognizer, "largest")
+    assert (one.box == find_face(group[10:240, 170:350], "one.jpg", recognizer, 1).box).all()
+
+
+def test_each_face_has_a_box_and_a_number_and_the_one_used_is_green(recognizer: Recognizer, group: Image):
+    faces = faces_in(group, recognizer)
+    drawn = numbered(group, faces, faces[3])
+    for face in faces:
+        x1, y1, x2, y2 = (round(float(value)) for value in face.box)
+        colour = CHOSEN if face is faces[3] else BOX
+        for x, y in (((x1 + x2) // 2, y2), (x2, (y1 + y2) // 2)):
+            assert np.abs(drawn[y, x].astype(int) - colour).max() < 60
+        assert (drawn[(y1 + y2) // 2, (x1 + x2) // 2] == group[(y1 + y2) // 2, (x1 + x2) // 2]).all()
+    assert (numbered(group, faces[:2]) != numbered(group, faces[1::-1])).any()
+
+
 def test_a_crop_of_the_group_is_one_face(recognizer: Recognizer, group: Image):
     assert find_face(group[10:240, 170:350], "one.jpg", recognizer).score > 0.7
 
@@ -123,13 +157,15 @@ def test_a_crop_of_the_group_is_one_face(recognizer: Recognizer, group: Image):
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
-        pytest.param(lambda face: cv2.GaussianBlur(face, (0, 0), 6), "blurred", id="blurred"),
+        pytest.param(lambda face: cv2.GaussianBlur(face, (0, 0), 6), "the face is blurred", id="blurred"),
         pytest.param(
             lambda face: cv2.resize(face, None, fx=0.3, fy=0.3, interpolation=cv2.INTER_AREA),
             "too small",
             id="small",
         ),
         pytest.param(lambda face: face // 14, "blurred|dark|no face", id="dark"),
+        pytest.param(lambda face: face // 6, "too dark, or blurred; use a better lit", id="dim"),
+        pytest.param(lambda face: face // 40, "nearly black; use a better lit", id="black"),
     ],
 )
 def test_a_poor_photo_is_refused_with_advice(recognizer: Recognizer, group: Image, spoil, says: str):
