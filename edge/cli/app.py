@@ -4,6 +4,7 @@ A module is imported when one of its commands is asked for: the daemon carries n
 nor what they need, and the list of commands needs none of them.
 """
 
+import logging
 from importlib import import_module
 from typing import Annotated, Any, NamedTuple
 
@@ -12,6 +13,8 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command, get_group
 
 from edge import __version__
+
+log = logging.getLogger(__name__)
 
 
 class Place(NamedTuple):
@@ -99,8 +102,31 @@ COMMANDS = {
 """Commands and groups of commands, in the order of the help."""
 
 
+JSON_FILES = (["evaluate"], ["calibrate"])
+"""Commands whose `--json` took a file in the last release; goes with the next."""
+
+
+def with_json_file(words: list[str]) -> list[str]:
+    """Return the words of a command with `--json FILE` as `--json-file FILE`.
+
+    What follows is a file unless it is an option, or the labels of `edge evaluate clips`.
+    """
+    read = list(words)
+    for at, (word, follows) in enumerate(zip(words, [*words[1:], "-"], strict=True)):
+        if word.startswith("--json=") or (word == "--json" and not follows.startswith("-")):
+            if word == "--json" and follows.endswith(".toml"):
+                continue
+            read[at] = word.replace("--json", "--json-file", 1)
+            log.warning("--json FILE is called --json-file FILE; the old form goes with the next release")
+    return read
+
+
 class Commands(TyperGroup):
     """Finds commands in `COMMANDS` and imports them on demand."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take the words apart; reads `--json FILE` as `--json-file FILE` where that was its name."""
+        return super().parse_args(ctx, with_json_file(args) if args[:1] in JSON_FILES else args)
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names in the order of the help."""

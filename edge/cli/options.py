@@ -58,7 +58,7 @@ def _can_hold_files(path: Path | None) -> Path | None:
     return path
 
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 ImagesOption = Annotated[
     Path, typer.Option(help="Folder with one sub-folder of photos per subject (as LFW).")
 ]
@@ -68,14 +68,17 @@ CohortOption = Annotated[
 ]
 JsonFileOption = Annotated[
     Path | None,
-    typer.Option("--json", callback=_can_be_written, help="Write the figures to this file."),
+    typer.Option("--json-file", callback=_can_be_written, help="Also write the figures to this file."),
 ]
+EmbedderOption = Annotated[
+    str | None, typer.Option("--model", help="Embedder; the configured one when left out.")
+]
+EnrolOption = Annotated[int, typer.Option("--enroll", min=1, help="Photos enrolled per subject.")]
+MinImagesOption = Annotated[int, typer.Option(min=2, help="Photos that a subject needs to be enrolled.")]
 PlotsOption = Annotated[
     Path | None, typer.Option(callback=_can_hold_files, help="Write plots into this directory.")
 ]
-OutOption = Annotated[
-    Path | None, typer.Option("--out", callback=_can_be_written, help="Also write the result as JSON here.")
-]
+OldOutOption = Annotated[Path | None, typer.Option("--out", callback=_can_be_written, hidden=True)]
 ReportOption = Annotated[
     Path | None,
     typer.Option(

@@ -5,7 +5,7 @@ bar on a terminal and plain lines elsewhere.
 """
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -54,18 +54,29 @@ def progress(title: str) -> Iterator[Progress]:
     yield write
 
 
-def write_report(report: dict[str, Any], path: Path | None, option: str = "--json") -> None:
-    """Write the figures as JSON; nothing where no file was named.
+def tell(
+    report: dict[str, Any], show: Callable[[], object], *, as_json: bool, json_file: Path | None = None
+) -> None:
+    """Write the figures, as JSON, to a file where one is named; print them as JSON, or as `show` does.
 
     Raises:
         ConfigError: The file cannot be written.
     """
-    if path is None:
-        return
-    try:
-        path.write_text(json.dumps(report, indent=2) + "\n")
-    except OSError as error:
-        raise ConfigError(f"{option}: {path} cannot be written: {error.strerror}") from None
+    document = json.dumps(report, indent=2)
+    if json_file is not None:
+        try:
+            json_file.write_text(f"{document}\n")
+        except OSError as error:
+            raise ConfigError(f"--json-file: {json_file} cannot be written: {error.strerror}") from None
+    if as_json:
+        typer.echo(document)
+    else:
+        show()
+
+
+def show_table(table: Table) -> None:
+    """Print a table of figures."""
+    Console().print(table)
 
 
 UNLIMITED = 10_000

@@ -2,13 +2,15 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
 
-from edge.cli.app import COMMANDS, app
-from tests.support.command_line import run
+from edge.cli.app import COMMANDS, app, with_json_file
+from tests.support.command_line import invoke, run
 
 MEASURING = ("edge.lab", "edge.fleet", "edge.face.build", "matplotlib", "simsimd", "tuf", "qdrant_client")
 """What measures, shows and publishes, and what only some doors need."""
@@ -112,3 +114,64 @@ def test_what_the_daemon_starts_loads_no_daemon(name: str):
 
 def test_a_synchronisation_loads_nothing_that_infers():
     assert command_loaded("sync", INFERENCE) == []
+
+
+def every_command(command: Any, name: str = "edge") -> Iterator[tuple[str, Any]]:
+    """Yield the name of every command, below its groups, with the command."""
+    if not hasattr(command, "list_commands") or command.invoke_without_command:
+        yield name, command
+    for below in command.list_commands(None) if hasattr(command, "list_commands") else ():
+        yield from every_command(command.get_command(None, below), f"{name} {below}")
+
+
+def test_json_is_a_flag_in_every_command_and_json_file_names_a_file():
+    commands = dict(every_command(get_command(app)))
+    assert len(commands) > 50
+    shown, written = {}, {}
+    for name, command in commands.items():
+        options = {word: option for option in command.params for word in option.opts}
+        if option := options.get("--json"):
+            shown[name] = option.is_flag
+        if option := options.get("--json-file"):
+            written[name] = option.is_flag
+    assert len(shown) > 20
+    assert [name for name, is_flag in shown.items() if not is_flag] == []
+    assert [name for name, is_flag in written.items() if is_flag] == []
+    assert {"edge calibrate", "edge demo", "edge evaluate identify"} <= written.keys() <= shown.keys()
+
+
+@pytest.mark.parametrize(
+    ("words", "read"),
+    [
+        ("evaluate verify --json out.txt --images x", "evaluate verify --json-file out.txt --images x"),
+        ("calibrate --json=out.json", "calibrate --json-file=out.json"),
+        ("evaluate clips l.toml --json out.json", "evaluate clips l.toml --json-file out.json"),
+        ("evaluate clips --json l.toml", None),
+        ("evaluate verify --json --images x", None),
+        ("evaluate verify --images x --json", None),
+        ("evaluate verify --json-file out.json --json", None),
+    ],
+)
+def test_json_with_a_file_is_read_for_this_release(
+    words: str, read: str | None, caplog: pytest.LogCaptureFixture
+):
+    assert with_json_file(words.split()) == (read or words).split()
+    assert len(caplog.messages) == (read is not None)
+
+
+def test_the_old_names_of_files_reach_the_command(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    absent = tmp_path / "none" / "out.json"
+    for command in ("evaluate fusion", "calibrate"):
+        done = invoke(*command.split(), "--images", tmp_path, "--json", absent)
+        assert f"--json-file: {absent} cannot be written" in str(done.exception)
+    assert f"--out: {absent} cannot be written" in str(invoke("demo", "--out", absent).exception)
+    invoke("demo", "--out", tmp_path / "out.json", "--fetch-only")
+    assert [line for line in caplog.messages if "next release" not in line] == []
+    assert len(caplog.messages) == 3
+
+
+def test_json_before_a_file_that_is_no_figures_leaves_it_alone(tmp_path: Path):
+    labels = tmp_path / "labels.toml"
+    labels.write_text("clip = 1")
+    assert invoke("evaluate", "clips", "--json", labels).exit_code != 0
+    assert labels.read_text() == "clip = 1"

@@ -42,7 +42,7 @@ LONG = "a" * 32
     ("arguments", "told"),
     [
         pytest.param(["schema", "--out", "/proc/x"], "/proc/x: cannot be written", id="schema"),
-        pytest.param(["demo", "--out", "/proc/x/y"], "--out: /proc/x/y cannot be written", id="demo"),
+        pytest.param(["demo", "--json-file", "/proc/x"], "--json-file: /proc/x cannot be written", id="demo"),
         pytest.param(
             ["enroll", "--csv", "none.csv", "--report", "/proc/x/y"],
             "--report: /proc/x/y cannot be written",

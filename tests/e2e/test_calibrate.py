@@ -36,7 +36,7 @@ def cohort(tmp_path: Path, media: Path) -> Path:
 
 
 def test_a_cohort_gives_a_shift_that_the_settings_take(device: Device, cohort: Path, tmp_path: Path):
-    done = device.edge("calibrate", "--cohort", str(cohort), "--json", str(tmp_path / "out.json"))
+    done = device.edge("calibrate", "--cohort", str(cohort), "--json-file", str(tmp_path / "out.json"))
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "out.json").read_text())
     assert report["subjects"] == 30

@@ -165,7 +165,7 @@ def test_a_report_that_cannot_be_written_is_said_before_the_work(device: Device,
     ("command", "says"),
     [
         pytest.param(("schema", "--out", "{bad}/text.jpg"), "cannot be written", id="schemas"),
-        pytest.param(("demo", "--out", "{bad}/none/x.json"), "--out: ", id="the demo's result"),
+        pytest.param(("demo", "--json-file", "{bad}/none/x.json"), "--json-file: ", id="the demo's result"),
         pytest.param(
             ("calibrate", "--cohort", "{bad}", "--plots", "{bad}/text.jpg"), "is a file", id="plots"
         ),

@@ -1,15 +1,13 @@
 """Commands that measure speed: bench, bench gallery, bench mqtt."""
 
-import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from edge.cli.options import ConfigOption, JsonOption, load_settings
-from edge.cli.output import progress
+from edge.cli.options import ConfigOption, JsonOption, PlotsOption, load_settings
+from edge.cli.output import progress, tell
 from edge.lab.bench.report import print_report, run_bench
 from edge.lab.demo.media import fetch_media, media_dir
 
@@ -31,10 +29,7 @@ def bench(
         fetch_media(media_dir(settings), step)
     with progress("bench") as step:
         report = run_bench(settings, rounds=rounds, progress=step)
-    if as_json:
-        typer.echo(json.dumps(report, indent=2))
-    else:
-        print_report(report, Console(highlight=False))
+    tell(report, lambda: print_report(report, Console(highlight=False)), as_json=as_json)
 
 
 @app.command()
@@ -47,7 +42,7 @@ def gallery(
         int, typer.Option(min=5, max=10_000, help="Turns of every engine, four probes each.")
     ] = 30,
     as_json: JsonOption = False,
-    plots: Annotated[Path | None, typer.Option(help="Write plots into this directory.")] = None,
+    plots: PlotsOption = None,
 ) -> None:
     """Time the search of synthetic galleries, alternately with numpy and face_recognition's formula."""
     from edge.lab.bench.search import measure_galleries, plot_galleries
@@ -56,11 +51,7 @@ def gallery(
         report = measure_galleries(sorted(set(rows or [10_000])), dim, rounds, step)
     if plots is not None:
         plot_galleries(report, plots)
-    if as_json:
-        typer.echo(json.dumps(report, indent=2))
-        return
-    for size in (*report["smaller"], report):
-        _print_gallery(size)
+    tell(report, lambda: _print_galleries([*report["smaller"], report]), as_json=as_json)
 
 
 @app.command()
@@ -74,7 +65,12 @@ def mqtt(
 
     with progress("mqtt") as step:
         report = measure_mqtt(step, decisions=decisions, rows=rows)
-    typer.echo(json.dumps(report, indent=2) if as_json else as_text(report))
+    tell(report, lambda: typer.echo(as_text(report)), as_json=as_json)
+
+
+def _print_galleries(sizes: list[dict[str, Any]]) -> None:
+    for size in sizes:
+        _print_gallery(size)
 
 
 def _print_gallery(report: dict[str, Any]) -> None:

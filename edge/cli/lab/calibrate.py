@@ -1,14 +1,23 @@
 """Where the threshold comes from: calibrate."""
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 
-from edge.cli.options import CohortOption, ConfigOption, JsonFileOption, PlotsOption, load_settings
-from edge.cli.output import Listing, progress, write_report
+from edge.cli.options import (
+    CohortOption,
+    ConfigOption,
+    EmbedderOption,
+    JsonFileOption,
+    JsonOption,
+    PlotsOption,
+    load_settings,
+)
+from edge.cli.output import Listing, progress, tell
 from edge.core.errors import ModelError
 from edge.device.assembly.recognizer import choose_embedder
 from edge.device.settings.load import Settings
@@ -31,9 +40,10 @@ def calibrate(
         typer.Option(help="Photos of many subjects, one sub-folder each: a table for the embedder."),
     ] = None,
     cohort: CohortOption = None,
-    model: Annotated[str, typer.Option(help="Embedder; the configured one when left out.")] = "",
+    model: EmbedderOption = None,
     source: Annotated[str, typer.Option(help="What the photos are; goes into the table.")] = "",
     write: Annotated[bool, typer.Option(help="Write the table into the embedder's manifest.")] = False,
+    as_json: JsonOption = False,
     json_file: JsonFileOption = None,
     plots: PlotsOption = None,
     config_file: ConfigOption = None,
@@ -47,10 +57,14 @@ def calibrate(
         )
     if cohort is not None:
         report = _shift(cohort, name, settings)
-    else:
-        assert images is not None
-        report = _table(images, name, source or images.name, write, plots, settings)
-    write_report(report, json_file)
+        tell(report, partial(_show_shift, report), as_json=as_json, json_file=json_file)
+        return
+    assert images is not None
+    table, report = _table(images, name, source or images.name, plots, settings)
+    tell(report, partial(_show_table, table, report), as_json=as_json, json_file=json_file)
+    if write:
+        calibration.write_table(table, manifests.load(name, settings.models_path).directory / "manifest.toml")
+        typer.echo(f"{name}: calibration written", err=True)
 
 
 def _shift(cohort: Path, name: str, settings: Settings) -> dict[str, Any]:
@@ -60,16 +74,20 @@ def _shift(cohort: Path, name: str, settings: Settings) -> dict[str, Any]:
     with progress(name) as step:
         rows = first_faces(cohort, name, settings, step)
     shift = tail.site_shift(rows, table.thresholds, table.fmr)
-    typer.echo(
-        f"{len(rows)} subjects: strangers score {shift:+.4f} against the calibration of {name}\n"
-        f"put into the settings:\n\n[decision]\nsite_shift = {shift:.4f}"
-    )
     return {"schema": "edge.calibrate.cohort/1", "model": name, "subjects": len(rows), "site_shift": shift}
 
 
+def _show_shift(report: dict[str, Any]) -> None:
+    shift = report["site_shift"]
+    typer.echo(
+        f"{report['subjects']} subjects: strangers score {shift:+.4f} against the calibration of "
+        f"{report['model']}\nput into the settings:\n\n[decision]\nsite_shift = {shift:.4f}"
+    )
+
+
 def _table(
-    images: Path, name: str, source: str, write: bool, plots: Path | None, settings: Settings
-) -> dict[str, Any]:
+    images: Path, name: str, source: str, plots: Path | None, settings: Settings
+) -> tuple[calibration.FittedRates, dict[str, Any]]:
     everybody = subjects(images)
     photos = [path for paths in everybody.values() for path in paths[: max(SEVERAL)]]
     with progress(name) as step:
@@ -92,23 +110,23 @@ def _table(
         for photos in SEVERAL
         if sum(len(rows) >= photos for rows in examples) >= LEAST_EXAMPLES
     }
+    if plots is not None:
+        plot_fmr(tail.impostor_scores(first), table, plots / "fmr.png")
+    figures = {"table": asdict(table), "halves": halves, "several_photos": several}
+    return table, {"schema": "edge.calibrate/1", "model": name, **figures}
+
+
+def _show_table(table: calibration.FittedRates, report: dict[str, Any]) -> None:
     typer.echo(calibration.as_toml(table))
     shown = Listing(
         "promised", "obtained on the other half / promised", "10th-90th percentile", "within factor 2"
     )
     for kind in ("fmr", "fpir"):
-        for promise, ratio in halves[kind].items():
+        for promise, ratio in report["halves"][kind].items():
             spread = f"{ratio['p10']:.2f}-{ratio['p90']:.2f}"
             cells = (f"{ratio['median']:.2f}", spread, f"{ratio['within_factor_2']:.0%} of splits")
             shown.add_row(f"{kind.upper()} {promise}", *cells)
     shown.print()
-    for photos_each, ratios in several.items():
+    for photos_each, ratios in report["several_photos"].items():
         told = ", ".join(f"{ratio} times at {rate}" for rate, ratio in ratios.items())
         typer.echo(f"a mean of {photos_each} photos is passed by impostors {told}")
-    if plots is not None:
-        plot_fmr(tail.impostor_scores(first), table, plots / "fmr.png")
-    if write:
-        calibration.write_table(table, manifests.load(name, settings.models_path).directory / "manifest.toml")
-        typer.echo(f"{name}: calibration written")
-    figures = {"table": asdict(table), "halves": halves, "several_photos": several}
-    return {"schema": "edge.calibrate/1", "model": name, **figures}

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from edge.cli.options import ConfigOption, JsonFileOption, load_settings
-from edge.cli.output import progress, write_report
+from edge.cli.options import ConfigOption, JsonFileOption, JsonOption, load_settings
+from edge.cli.output import progress, show_table, tell
 from edge.core.clock import SystemClock
 from edge.core.errors import ConfigError
 from edge.core.metrics import Metrics
@@ -45,6 +44,7 @@ def clips(
     base: Annotated[
         Path | None, typer.Option(help="Where its relative paths start; its own folder when left out.")
     ] = None,
+    as_json: JsonOption = False,
     json_file: JsonFileOption = None,
     annotate: Annotated[Path | None, typer.Option(help="Write annotated videos into this directory.")] = None,
     config_file: ConfigOption = None,
@@ -83,8 +83,7 @@ def clips(
             )
     report: dict[str, Any] = {"schema": "edge.evaluate.clips/1", "labels": str(labels_file)}
     report |= {"model": recognizer.embedder.model_id, "subjects": gallery.size, **footage.report(watched)}
-    write_report(report, json_file)
-    _tell(report)
+    tell(report, lambda: show_table(_table(report)), as_json=as_json, json_file=json_file)
 
 
 def _prepare(annotate: Path) -> None:
@@ -109,7 +108,7 @@ def _pipelines(settings: Settings, clock: SystemClock) -> Callable[[str, NewId],
     return make
 
 
-def _tell(report: dict[str, Any]) -> None:
+def _table(report: dict[str, Any]) -> Table:
     heads = ("visits", "right", *CODED.values(), "match\nafter s", "ms p50/\np95")
     table = Table("clip", *heads, box=None, padding=(0, 1, 0, 0))
     table.columns[0].overflow = "fold"
@@ -125,4 +124,4 @@ def _tell(report: dict[str, Any]) -> None:
             f"{delay['p50']:.2f}" if delay else "-",
             f"{latency['p50']:.0f}/{latency['p95']:.0f}" if latency else "-",
         )
-    Console().print(table)
+    return table

@@ -1,19 +1,28 @@
 """Commands that measure accuracy on an operator's own photos: evaluate verify, evaluate identify."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from edge.cli.lab.clips import clips
 from edge.cli.lab.gate import fusion, gate
 from edge.cli.lab.oneshot import oneshot
 from edge.cli.lab.variants import variants
-from edge.cli.options import ConfigOption, ImagesOption, JsonFileOption, PlotsOption, load_settings
-from edge.cli.output import progress, write_report
+from edge.cli.options import (
+    ConfigOption,
+    EnrolOption,
+    ImagesOption,
+    JsonFileOption,
+    JsonOption,
+    MinImagesOption,
+    PlotsOption,
+    load_settings,
+)
+from edge.cli.output import progress, show_table, tell
 from edge.core.errors import ConfigError
 from edge.device.assembly.recognizer import choose_embedder
 from edge.device.settings.load import Settings
@@ -24,7 +33,7 @@ from edge.lab.photos.protocol import open_set, read_pairs
 
 app = typer.Typer(help="How accurate this is, on photos of your own.", no_args_is_help=True)
 
-ModelOption = Annotated[
+ModelsOption = Annotated[
     list[str] | None, typer.Option("--model", help="Embedder; may be repeated, the first is the reference.")
 ]
 
@@ -33,7 +42,8 @@ ModelOption = Annotated[
 def verify(
     images: ImagesOption,
     pairs: Annotated[Path, typer.Option(help="Pairs in LFW's format.")],
-    model: ModelOption = None,
+    model: ModelsOption = None,
+    as_json: JsonOption = False,
     json_file: JsonFileOption = None,
     plots: PlotsOption = None,
     config_file: ConfigOption = None,
@@ -54,18 +64,19 @@ def verify(
         accuracy = f"{figures['accuracy']:.4f} ± {figures['accuracy_std']:.4f}"
         tar = [f"{value:.4f}" for value in figures["tar"].values()]
         table.add_row(name, accuracy, *tar, str(figures["n_pairs"]), str(figures["fta"]))
-    _finish(report, table, json_file)
+    tell(report, partial(show_table, table), as_json=as_json, json_file=json_file)
 
 
 @app.command()
 def identify(
     images: ImagesOption,
-    enroll: Annotated[int, typer.Option(min=1, help="Photos enrolled per subject.")] = 1,
-    min_images: Annotated[int, typer.Option(min=2, help="Photos that a subject needs to be enrolled.")] = 4,
+    enroll: EnrolOption = 1,
+    min_images: MinImagesOption = 4,
     at_target_fpir: Annotated[
         float | None, typer.Option(min=1e-6, max=0.5, help="Also apply the product's own threshold rule.")
     ] = None,
-    model: ModelOption = None,
+    model: ModelsOption = None,
+    as_json: JsonOption = False,
     json_file: JsonFileOption = None,
     plots: PlotsOption = None,
     config_file: ConfigOption = None,
@@ -93,7 +104,7 @@ def identify(
         if obtained := figures.get("at_target_fpir"):
             told = f"FPIR {obtained['fpir']:.4f}, TPIR {obtained['tpir']:.4f}"
             table.add_row("  by the rule", "", f"target {obtained['target']}: {told}")
-    _finish(report, table, json_file)
+    tell(report, partial(show_table, table), as_json=as_json, json_file=json_file)
 
 
 def _report(schema: str, images: Path) -> dict[str, Any]:
@@ -116,11 +127,6 @@ def _embed_all(
             close = measure.agreement(found[names[0]], found[name])
             report["models"][name]["cosine_to_reference"] = close
     return found
-
-
-def _finish(report: dict[str, Any], table: Table, json_file: Path | None) -> None:
-    write_report(report, json_file)
-    Console().print(table)
 
 
 for command in (

@@ -9,11 +9,20 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from edge.cli.options import ConfigOption, ImagesOption, JsonFileOption, PlotsOption, load_settings
-from edge.cli.output import progress, write_report
+from edge.cli.options import (
+    ConfigOption,
+    EmbedderOption,
+    EnrolOption,
+    ImagesOption,
+    JsonFileOption,
+    JsonOption,
+    MinImagesOption,
+    PlotsOption,
+    load_settings,
+)
+from edge.cli.output import progress, show_table, tell
 from edge.core.errors import MediaError
 from edge.device.assembly.recognizer import choose_embedder
 from edge.device.settings.load import Settings
@@ -24,13 +33,11 @@ from edge.lab.photos.shots import Shots, take_shots
 from edge.lab.studies import fusion as fusions
 from edge.lab.studies import gate as gates
 
-ModelOption = Annotated[str | None, typer.Option(help="Embedder; the configured one by default.")]
-
 
 def gate(
     images: ImagesOption,
-    enroll: Annotated[int, typer.Option(min=1, help="Photos enrolled per subject.")] = 1,
-    min_images: Annotated[int, typer.Option(min=2, help="Photos that a subject needs to be enrolled.")] = 4,
+    enroll: EnrolOption = 1,
+    min_images: MinImagesOption = 4,
     strangers: Annotated[
         int | None,
         typer.Option(min=1, help="Subjects not enrolled; default: those with one photo, or half of all."),
@@ -39,7 +46,8 @@ def gate(
     target_fpir: Annotated[
         float | None, typer.Option(min=1e-6, max=0.5, help="Target of the threshold; default: configured.")
     ] = None,
-    model: ModelOption = None,
+    model: EmbedderOption = None,
+    as_json: JsonOption = False,
     json_file: JsonFileOption = None,
     plots: PlotsOption = None,
     config_file: ConfigOption = None,
@@ -62,12 +70,13 @@ def gate(
     report |= gates.compare(protocol, rows, shots, rule, settings.gallery.prototypes)
     if plots is not None:
         plot_gate(report, plots / "gate.png")
-    _finish(report, _gate_table(report), json_file)
+    tell(report, lambda: show_table(_gate_table(report)), as_json=as_json, json_file=json_file)
 
 
 def fusion(
     images: ImagesOption,
-    model: ModelOption = None,
+    model: EmbedderOption = None,
+    as_json: JsonOption = False,
     json_file: JsonFileOption = None,
     config_file: ConfigOption = None,
 ) -> None:
@@ -95,7 +104,7 @@ def fusion(
         for kind, figures in gated.items():
             cells = [" ".join(f"{rate:.3f}" for rate in figures[way].values()) for way in fusions.METHODS]
             table.add_row(condition, kind, f"{figures['fta']:.3f}", *cells)
-    _finish(report, table, json_file)
+    tell(report, partial(show_table, table), as_json=as_json, json_file=json_file)
 
 
 def _take(
@@ -129,8 +138,3 @@ def _pays(pays: dict[str, Any]) -> tuple[str, str, str]:
 
 def _rate(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
-
-
-def _finish(report: dict[str, Any], table: Table, json_file: Path | None) -> None:
-    write_report(report, json_file)
-    Console().print(table)

@@ -1,13 +1,22 @@
 """evaluate oneshot: the question the product was born from, on an operator's own photos."""
 
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from edge.cli.options import ConfigOption, ImagesOption, JsonFileOption, PlotsOption, load_settings
-from edge.cli.output import progress, write_report
+from edge.cli.options import (
+    ConfigOption,
+    EmbedderOption,
+    ImagesOption,
+    JsonFileOption,
+    JsonOption,
+    PlotsOption,
+    load_settings,
+)
+from edge.cli.output import progress, tell
 from edge.core.errors import ModelError
 from edge.device.assembly.recognizer import choose_embedder
 from edge.face import manifest as manifests
@@ -23,7 +32,8 @@ def oneshot(
     images: ImagesOption,
     logits: Annotated[int, typer.Option(min=2, max=100_000, help="Logits of the softmax head.")] = 1000,
     spare: Annotated[int, typer.Option(min=1, help="Logits kept free for subjects to come.")] = 200,
-    model: Annotated[str, typer.Option(help="Embedder; the configured one when left out.")] = "",
+    model: EmbedderOption = None,
+    as_json: JsonOption = False,
     json_file: JsonFileOption = None,
     plots: PlotsOption = None,
     config_file: ConfigOption = None,
@@ -59,13 +69,12 @@ def oneshot(
             "growth": experiment.measure_growth(faces, logits, prototypes, step),
             "siamese": siamese.measure_lists(faces, Calibration(table.thresholds, table.fmr)),
         }
-    write_report(report, json_file)
     if plots is not None:
         plot_oneshot(report, plots / "oneshot.png")
-    _tell(report)
+    tell(report, partial(_show, report), as_json=as_json, json_file=json_file)
 
 
-def _tell(report: dict[str, Any]) -> None:
+def _show(report: dict[str, Any]) -> None:
     console = Console()
     table = Table("kept as", "rank-1", "TPIR at FPIR .01", ".001", "rows", "kB", "ms a lookup", "training s")
     for name, each in report["variants"].items():

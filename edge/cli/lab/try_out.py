@@ -1,5 +1,6 @@
 """Commands to try the product out: replay, demo."""
 
+import logging
 from itertools import count
 from pathlib import Path
 from typing import Annotated
@@ -9,8 +10,8 @@ from rich.console import Console
 
 from edge.camera.clips import ReplayCamera
 from edge.camera.photo import read_photo
-from edge.cli.options import ConfigOption, OutOption, load_settings
-from edge.cli.output import progress, write_report
+from edge.cli.options import ConfigOption, JsonFileOption, JsonOption, OldOutOption, load_settings
+from edge.cli.output import progress, tell
 from edge.core.clock import SystemClock
 from edge.core.errors import ConfigError
 from edge.core.metrics import Metrics
@@ -32,6 +33,8 @@ from edge.lab.replay import replay as replay_camera
 from edge.mqtt.contract.encode import EventEncoder, stamp
 from edge.recognition.enrolment.enrol import encode_photo, enroll
 from edge.recognition.recognizer import Recognizer
+
+log = logging.getLogger(__name__)
 
 
 def replay(
@@ -61,7 +64,7 @@ def replay(
     encoder = EventEncoder(settings.site, settings.device, boot_id(), clock=lambda: "unsynced")
     numbers = count(1)
 
-    def tell(event: FaceEvent) -> None:
+    def tell_event(event: FaceEvent) -> None:
         line = stamp(encoder.encode(event, next(numbers)), clock.now(), replayed=True).decode()
         typer.echo(line if as_json else f"{event.captured_at:%H:%M:%S.%f} {event.visit} {describe(event)}")
 
@@ -71,7 +74,7 @@ def replay(
             camera,
             pipeline,
             recognizer,
-            tell,
+            tell_event,
             annotate=annotate,
             on_frame=lambda number: step("frames", number, 0) if number % 50 == 0 else None,
         )
@@ -91,17 +94,22 @@ def demo(
     fetch_only: Annotated[
         bool, typer.Option("--fetch-only", help="Only fetch the clips and photos.")
     ] = False,
-    out: OutOption = None,
+    as_json: JsonOption = False,
+    json_file: JsonFileOption = None,
+    out: OldOutOption = None,
 ) -> None:
     """Run the daemon on real clips and show its decisions. Exits 1 if they are not the expected ones."""
+    if out is not None:
+        log.warning("--out is called --json-file; the old name goes with the next release")
     settings = load_settings(None)
     with progress("clips") as step:
         fetch_media(media_dir(settings), step)
     if fetch_only:
         typer.echo(f"clips: verified, {media_dir(settings)}")
         return
-    result = run_demo(settings, broker=broker or None, console=Console(highlight=False), progress=progress)
-    write_report(result.as_json(), out, "--out")
+    console = Console(highlight=False, stderr=as_json)
+    result = run_demo(settings, broker=broker or None, console=console, progress=progress)
+    tell(result.as_json(), lambda: None, as_json=as_json, json_file=json_file or out)
     raise typer.Exit(0 if result.as_expected else 1)
 
 

@@ -10,8 +10,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from edge.cli.options import ConfigOption, ImagesOption, JsonFileOption, load_settings
-from edge.cli.output import progress, write_report
+from edge.cli.options import (
+    ConfigOption,
+    EmbedderOption,
+    ImagesOption,
+    JsonFileOption,
+    JsonOption,
+    load_settings,
+)
+from edge.cli.output import progress, tell
 from edge.core.errors import ModelError
 from edge.device.assembly.recognizer import choose_embedder
 from edge.device.settings.load import Settings
@@ -35,8 +42,9 @@ def variants(
             "default: the ORL photos of `edge demo --fetch-only`, where they are installed."
         ),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Embedder; the configured one by default.")] = None,
+    model: EmbedderOption = None,
     halves: Annotated[int, typer.Option(min=1, max=100, help="Random halves of the subjects.")] = ways.HALVES,
+    as_json: JsonOption = False,
     json_file: JsonFileOption = None,
     config_file: ConfigOption = None,
 ) -> None:
@@ -68,8 +76,7 @@ def variants(
             "n_unknown": len(protocol.strangers),
             "variants": found,
         }
-    write_report(report, json_file)
-    _tell(report)
+    tell(report, partial(_show, report), as_json=as_json, json_file=json_file)
 
 
 def _views(
@@ -104,7 +111,7 @@ def _orl(settings: Settings) -> dict[str, tuple[Path, ...]]:
     return {}
 
 
-def _tell(report: Figures) -> None:
+def _show(report: Figures) -> None:
     console = Console()
     for key in ("one_photo", "several_photos"):
         if key not in report:

@@ -24,7 +24,7 @@ def test_the_shipped_labels_are_met_on_every_clip(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, media: Path
 ):
     out, video = tmp_path / "out.json", tmp_path / "video"
-    arguments = ("--base", str(media), "--json", str(out), "--annotate", str(video))
+    arguments = ("--base", str(media), "--json-file", str(out), "--annotate", str(video))
     done = run(tmp_path, monkeypatch, LABELS, *arguments)
     assert done.exit_code == 0, done.output
     report = json.loads(out.read_text())
@@ -51,7 +51,7 @@ def test_wrong_labels_are_counted_as_errors(tmp_path: Path, monkeypatch: pytest.
     labels = tmp_path / "labels.toml"
     labels.write_text(text)
     out = tmp_path / "out.json"
-    done = run(tmp_path, monkeypatch, labels, "--base", str(media), "--json", str(out))
+    done = run(tmp_path, monkeypatch, labels, "--base", str(media), "--json-file", str(out))
     assert done.exit_code == 0, done.output
     total = json.loads(out.read_text())["sum"]
     assert (total["missed"], total["false_rejects"], total["correct"]) == (1, 1, 4)
@@ -70,8 +70,8 @@ def test_a_visit_after_the_end_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("option", "place", "says"),
     [
-        pytest.param("--json", "absent/out.json", "--json: ", id="JSON into a folder that is not there"),
-        pytest.param("--json", ".", "--json: ", id="JSON onto a folder"),
+        pytest.param("--json-file", "absent/out.json", "--json-file: ", id="JSON into no folder"),
+        pytest.param("--json-file", ".", "--json-file: ", id="JSON onto a folder"),
         pytest.param("--annotate", "file", "--annotate: ", id="videos into a file"),
     ],
 )

@@ -14,7 +14,7 @@ from edge.device.settings.load import load
 from edge.face import manifest as manifests
 from edge.lab.demo.media import orl_photo
 from edge.lab.photos.embeddings import EmbeddingCache, embed_photos
-from tests.support.command_line import run
+from tests.support.command_line import run_json
 
 
 def row(seed: int) -> np.ndarray:
@@ -69,8 +69,9 @@ def orl(tmp_path_factory: pytest.TempPathFactory, media: Path) -> Path:
 def evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict:
     monkeypatch.setenv("EDGE_MODELS_DIR", str(load().models_path))
     monkeypatch.setenv("EDGE_STATE_DIR", str(tmp_path / "state"))
-    run("evaluate", *arguments, "--json", tmp_path / "out.json")
-    return json.loads((tmp_path / "out.json").read_text())["models"]
+    [report] = run_json("evaluate", *arguments, "--json", "--json-file", tmp_path / "out.json")
+    assert json.loads((tmp_path / "out.json").read_text()) == report
+    return report["models"]
 
 
 def test_identify_measures_two_models_and_draws_the_curve(

@@ -90,7 +90,7 @@ def test_the_command_compares_the_ways_on_real_faces(
             cv2.imwrite(str(folder / f"S{subject:02}_{number:04}.png"), photo)
     monkeypatch.setenv("EDGE_MODELS_DIR", str(load().models_path))
     out = tmp_path / "out.json"
-    run("evaluate", "fusion", "--images", tmp_path / "orl", "--json", out)
+    run("evaluate", "fusion", "--images", tmp_path / "orl", "--json-file", out)
     report = json.loads(out.read_text())
     assert (report["n_subjects"], report["n_visits"], report["n_unknown"]) == (5, 10, 13)
     clean = report["conditions"]["0 of 3 spoiled"]["ungated"]

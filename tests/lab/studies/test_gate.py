@@ -162,7 +162,7 @@ def test_the_command_measures_the_gate_on_real_faces(
         str(tmp_path / "orl"),
         "--probes",
         "8",
-        "--json",
+        "--json-file",
         str(out),
         "--plots",
         str(plots),

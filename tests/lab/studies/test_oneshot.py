@@ -101,7 +101,7 @@ def test_the_command_answers_on_real_photos(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("EDGE_MODELS_DIR", str(load().models_path))
     monkeypatch.setenv("EDGE_STATE_DIR", str(tmp_path / "state"))
     arguments = ["--images", str(tmp_path / "images"), "--logits", "14", "--spare", "4"]
-    out = ["--json", str(tmp_path / "out.json"), "--plots", str(tmp_path)]
+    out = ["--json-file", str(tmp_path / "out.json"), "--plots", str(tmp_path)]
     run("evaluate", "oneshot", *arguments, *out)
     report = json.loads((tmp_path / "out.json").read_text())
     assert report["schema"] == "edge.evaluate.oneshot/1"

@@ -124,7 +124,7 @@ def test_other_photos_of_one_each_are_refused(tmp_path: Path):
 
 
 def measured(images: Path, other: Path, out: Path) -> dict:
-    arguments = ("--images", images, "--other", other, "--halves", "2", "--json", out)
+    arguments = ("--images", images, "--other", other, "--halves", "2", "--json-file", out)
     assert "flip in template" in run("evaluate", "variants", *arguments)
     return json.loads(out.read_text())
 
