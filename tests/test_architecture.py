@@ -50,7 +50,7 @@ LIBRARIES = {
     "paho": {"mqtt.connection", "mqtt.client", "mqtt.subscriber"},
     "qdrant_client": {"gallery.remote.qdrant"},
     "securesystemslib": {"fleet.keys", "mqtt.contract.envelope"},
-    "signal": {"core.process"},
+    "signal": {"core.process", "__main__"},
     "simsimd": {"gallery.int8_matcher"},
     "sqlite3": {"mqtt.delivery.outbox", "fleet.journal.database"},
     "tuf": {

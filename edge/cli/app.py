@@ -1,11 +1,14 @@
 """The command line: every command is a thin call into a function that a test can call.
 
+What fails is told in one line, and the exit code says of which kind it is: deploy/OPERATING.md has a table.
 A module is imported when one of its commands is asked for: the daemon carries neither the tools that measure
 nor what they need, and the list of commands needs none of them.
 """
 
 import logging
+import sys
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Annotated, Any, NamedTuple
 
 import typer
@@ -13,6 +16,9 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command, get_group
 
 from edge import __version__
+from edge.core.errors import EX_CONFIG, EX_FAILURE, REFUSE_TO_START, EdgeError
+from edge.core.process import PlainFormatter, end_with_parent, quiet_interrupts
+from edge.core.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -182,3 +188,39 @@ def options(
     ] = False,
 ) -> None:
     """Face recognition at an unattended door: one-shot gallery, decisions over MQTT."""
+
+
+def command_line() -> None:
+    """Run `edge` with the arguments of this process, and end it with a code that says what came of it."""
+    end_with_parent()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a label that the terminal has no letters for
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(PlainFormatter())
+    try:
+        with quiet_interrupts():
+            app()
+    except Exception as error:
+        code = _told(error)
+        if code is None:
+            raise
+        raise SystemExit(code) from None
+
+
+def _told(error: Exception) -> int | None:
+    """Say in one line what has failed; return the exit code, None for what nobody thought of."""
+    match error:
+        case BrokenPipeError():
+            sys.stderr.close()  # the reader of our output has gone, `edge replay ... | head`
+            return EX_FAILURE
+        case EdgeError():
+            text = str(error)
+        case MemoryError():
+            text = "there is not enough memory"
+        case OSError():
+            text = f"{error.filename or 'the system'}: {error.strerror or error}"
+        case _:
+            return None
+    print(f"edge: {printable(text)}", file=sys.stderr)
+    return EX_CONFIG if isinstance(error, REFUSE_TO_START) else EX_FAILURE

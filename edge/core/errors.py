@@ -5,6 +5,12 @@ image, an embedding or a subject's name. A stranger at the door is a decision, n
 `ToldOnce` keeps one that comes again and again from filling the log.
 """
 
+EX_FAILURE = 1
+"""Exit code where a command failed, or where its answer is no."""
+
+EX_INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 and the number of the signal, as shells tell it."""
+
 EX_CONFIG = 78
 """Exit code where the configuration or a model cannot be used. Source: sysexits.h; systemd does not restart a
 unit that lists it in RestartPreventExitStatus.
@@ -57,6 +63,10 @@ class ErasureOwedError(GalleryError):
         self.version = version
 
 
+class DeviceKeyError(GalleryError):
+    """The gallery does not open under this device's key, or there is no such key."""
+
+
 class ModelMismatchError(GalleryError):
     """Templates of another embedder: never mixed, never compared."""
 
@@ -83,6 +93,10 @@ class ClockError(RollbackError):
 
 class FileError(EdgeError):
     """A small file that matters, as a key or what was seen last, cannot be read or written whole."""
+
+
+class KeyFileError(FileError):
+    """A key's file holds no key, is not there, or others may read it: somebody has to bring another."""
 
 
 class RefusedError(EdgeError):
@@ -185,6 +199,10 @@ class CollisionError(EnrollmentError):
 
 class OtherFaceError(EnrollmentError):
     """The subject is enrolled already, with a face that is not like this one."""
+
+
+REFUSE_TO_START = (ConfigError, ModelError, DeviceKeyError, KeyFileError)
+"""Errors that exit with `EX_CONFIG`: trying again would not mend them."""
 
 
 class ToldOnce:

@@ -24,7 +24,7 @@ from typing import IO, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from edge.core.errors import ConfigError, EdgeError, FileError
+from edge.core.errors import ConfigError, EdgeError, FileError, KeyFileError
 from edge.core.text import problems
 
 log = logging.getLogger(__name__)
@@ -269,7 +269,7 @@ def read_key(path: Path) -> bytes:
     """Return the key of 32 bytes that `write_key` wrote.
 
     Raises:
-        FileError: It is not there, no key, or everybody may read it.
+        FileError: As `read_keys`.
     """
     return read_keys(path, 1)[0]
 
@@ -278,19 +278,28 @@ def read_keys(path: Path, at_most: int) -> tuple[bytes, ...]:
     """Return the keys of 32 bytes in a file, one a line; at least one.
 
     Raises:
-        FileError: It is not there, holds something else, or everybody may read it.
+        KeyFileError: It is not there, holds something else, or everybody may read it.
+        FileError: The disk does not give it, which may pass.
     """
-    data = read_bounded(path, at_most * 2 * KEY_HEX_CHARS)
-    if data is None:
-        raise FileError(f"{path}: there is no key; copy it from the operator's keys/sealing directory")
-    check_private(path)
     try:
-        keys = tuple(bytes.fromhex(line) for line in data.decode("ascii").split())
+        data = read_bounded(path, at_most * 2 * KEY_HEX_CHARS)
+        check_private(path)
+    except FileError as error:
+        cause = error.__context__
+        if isinstance(cause, OSError) and cause.errno in DISK_ERRORS:
+            raise
+        if isinstance(cause, FileNotFoundError):
+            raise KeyFileError(
+                f"{path}: there is no key; copy it from the operator's keys/sealing directory"
+            ) from None
+        raise KeyFileError(str(error)) from None
+    try:
+        keys = tuple(bytes.fromhex(line) for line in (data or b"").decode("ascii").split())
     except ValueError:
         keys = ()
     if not 1 <= len(keys) <= at_most or {len(key) * 2 for key in keys} != {KEY_HEX_CHARS}:
         lines = "" if at_most == 1 else f", or up to {at_most} of them, one a line"
-        raise FileError(f"{path}: this is not a key of {KEY_HEX_CHARS} hexadecimal digits{lines}")
+        raise KeyFileError(f"{path}: this is not a key of {KEY_HEX_CHARS} hexadecimal digits{lines}")
     return keys
 
 

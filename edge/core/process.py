@@ -14,6 +14,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Literal
 
+from edge.core.errors import EX_INTERRUPTED
+from edge.core.text import printable
 from edge.core.threads import Beats
 
 log = logging.getLogger(__name__)
@@ -34,11 +36,6 @@ HEAP_THRESHOLD_BYTES = 128 * 1024
 """The library's own start value. Set by hand it stays: left alone it grows to 32 MiB with the first large
 buffer that is freed, and from then on frames and weights fragment the heap."""
 
-"""Variable that names the process with which a child has to end; taken out before settings are read."""
-
-PR_SET_PDEATHSIG = 1
-"""Source: prctl(2), linux/prctl.h."""
-
 
 def set_up_logging(form: Literal["auto", "human", "json"], level: str) -> None:
     """Send records of `level` and above to standard error; "auto" is human on a terminal, else JSON."""
@@ -51,19 +48,40 @@ def set_up_logging(form: Literal["auto", "human", "json"], level: str) -> None:
     logging.captureWarnings(True)
 
 
-class HumanFormatter(logging.Formatter):
-    """`07:31:22 INFO    decision event_type=match camera=front`."""
+class PlainFormatter(logging.Formatter):
+    """The message of a record in one line; below it, indented, where an error came from.
+
+    Whatever a message holds, it neither begins a line nor drives a terminal.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """Render one record."""
+        line = self.line(record)
+        if record.exc_info:
+            trace = self.formatException(record.exc_info).splitlines()
+            line += "".join(f"\n    {printable(each)}" for each in trace)
+        return line
+
+    def line(self, record: logging.LogRecord) -> str:
+        """Return the line of a record."""
+        return printable(record.getMessage())
+
+
+class HumanFormatter(PlainFormatter):
+    """`07:31:22 INFO    decision event_type=match camera=front`."""
+
+    def line(self, record: logging.LogRecord) -> str:
+        """Return the line of a record."""
         at = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
         extra = "".join(f" {key}={value}" for key, value in _extra(record).items())
-        line = f"{at} {record.levelname:7} {record.getMessage()}{extra}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        return f"{at} {record.levelname:7} {printable(record.getMessage() + extra)}"
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per line: at (UTC), level, logger, message and what the caller added."""
+    """One JSON object per line: at (UTC), level, logger, message and what the caller added.
+
+    What cannot be printed is escaped as JSON does it: a terminal that shows the line is not driven by it.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """Render one record."""
@@ -76,7 +94,10 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str, ensure_ascii=False)
+        text = json.dumps(line, default=str, ensure_ascii=False)
+        if text.isprintable():
+            return text
+        return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)
 
 
 def _extra(record: logging.LogRecord) -> dict[str, object]:
@@ -108,6 +129,30 @@ def signals_to(stop: Callable[[], None], reload: Callable[[], None]) -> Iterator
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+@contextmanager
+def quiet_interrupts() -> Iterator[None]:
+    """Have Ctrl-C unwind the body and end this process with `EX_INTERRUPTED`, without a word.
+
+    Native code that is being loaded makes another error of it, which is not told either. A second Ctrl-C
+    waits for nothing.
+    """
+    interrupted = False
+
+    def interrupt(_signum: int, _frame: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = True
+        signal.signal(signal.SIGINT, lambda *_: os._exit(EX_INTERRUPTED))
+        raise SystemExit(EX_INTERRUPTED)
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    except BaseException:
+        if interrupted:
+            raise SystemExit(EX_INTERRUPTED) from None
+        raise
 
 
 def child_environment() -> dict[str, str]:

@@ -13,6 +13,9 @@ HIDDEN = "***"
 FORMULA = ("=", "+", "-", "@")
 """What a spreadsheet takes for the beginning of a formula. Source: OWASP, CSV injection."""
 
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half a character of UTF-16. Source: RFC 8259, section 8.2: what becomes of one is not predictable."""
+
 MAX_WHERE_CHARS = 80
 MAX_WHAT_CHARS = 120
 """How much of a problem is told to somebody else: a key that others wrote may be as long as they like."""
@@ -70,16 +73,19 @@ def strict_object(data: bytes) -> dict[str, Any]:
     """Return the JSON object that `data` is, as strict as signed messages have to be.
 
     Raises:
-        ValueError: It is not UTF-8, no object or nested too deeply, or has a key twice or a NaN; says which.
+        ValueError: It is not UTF-8, no object or nested too deeply, or has a key twice, a NaN or half a
+            character (a lone surrogate, which nothing can write down); says which.
     """
     try:
-        found = json.loads(data, object_pairs_hook=_without_twins, parse_constant=_no_constant)
+        found = json.loads(data.decode(), object_pairs_hook=_without_twins, parse_constant=_no_constant)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except ValueError as error:
         raise ValueError(f"it is no JSON document: {str(error)[:120]}") from None
     if not isinstance(found, dict):
         raise ValueError("it is no JSON object")
+    if b"\\u" in data and SURROGATE.search(json.dumps(found, ensure_ascii=False)):
+        raise ValueError("it has half a character, a lone surrogate")
     return found
 
 

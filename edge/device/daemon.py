@@ -23,7 +23,7 @@ from edge.core.process import feed_watchdog, sd_notify, signals_to, watchdog_int
 from edge.core.threads import Beats, Guard
 from edge.device.assembly.delivery import announcements, build_courier
 from edge.device.assembly.recognizer import build_recognizer
-from edge.device.assembly.stores import visit_store
+from edge.device.assembly.stores import check_device_key, visit_store
 from edge.device.cameras import Cameras, VisitWriter
 from edge.device.commands.executor import CommandExecutor
 from edge.device.commands.parse import Rules
@@ -119,7 +119,7 @@ class Daemon:
         """Serve until SIGTERM or SIGINT.
 
         Raises:
-            ConfigError, ModelError: The daemon cannot start as configured.
+            ConfigError, ModelError, KeyFileError, DeviceKeyError: The daemon cannot start as configured.
         """
         with ExitStack() as stack:
             stack.enter_context(sole_daemon(self._settings.state_dir))
@@ -133,6 +133,7 @@ class Daemon:
     def _start(self, stack: ExitStack) -> None:
         """Build every part and start it; `stack` stops them in reverse: cameras first, the outbox last."""
         stack.callback(self._galleries.stop)
+        check_device_key(self._settings)
         self._recognizer = build_recognizer(self._settings)
         self._courier = self._build_courier()
         otherwise = "stopped before everything was delivered; the outbox keeps it"

@@ -1,12 +1,24 @@
 """The service manager's socket, and what the process knows of itself."""
 
+import json
+import logging
 import os
 import socket
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from edge.core.process import boot_id, rss_mb, sd_notify, watchdog_interval_s
+from edge.core.process import (
+    HumanFormatter,
+    JsonFormatter,
+    PlainFormatter,
+    boot_id,
+    rss_mb,
+    sd_notify,
+    watchdog_interval_s,
+)
 
 
 @pytest.mark.parametrize("abstract", [False, True])
@@ -50,3 +62,49 @@ def test_no_socket_left_is_no_reason_to_die(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("NOTIFY_SOCKET", "/run/notify")
     monkeypatch.setattr("socket.socket", refuse)
     assert sd_notify("WATCHDOG=1") is False
+
+
+HOSTILE = "door\n12:00:00 INFO    decision event_type=match\r\x1b[2J\x9b31m\u2028\u202e\ud800"
+"""Begins a line of its own, clears a terminal, colours it, turns the text around, and is half a character."""
+
+
+def record(where: str) -> logging.LogRecord:
+    """Return a record that has `HOSTILE` in one of its parts."""
+    values: dict[str, Any] = {"message": "%s", "args": ("fine",), "extra": {}, "exc_info": None}
+    if where == "message":
+        values["message"], values["args"] = HOSTILE, ()
+    elif where == "argument":
+        values["args"] = (HOSTILE,)
+    elif where == "extra":
+        values["extra"] = {"verb": HOSTILE, "all": [HOSTILE]}
+    else:
+        try:
+            raise ValueError(HOSTILE)
+        except ValueError:
+            values["exc_info"] = sys.exc_info()
+    made = logging.LogRecord(
+        "edge", logging.ERROR, __file__, 1, values["message"], values["args"], values["exc_info"]
+    )
+    vars(made).update(values["extra"])
+    return made
+
+
+@pytest.mark.parametrize("formatter", [HumanFormatter, PlainFormatter, JsonFormatter])
+@pytest.mark.parametrize("where", ["message", "argument", "extra", "exception"])
+def test_nothing_from_outside_reaches_a_log_raw(formatter: type[logging.Formatter], where: str):
+    first, *rest = formatter().format(record(where)).split("\n")
+    assert first.isprintable()
+    assert all(line.startswith("    ") and line.isprintable() for line in rest)
+    assert (rest == []) == (where != "exception" or formatter is JsonFormatter)
+
+
+def test_a_json_log_gives_back_what_was_said():
+    assert json.loads(JsonFormatter().format(record("message")))["message"] == HOSTILE
+    assert "Zoë 😀" in JsonFormatter().format(logging.LogRecord("e", 20, "", 1, "Zoë 😀", (), None))
+
+
+def test_an_ordinary_record_is_shown_as_it_is():
+    told = logging.LogRecord("e", logging.INFO, "", 1, "camera %s", ("online",), None)
+    told.camera = "Tür"
+    assert HumanFormatter().format(told).endswith(" INFO    camera online camera=Tür")
+    assert PlainFormatter().format(told) == "camera online"

@@ -10,6 +10,7 @@ from edge.core.text import (
     printable,
     problems,
     scrub,
+    strict_object,
     without_credentials,
 )
 
@@ -136,3 +137,16 @@ def test_a_key_that_others_wrote_is_cut_and_drives_no_terminal():
     assert said.isprintable()
     assert said.endswith(": Extra inputs are not permitted")
     assert len(said) < 80 + 40
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b'{"a": "\\ud800"}', b'{"\\udfff": 1}', b'{"a": [{"b": "\\ude00\\ud83d"}]}', b'{"a": "\xed\xa0\x80"}'],
+)
+def test_half_a_character_is_no_strict_json(data: bytes):
+    with pytest.raises(ValueError, match=r"half a character|no JSON"):
+        strict_object(data)
+
+
+def test_a_character_of_two_halves_is_one():
+    assert strict_object(b'{"a": "\\ud83d\\ude00 \\u00e4"}') == {"a": "😀 ä"}

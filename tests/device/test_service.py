@@ -6,7 +6,7 @@ from configparser import ConfigParser
 
 import pytest
 
-from edge.__main__ import EX_CONFIG
+from edge.core.errors import EX_CONFIG
 from tests.support.places import ROOT
 
 UNIT = ROOT / "systemd" / "edge.service"

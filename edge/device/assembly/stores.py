@@ -1,17 +1,39 @@
 """The stores of one device as the settings say: galleries, visits, denials, faces."""
 
 import logging
+import os
 from datetime import timedelta
 from pathlib import Path
 
+from edge.core.errors import FileError, KeyFileError
 from edge.device.settings.load import Settings
 from edge.gallery.store.crops import CropStore
 from edge.gallery.store.denials import DenialStore
 from edge.gallery.store.erasure import Erased
 from edge.gallery.store.kept_visits import VisitStore
+from edge.gallery.store.sealed import device_key
 from edge.gallery.store.store import GalleryStore
 
 log = logging.getLogger(__name__)
+
+
+def check_device_key(settings: Settings) -> None:
+    """Accept the device's key; none where none is configured, which is made at first use.
+
+    A disk that does not give it keeps no door shut.
+
+    Raises:
+        KeyFileError: It is no key, others may read it, or it is configured and not there.
+    """
+    path = settings.device_key_path
+    if settings.gallery.device_key is None and not os.path.lexists(path):
+        return
+    try:
+        device_key(path, make=False)
+    except KeyFileError:
+        raise
+    except FileError as error:
+        log.error("%s", error)
 
 
 def gallery_store(settings: Settings) -> GalleryStore:

@@ -50,6 +50,7 @@ LOOKS = ("snapshot", "identify", "subjects")
 FULL = f"{MAX_REMEMBERED} commands were done and have not expired; ask again when they have"
 INTERRUPTED = "the daemon was restarted while it was at it; look what is in force before you ask again"
 FAILED = "it failed in a way that nobody thought of; the device's log says how"
+ANOTHER = "this transaction was used for another command"
 DUPLICATE = "duplicate: this was answered before; ask again as a new transaction"
 
 ANSWERS = "answers.json"
@@ -109,15 +110,16 @@ class CommandExecutor:
             self._refuse(verb, received, error)
             return
         self._answers.read_again()
-        known = self._answers.get(command.transaction)
-        if known is not None:
-            if known.content != command.content:
-                self._tell(command, "this transaction was used for another command", {})
-            else:
-                self._tell(command, known.error, known.data)
+        busy, known = self._busy_with(command.transaction), self._answers.get(command.transaction)
+        content = busy.content if busy is not None else known.content if known is not None else None
+        if content not in (None, command.content):
+            self._tell(command, ANOTHER, {})
             return
-        if self._is_busy_with(command):
+        if busy is not None:
             return  # it is being done: its answer follows
+        if known is not None:
+            self._tell(command, known.error, known.data)
+            return
         why = self._answers.unread or (FULL if self._is_full() else None)
         if why is not None and (command.signed or command.verb not in READS):
             self._tell(command, why, {})
@@ -179,9 +181,11 @@ class CommandExecutor:
         self._complaint = (why, now_s + COMPLAIN_AGAIN_S)
         log.warning("command refused: %s", why, extra={"verb": verb})
 
-    def _is_busy_with(self, command: Command) -> bool:
+    def _busy_with(self, transaction: str) -> Command | None:
+        """Return the command of a transaction that waits or is being done."""
         at_work = () if self._at_work is None else (self._at_work[0],)
-        return command.transaction in {each.transaction for each in (*self._waiting, *at_work)}
+        found = (each for each in (*at_work, *self._waiting) if each.transaction == transaction)
+        return next(found, None)
 
     def _is_full(self) -> bool:
         return self._answers.full(self._clock.now().timestamp(), len(self._waiting))

@@ -42,6 +42,7 @@ RETRY_S = 5.0
 """Pause before what a disk refused is tried again."""
 
 INTERRUPTED = "the daemon was restarted while it was read; push it again with a higher version"
+FAILED = "it failed in a way that nobody thought of; the device's log says how"
 RESTARTED = "the daemon was restarted while it was on trial"
 
 
@@ -296,7 +297,16 @@ class PushTrial:
 
     def _receive(self, push: Push) -> None:
         before = self._memory.report
-        self._check(push)
+        try:
+            self._check(push)
+        except Exception:
+            self._fail(push)
+            raise
+        finally:
+            self._tell_since(before)
+
+    def _tell_since(self, before: PushReport) -> None:
+        """Tell what has become of a push since there was the report `before`."""
         if self._memory.report is before:
             self._tell_refused()
         else:
@@ -416,6 +426,13 @@ class PushTrial:
         if self._memory.interrupted is not None:
             layer, version = self._memory.interrupted
             self._roll_back(Push(layer, b"", version, PushState.ON_TRIAL), RESTARTED)
+
+    def _fail(self, push: Push) -> None:
+        """End a push whose reading failed in a way that nobody thought of."""
+        if push.state is PushState.RECEIVED:
+            self._refuse(push, PushError(FAILED))
+        elif push.state is PushState.CHECKED:
+            self._reject(push, FAILED, "other", {})
 
     def _reject(self, push: Push, why: str, reason: str, keys: Mapping[str, str]) -> None:
         self._count(reason)

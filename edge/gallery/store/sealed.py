@@ -5,12 +5,13 @@ What they hold, and what it means when one cannot be opened, is the business of 
 """
 
 import logging
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from edge.core import files
-from edge.core.errors import FileError, GalleryError
+from edge.core.errors import FileError, GalleryError, KeyFileError
 from edge.gallery.format.seal import Binding, new_key, seal, unseal
 
 log = logging.getLogger(__name__)
@@ -23,7 +24,8 @@ def device_key(path: Path, *, make: bool) -> bytes:
     one.
 
     Raises:
-        FileError: It is not there, no key, readable by others, or cannot be written.
+        KeyFileError: It is not there, no key, or readable by others.
+        FileError: It cannot be written, or the disk does not give it, which may pass.
     """
     if make and not path.exists():
         files.make_private_directory(path.parent)
@@ -31,6 +33,13 @@ def device_key(path: Path, *, make: bool) -> bytes:
         log.warning("a device key was made beside the gallery: whoever copies the disk has both")
     try:
         return files.read_key(path)
+    except KeyFileError as error:
+        mend = "bring it back from the backup, or correct gallery.device_key"
+        raise KeyFileError(
+            f"device key: {error}"
+            if os.path.lexists(path)
+            else f"device key: {path}: there is no key; {mend}"
+        ) from None
     except FileError as error:
         raise FileError(f"device key: {error}") from None
 

@@ -18,7 +18,7 @@ import hashlib
 from pathlib import Path
 from struct import Struct, error
 
-from edge.core.errors import FileError, GalleryError, GalleryIntegrityError
+from edge.core.errors import DeviceKeyError, FileError, GalleryError, GalleryIntegrityError, KeyFileError
 from edge.gallery.format.bundle import decode, encode
 from edge.gallery.format.seal import HEADER as SEAL
 from edge.gallery.format.seal import KEY_BYTES, TAG_BYTES, Binding, new_key, seal, unseal
@@ -63,7 +63,8 @@ class Vault:
         Raises:
             FileNotFoundError: It is not there (any more).
             GalleryIntegrityError: Torn, altered, or another version than its name says.
-            GalleryError: It, or the device's key, cannot be read, or another key is needed.
+            DeviceKeyError: The device has no key, or another one is needed.
+            GalleryError: It, or the device's key, cannot be read.
         """
         data = self._files.read(version)
         gallery = decode(decrypt(data, version, self._device_key(False)))
@@ -74,6 +75,8 @@ class Vault:
     def _device_key(self, make: bool) -> bytes:
         try:
             return device_key(self._key, make=make)
+        except KeyFileError as problem:
+            raise DeviceKeyError(f"the gallery is encrypted: {problem}") from None
         except FileError as problem:
             raise GalleryError(f"the gallery is encrypted: {problem}") from None
 
@@ -90,7 +93,8 @@ def decrypt(data: bytes, version: int, key: bytes) -> bytes:
 
     Raises:
         GalleryIntegrityError: Truncated, altered, or written as another version.
-        GalleryError: Encrypted under another device key, or of a format that only a newer version reads.
+        DeviceKeyError: Encrypted under another device key.
+        GalleryError: Of a format that only a newer version reads.
     """
     try:
         magic, number, length, key_id = HEADER.unpack_from(data)
@@ -106,7 +110,7 @@ def decrypt(data: bytes, version: int, key: bytes) -> bytes:
     except UnicodeDecodeError:
         raise GalleryIntegrityError("the file is altered") from None
     if key_id != _key_id(key):
-        raise GalleryError(
+        raise DeviceKeyError(
             "the gallery is encrypted under another device key; bring that one back, or move "
             "the directory away and enrol again"
         )

@@ -15,6 +15,7 @@ from edge.core.metrics import Metrics
 from edge.device.children.errands import LABEL, PHOTO, Errand, read_json
 from edge.device.commands.answers import REMEMBERED
 from edge.device.commands.executor import (
+    ANOTHER,
     FAILED,
     REFUSALS_AT_ONCE,
     REFUSALS_NOTED_AT_ONCE,
@@ -147,6 +148,19 @@ def test_while_one_is_done_a_few_may_wait(tmp_path: Path):
     assert len(bench.told) == 4, "its answer follows when it is done"
     bench.executor.tick()
     bench.executor.stop()
+
+
+def test_a_command_that_is_being_done_is_answered_once_however_often_it_is_asked_for(tmp_path: Path):
+    bench = Bench(tmp_path / "commands", lambda command: Errand(("--version",)))
+    bench.command("revoke", "t-1", {"subject": "p-1"})
+    bench.executor.tick()
+    bench.command("revoke", "t-1", {"subject": "p-1"})
+    assert bench.told == [], "it is being done: its answer follows"
+    bench.command("revoke", "t-1", {"subject": "p-2"})
+    assert [each.error for each in bench.told] == [ANOTHER]
+    assert bench.finish().status == "ok"
+    bench.command("revoke", "t-1", {"subject": "p-1"})
+    assert [each.status for each in bench.told] == ["error", "ok", "ok"]
 
 
 def test_what_has_not_expired_is_never_done_again_however_many_came_after_it(bench: Bench):

@@ -86,6 +86,16 @@ REFUSED = [
         id="NaN",
     ),
     pytest.param(lambda: push(1, {"x": "y" * 65536}), "bytes are more", "too_large", id="64 KiB and more"),
+    pytest.param(
+        lambda: push(1, {"a\ud800": {"x": 1}}), "half a character", "content", id="half a character in a key"
+    ),
+    pytest.param(lambda: push(1, name="door\udc00"), "half a character", "content", id="and in a value"),
+    pytest.param(
+        lambda: sign(content(1).replace(b"{}", b'{"a\xed\xa0\x80":{}}'), PAYLOAD_TYPE, [KEY]),
+        "no JSON",
+        "content",
+        id="and as bytes",
+    ),
 ]
 
 
@@ -211,3 +221,22 @@ def test_a_flood_of_junk_is_counted_exactly_but_told_and_written_seldom(
     assert len(caplog.records) == LINES_AT_ONCE
     door.trial.take("device", push(1, STRICT))
     assert len(door.told) == began + 1, "a push that is played again is no news"
+
+
+@pytest.mark.parametrize("fails", ["checked", "refusals"])
+def test_what_nobody_thought_of_is_reported_and_raised(
+    door: PushDoor, monkeypatch: pytest.MonkeyPatch, fails: str
+):
+    def fail(*_: object) -> None:
+        raise RuntimeError("nobody thought of it")
+
+    monkeypatch.setattr(f"edge.device.pushes.trial.{fails}", fail)
+    with pytest.raises(RuntimeError):
+        door.trial.take("device", push(1, STRICT))
+    told = door.told[-1]
+    where = told if fails == "refusals" else told["refused"]
+    assert "nobody thought of" in where["error"]
+    assert door.refusals == {"config.refused": 1, "config.refused.other": 1}
+    ConfigReportedPayload(at=door.clock.now(), **told)
+    monkeypatch.undo()
+    door.kept(push(2, STRICT))
