@@ -188,6 +188,7 @@ class Reason(StrEnum):
     NOT_ALLOWED_HERE = "not_allowed_here"
     LOW_QUALITY = "low_quality"
     TOO_SMALL = "too_small"
+    TOO_FEW_LOOKS = "too_few_looks"
     SPOOF = "spoof"
     GALLERY_EMPTY = "gallery_empty"
     GALLERY_STALE = "gallery_stale"

@@ -154,6 +154,15 @@ class Gallery:
         wanted = composed(text)
         return next((each for each in ids if composed(each) == wanted), wanted)
 
+    def rows_of(self, subject_id: str) -> FloatArray:
+        """Return the rows of a subject's templates, float32 (n, D); none if it is unknown."""
+        end = 0
+        for subject, count in zip(self.subjects, self.counts, strict=True):
+            end += count
+            if subject.subject_id == subject_id:
+                return self.matrix[end - count : end]
+        return self.matrix[:0]
+
     def templates_of(self, subject_id: str) -> tuple[Template, ...]:
         """Return a subject's templates, in the order of their enrolment; none if it is unknown."""
         end = 0

@@ -87,6 +87,7 @@ class Pipeline:
         moved = self._gate(frame)
         detections = self._detect(frame, recognizer) if moved else None
         self._tracks = self._track(frame, detections)
+        self._notice_glimpses(frame, recognizer)
         self._look(frame, recognizer)
         return self._conclude(frame, recognizer, frame.monotonic_s)
 
@@ -95,6 +96,7 @@ class Pipeline:
         if self._last_frame is None:
             return []
         self._tracks = self._tracker.update([], at_s)
+        self._notice_glimpses(self._last_frame, recognizer)
         self._presence.follow(self._tracks)
         self._captured_s = None
         return self._conclude(self._last_frame, recognizer, at_s)
@@ -143,10 +145,13 @@ class Pipeline:
             self._take_over(frame, recognizer)
 
     def _gate(self, frame: Frame) -> bool:
-        """Return whether the frame is to be searched: something moves, or somebody is due to be looked at."""
+        """Return whether the frame is to be searched: something moves, or somebody is due to be looked at.
+
+        A face that was seen once is searched for again at once: it may be gone before the next refresh.
+        """
         with self._metrics.timed("gate"):
             moved = self._motion is None or self._motion.passes(frame)
-        return moved or self._presence.due(frame.monotonic_s)
+        return moved or self._presence.due(frame.monotonic_s) or self._tracker.tentative
 
     def _detect(self, frame: Frame, recognizer: Recognizer) -> list[Detection]:
         with self._metrics.timed("detect") as watch:
@@ -161,13 +166,24 @@ class Pipeline:
         with self._metrics.timed("track"):
             return self._tracker.update(detections, frame.monotonic_s)
 
+    def _notice_glimpses(self, frame: Frame, recognizer: Recognizer) -> None:
+        """Begin visits of faces that were seen once, unless the detector was in doubt about them."""
+        for track in self._tracker.glimpses:
+            seen = track.detection
+            if seen is not None and recognizer.gate.refuse(seen, frame.image.shape) != Refusal.SCORE:
+                self._presence.glimpse(track)
+
     def _look(self, frame: Frame, recognizer: Recognizer) -> None:
-        """Carry the tracks into their visits, and take the shots that these want."""
+        """Carry the tracks into their visits, and take the shots and looks that these want."""
         if not self._tracks and not self._presence.visits:
             return
         for visit, track in self._presence.follow(self._tracks):
-            if track.detection is not None and visit.wants_shot(track, frame.monotonic_s):
+            if track.detection is None:
+                continue
+            if visit.wants_shot(track, frame.monotonic_s):
                 self._take_shot(frame, visit, track.detection, recognizer)
+            elif visit.wants_look(track, frame.monotonic_s):
+                self._look_again(frame, visit, track.detection, recognizer)
 
     def _take_shot(self, frame: Frame, visit: Visit, detection: Detection, recognizer: Recognizer) -> None:
         with self._metrics.timed("align"):
@@ -186,7 +202,19 @@ class Pipeline:
         self._embed_ms += watch.spent_ms
         self._observer.shot(frame, visit, face, recognizer)
         visit = self._presence.add(visit, probe, frame.monotonic_s)
-        self._identify(visit, frame, recognizer)
+        if visit.unasked:
+            self._identify(visit, frame, recognizer)
+
+    def _look_again(self, frame: Frame, visit: Visit, detection: Detection, recognizer: Recognizer) -> None:
+        """Compare the face before a decided visit with it: somebody else may have taken its place."""
+        with self._metrics.timed("align"):
+            face = recognizer.align(frame.image, detection)
+        probe = None
+        if face.quality.refused is None:
+            with self._metrics.timed("embed") as watch:
+                probe = recognizer.embed(face)
+            self._embed_ms += watch.spent_ms
+        visit.look(detection, probe, frame.monotonic_s, self._presence.agrees_from)
 
     def _liveness(self, frame: Frame, detection: Detection, recognizer: Recognizer) -> float | None:
         """Return a shot's liveness in [0, 1]; None without a model or where it failed, told once."""
@@ -208,13 +236,15 @@ class Pipeline:
                 match = recognizer.match(evidence, frame.captured_at)
             self._match_ms += watch.spent_ms
             with self._metrics.timed("decide"):
-                visit.latest = recognizer.decide(match)
+                latest = recognizer.decide(match)
+                visit.answer(latest, recognizer.agreeing(visit.shots, latest))
 
     def _take_over(self, frame: Frame, recognizer: Recognizer) -> None:
         """Ask a gallery that has just arrived about everybody whom the old one did not recognise.
 
         Evidence of another embedder cannot be compared any more: it is gathered anew.
         """
+        self._presence.agrees_from = recognizer.rule.agrees_from
         for visit in self._presence.visits:
             if visit.shots and visit.shots[0].model_id != recognizer.embedder.model_id:
                 visit.forget()
@@ -253,6 +283,8 @@ class Pipeline:
         else:
             judged = self._observer.review(frame, visit, local, at_s, recognizer)
             if judged is None:
+                return []
+            if judged.decision is not local and self._presence.continues(visit, judged.decision, at_s):
                 return []
             told = self._event(frame, visit, judged.decision, recognizer, self._latency())
             told = replace(told, remote=judged.remote)

@@ -4,6 +4,7 @@ Frozen and shared: a new gallery or a new model makes a new recognizer, and one 
 Keeps no state between frames; who is being followed is the pipeline's business.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -126,6 +127,17 @@ class Recognizer:
     def decide(self, match: Match) -> Decision:
         """Decide on a match: threshold, margin, and what else the rule demands."""
         return self.rule.decide(match)
+
+    def agreeing(self, shots: Sequence[Probe], match: Decision) -> int:
+        """Return how many of the shots of a visit are each, by themselves, alike to the subject of its match.
+
+        A shot is where it reaches `DecisionRule.agrees_from`, or the threshold in force where that is lower.
+        """
+        if match.subject is None or match.score is None:
+            return 0
+        rows = self.matcher.gallery.rows_of(match.subject.subject_id)
+        least = min(self.rule.agrees_from, match.score.threshold)
+        return sum(bool((rows @ shot.embedding).max(initial=-1.0) >= least) for shot in shots)
 
     def identify(self, probe: Probe, at: datetime) -> Decision:
         """Decide 1:N whose face a probe is, at a moment (aware).

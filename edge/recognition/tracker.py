@@ -6,7 +6,7 @@ Two or three faces stand at a door: an optimal assignment would buy nothing over
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -35,6 +35,7 @@ SMOOTHING = 0.5
 class _State:
     track_id: int
     detection: Detection | None
+    latest: Detection
     box: Box
     started_s: float
     seen_s: float
@@ -50,7 +51,7 @@ class _State:
                 SMOOTHING * step[0] + (1 - SMOOTHING) * self.velocity[0],
                 SMOOTHING * step[1] + (1 - SMOOTHING) * self.velocity[1],
             )
-        self.detection, self.box, self.seen_s = detection, box, at_s
+        self.detection, self.latest, self.box, self.seen_s = detection, detection, box, at_s
         self.hits += 1
 
     def cost(self, box: Box, at_s: float) -> float | None:
@@ -75,6 +76,7 @@ class Tracker:
     def __init__(self) -> None:
         self._states: list[_State] = []
         self._next_id = 1
+        self._glimpses: list[Track] = []
 
     def update(self, detections: Sequence[Detection], at_s: float) -> list[Track]:
         """Assign the detections of the frame at `at_s` and return every reported track.
@@ -82,6 +84,7 @@ class Tracker:
         A track that has just ended is returned one last time with `ended` set.
         """
         if not detections and not self._states:
+            self._glimpses = []
             return []
         boxes: list[Box] = [tuple(detection.box.tolist()) for detection in detections]
         costs = [
@@ -100,9 +103,19 @@ class Tracker:
                 state.see(detections[index], boxes[index], at_s)
         for index, detection in enumerate(detections):
             if index not in taken:
-                self._states.append(_State(self._next_id, detection, boxes[index], at_s, at_s))
+                self._states.append(_State(self._next_id, detection, detection, boxes[index], at_s, at_s))
                 self._next_id += 1
         return self._report(at_s)
+
+    @property
+    def tentative(self) -> bool:
+        """Whether a face was seen for the first time, so that the next frame says whether it is one."""
+        return any(state.detection is not None and state.hits < MIN_HITS for state in self._states)
+
+    @property
+    def glimpses(self) -> list[Track]:
+        """The faces that the last update gave up before they were reported, as they were seen."""
+        return self._glimpses
 
     def hold(self, at_s: float) -> list[Track]:
         """Say that nothing moved until `at_s`: faces seen last time are still there."""
@@ -112,14 +125,16 @@ class Tracker:
         return self._report(at_s)
 
     def _report(self, at_s: float) -> list[Track]:
-        tracks, kept = [], []
+        tracks, kept, glimpses = [], [], []
         for state in self._states:
             ended = at_s - state.seen_s > LOST_S
             if not ended:
                 kept.append(state)
             if state.hits >= MIN_HITS:
                 tracks.append(state.snapshot(ended=ended))
-        self._states = kept
+            elif ended:
+                glimpses.append(replace(state.snapshot(ended=True), detection=state.latest))
+        self._states, self._glimpses = kept, glimpses
         return tracks
 
 

@@ -4,6 +4,7 @@ import logging
 from itertools import count
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -153,9 +154,10 @@ def test_a_visit_goes_on_when_the_camera_changes_its_resolution(
 
 
 def test_a_visit_that_cannot_be_told_takes_no_decision_about_another_back(
-    settings: Settings, recognizer: Recognizer, man: Image, caplog: pytest.LogCaptureFixture
+    settings: Settings, recognizer: Recognizer, man: Image, media: Path, caplog: pytest.LogCaptureFixture
 ):
     caplog.set_level(logging.ERROR)
+    other = cv2.resize(read_photo(orl_photo(media, 1, 2)), (296, man.shape[0]))
     pipeline = build_pipeline("front", settings, metrics=Metrics(), clock=SystemClock(), live=False)
     numbers, failing = count(), [1, 2]
 
@@ -167,7 +169,7 @@ def test_a_visit_that_cannot_be_told_takes_no_decision_about_another_back(
     pipeline._new_event_id = new_event_id
     told, at = [], SystemClock().now()
     for number in range(30):
-        frame = Frame("front", np.hstack([man, man]), at, number / 15, number)
+        frame = Frame("front", np.hstack([man, np.asarray(other, np.uint8)]), at, number / 15, number)
         try:
             told += pipeline.process(frame, recognizer)
         except OSError:

@@ -106,7 +106,7 @@ class ScorePart(Payload):
 class ShotsPart(Payload):
     """Faces seen, embedded, and refused by reason."""
 
-    used: Count = Field(description="Faces of the visit that were embedded.")
+    used: Count = Field(description="Faces of the visit that were embedded as evidence.")
     seen: Count = Field(description="Faces of the visit that were detected.")
     refused: dict[Refusal, Count] = Field(
         description="Faces that were not good enough to be embedded, by reason."
@@ -163,7 +163,7 @@ class DecidedEvent(Payload):
     schema_: Literal["edge.event/1"] = Field("edge.event/1", alias="schema", description=SCHEMA)
     event_type: EventType = Field(
         description="match: the face is `subject`; reject: it is nobody's who may pass now, see `reason`; "
-        "no_decision: the visit gave no usable shot; spoof: it would have matched, but is not "
+        "no_decision: the visit gave too few usable shots; spoof: it would have matched, but is not "
         "alive; left: the visit has ended."
     )
     event_id: EventId = Field(description="UUIDv7; the same in event and journal. Identity, not order.")
