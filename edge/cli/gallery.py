@@ -25,16 +25,22 @@ from edge.gallery.doctor import Diagnosis, examine, strangers_let_in
 from edge.lab.photos import tail
 from edge.lab.photos.embeddings import first_faces
 
+MAX_TOLD = 20
+"""Subjects that a message names; it counts the others."""
+
 app = typer.Typer(help="The gallery as a whole.", no_args_is_help=True)
 
 
 @app.command()
 def versions(config_file: ConfigOption = None, as_json: JsonOption = False) -> None:
     """List the versions that are kept, and which serves; `edge gallery roll-back` goes back to one."""
-    kept = gallery_store(load_settings(config_file)).history()
+    store = gallery_store(load_settings(config_file))
+    kept, fallen = store.history(), store.fallen()
     if as_json:
         rows = [asdict(each) | {"at": each.at.isoformat() if each.at else None} for each in kept]
-        typer.echo(json.dumps({"versions": [{"subjects": row.pop("size"), **row} for row in rows]}))
+        told = None if fallen is None else fallen.model_dump()
+        versions = [{"subjects": row.pop("size"), **row} for row in rows]
+        typer.echo(json.dumps({"versions": versions, "fallback": told}))
         return
     if not kept:
         typer.echo("nobody was ever enrolled here")
@@ -49,16 +55,26 @@ def versions(config_file: ConfigOption = None, as_json: JsonOption = False) -> N
             "serves" if each.serves else "",
         )
     table.print()
+    if fallen is not None:
+        lost = ", ".join(map(str, fallen.lost))
+        typer.echo(
+            f"version {lost} cannot be read; what version {fallen.source} held serves as version "
+            f"{fallen.version}, with no more rights than version {lost} granted; enrol or synchronise again"
+        )
 
 
 @app.command("roll-back")
 def roll_back(
     version: Annotated[int, typer.Argument(min=1, help="A kept version; see `edge gallery versions`.")],
+    confirm: Annotated[
+        str, typer.Option(help="The device's name, where somebody has rights back by it.")
+    ] = "",
     config_file: ConfigOption = None,
 ) -> None:
     """Make what an earlier version holds the next version; a running daemon follows at once.
 
-    Who was removed since stays removed. States, validity and windows are those of then.
+    Who was removed since stays removed. States, validity and windows are those of then: where somebody has
+    rights back that were taken, it says who, and asks for --confirm.
     """
     settings = load_settings(config_file)
     if settings.sync.url is not None:
@@ -76,7 +92,14 @@ def roll_back(
                 f"version {version} was enrolled with {target.model_id!r}, recognition.embedder is "
                 f'{chosen!r}; set it to "auto"'
             )
-    done = store.roll_back(version)
+    returning = store.regained(version)
+    if returning and confirm != settings.device:
+        more = f" and {len(returning) - MAX_TOLD} more" if len(returning) > MAX_TOLD else ""
+        raise ConfigError(
+            f"--confirm: version {version} gives rights back to {', '.join(returning[:MAX_TOLD])}{more}; if "
+            f"that is meant, add --confirm {settings.device}"
+        )
+    done = store.roll_back(version, returning)
     typer.echo(
         f"gallery version {done.version} with {done.size} subject(s) is what version {version} was, without "
         "who was removed since; states and windows are those of then"

@@ -338,6 +338,7 @@ class Daemon:
             self._frames.replaced,
             self._courier.outbox_health(),
             self._courier.link_health(),
+            self._galleries.problems(self._recognizer),
         )
 
     def _tell_ready(self) -> None:

@@ -112,6 +112,10 @@ class Galleries:
             embedders=self._embedders(),
         )
 
+    def problems(self, recognizer: Recognizer) -> list[str]:
+        """Return what an operator has to mend, as words of `health`."""
+        return self._gallery.problems(recognizer)
+
     def stop(self) -> None:
         """End a synchronisation that still runs."""
         self._sync.stop()
@@ -173,6 +177,16 @@ class GalleryWatch:
         self._refused = None if gallery.version == version else version
         log.info("gallery swapped", extra={"gallery_version": gallery.version, "subjects": gallery.size})
         return found
+
+    def problems(self, recognizer: Recognizer) -> list[str]:
+        """Return whether what serves is not the newest gallery, as words of `health`."""
+        try:
+            if self._store.fallen() is not None:
+                return ["gallery_fallback"]
+            current = self._store.current_version()
+        except EdgeError:
+            return ["gallery_refused"]
+        return ["gallery_refused"] if current != recognizer.stamp.gallery_version else []
 
 
 class CandidateWatch:

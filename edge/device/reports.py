@@ -3,7 +3,7 @@
 Only reads; the daemon decides when it is told.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from edge import __version__
@@ -123,8 +123,9 @@ class Vitals:
         replaced: Mapping[str, int],
         outbox: OutboxHealth,
         mqtt: LinkHealth,
+        problems: Sequence[str] = (),
     ) -> HealthPayload:
-        """Return how the daemon runs.
+        """Return how the daemon runs; `problems` are words for what an operator has to mend.
 
         `last_frame_s` is when each camera delivered last (monotonic), `replaced` how many of its frames
         were overtaken by a newer one before inference took them.
@@ -145,6 +146,7 @@ class Vitals:
             rss_mb=round(rss_mb(), 1),
             temperature_c=temperature_c(),
             late=tuple(self._beats.late()),
+            problems=tuple(problems),
             fps=fps,
             frame_age_s={
                 camera: None if at_s is None else round(max(0.0, now_s - at_s), 3)

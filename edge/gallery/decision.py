@@ -75,17 +75,26 @@ class Calibration:
         return self.thresholds[first] + share * (self.thresholds[last] - self.thresholds[first])
 
 
+LEAST_FMR = 1e-300
+"""A false match rate that every threshold below 1 exceeds; divisions by what is smaller overflow."""
+
+LEAST_SHIFT = -0.1
+"""Of a site's shift, as a cosine. The built-in tables rise by .06 a decade of the rate: with it, 1e-3
+becomes 3e-2."""
+
+
 @dataclass(frozen=True, slots=True)
 class DecisionRule:
     """When a probe is a match.
 
     `target_fpir` in (0, 1) is the share of strangers that may be taken for a subject; it needs the
     embedder's `calibration`. A raw `threshold` in [-1, 1] takes its place where both are given. `margin` in
-    [0, 2] is how far the best subject must be ahead of the second. `site_shift` in [-0.5, 0.5] is added to
+    [0, 2] is how far the best subject must be ahead of the second. `site_shift` in [-0.1, 0.5] is added to
     the calibrated thresholds: how much more alike strangers look at this site than in the calibration.
 
     Raises:
-        ConfigError: Neither a threshold nor a calibrated target, or a value out of range.
+        ConfigError: Neither a threshold nor a calibrated target, a value out of range, or together a
+            threshold below all that the calibration knows.
     """
 
     target_fpir: float | None
@@ -101,9 +110,22 @@ class DecisionRule:
             raise ConfigError(f"decision.threshold: {self.threshold} must lie in -1..1")
         if self.target_fpir is not None and not 0 < self.target_fpir < 1:
             raise ConfigError(f"decision.target_fpir: {self.target_fpir} must lie between 0 and 1")
-        if not -0.5 <= self.site_shift <= 0.5:
-            raise ConfigError(f"decision.site_shift: {self.site_shift} must lie in -0.5..0.5")
-        self.threshold_for(1)
+        if not LEAST_SHIFT <= self.site_shift <= 0.5:
+            raise ConfigError(f"decision.site_shift: {self.site_shift} must lie in {LEAST_SHIFT}..0.5")
+        self._check_lowest(self.threshold_for(1))
+
+    def _check_lowest(self, lowest: float) -> None:
+        """Accept the threshold of one comparison, the lowest of all, where the calibration knows its rate."""
+        if self.calibration is None or lowest >= self.calibration.thresholds[0]:
+            return
+        first, rate = self.calibration.thresholds[0], self.calibration.fmr[0]
+        what = "threshold" if self.threshold is not None else "site_shift"
+        value = self.site_shift if self.threshold is None else self.threshold
+        leads = "" if self.threshold is not None else f"leads to the threshold {lowest:.3f}, which "
+        raise ConfigError(
+            f"decision.{what}: {value} {leads}lies below {first}, where the embedder's calibration begins: "
+            f"{rate:.0%} of strangers pass for a given subject there already"
+        )
 
     def threshold_for(self, comparisons: float) -> float:
         """Return the threshold in force, a cosine, while a search is worth this many comparisons.
@@ -120,7 +142,7 @@ class DecisionRule:
             raise ConfigError(
                 "decision.target_fpir: the embedder is not calibrated; set decision.threshold instead"
             )
-        fmr = -math.expm1(math.log1p(-self.target_fpir) / max(1, comparisons))
+        fmr = max(LEAST_FMR, -math.expm1(math.log1p(-self.target_fpir) / max(1, comparisons)))
         return min(1.0, self.calibration.threshold_at(fmr) + self.site_shift)
 
     @property

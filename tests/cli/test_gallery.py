@@ -18,7 +18,7 @@ from edge.face import manifest as manifests
 from edge.gallery.gallery import Gallery
 from edge.gallery.store.kept_visits import KeptVisit
 from tests.support.command_line import invoke, run, write_config
-from tests.support.gallery_samples import probe, template, unit_rows
+from tests.support.gallery_samples import damage, probe, template, unit_rows
 
 EMBEDDER, OTHER = manifests.load("sface-int8"), manifests.load("sface-fp32")
 FACE = np.random.default_rng(0).integers(0, 256, (112, 112, 3), np.uint8)
@@ -186,8 +186,32 @@ def test_versions_are_listed_and_there_is_a_way_back_and_forward(door: Door):
     done = door.run("gallery", "roll-back", "2")
     assert (done.exit_code, done.output.split(" is what")[0]) == (0, "gallery version 5 with 1 subject(s)")
     assert door.states()[0] == ["bob active"], "who was removed stays removed"
-    assert door.run("gallery", "roll-back", "4").exit_code == 0
+    assert "rights back to carol; if that is meant, add --confirm" in error_of(
+        door.run("gallery", "roll-back", "4")
+    )
+    assert door.states()[0] == ["bob active"]
+    assert door.run("gallery", "roll-back", "4", "--confirm", door.settings.device).exit_code == 0
     assert door.states()[0] == ["bob active", "carol active"]
+
+
+def test_a_roll_back_that_gives_rights_back_says_whose_and_asks(door: Door):
+    assert door.run("subjects", "set", "bob", "--state", "suspended").exit_code == 0
+    refused = door.run("gallery", "roll-back", "3")
+    assert "version 3 gives rights back to bob; if that is meant, add --confirm" in error_of(refused)
+    assert "rights back to bob" in error_of(door.run("gallery", "roll-back", "3", "--confirm", "another"))
+    assert "bob suspended" in door.states()[0]
+    assert door.run("gallery", "roll-back", "3", "--confirm", door.settings.device).exit_code == 0
+    assert "bob active" in door.states()[0]
+
+
+def test_a_gallery_that_took_the_place_of_a_damaged_one_says_so(door: Door):
+    assert door.run("subjects", "set", "bob", "--state", "suspended").exit_code == 0
+    damage(door.settings.gallery_path / "gallery-00000004.edge")
+    assert "bob suspended" in door.states()[0]
+    told = door.run("gallery", "versions").output
+    assert "version 4 cannot be read; what version 3 held serves as version 5, with no more rights" in told
+    said = json.loads(door.run("gallery", "versions", "--json").stdout)
+    assert said["fallback"] == {"version": 5, "source": 3, "lost": [4]}
 
 
 def test_a_door_where_nobody_was_enrolled_has_no_versions(tmp_path: Path):

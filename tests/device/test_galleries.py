@@ -3,6 +3,7 @@
 Whoever started it, over a restart, and until the next one succeeds.
 """
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from edge.device.sync.floors import Floors, save_floors
 from edge.device.sync.outcome import SyncOutcome, save_outcome
 from tests.support.command_line import write_config
 from tests.support.fleets import people
-from tests.support.gallery_samples import probe, unit_rows
+from tests.support.gallery_samples import damage, probe, unit_rows
 
 AT = datetime(2026, 11, 24, 2, 0, tzinfo=UTC)
 REFUSED = SyncOutcome("refused", 0, 0, None, "an old state is offered", reason="rollback", at=AT)
@@ -153,3 +154,24 @@ def test_an_outcome_that_cannot_be_read_is_passed_over(door: Door):
     assert not door.tick()
     (door.sync / "floors.json").write_text("{")
     assert door.told() == ("current", None, None)
+
+
+def test_health_says_that_an_older_gallery_serves_until_the_next_change(door: Door):
+    door.enrol("carol")
+    door.tick()
+    assert door.galleries.problems(door.recognizer) == []
+    damage(door.settings.gallery_path / "gallery-00000002.edge")
+    assert door.galleries.problems(door.recognizer) == [], "what serves was read while it could be"
+    door.recognizer = build_recognizer(door.settings)
+    assert door.recognizer.matcher.gallery.size == 2
+    assert door.galleries.problems(door.recognizer) == ["gallery_fallback"]
+    door.enrol("dora")
+    door.tick()
+    assert door.galleries.problems(door.recognizer) == []
+
+
+def test_health_says_that_the_newest_gallery_cannot_be_used(door: Door):
+    store = gallery_store(door.settings)
+    store.commit(replace(people("eve", model_id="other@1"), version=store.current_version()))
+    door.tick()
+    assert door.galleries.problems(door.recognizer) == ["gallery_refused"]

@@ -60,9 +60,9 @@ def test_a_past_visit_becomes_a_subject_without_a_photo(
 
 
 def test_who_was_taken_for_somebody_is_not_again(
-    mosquitto: Mosquitto, make_device: MakeDevice, media: Path, tmp_path: Path, still: Path
+    mosquitto: Mosquitto, make_device: MakeDevice, media: Path, tmp_path: Path
 ):
-    """The visitor passes as somebody else, by a threshold that lets anybody pass; the operator denies it."""
+    """The visitor passes as somebody else, by a threshold that half of all strangers pass; it is denied."""
     folder = tmp_path / "clips"
     folder.mkdir()
     for name in ("carphone_pristine.mp4", "no_face.mp4"):
@@ -70,10 +70,11 @@ def test_who_was_taken_for_somebody_is_not_again(
     device = make_device(
         mosquitto.port,
         enrolled=False,
-        settings=(*KEEPING, "decision.threshold = -0.5", "decision.margin = 0.0"),
+        settings=(*KEEPING, "decision.threshold = 0.09", "decision.margin = 0.0"),
         cameras={"front": f'source = "{folder}"\nloop = true'},
     )
-    assert device.edge("enroll", "p-man", str(still)).returncode == 0
+    another = media / "orl-s40-01.pgm"  # scores .25 to .32 with the man of the clip
+    assert device.edge("enroll", "p-man", str(another)).returncode == 0
     with subscriber(mosquitto.port) as heard:
         device.start()
         wait_until(lambda: device.visits("matched"), "the match")

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from edge.core.errors import ConfigError, ModelError
@@ -162,8 +162,9 @@ def test_the_threshold_rises_with_the_gallery_and_with_caution():
 
 
 @settings(max_examples=100, deadline=None, database=None)
-@given(rate=st.floats(1e-9, 1e-2), shift=st.floats(-0.3, 0.3))
+@given(rate=st.floats(1e-9, 1e-2), shift=st.floats(-0.1, 0.3))
 def test_rate_and_threshold_are_each_other_s_inverse(rate: float, shift: float):
+    assume(MEASURED.threshold_at(rate) + shift >= MEASURED.thresholds[0])
     assert MEASURED.fmr_at(MEASURED.threshold_at(rate)) == pytest.approx(rate, rel=1e-6)
     assert DecisionRule(rate, None, 0, MEASURED, shift).expected_fpir(1) == pytest.approx(rate, rel=1e-6)
 
@@ -175,6 +176,39 @@ def test_a_site_s_shift_moves_every_calibrated_threshold_and_no_raw_one():
     assert DecisionRule(None, 0.44, 0, TABLE, 0.05).threshold_for(10) == 0.44
     with pytest.raises(ConfigError, match="site_shift"):
         DecisionRule(1e-3, None, 0, TABLE, 0.6)
+
+
+@pytest.mark.parametrize(
+    ("target_fpir", "threshold", "site_shift", "says"),
+    [
+        pytest.param(None, 0.2999, 0.0, r"decision.threshold: 0.2999 lies below 0.3, where", id="raw"),
+        pytest.param(None, -0.5, 0.0, r"decision.threshold: -0.5 lies below", id="raw, of anybody"),
+        pytest.param(
+            1e-2, None, -0.01, r"decision.site_shift: -0.01 leads to .* 0.290, which lies", id="shift"
+        ),
+        pytest.param(0.5, None, -0.1, r"decision.site_shift: -0.1 leads to", id="shift and a loose target"),
+        pytest.param(1e-3, None, -0.5, r"decision.site_shift: -0.5 must lie in", id="a shift of no site"),
+    ],
+)
+def test_no_settings_together_let_anybody_pass(
+    target_fpir: float | None, threshold: float | None, site_shift: float, says: str
+):
+    with pytest.raises(ConfigError, match=says):
+        DecisionRule(target_fpir, threshold, 0, TABLE, site_shift)
+
+
+@settings(max_examples=200, deadline=None, database=None)
+@given(
+    target=st.floats(0, 1, exclude_min=True, exclude_max=True),
+    shift=st.floats(-0.5, 0.5),
+    size=st.integers(1, 10**6),
+)
+def test_no_rule_has_a_threshold_that_the_calibration_does_not_know(target: float, shift: float, size: int):
+    try:
+        rule = DecisionRule(target, None, 0, MEASURED, shift)
+    except ConfigError:
+        return
+    assert rule.threshold_for(size) >= MEASURED.thresholds[0]
 
 
 def test_what_counts_for_more_than_one_comparison_raises_the_threshold():

@@ -169,14 +169,15 @@ class DecisionSettings(Section):
     )
     threshold: float | None = Field(
         None,
-        ge=-1,
+        gt=0,
         le=1,
-        description="Raw cosine instead of target_fpir; it will not follow the gallery's size.",
+        description="Raw cosine instead of target_fpir; it will not follow the gallery's size. Not below the "
+        "first entry of the embedder's calibration.",
         json_schema_extra=LIVE,
     )
     site_shift: float = Field(
         0.0,
-        ge=-0.5,
+        ge=-0.1,
         le=0.5,
         description="Added to the calibrated threshold: how much more alike strangers look here than in the "
         "embedder's calibration. `edge calibrate --cohort DIR` measures it.",

@@ -1,11 +1,15 @@
-"""Which version of a gallery serves, and how a damaged one gives way to the last that is good."""
+"""Which version of a gallery serves, and how a damaged one gives way to the last that is good.
+
+That one grants no more than the damaged one did (`rights`).
+"""
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from edge.core.errors import GalleryIntegrityError
+from edge.core.errors import GalleryError, GalleryIntegrityError
 from edge.gallery.gallery import Gallery
+from edge.gallery.store.rights import Fallen, Rights
 from edge.gallery.store.vault import Vault
 from edge.gallery.store.versions import VersionFiles
 
@@ -19,6 +23,8 @@ class ServingState:
     pointed: int | None
     gallery: Gallery | None
     unreadable: dict[int, str] = field(default_factory=dict)
+    restricted: bool = False
+    """Whether `gallery` grants less than its version holds, because a newer one did."""
 
     @property
     def damaged(self) -> bool:
@@ -29,16 +35,17 @@ class ServingState:
 class ServingVersion:
     """Finds the version that serves in one directory. `set_aside` counts what it found unreadable."""
 
-    def __init__(self, files: VersionFiles, vault: Vault) -> None:
+    def __init__(self, files: VersionFiles, vault: Vault, rights: Rights) -> None:
         self.set_aside = 0
         self._files = files
         self._vault = vault
+        self._rights = rights
 
     def find(self) -> ServingState:
         """Find the version that serves, without changing anything.
 
-        That is the one which the pointer names; where it cannot be read the newest good one before it;
-        where the pointer is lost the newest good one.
+        That is the one which the pointer names; where it cannot be read the newest good one before it, with
+        no more rights than the newest granted; where the pointer is lost the newest good one.
         """
         while True:
             pointed = self._files.pointed()
@@ -53,17 +60,44 @@ class ServingVersion:
                 f"{self._files.directory}: no version of the gallery can be read ({reason}); restore a "
                 "backup or move the directory away and enrol again"
             )
-        return found
+        return self._restricted(found)
 
     def mend(self) -> ServingState:
-        """Find the version that serves and make the pointer say so. The lock is held."""
+        """Find the version that serves and make the pointer say so. The lock is held.
+
+        Where it may grant less than it holds, what it may grant becomes a version of its own.
+        """
         found = self.find()
-        if found.gallery is not None and found.damaged:
-            for version, reason in found.unreadable.items():
-                self._set_aside(version, reason)
-            self._files.point(found.gallery.version)
-            log.warning("the pointer was mended", extra={"gallery_version": found.gallery.version})
-        return found
+        if found.gallery is None or not found.damaged:
+            return found
+        gallery, source = found.gallery, found.gallery.version
+        if found.restricted:
+            gallery = replace(gallery, version=self._files.next_version())
+            self._vault.write(gallery)
+        for version, reason in found.unreadable.items():
+            self._set_aside(version, reason)
+        self._files.point(gallery.version)
+        log.warning("the pointer was mended", extra={"gallery_version": gallery.version})
+        if found.unreadable:
+            try:
+                self._rights.fell(
+                    Fallen(version=gallery.version, source=source, lost=tuple(sorted(found.unreadable)))
+                )
+            except GalleryError as error:
+                log.warning("that an older gallery serves is not remembered: %s", error)
+        return ServingState(gallery.version, gallery, found.unreadable, found.restricted)
+
+    def _restricted(self, found: ServingState) -> ServingState:
+        """Return the same with no more rights than the newest version granted, which could not be read."""
+        gallery = found.gallery
+        if gallery is None or not found.damaged:
+            return found
+        newer = [version for version in self._files.set_aside_versions() if version > gallery.version]
+        if not found.unreadable and not newer:
+            return found  # only the pointer was lost
+        restricted = self._rights.restricted(gallery, found.pointed)
+        same = restricted.subjects == gallery.subjects and restricted.not_after == gallery.not_after
+        return found if same else replace(found, gallery=restricted, restricted=True)
 
     def _find_from(self, pointed: int | None) -> ServingState:
         unreadable: dict[int, str] = {}

@@ -22,6 +22,7 @@ from edge.core.errors import (
 )
 from edge.gallery.gallery import Gallery
 from edge.gallery.store.erasure import Erasure
+from edge.gallery.store.rights import Fallen, Rights, regained
 from edge.gallery.store.serving import ServingVersion
 from edge.gallery.store.vault import Vault
 from edge.gallery.store.versions import VersionFiles
@@ -92,7 +93,8 @@ class GalleryStore:
             raise ConfigError(f"gallery.keep_versions: {keep_versions} must be 1 or more")
         self._files = VersionFiles(directory)
         self._vault = Vault(self._files, key or directory.parent / "device.key", make_key=make_key)
-        self._serving = ServingVersion(self._files, self._vault)
+        self._rights = Rights(self._files, self._vault)
+        self._serving = ServingVersion(self._files, self._vault, self._rights)
         self._erasure = Erasure(self._files, self._vault, now)
         self._keep_versions = keep_versions
         self._clock = clock
@@ -127,8 +129,9 @@ class GalleryStore:
     def load(self, model_id: str, dim: int | None = None) -> Gallery:
         """Return the current gallery; an empty one of version 0 where nobody was ever enrolled.
 
-        A version that cannot be read is set aside, and the one before it becomes the current one. Where
-        that is impossible just now (a read-only disk, another process at work) it serves all the same.
+        A version that cannot be read is set aside, and the one before it becomes the current one, with no
+        more rights than the newest granted. Where that is impossible just now (a read-only disk, another
+        process at work) it serves all the same.
 
         Raises:
             ModelMismatchError: The gallery was enrolled with another embedder than `model_id`.
@@ -141,7 +144,26 @@ class GalleryStore:
                     found = self._serving.mend()
             except GalleryError as error:
                 log.warning("the damaged gallery cannot be mended now: %s", error)
+        elif found.gallery is not None:
+            self._keep_rights(found.gallery)
         return self._of_model(found.gallery, model_id, dim)
+
+    def fallen(self) -> Fallen | None:
+        """Return how what serves took the place of what cannot be read, None where it was committed.
+
+        Raises:
+            GalleryError: The directory cannot be read.
+        """
+        return self._rights.fallen(self.current_version())
+
+    def regained(self, version: int) -> list[str]:
+        """Return who would have rights by a kept version that it does not have now.
+
+        Raises:
+            GalleryError: There is no such version, or it cannot be read.
+        """
+        now = self._serving.find().gallery
+        return [] if now is None else regained(now, self._kept(version))
 
     def commit(self, gallery: Gallery) -> Gallery:
         """Make `gallery` the current version and return it with its number, higher than any before.
@@ -209,14 +231,16 @@ class GalleryStore:
                 kept.append(KeptVersion(version, at, None, None, serves))
         return kept
 
-    def roll_back(self, version: int) -> Gallery:
+    def roll_back(self, version: int, returning: Collection[str] | None = None) -> Gallery:
         """Make what a kept version holds the next version, and return it.
 
         Who was removed since is not in it: who is removed is in no version. Who was enrolled since stays in
-        the versions above, which are the way forward again, until removed by name (`erase_owed`).
+        the versions above, which are the way forward again, until removed by name (`erase_owed`). `returning`
+        is who may have rights again (`regained`); None: whoever.
 
         Raises:
-            GalleryError: There is no such version, or it serves already, or cannot be read.
+            GalleryError: There is no such version, or it serves already, or cannot be read, or gives rights
+                back to somebody else.
             ErasureOwedError: Somebody who was removed is still in kept versions; nothing has changed.
         """
         self._files.prepare()
@@ -225,14 +249,32 @@ class GalleryStore:
             if current is None or version == current.version:
                 raise GalleryError(f"{self._files.directory}: version {version} is not one to go back to")
             self._erasure.settle(current)
-            try:
-                gallery = self._vault.read(version)
-            except FileNotFoundError:
-                kept = ", ".join(map(str, self.versions()))
+            gallery = self._kept(version)
+            if returning is not None and set(regained(current, gallery)) - set(returning):
                 raise GalleryError(
-                    f"{self._files.directory}: version {version} is not kept; there are: {kept}"
-                ) from None
+                    f"{self._files.directory}: the gallery changed meanwhile; look again who has rights back"
+                )
             return self._commit(replace(gallery, version=current.version), removing=False)
+
+    def _kept(self, version: int) -> Gallery:
+        try:
+            return self._vault.read(version)
+        except FileNotFoundError:
+            kept = ", ".join(map(str, self.versions()))
+            raise GalleryError(
+                f"{self._files.directory}: version {version} is not kept; there are: {kept}"
+            ) from None
+
+    def _keep_rights(self, gallery: Gallery) -> None:
+        """Begin to remember what the newest version grants, where an earlier release did not."""
+        if self._rights.known():
+            return
+        try:
+            with self._files.locked(0, self._clock):
+                if self.current_version() == gallery.version:
+                    self._rights.keep(gallery)
+        except GalleryError as error:
+            log.warning("what the gallery grants is not remembered: %s", error)
 
     def _commit(self, gallery: Gallery, *, removing: bool = True) -> Gallery:
         current = self.current_version()
@@ -241,10 +283,11 @@ class GalleryStore:
                 f"{self._files.directory}: the gallery changed meanwhile (from version {gallery.version} to "
                 f"{current}); repeat the change"
             )
-        version = 1 + max((current, *self.versions(), *self._files.set_aside_versions()))
-        committed = replace(gallery, version=version)
+        version = self._files.next_version()
+        committed, before = replace(gallery, version=version), self._before()
         if removing:
-            self._erasure.owe(current, self._before(current), committed)
+            self._erasure.owe(current, before, committed)
+        self._rights.note(current, before, committed)
         self._vault.write(committed)
         try:
             self._files.point(version)
@@ -259,7 +302,7 @@ class GalleryStore:
             raise ErasureOwedError(f"the change is made, but {owed}", owed.version) from None
         return committed
 
-    def _before(self, current: int) -> Gallery | None:
+    def _before(self) -> Gallery | None:
         """Return what serves until now; None where it cannot be read."""
         try:
             return self._serving.find().gallery or Gallery.empty("none")

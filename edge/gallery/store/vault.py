@@ -52,9 +52,7 @@ class Vault:
         Raises:
             GalleryError: The disk is full or read-only, or the device's key cannot be used.
         """
-        # A key that is lost is not replaced in silence: what it opened would be lost with it.
-        make = self._make_key and not self._files.versions() and not self._files.set_aside_versions()
-        data = encrypt(encode(gallery), gallery.model_id, gallery.version, self._device_key(make))
+        data = encrypt(encode(gallery), gallery.model_id, gallery.version, self.key_to_write())
         self._files.write(gallery.version, data)
 
     def read(self, version: int) -> Gallery:
@@ -67,10 +65,29 @@ class Vault:
             GalleryError: It, or the device's key, cannot be read.
         """
         data = self._files.read(version)
-        gallery = decode(decrypt(data, version, self._device_key(False)))
+        gallery = decode(decrypt(data, version, self.key()))
         if gallery.version != version:
             raise GalleryIntegrityError(f"the file of version {version} holds version {gallery.version}")
         return gallery
+
+    def key(self) -> bytes:
+        """Return the device's key.
+
+        Raises:
+            GalleryError: It cannot be read.
+        """
+        return self._device_key(False)
+
+    def key_to_write(self) -> bytes:
+        """Return the device's key, made where nothing was written yet.
+
+        One that is lost is not replaced in silence: what it opened would be lost with it.
+
+        Raises:
+            GalleryError: It cannot be read or made.
+        """
+        make = self._make_key and not self._files.versions() and not self._files.set_aside_versions()
+        return self._device_key(make)
 
     def _device_key(self, make: bool) -> bytes:
         try:

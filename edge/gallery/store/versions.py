@@ -93,6 +93,10 @@ class VersionFiles:
         """Return the versions that were set aside, rising."""
         return self._numbers(SET_ASIDE)
 
+    def next_version(self) -> int:
+        """Return a number that no version had before."""
+        return 1 + max((self.pointed() or 0, *self.versions(), *self.set_aside_versions()))
+
     def read(self, version: int) -> bytes:
         """Return the bytes of a version.
 

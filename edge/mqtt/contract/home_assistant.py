@@ -21,7 +21,8 @@ LAST = (
     "{{ (who.label or who.id) if who else 'nobody' }}"
 )
 LATE = (
-    "{{ 'ON' if value_json.late or not value_json.outbox.durable or value_json.outbox.refused else 'OFF' }}"
+    "{{ 'ON' if value_json.late or value_json.problems or not value_json.outbox.durable or "
+    "value_json.outbox.refused else 'OFF' }}"
 )
 
 Document = dict[str, Any]

@@ -352,6 +352,10 @@ class LinkHealth(Payload):
     connects: Count = Field(description="Connections since the start.")
 
 
+HealthProblem = Annotated[str, Field(pattern="^[a-z_]{1,32}$")]
+"""A word for a machine; newer doors may know more of them."""
+
+
 class HealthPayload(Payload):
     """`health`: how the device runs, every minute."""
 
@@ -364,6 +368,13 @@ class HealthPayload(Payload):
         description="Temperature of the board in degrees Celsius; null where it has no sensor."
     )
     late: tuple[str, ...] = Field(description="Parts that make no progress; empty when all is well.")
+    problems: tuple[HealthProblem, ...] = Field(
+        (),
+        description="Why people may be rejected here until an operator acts; empty when all is well. "
+        "gallery_fallback: the newest gallery cannot be read, an older one serves with no more rights than "
+        "the newest granted (enrol or publish again); gallery_refused: the newest gallery cannot be used, "
+        "the one before it serves.",
+    )
     fps: dict[Slug, float] = Field(description="Frames a second since the last of these messages, by camera.")
     frame_age_s: dict[Slug, float | None] = Field(
         description="Age of the newest frame in seconds, by camera; null before the first."

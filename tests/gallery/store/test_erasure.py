@@ -138,6 +138,7 @@ def test_a_rewrite_that_fails_leaves_the_version_and_is_done_later(
             "erasing",
             *(f"gallery-0000000{i}.edge" for i in (1, 2, 3)),
             "lock",
+            "rights.sealed",
         ]
         assert audit(tmp_path) == [], "nothing is erased, so nothing is told"
         store.erase_owed()

@@ -66,6 +66,7 @@ def test_files_are_for_the_owner_alone(store: GalleryStore, directory: Path):
     assert {path.name: path.stat().st_mode & 0o777 for path in files} == {
         "gallery-00000001.edge": 0o600,
         "lock": 0o600,
+        "rights.sealed": 0o600,
     }
 
 
@@ -82,7 +83,8 @@ def test_what_root_enrols_belongs_to_the_owner_of_the_directory(tmp_path: Path):
 def test_only_the_newest_versions_are_kept(store: GalleryStore, directory: Path):
     enrol(store, "a", "b", "c", "d", "e")
     assert store.versions() == [3, 4, 5]
-    assert names(directory) == ["current", *(f"gallery-0000000{i}.edge" for i in (3, 4, 5)), "lock"]
+    kept = [f"gallery-0000000{i}.edge" for i in (3, 4, 5)]
+    assert names(directory) == ["current", *kept, "lock", "rights.sealed"]
 
 
 def test_a_store_that_keeps_nothing_is_refused(directory: Path):

@@ -98,14 +98,15 @@ def test_a_full_disk_is_told_and_the_last_good_version_stays(tmp_path: Path):
             "current",
             "gallery-00000001.edge",
             "lock",
+            "rights.sealed",
         ]
         assert store.load(MODEL).version == 1
         assert store.commit(first.with_subjects(zip_with_rows(3))).version == 2
 
 
 def test_a_disk_without_room_for_the_pointer_keeps_the_old_version(tmp_path: Path):
-    # Room for five: the disk's root, lock, version 1, current, version 2. A new pointer is the sixth.
-    with mounted(tmp_path / "disk", "nr_inodes=5") as disk:
+    # Room for six: the disk's root, lock, rights, version 1, current, version 2. A new pointer is one more.
+    with mounted(tmp_path / "disk", "nr_inodes=6") as disk:
         store = store_in(disk)
         first = store.commit(gallery_of([1]))
         with pytest.raises(GalleryError, match="make version 2 the current one: No space left"):
