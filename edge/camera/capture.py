@@ -45,6 +45,9 @@ OPEN_GRACE_S = 1.0
 STOP_S = 0.5
 """How long a reader may take to finish its frame and close its camera when the daemon stops."""
 
+NOT_TAKEN = "its frames are not looked at"
+"""Why a camera counts as offline that has more frames to give."""
+
 MAX_ABANDONED = 4
 """Readers that may hang in native code at once; then no further one is started until one comes back."""
 
@@ -99,9 +102,16 @@ class CaptureThread(threading.Thread):
         self._online: bool | None = None
         self._why = ""
         self.last_frame_s: float | None = None
+        self._first_frame_s: float | None = None
         self._ended = False
         self.finished = threading.Event()
         """Set when a finite source has ended."""
+
+    @property
+    def steady_s(self) -> float:
+        """For how long it delivers without a break, from its first frame to its last; 0 while offline."""
+        first_s, last_s = self._first_frame_s, self.last_frame_s
+        return 0.0 if first_s is None or last_s is None else max(0.0, last_s - first_s)
 
     def stop(self, timeout_s: float) -> None:
         """End; a reader that hangs in native code is left behind."""
@@ -151,6 +161,7 @@ class CaptureThread(threading.Thread):
             if reader.frames != seen and reader.opened:
                 if reader.frames > 0:
                     self._tell(True, reader.camera.description)
+                    self._first_frame_s = self._first_frame_s or self.last_frame_s
                 seen = reader.frames
             now_s = self._clock.monotonic()
             if reader.delivering_s is not None and now_s - reader.delivering_s >= STEADY_S:
@@ -162,12 +173,16 @@ class CaptureThread(threading.Thread):
                 self._abandon(reader)
                 thread.join(STOP_S)
                 return None
-            silent_s = now_s - reader.progress_s
-            if silent_s >= self._limit_s(reader):
+            silent_s, limit_s = now_s - reader.progress_s, self._limit_s(reader)
+            if silent_s >= limit_s:
+                why = f"no {'frame' if reader.opened else 'answer'} for {silent_s:.1f} s"
+                self._tell(False, why)
                 self._abandon(reader)
                 self._hung.append(reader)
                 self._metrics.count(f"camera.{self.camera}.abandoned")
-                return f"no {'frame' if reader.opened else 'answer'} for {silent_s:.1f} s"
+                return why
+            if reader.frames and self.last_frame_s is not None and now_s - self.last_frame_s >= limit_s:
+                self._tell(False, NOT_TAKEN)  # opening it anew would not help
             self._beats.beat(self.name)
 
     def _limit_s(self, reader: _Reader) -> float:
@@ -228,6 +243,8 @@ class CaptureThread(threading.Thread):
                 "online" if online else "offline",
                 extra={"camera": self.camera, "why": why},
             )
+        if not online:
+            self._first_frame_s = None
         self._online, self._why = online, why
         self._on_status(self.camera, online, why)
 

@@ -87,6 +87,10 @@ class Cameras:
         """Return when each camera delivered last, monotonic; None: never."""
         return {name: capture.last_frame_s for name, capture in self._captures.items()}
 
+    def steady_s(self) -> dict[str, float]:
+        """Return for how long each camera delivers without a break, in seconds."""
+        return {name: capture.steady_s for name, capture in self._captures.items()}
+
     def picture(self, name: str) -> Image | None:
         """Return the last frame of a camera that was looked at, None where there is none."""
         pipeline = self.pipelines.get(name)

@@ -206,10 +206,11 @@ class Daemon:
     def seen(self) -> Seen:
         """Return how the door does, for a push on trial."""
         now_s, counts = self._clock.monotonic(), self._metrics.counts()
-        last_s, stall_s = self._cameras.last_frame_s(), self._settings.capture.stall_s
+        last_s, steady_s = self._cameras.last_frame_s(), self._cameras.steady_s()
+        stall_s = self._settings.capture.stall_s
         return Seen(
             {name: counts.get(f"frames.{name}", 0) for name in last_s},
-            frozenset(name for name, at_s in last_s.items() if at_s and now_s - at_s <= stall_s),
+            {name: steady_s[name] for name, at_s in last_s.items() if at_s and now_s - at_s <= stall_s},
             self._courier.connected,
             self._beats.late(),
         )

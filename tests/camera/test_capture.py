@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.camera.capture import MAX_ABANDONED, CaptureThread
+from edge.camera.capture import MAX_ABANDONED, NOT_TAKEN, CaptureThread
 from edge.camera.clips import ReplayCamera
 from edge.camera.pipe import PipeCamera
 from edge.camera.sources import Camera, OpenCVCamera
@@ -127,6 +127,59 @@ def test_a_replay_is_not_started_anew_when_its_frames_are_taken_late(rig: Rig):
     assert [frame.number for frame in rig.take(4)] == [3, 4, 5, 6]
     assert len(made) == 1
     assert "camera.front.abandoned" not in rig.metrics.counts()
+
+
+def test_a_camera_whose_frames_are_not_taken_is_offline_until_they_are(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("edge.camera.capture.CLIP_SILENCE_S", 0.5)
+    made: list[CountingCamera] = []
+    thread = rig.start(lambda: CountingCamera(made))
+    rig.take(3)
+    rig.until(lambda: rig.online is False)
+    assert rig.statuses == [(True, "counting"), (False, NOT_TAKEN)]
+    assert thread.steady_s == 0.0
+    rig.take(4)
+    rig.until(lambda: rig.online is True)
+    assert len(made) == 1, "opening it anew would not help"
+
+
+def test_a_camera_that_does_not_let_go_is_offline_all_the_same(rig: Rig):
+    release = threading.Event()
+
+    class Clinging(HungCamera):
+        def interrupt(self) -> None:
+            release.wait(LIMIT_S)
+
+    rig.start(lambda: Clinging(release, []), stall_s=0.5)
+    rig.until(lambda: rig.online is False)
+    assert "no frame for" in rig.statuses[-1][1]
+    release.set()
+
+
+def test_a_camera_delivers_without_a_break_from_its_first_frame_on(rig: Rig):
+    with MjpegServer(fps=20.0) as server:
+        thread = rig.start(http(server.port), stall_s=3.0)
+        rig.until(lambda: thread.steady_s > 0.5)
+        assert rig.online is True
+    rig.until(lambda: rig.online is False)
+    assert thread.steady_s == 0.0
+
+
+def test_one_frame_with_each_connection_is_not_steady(rig: Rig):
+    class OneFrame(CountingCamera):
+        live = paced = True
+
+        def read(self) -> Frame | None:
+            if self._number % 100:
+                raise CameraError("reset by peer")
+            return super().read()
+
+    made: list[CountingCamera] = []
+    thread = rig.start(lambda: OneFrame(made))
+    steady_s = []
+    rig.until(lambda: steady_s.append(thread.steady_s) or len(made) >= 6)
+    assert max(steady_s) == 0.0
 
 
 def test_a_replay_that_pauses_longer_than_a_stall_goes_on(rig: Rig, tmp_path: Path):

@@ -83,15 +83,18 @@ def applied_with_fleet(heard: Subscriber) -> str:
     return next(each.effective for each in reports(heard) if each.status == "applied" and each.version == 7)
 
 
-def test_what_does_not_work_is_rolled_back(mosquitto: Mosquitto, make_device: MakeDevice, media: Path):
-    """Limits below the stream's own pauses restart the camera for ever: no frame is looked at."""
+@pytest.mark.parametrize("first_s", [0.0, 1.0], ids=["one frame at once", "none in time"])
+def test_what_does_not_work_is_rolled_back(
+    mosquitto: Mosquitto, make_device: MakeDevice, media: Path, first_s: float
+):
+    """Limits below the pauses of the stream restart the camera for ever: it gives one frame, or none."""
     port = free_port()
     device = make_device(
         mosquitto.port,
         settings=(*PUSH_SETTINGS, "recognition.motion_gate = false"),
         cameras={"front": f'source = "http://127.0.0.1:{port}/"'},
     )
-    with MjpegServer(port, fps=1.0, first_s=1.0), subscriber(mosquitto.port) as heard:
+    with MjpegServer(port, fps=1.0, first_s=first_s), subscriber(mosquitto.port) as heard:
         device.start()
         heard.wait(lambda: heard.on("/camera/front/status")[-1:] == [b"online"])
         publish(mosquitto, push(1, {"capture": {"stall_s": 0.5, "open_timeout_s": 0.5}}))

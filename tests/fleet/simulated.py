@@ -58,7 +58,7 @@ class SimulatedDevice:
         self.in_force = settings
 
     def seen(self) -> Seen:
-        return Seen({}, frozenset(), True)
+        return Seen({}, {}, True)
 
     def self_test(self) -> None:
         pass

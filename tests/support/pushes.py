@@ -145,7 +145,7 @@ class PushDoor:
 
     def seen(self) -> Seen:
         frames = int(self.clock.now_s * 25) if self.works else 0
-        return Seen({"front": frames}, frozenset({"front"}), True)
+        return Seen({"front": frames}, {"front": 60.0}, True)
 
     def self_test(self) -> None:
         self.tested += 1

@@ -32,6 +32,11 @@ log = logging.getLogger(__name__)
 SETTLE = 0.5
 """Share of `push.probation_s` that has to pass before a push is kept: threads are late after 10 s."""
 
+STEADY_S, STEADY = 5.0, 0.25
+"""For how long a camera must have delivered without a break when a push is judged: seconds, or this share of
+`push.probation_s` where that is less. One that gives a frame with each new connection does not.
+"""
+
 LINES_PER_S, LINES_AT_ONCE = 1.0, 3
 """What the log says of pushes that are refused, which anybody may send; all of them are counted."""
 
@@ -110,10 +115,13 @@ class Push:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """How the door does: frames looked at by camera, who delivers, the broker, threads that are late."""
+    """How the door does: frames looked at by camera, who delivers, the broker, threads that are late.
+
+    `delivering` says for how many seconds a camera that delivers has done so without a break.
+    """
 
     frames: Mapping[str, int]
-    delivering: frozenset[str]
+    delivering: Mapping[str, float]
     connected: bool
     late: Sequence[str] = ()
 
@@ -167,6 +175,10 @@ class Watch:
         )
         if still:
             return f"no frame of {', '.join(still)} was looked at"
+        steady_s = min(STEADY_S, STEADY * self.limit_s)
+        broken = sorted(name for name in self.before.delivering if seen.delivering.get(name, 0.0) < steady_s)
+        if broken:
+            return f"{', '.join(broken)} comes and goes: it has not delivered for {steady_s:.0f} s on end"
         if self.before.connected and not seen.connected:
             return "the connection to the broker is lost"
         new = sorted(set(seen.late) - set(self.before.late))
@@ -196,8 +208,9 @@ class PushTrial:
       them in force. Before it did, the disk knew that they are only tried.
     * CHECKED -> REJECTED: one of these is not so; the settings that were in force still are.
     * ON_TRIAL -> KEPT: the door works, which takes between half of `push.probation_s` and all of it to see:
-      frames of every camera that delivered are looked at, the broker is there if it was, no thread became
-      late, and models that were changed compute what they should. The disk knows before anybody is told.
+      every camera that delivered does so without a break and its frames are looked at, the broker is there if
+      it was, no thread became late, and models that were changed compute what they should. The disk knows
+      before anybody is told.
     * ON_TRIAL -> ROLLED_BACK: the door does not work, or the daemon was restarted. The last good settings are
       put in force again, as often as it takes.
     * KEPT, ROLLED_BACK, REJECTED and REFUSED are ends. Of all but the last, `state` and the report tell, also

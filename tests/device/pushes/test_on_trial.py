@@ -78,23 +78,29 @@ def test_a_push_stays_only_if_the_door_works_under_it(
     assert door.in_force.decision.target_fpir == fpir
 
 
-BEFORE = Seen({"front": 10, "back": 10}, frozenset({"front"}), True, ["late before"])
+BEFORE = Seen({"front": 10, "back": 10}, {"front": 0.0}, True, ["late before"])
+STEADY_S = 2.5
+"""Seconds of the 10 under watch that a camera has to deliver without a break."""
+
+FRONT = {"front": STEADY_S}
 
 
 @pytest.mark.parametrize(
     ("seen", "says"),
     [
-        pytest.param(Seen({"front": 11}, frozenset(), True), None, id="works"),
-        pytest.param(Seen({"front": 10}, frozenset({"front"}), True), "no frame of front", id="no frame"),
-        pytest.param(Seen({}, frozenset(), True), "no frame of front", id="no camera"),
-        pytest.param(Seen({"front": 11, "back": 10}, frozenset(), True), None, id="none before"),
-        pytest.param(Seen({"front": 11}, frozenset(), False), "the broker is lost", id="no broker"),
+        pytest.param(Seen({"front": 11}, FRONT, True), None, id="works"),
+        pytest.param(Seen({"front": 10}, FRONT, True), "no frame of front", id="no frame"),
+        pytest.param(Seen({}, {}, True), "no frame of front", id="no camera"),
+        pytest.param(Seen({"front": 11, "back": 10}, FRONT, True), None, id="none before"),
+        pytest.param(Seen({"front": 99}, {}, True), "front comes and goes", id="gone when it is judged"),
+        pytest.param(Seen({"front": 99}, {"front": 2.4}, True), "front comes and goes", id="flaps"),
+        pytest.param(Seen({"front": 11}, FRONT, False), "the broker is lost", id="no broker"),
         pytest.param(
-            Seen({"front": 11}, frozenset(), True, ["late before", "writer"]),
+            Seen({"front": 11}, FRONT, True, ["late before", "writer"]),
             "threads are late: writer",
             id="a thread became late",
         ),
-        pytest.param(Seen({"front": 11}, frozenset(), True, ["late before"]), None, id="a thread still late"),
+        pytest.param(Seen({"front": 11}, FRONT, True, ["late before"]), None, id="a thread still late"),
     ],
 )
 def test_an_objection_is_what_worked_before(seen: Seen, says: str | None):
