@@ -65,10 +65,21 @@ class ReplayCamera:
         self._started: tuple[datetime, float] | None = None
         self._number = 0
         self._step_s = 0.0
+        self._played = 0.0
         self._interrupted = threading.Event()
         self._buffers = FrameBuffers()
         self.paced = realtime
         self.description = str(path)
+
+    @property
+    def frame_s(self) -> float:
+        """How long the frame lasts that was read last, in seconds."""
+        return self._step_s
+
+    @property
+    def played(self) -> float:
+        """The share of the material that has been played, 0 to 1, by the frames that clips promise."""
+        return self._played
 
     def open(self) -> None:
         """Find the material.
@@ -128,10 +139,11 @@ class ReplayCamera:
         start_s = 0.0
         while True:
             begun_s, problem = start_s, None
-            for part in parts:
+            for number, part in enumerate(parts):
                 offset_s = None
                 try:
-                    for offset_s, image in self._part(part):
+                    for offset_s, share, image in self._part(part):
+                        self._played = (number + share) / len(parts)
                         yield start_s + offset_s, image
                 except CameraError as error:
                     if len(parts) == 1:
@@ -145,17 +157,18 @@ class ReplayCamera:
             if not self._loop:
                 return
 
-    def _part(self, path: Path) -> Iterator[tuple[float, Image]]:
+    def _part(self, path: Path) -> Iterator[tuple[float, float, Image]]:
+        """Yield (seconds since its start, share of it played so far, image)."""
         if path.suffix.lower() not in STILL_SUFFIXES:
             yield from self._clip(path)
             return
         self._step_s = 1 / (self._fps or FOLDER_FPS)
         try:
-            yield 0.0, read_photo(path)
+            yield 0.0, 1.0, read_photo(path)
         except MediaError as error:
             raise CameraError(str(error)) from None
 
-    def _clip(self, path: Path) -> Iterator[tuple[float, Image]]:
+    def _clip(self, path: Path) -> Iterator[tuple[float, float, Image]]:
         """Decode one clip. A truncated one plays as far as it goes."""
         # An absolute path: FFmpeg takes what stands before a colon for a protocol.
         capture = open_capture(str(path.absolute()), cv2.CAP_FFMPEG, {cv2.CAP_PROP_N_THREADS: 1})
@@ -164,6 +177,7 @@ class ReplayCamera:
                 raise CameraError(f"{path}: cannot be decoded; not a video, or damaged")
             fps = self._fps or capture.get(cv2.CAP_PROP_FPS) or FOLDER_FPS
             self._step_s = 1 / fps
+            promised = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))  # 0 or less where a clip promises none
             number, offset_s, last_stamp_s, jumped = 0, 0.0, 0.0, False
             while (image := read_capture(capture, self._buffers)) is not None:
                 stamp_s = capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
@@ -172,9 +186,8 @@ class ReplayCamera:
                 believed = not self._fps and (0 < step_s <= MAX_STEP_S or (number == 0 and step_s == 0))
                 offset_s += step_s if believed else self._step_s * min(number, 1)
                 last_stamp_s, jumped = stamp_s, jumped or not believed
-                yield offset_s, image
                 number += 1
-            promised = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+                yield offset_s, min(1.0, number / promised) if promised > 0 else 0.0, image
             if number == 0:
                 code = (
                     int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little", signed=True).decode("latin-1")

@@ -26,7 +26,7 @@ from edge.lab.photos import tail
 from edge.lab.photos.embeddings import first_faces
 
 MAX_TOLD = 20
-"""Subjects that a message names; it counts the others."""
+"""Subjects that a message or a list names; it counts the others."""
 
 app = typer.Typer(help="The gallery as a whole.", no_args_is_help=True)
 
@@ -224,18 +224,25 @@ def _tell(diagnosis: Diagnosis, report: dict[str, Any], settings: Settings) -> N
     if diagnosis.duplicates or diagnosis.look_alikes:
         table = Listing("subject", "other subject", "score", "", copied=("subject", "other subject"))
         for pair in diagnosis.duplicates:
-            table.add_row(
-                pair.first, pair.second, f"{pair.score:.3f}", "one person twice, or twins: both match"
-            )
+            table.add_row(pair.first, pair.second, f"{pair.score:.3f}", "one person twice, or twins")
         for pair in diagnosis.look_alikes:
             table.add_row(pair.first, pair.second, f"{pair.score:.3f}", "")
         table.print()
+    if diagnosis.more:
+        typer.echo(f"and {diagnosis.more} more pairs as alike as one person twice; see --pairs")
+    if diagnosis.duplicates:
+        typer.echo(
+            "whoever is like both of a pair is rejected as ambiguous: remove one, or enrol better photos"
+        )
     for complaint in diagnosis.poor:
         typer.echo(f"{complaint.subject_id}: {complaint.problem}")
     if found := report.get("cohort"):
         typer.echo(f"cohort: {found['fpir']:.2%} of {found['strangers']} strangers would be let in")
-        for subject_id, count in list(found["taken_for"].items())[:10]:
+        taken = list(found["taken_for"].items())
+        for subject_id, count in taken[:MAX_TOLD]:
             typer.echo(f"  {subject_id}: {count}")
+        if len(taken) > MAX_TOLD:
+            typer.echo(f"  and {len(taken) - MAX_TOLD} more subjects")
         if "site_shift" in found:
             typer.echo(f"  decision.site_shift measured here: {found['site_shift']:+.4f}")
         elif found["strangers"] < tail.MIN_COHORT:

@@ -17,7 +17,6 @@ from rich.progress import Progress as ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from edge.core.download import Progress
 from edge.core.errors import ConfigError
 from edge.core.text import printable
 
@@ -25,33 +24,53 @@ PLAIN_STEP = 0.25
 """Share of the work between two plain lines."""
 
 
+class Shown:
+    """The progress of one piece of work on standard error; call it as a `core.download.Progress`.
+
+    A bar on a terminal, elsewhere a line for each quarter.
+    """
+
+    def __init__(self, title: str, bar: ProgressBar | None) -> None:
+        self._title, self._bar = title, bar
+        self._task = None if bar is None else bar.add_task(title, total=None)
+        self._told: dict[str, float] = {}
+
+    def __call__(self, what: str, done: float, total: float) -> None:
+        """Show how much is done, of `total`; 0: nobody knows."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(
+                self._task, description=f"{self._title}: {what}", completed=done, total=total or None
+            )
+            return
+        share = done / total if total else 0.0
+        if what not in self._told or share - self._told[what] >= PLAIN_STEP:
+            self._told[what] = share
+            typer.echo(f"{self._title}: {what} {share:.0%}" if total else f"{self._title}: {what}", err=True)
+
+    def echo(self, line: str) -> None:
+        """Write a line to standard output while the bar is shown; it keeps below."""
+        if self._bar is None:
+            typer.echo(line)
+            return
+        self._bar.stop()  # takes it off the terminal
+        typer.echo(line)
+        self._bar.start()
+
+
 @contextmanager
-def progress(title: str) -> Iterator[Progress]:
+def progress(title: str) -> Iterator[Shown]:
     """Show the progress of one piece of work on standard error."""
     console, title = Console(stderr=True, markup=False, emoji=False), printable(title)
-    if console.is_terminal:
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f}%"),
-        )
-        with ProgressBar(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
-            task = bar.add_task(title, total=None)
-
-            def draw(what: str, done: float, total: float) -> None:
-                bar.update(task, description=f"{title}: {what}", completed=done, total=total or None)
-
-            yield draw
+    if not console.is_terminal:
+        yield Shown(title, None)
         return
-    told: dict[str, float] = {}
-
-    def write(what: str, done: float, total: float) -> None:
-        share = done / total if total else 0.0
-        if what not in told or share - told[what] >= PLAIN_STEP:
-            told[what] = share
-            typer.echo(f"{title}: {what} {share:.0%}" if total else f"{title}: {what}", err=True)
-
-    yield write
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+    )
+    with ProgressBar(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
+        yield Shown(title, bar)
 
 
 def tell(

@@ -15,6 +15,9 @@ from edge.device.settings.load import Settings
 from edge.face import manifest as manifests
 from edge.gallery.store.kept_visits import SAME_FMR, KeptVisit, Stranger, group
 
+LATEST = 3
+"""Visits of one face that a table names; `--json` has all of them."""
+
 app = typer.Typer(no_args_is_help=True)
 
 
@@ -52,7 +55,7 @@ def list_strangers(
             *(f"{each.visits[i].at:%Y-%m-%d %H:%M} UTC" for i in (0, -1)),
             ", ".join(_told(each)["cameras"]),
             each.best.visit_id,
-            "\n".join(visits[-3:]),
+            "\n".join(_latest(visits)),
         )
     table.print()
     typer.echo(
@@ -137,6 +140,12 @@ def _matches(settings: Settings) -> list[Stranger]:
             by_subject.setdefault(visit.taken_for, []).append(visit)
     found = [Stranger(tuple(visits)) for visits in by_subject.values()]
     return sorted(found, key=lambda each: each.visits[-1].at, reverse=True)
+
+
+def _latest(visits: list[str]) -> list[str]:
+    """Return the ids of the latest visits, and how many came before."""
+    before = len(visits) - LATEST
+    return [*visits[-LATEST:], *([f"and {before} more"] if before > 0 else [])]
 
 
 def _told(stranger: Stranger) -> dict[str, Any]:

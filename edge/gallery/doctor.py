@@ -57,7 +57,8 @@ class Diagnosis:
 
     `threshold` is the one in force for the `admitted` subjects, who may pass and are worth `comparisons`;
     `expected_fpir` is the share of strangers it lets pass (None without a calibration). `duplicates` are
-    subjects that would be taken for each other, `look_alikes` come close.
+    subjects that may be taken for each other, `look_alikes` come close; `more` is how many further pairs are
+    as alike as duplicates.
     """
 
     subjects: int
@@ -68,6 +69,7 @@ class Diagnosis:
     expected_fpir: float | None
     duplicates: tuple[Pair, ...]
     look_alikes: tuple[Pair, ...]
+    more: int
     poor: tuple[Complaint, ...]
 
 
@@ -80,7 +82,8 @@ def examine(
     """
     admitted, comparisons = Scope(gallery).measure(allowed)
     threshold = rule.threshold_for(comparisons)
-    closest = _closest(gallery, pairs)
+    closest, alike = _closest(gallery, pairs, threshold)
+    duplicates = tuple(pair for pair in closest if pair.score >= threshold)
     return Diagnosis(
         subjects=gallery.size,
         templates=len(gallery.matrix),
@@ -88,8 +91,9 @@ def examine(
         comparisons=comparisons,
         threshold=threshold,
         expected_fpir=rule.expected_fpir(comparisons),
-        duplicates=tuple(pair for pair in closest if pair.score >= threshold),
+        duplicates=duplicates,
         look_alikes=tuple(pair for pair in closest if pair.score < threshold),
+        more=alike - len(duplicates),
         poor=tuple(_poor(gallery)),
     )
 
@@ -134,25 +138,31 @@ def self_test(gallery: Gallery) -> None:
             )
 
 
-def _closest(gallery: Gallery, count: int) -> list[Pair]:
-    """Return the closest pairs of different subjects, most alike first, each pair of subjects once."""
-    owners = gallery.owners
-    found: dict[tuple[int, int], float] = {}
-    block = max(1, BLOCK_SCORES // max(1, len(gallery.matrix)))
-    for start in range(0, len(gallery.matrix), block):
-        rows = slice(start, start + block)
-        scores = gallery.matrix[rows] @ gallery.matrix.T
-        scores[owners[rows, None] >= owners[None, :]] = -np.inf  # each pair once, nobody with himself
-        keep = min(scores.size, count * (2 * int(max(gallery.counts))) ** 2)
-        for flat in np.argpartition(scores.ravel(), -keep)[-keep:]:
-            row, column = divmod(int(flat), scores.shape[1])
-            score = float(scores[row, column])
-            if np.isfinite(score):
-                pair = (int(owners[start + row]), int(owners[column]))
-                found[pair] = max(score, found.get(pair, -1.0))
-    best = sorted(found.items(), key=lambda item: -item[1])[:count]
+def _closest(gallery: Gallery, count: int, threshold: float) -> tuple[list[Pair], int]:
+    """Return the closest pairs of different subjects, most alike first, and how many reach `threshold`."""
+    starts, rows = gallery.starts, len(gallery.matrix)
+    ends = np.append(starts[1:], rows)
+    found: list[tuple[float, int, int]] = []
+    alike, first = 0, 0
+    while first < gallery.size:
+        # As many subjects as the block holds, at least one.
+        last = max(first + 1, int(np.searchsorted(ends, starts[first] + BLOCK_SCORES // rows, side="right")))
+        scores = gallery.matrix[starts[first] : ends[last - 1]] @ gallery.matrix.T
+        each = np.maximum.reduceat(scores, starts, axis=1)
+        each = np.maximum.reduceat(each, starts[first:last] - starts[first], axis=0)
+        each[
+            np.arange(first, last)[:, None] >= np.arange(gallery.size)
+        ] = -np.inf  # nobody with himself or twice
+        alike += int((each >= threshold).sum())
+        keep = min(each.size, count)
+        for flat in np.argpartition(each.ravel(), -keep)[-keep:]:
+            row, column = divmod(int(flat), gallery.size)
+            if np.isfinite(each[row, column]):
+                found.append((float(each[row, column]), first + row, column))
+        first = last
     ids = [subject.subject_id for subject in gallery.subjects]
-    return [Pair(ids[a], ids[b], score) for (a, b), score in best]
+    best = sorted(found, key=lambda pair: (-pair[0], pair[1:]))[:count]
+    return [Pair(ids[a], ids[b], score) for score, a, b in best], alike
 
 
 def _poor(gallery: Gallery) -> list[Complaint]:

@@ -5,14 +5,14 @@ write them as a video: boxes, landmarks, tracks, decisions. The daemon never dra
 """
 
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from edge.camera.sources import Camera
+from edge.camera.clips import ReplayCamera
 from edge.core.errors import MediaError
 from edge.core.types import EventType, FaceEvent, Frame, Image, Track
 from edge.recognition.pipeline import Pipeline
@@ -135,23 +135,25 @@ class ReplaySummary:
 
 
 def replay(
-    camera: Camera,
+    camera: ReplayCamera,
     pipeline: Pipeline,
     recognizer: Recognizer,
     on_event: Callable[[FaceEvent], None],
     *,
     annotate: Path | None = None,
-    fps: float = 25.0,
-    on_frame: Callable[[int], None] = lambda number: None,
+    on_frame: Callable[[int, float], None] = lambda number, played: None,
 ) -> ReplaySummary:
     """Feed every frame of `camera` to `pipeline`, events to `on_event` as they happen, and end all visits.
+
+    `on_frame` hears how many frames are done, and which share of the footage that is, 0 to 1. The annotated
+    video has the footage's own speed.
 
     Raises:
         CameraError: The footage cannot be read.
         MediaError: The annotated video cannot be written.
     """
     counts: dict[str, int] = {}
-    frames, first_s, last_s = 0, 0.0, 0.0
+    frames, first_s, end_s = 0, 0.0, 0.0
 
     def tell(events: list[FaceEvent]) -> None:
         for event in events:
@@ -160,17 +162,21 @@ def replay(
 
     camera.open()
     try:
-        with AnnotatedVideo(annotate, fps) if annotate else nullcontext() as video:
+        with ExitStack() as stack:
+            video = None
             while (frame := camera.read()) is not None:
-                first_s = frame.monotonic_s if not frames else first_s
-                last_s = frame.monotonic_s
+                if not frames:
+                    first_s = frame.monotonic_s
+                    if annotate is not None:
+                        video = stack.enter_context(AnnotatedVideo(annotate, 1 / camera.frame_s))
+                end_s = frame.monotonic_s + camera.frame_s
                 frames += 1
                 events = pipeline.process(frame, recognizer)
                 tell(events)
-                on_frame(frames)
+                on_frame(frames, camera.played)
                 if video is not None:
                     video.add(frame, pipeline.scene(), events)
     finally:
         camera.close()
     tell(pipeline.flush(recognizer))
-    return ReplaySummary(frames, last_s - first_s, counts)
+    return ReplaySummary(frames, end_s - first_s, counts)

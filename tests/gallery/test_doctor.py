@@ -60,6 +60,15 @@ def test_one_person_twice_and_a_look_alike_are_found_once_each_and_in_order():
     assert diagnosis.duplicates[0].score == pytest.approx(0.9, abs=1e-5)
 
 
+def test_pairs_that_are_not_shown_are_counted():
+    rows = unit_rows(9)
+    for a, b in ((0, 1), (2, 3), (4, 5)):
+        rows[b] = between(rows[a], rows[b], 0.9)
+    subjects = [(Subject(f"p-{i}", ""), [template(row), template(row)]) for i, row in enumerate(rows)]
+    gallery = Gallery.empty(MODEL).with_subjects(subjects)
+    assert [examine(gallery, RULE, pairs=pairs).more for pairs in (1, 2, 3, 9)] == [2, 1, 0, 0]
+
+
 @pytest.mark.parametrize("block", [1, 7, 1000])
 def test_the_closest_pairs_do_not_depend_on_how_the_work_is_cut(monkeypatch: pytest.MonkeyPatch, block: int):
     gallery = gallery_of([1, 3, 5, 2, 1, 4])
@@ -73,6 +82,9 @@ def test_the_closest_pairs_do_not_depend_on_how_the_work_is_cut(monkeypatch: pyt
     expected = sorted(best.values(), reverse=True)[:6]
     monkeypatch.setattr("edge.gallery.doctor.BLOCK_SCORES", block)
     diagnosis = examine(gallery, RULE, pairs=6)
+    assert len(diagnosis.duplicates) + diagnosis.more == sum(
+        score >= diagnosis.threshold for score in best.values()
+    )
     found = [pair.score for pair in (*diagnosis.duplicates, *diagnosis.look_alikes)]
     assert found == pytest.approx(expected, abs=1e-6)
 

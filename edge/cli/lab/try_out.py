@@ -59,16 +59,19 @@ def replay(
     settings = load_settings(config_file)
     recognizer = _recognizer(settings, gallery, enroll_photo or [])
     clock, metrics = SystemClock(), Metrics()
-    camera = ReplayCamera("replay", clip, clock=clock, realtime=False, fps=fps)
+    begun_at = clock.now()
+    camera = ReplayCamera("replay", clip, clock=clock, realtime=False, fps=fps, started_at=begun_at)
     pipeline = build_pipeline("replay", settings, metrics=metrics, clock=clock, live=False)
     encoder = EventEncoder(settings.site, settings.device, boot_id(), clock=lambda: "unsynced")
     numbers = count(1)
 
-    def tell_event(event: FaceEvent) -> None:
-        line = stamp(encoder.encode(event, next(numbers)), clock.now(), replayed=True).decode()
-        typer.echo(line if as_json else f"{event.captured_at:%H:%M:%S.%f} {event.visit} {describe(event)}")
+    with progress(clip.name or str(clip)) as step:
 
-    with progress(str(clip)) as step:
+        def tell_event(event: FaceEvent) -> None:
+            line = stamp(encoder.encode(event, next(numbers)), clock.now(), replayed=True).decode()
+            at = position((event.captured_at - begun_at).total_seconds())
+            step.echo(line if as_json else f"{at} {event.visit} {describe(event)}")
+
         started_s = clock.monotonic()
         summary = replay_camera(
             camera,
@@ -76,7 +79,7 @@ def replay(
             recognizer,
             tell_event,
             annotate=annotate,
-            on_frame=lambda number: step("frames", number, 0) if number % 50 == 0 else None,
+            on_frame=lambda number, played: step("frames", played, 1.0) if number % 10 == 0 else None,
         )
     spent_s = clock.monotonic() - started_s
     told = ", ".join(f"{number} {kind}" for kind, number in sorted(summary.events.items())) or "no events"
@@ -85,6 +88,13 @@ def replay(
         f"({summary.frames / spent_s:.0f} frames/s): {told}",
         err=True,
     )
+
+
+def position(seconds: float) -> str:
+    """Return a position in a clip as players show it: 1:02:03.480, 0:07.250."""
+    minutes, rest = divmod(round(seconds, 3), 60)
+    hours, minutes = divmod(int(minutes), 60)
+    return f"{hours}:{minutes:02}:{rest:06.3f}" if hours else f"{minutes}:{rest:06.3f}"
 
 
 def demo(

@@ -12,6 +12,9 @@ GRACE_S = 3.0
 MAX_GAPS = 1000
 """Gaps remembered per device; of more the oldest can no longer be said to be filled."""
 
+MAX_HOLES = 20
+"""Missing numbers, or runs of them, that a line names; the others are counted."""
+
 JUMP = 1_000_000
 """No gap: a device that could not read its outbox when it started goes on far above its old numbers."""
 
@@ -125,4 +128,5 @@ def _split(jump: _Gap, seq: int, now_s: float) -> list[_Gap]:
 
 
 def _numbers(holes: list[tuple[int, int]]) -> str:
-    return ", ".join(f"#{low}" if low == high else f"#{low}-{high}" for low, high in holes[:20])
+    told = ", ".join(f"#{low}" if low == high else f"#{low}-{high}" for low, high in holes[:MAX_HOLES])
+    return told if len(holes) <= MAX_HOLES else f"{told} and {len(holes) - MAX_HOLES} more"

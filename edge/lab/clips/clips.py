@@ -23,8 +23,6 @@ from edge.recognition.pipeline import NewId, Pipeline
 from edge.recognition.recognizer import Recognizer
 
 CAMERA = "clip"
-FPS = 25.0
-"""Speed of an annotated video where the labels say nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +88,6 @@ def watch(
     *,
     clock: Clock,
     annotate: Path | None = None,
-    on_frame: Callable[[int], None] = lambda number: None,
 ) -> Watched:
     """Run one clip through a fresh pipeline, as fast as it goes, and judge what it decided.
 
@@ -120,8 +117,6 @@ def watch(
         recognizer.with_gallery(gallery),
         events.append,
         annotate=annotate,
-        fps=clip.fps or FPS,
-        on_frame=on_frame,
     )
     expected = truths(clip)
     _within(clip, expected, summary.footage_s)
