@@ -97,7 +97,7 @@ def identify(
     table = Table("model", "rank-1", *(f"TPIR at FPIR {fpir}" for fpir in measure.FPIRS), "not found")
     for name, figures in report["models"].items():
         cells = [
-            f"{figures['tpir'][key]:.4f} ({low:.3f}-{high:.3f})"
+            f"{figures['tpir'][key]:.4f}\n{low:.3f}-{high:.3f}"
             for key, (low, high) in figures["tpir_interval"].items()
         ]
         table.add_row(name, f"{figures['rank1']:.4f}", *cells, str(figures["fta"]))

@@ -12,6 +12,7 @@ import numpy as np
 
 from edge.core.errors import ConfigError
 from edge.lab.photos.calibration import LEAST_MEASURED, FittedRates
+from edge.lab.photos.degrade import REFERENCE_FACE_PX
 from edge.lab.photos.rates import Scores
 
 Curve = tuple[Scores, Scores]
@@ -32,6 +33,14 @@ def share_interval(share: float, count: int) -> tuple[float, float]:
     middle = (share + z2 / (2 * count)) / (1 + z2 / count)
     half = NORMAL_QUANTILE / (1 + z2 / count) * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
     return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))
+
+
+def resolved(rates: Mapping[str, float], count: int) -> dict[str, float]:
+    """Return what was measured at the error rates, by their text, of which `count` cases hold one at least.
+
+    At a rate below one case nobody may pass at all: what is measured there belongs to the rate zero.
+    """
+    return {rate: value for rate, value in rates.items() if float(rate) * count >= 1}
 
 
 def drawable(x: Scores, y: Scores, *, log_y: bool) -> Curve:
@@ -60,7 +69,7 @@ def plot_det(models: Mapping[str, Any], curves: Mapping[str, Curve], path: Path)
     bars = {
         name: [
             (float(fpir), 1 - rate, *(1 - bound for bound in reversed(figures["tpir_interval"][fpir])))
-            for fpir, rate in figures["tpir"].items()
+            for fpir, rate in resolved(figures["tpir"], figures["n_unknown"]).items()
         ]
         for name, figures in models.items()
     }
@@ -82,7 +91,10 @@ def plot_roc(models: Mapping[str, Any], curves: Mapping[str, Curve], path: Path)
     first = next(iter(models.values()))
     same = first["n_genuine"]
     bars = {
-        name: [(float(far), tar, *share_interval(tar, same)) for far, tar in figures["tar"].items()]
+        name: [
+            (float(far), tar, *share_interval(tar, same))
+            for far, tar in resolved(figures["tar"], figures["n_pairs"] - same).items()
+        ]
         for name, figures in models.items()
     }
     counts = f"{same:,} pairs of one subject, {first['n_pairs'] - same:,} pairs of two"
@@ -108,14 +120,16 @@ def _curves(
     for number, (name, curve) in enumerate(curves.items()):
         style, colour = STYLES[number % len(STYLES)], f"C{number % 10}"
         x, y = drawable(*curve, log_y=log_y)
-        axes.plot(x, y, label=name, drawstyle="steps-post", linestyle=style, color=colour, linewidth=1.8)
+        label = name if len(x) else f"{name}: no error to draw"
+        axes.plot(x, y, label=label, drawstyle="steps-post", linestyle=style, color=colour, linewidth=1.8)
         # Beside each other, not one bar behind the next.
         aside = 1.06 ** (number - (len(curves) - 1) / 2)
         for at, value, low, high in bars[name]:
             if not log_y or low > 0:
                 far = [[value - low], [high - value]]
                 axes.errorbar([at * aside], [value], far, color=colour, capsize=3, fmt="o", markersize=4)
-    axes.errorbar([], [], [], color="grey", capsize=3, fmt="o", markersize=4, label="95 % interval")
+    if any(bars.values()):
+        axes.errorbar([], [], [], color="grey", capsize=3, fmt="o", markersize=4, label="95 % interval")
     axes.set(title=title, xlabel=labels[0], ylabel=labels[1], xscale="log")
     axes.set(yscale="log" if log_y else "linear")
     axes.grid(visible=True, which="both", alpha=0.3)
@@ -179,7 +193,7 @@ def plot_gate(report: Mapping[str, Any], path: Path) -> None:
         ConfigError: matplotlib is not installed, or the file cannot be written.
     """
     conditions: Mapping[str, Any] = report["conditions"]
-    figure = new_figure((11, 7))
+    figure = new_figure((13, 7))
     upper, lower = figure.subplots(2, 1, sharex=True)
     places = np.arange(len(conditions))
     kinds = {
@@ -200,14 +214,18 @@ def plot_gate(report: Mapping[str, Any], path: Path) -> None:
             axes.errorbar(at, values, _far(values, counts), fmt=marker, capsize=2, label=label, markersize=5)
         axes.grid(visible=True, alpha=0.3)
         axes.set(ylim=(-0.03, 1.03))
-        axes.legend()
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     upper.set(
         ylabel="TPIR: subjects recognised",
         title="Probes made worse, at the product's threshold\n"
         f"{report['n_subjects']:,} subjects enrolled, {report['n_genuine']:,} probes of them; "
         "bars: 95 % intervals",
     )
-    lower.set(ylabel="share of probes without a usable shot")
+    lower.set(
+        ylabel="share of probes without a usable shot",
+        xlabel=f"blur, motion: pixels at a face of {REFERENCE_FACE_PX:.0f} px; small: width of the face in "
+        "pixels; dark, bright: times the light; jpeg: quality",
+    )
     lower.set_xticks(places, list(conditions), rotation=60, ha="right")
     save(figure, path)
 

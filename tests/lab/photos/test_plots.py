@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from edge.lab.bench.search import alike
-from edge.lab.photos.plots import drawable, plot_det, plot_roc, share_interval
+from edge.lab.photos.plots import drawable, plot_det, plot_roc, resolved, share_interval
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,13 @@ def test_what_a_logarithm_cannot_show_is_left_out():
     assert [column.tolist() for column in drawable(x, y, log_y=False)] == [[0.1, 0.5, 1.0], [0.2, 0.0, 0.0]]
 
 
+def test_a_rate_below_one_case_has_no_point():
+    tar = {"0.1": 1.0, "0.01": 0.9, "0.001": 0.8}
+    assert resolved(tar, 1000) == tar
+    assert resolved(tar, 520) == {"0.1": 1.0, "0.01": 0.9}
+    assert resolved(tar, 9) == {}
+
+
 def test_curves_that_would_hide_each_other_are_drawn_as_one():
     curves = {
         "reads": ([10, 100], [1000.0, 10_000.0]),
@@ -48,8 +55,8 @@ def test_nobody_missed_is_drawn_too(tmp_path: Path):
     figures = {
         "n_subjects": 3,
         "n_genuine": 9,
-        "n_unknown": 20,
-        "n_pairs": 29,
+        "n_unknown": 200,
+        "n_pairs": 209,
         "tpir": {"0.01": 1.0},
         "tpir_interval": {"0.01": [1.0, 1.0]},
         "tar": {"0.01": 1.0},
