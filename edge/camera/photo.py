@@ -35,6 +35,9 @@ MAX_PIXELS = 64_000_000
 MAX_JPEG_PIXELS = 120_000_000
 """The largest pictures of phones have 108 megapixels. Large JPEGs are decoded at half their size."""
 
+COMMAND_PIXELS = 12_000_000
+"""Of a photo in a command over MQTT: that of a phone. Decoded it takes 36 MB, and as much again meanwhile."""
+
 HALVED_PIXELS = 24_000_000
 """JPEGs above this are decoded at half their size: a face is large enough there all the same."""
 
@@ -164,13 +167,16 @@ def _chunks_fit(png: bytes) -> bool:
 
 
 def fit_photo(data: bytes, name: str, max_bytes: int) -> bytes:
-    """Return a photo as it is where it has at most `max_bytes`, else one that has: smaller, as JPEG.
+    """Return a photo as it is where it fits into a command, else one that does: smaller, as JPEG.
+
+    It fits with `max_bytes` and `COMMAND_PIXELS`.
 
     Raises:
         MediaError: As for `decode_photo`, or it cannot be made small enough.
     """
     image = decode_photo(data, name)
-    if len(data) <= max_bytes:
+    width, height = imagesize.get(BytesIO(data))
+    if len(data) <= max_bytes and width * height <= COMMAND_PIXELS:
         return data
     for side_px, quality in FITTING:
         scale = min(1.0, side_px / max(image.shape[:2]))

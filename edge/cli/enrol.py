@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from edge.camera.photo import read_photo
+from edge.camera.photo import MAX_JPEG_PIXELS, read_photo
 from edge.camera.sources import Camera
 from edge.cli.options import (
     ConfigOption,
@@ -57,6 +57,8 @@ from edge.recognition.recognizer import Recognizer
 
 MAX_LABEL_BYTES = 1024
 
+PixelsOption = Annotated[int, typer.Option("--max-pixels", hidden=True)]
+
 
 def enroll(
     subject: Annotated[
@@ -95,6 +97,7 @@ def enroll(
     show: ShowOption = None,
     label: LabelOption = None,
     label_file: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    max_pixels: PixelsOption = MAX_JPEG_PIXELS,
     group: GroupOption = None,
     valid_from: FromOption = None,
     valid_until: UntilOption = None,
@@ -135,7 +138,7 @@ def enroll(
         kept = strangers_visits(settings, visit, all_visits=all_visits, model_id=model_id)
         probes, visits = [each.probe for each in kept], [each.visit_id for each in kept]
     elif photos:
-        probes = [_probe(photo, recognizer, which, show) for photo in photos]
+        probes = [_probe(photo, recognizer, which, show, max_pixels) for photo in photos]
     else:
         assert source is not None
         typer.echo(f"stand alone before camera {camera!r} and look at it ...", err=True)
@@ -213,9 +216,11 @@ def _which(largest: bool, face: int | None, show: Path | None, photos: Sequence[
     return "largest" if largest else face
 
 
-def _probe(photo: Path, recognizer: Recognizer, which: Which, show: Path | None) -> Probe:
+def _probe(
+    photo: Path, recognizer: Recognizer, which: Which, show: Path | None, max_pixels: int = MAX_JPEG_PIXELS
+) -> Probe:
     """Return the probe of the face in a photo that is meant; writes the photo with its numbers to `show`."""
-    image = read_photo(photo)
+    image = read_photo(photo, max_pixels=max_pixels)
     if show is None:
         return encode_photo(image, str(photo), recognizer, which)
     faces = faces_in(image, recognizer)
@@ -253,6 +258,7 @@ def identify(
     largest: LargestOption = False,
     face: FaceOption = None,
     show: ShowOption = None,
+    max_pixels: PixelsOption = MAX_JPEG_PIXELS,
     config_file: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -260,7 +266,7 @@ def identify(
     which = _which(largest, face, show, [photo])
     settings = load_settings(config_file)
     recognizer = build_recognizer(settings, side_px=PHOTO_SIDE_PX)
-    probe = _probe(photo, recognizer, which, show)
+    probe = _probe(photo, recognizer, which, show, max_pixels)
     decision = recognizer.identify(probe, SystemClock().now())
     score = decision.score
     if as_json:

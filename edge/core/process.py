@@ -4,6 +4,7 @@ import ctypes
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -28,6 +29,9 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 
 PARENT = "EDGE_PARENT_PID"
 """Variable that names the process with which a child has to end; taken out before settings are read."""
+
+CHILD_OOM_SCORE = 500
+"""Of 1000, added to the share of memory by which the kernel chooses what to end; the daemon has 0."""
 
 PR_SET_PDEATHSIG = 1
 """Source: prctl(2), linux/prctl.h."""
@@ -173,6 +177,18 @@ def end_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if str(os.getppid()) != parent:
         os._exit(128 + signal.SIGKILL)  # it had ended before it could be watched
+
+
+def restrain(pid: int, max_bytes: int) -> None:
+    """Bound the address space of a child, and have the kernel end it before all others where memory runs out.
+
+    One that has ended already needs neither.
+
+    Source: prlimit(2), proc_pid_oom_score_adj(5).
+    """
+    with suppress(OSError):
+        resource.prlimit(pid, resource.RLIMIT_AS, (max_bytes, max_bytes))
+        Path(f"/proc/{pid}/oom_score_adj").write_text(str(CHILD_OOM_SCORE))
 
 
 def kill_group(pid: int) -> None:

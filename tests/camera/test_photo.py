@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edge.camera.photo import HALVED_PIXELS, MAX_PIXELS, decode_photo, read_photo
+from edge.camera.photo import COMMAND_PIXELS, HALVED_PIXELS, MAX_PIXELS, decode_photo, fit_photo, read_photo
 from edge.core.errors import MediaError
 from tests.support.places import ROOT
 
@@ -168,6 +168,14 @@ def test_a_chunk_that_promises_more_than_the_file_holds_is_not_believed():
     lying = whole[:at] + struct.pack(">I", 0xFFFF_FFF0) + whole[at + 4 :]
     with pytest.raises(MediaError, match="damaged"):
         decode_photo(lying, "photo")
+
+
+def test_a_photo_of_few_bytes_and_many_pixels_is_made_to_fit_a_command():
+    side_px = int(COMMAND_PIXELS**0.5)
+    fits, many = encoded(np.zeros((side_px, side_px), np.uint8)), encoded(np.zeros((3000, 6000), np.uint8))
+    assert fit_photo(fits, "a photo", len(fits)) is fits
+    small = fit_photo(many, "a photo", len(many))
+    assert decode_photo(small, "it", max_pixels=COMMAND_PIXELS).shape == (800, 1600, 3)
 
 
 def test_a_very_large_photo_of_a_phone_is_read_at_half_its_size():

@@ -46,3 +46,7 @@ def test_a_configuration_error_is_not_retried(service: dict[str, str]):
 
 def test_onnxruntime_runs_without_writable_code(service: dict[str, str]):
     assert service["MemoryDenyWriteExecute"] == "yes"
+
+
+def test_a_child_that_takes_too_much_memory_does_not_end_the_door(service: dict[str, str]):
+    assert service["OOMPolicy"] == "continue"

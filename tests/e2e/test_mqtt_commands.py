@@ -2,8 +2,10 @@
 
 import base64
 import json
+import re
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -287,3 +289,70 @@ def test_the_operators_command_line_signs_sends_and_prints(
     assert done.returncode == 1
     assert "not signed" in done.stderr
     assert device.stop() == 0
+
+
+def chunk(kind: bytes, data: bytes, length: int | None = None) -> bytes:
+    """Return a chunk of a PNG, which may promise another length than it has."""
+    size = len(data) if length is None else length
+    return size.to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+
+def png(side_px: int, *rest: bytes) -> bytes:
+    """Return the beginning of a grey PNG, and the rest."""
+    header = side_px.to_bytes(4, "big") * 2 + bytes((8, 0, 0, 0, 0))
+    return b"".join((b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", header), *rest))
+
+
+HOSTILE_PHOTOS = (
+    (png(64, chunk(b"IDAT", b"", 0xFFFFFFF0), chunk(b"IEND", b"")), "damaged"),
+    (
+        png(8000, chunk(b"IDAT", zlib.compress(bytes(8001 * 8000), 9)), chunk(b"IEND", b"")),
+        "pixels are too many",
+    ),
+)
+"""57 bytes that promise 4 GB, and an honest 62 KB that are 8000x8000 pixels; what is said of them."""
+
+MAX_RSS_MB = 260
+"""Of the daemon and of its child: 160 MB with models and without a photo, and 100 for a fair one."""
+
+
+def peak_rss_mb(pid: int) -> float:
+    """Return the most memory that a process has had; 0 where there is none."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
+    return int(found[1]) / 1e3 if found else 0.0
+
+
+@pytest.mark.parametrize("verb", ["identify", "enroll"])
+def test_a_photo_that_asks_for_gigabytes_is_refused_in_little_memory(
+    mosquitto: Mosquitto, make_device: MakeDevice, verb: str
+):
+    device = make_device(mosquitto.port, settings=TRUSTING)
+    with subscriber(mosquitto.port) as heard, sending(mosquitto.port) as sender:
+        started(device, heard)
+        daemon = device.process.pid
+        children = Path(f"/proc/{daemon}/task/{daemon}/children")
+        peaks = {"daemon": 0.0, "child": 0.0}
+
+        def answers() -> list[ResponsePayload]:
+            for _ in range(10):  # often: a child that is done is gone with its figures
+                pids = [int(each) for each in children.read_text().split()]
+                peaks["child"] = max([peaks["child"], *map(peak_rss_mb, pids)])
+                time.sleep(0.004)
+            return [ResponsePayload.model_validate_json(data) for data in heard.on(f"/response/{verb}")]
+
+        for number, (photo, says) in enumerate(HOSTILE_PHOTOS):
+            args = {"photo": base64.b64encode(photo).decode()}
+            args |= {"subject": "p-new"} if verb == "enroll" else {}
+            sender.send(verb, signed(verb, f"t-{number}", args))
+            wait_until(lambda wanted=number + 1: len(answers()) >= wanted)
+            told = answers()[-1]
+            assert (told.status, told.transaction) == ("error", f"t-{number}")
+            assert told.error.startswith("photo: ")
+            assert says in told.error
+        peaks["daemon"] = peak_rss_mb(daemon)
+        assert 50 < min(peaks.values()) <= max(peaks.values()) < MAX_RSS_MB, peaks
+        assert device.stop() == 0

@@ -10,7 +10,7 @@ from typing import IO
 
 from edge.core.clock import Clock
 from edge.core.errors import FileError
-from edge.core.process import child_environment, kill_group
+from edge.core.process import child_environment, kill_group, restrain
 
 EDGE = (sys.executable, "-m", "edge")
 """How this program is called, with the interpreter that runs it now."""
@@ -20,6 +20,11 @@ MAX_OUTPUT_BYTES = 64 * 1024
 
 MAX_SAID_BYTES = 8 * 1024 * 1024
 """A child that has written more to both is stopped: it lies in memory."""
+
+MAX_ADDRESS_BYTES = 3 << 30
+"""Address space of a child: `edge identify` of 64 megapixels takes .9 GiB, the daemon's unit has 512 MiB of
+memory. What asks for more fails by itself.
+"""
 
 MAX_COMPLAINT_CHARS = 500
 """Of the last line on standard error."""
@@ -43,8 +48,9 @@ class Child:
     """One process, in a group of its own, started with `arguments` after `edge`. Used by one thread.
 
     It is killed with its group after `limit_s` seconds, and ends when this process ends, however that
-    happens. What it prints is in memory. `stdin` is its standard input (None: empty), `inherited` are files
-    that it finds under the same numbers.
+    happens. Its address space is bounded, and where memory runs out the kernel ends it before the daemon.
+    What it prints is in memory. `stdin` is its standard input (None: empty), `inherited` are files that it
+    finds under the same numbers.
 
     Raises:
         FileError: There is no memory, no process or no file left for it.
@@ -80,6 +86,7 @@ class Child:
         except ValueError:
             self._close()
             raise
+        restrain(self._process.pid, MAX_ADDRESS_BYTES)
         self._began_s = clock.monotonic()
 
     def poll(self) -> Ended | None:

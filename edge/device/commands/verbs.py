@@ -7,6 +7,7 @@ from typing import Any
 
 import cv2
 
+from edge.camera.photo import COMMAND_PIXELS
 from edge.core.errors import CommandError
 from edge.core.types import Image
 from edge.device.children.errands import LABEL, PHOTO, Errand, Given, read_json
@@ -25,6 +26,9 @@ from edge.recognition.recognizer import Recognizer
 
 MAX_SUBJECTS_TOLD = 1000
 """Subjects that `subjects` lists; it counts all."""
+
+MAX_PHOTO_PIXELS = f"--max-pixels={COMMAND_PIXELS}"
+"""Option that a child gets with a photo from elsewhere."""
 
 SNAPSHOT_SIDE_PX = 960
 """Longest side of the picture that `snapshot` answers with."""
@@ -79,7 +83,7 @@ class Verbs:
         args = command.args
         match command.verb, args:
             case "identify", PhotoArgs():
-                return Errand(("identify", "--json", "--", PHOTO), args.photo, read_json)
+                return Errand(("identify", "--json", MAX_PHOTO_PIXELS, "--", PHOTO), args.photo, read_json)
             case "selftest", _:
                 names = (self.settings().recognition.detector, self.recognizer().stamp.embedder)
                 return Errand(("models", "verify", "--", *names))
@@ -143,7 +147,9 @@ def _enroll(args: EnrollArgs) -> Errand:
     said += ["--replace"] if args.replace else []
     if args.visit is not None:
         return Errand(("enroll", *said, f"--visit={args.visit}", "--", args.subject), label=args.label)
-    return Errand(("enroll", *said, "--", args.subject, PHOTO), args.photo, label=args.label)
+    return Errand(
+        ("enroll", *said, MAX_PHOTO_PIXELS, "--", args.subject, PHOTO), args.photo, label=args.label
+    )
 
 
 def _jpeg(image: Image) -> bytes:

@@ -75,7 +75,8 @@ def _fitting(photo: Path, tell: Callable[[str], None]) -> bytes:
         raise MediaError(f"{photo}: cannot be read: {error.strerror}") from None
     small = fit_photo(data, str(photo), MAX_PHOTO_BYTES)
     if small is not data:
-        tell(f"{photo}: {len(data) >> 10} KiB are too many for a message; sent as {len(small) >> 10} KiB")
+        what = f"{len(data) >> 10} KiB" if len(data) > MAX_PHOTO_BYTES else "its pixels"
+        tell(f"{photo}: {what} are too many for a message; sent as {len(small) >> 10} KiB")
     return small
 
 

@@ -595,7 +595,7 @@ class EnrollArgs(Args):
 
     subject: SubjectId = Field(description="Id of the subject in the gallery.")
     photo: Photo | None = Field(
-        None, description="JPEG or PNG in base64, at most 256 KiB of image; this or `visit`."
+        None, description="JPEG or PNG in base64, at most 256 KiB and 12 megapixels; this or `visit`."
     )
     visit: Annotated[str, StringConstraints(pattern=r"^v-[0-9a-f]{1,32}$")] | None = Field(
         None, description="A kept visit to take the face from; this or `photo`."
@@ -626,7 +626,7 @@ class SuspendArgs(Args):
 class PhotoArgs(Args):
     """`identify`: a photo in base64."""
 
-    photo: Photo = Field(description="JPEG or PNG in base64, at most 256 KiB of image.")
+    photo: Photo = Field(description="JPEG or PNG in base64, at most 256 KiB and 12 megapixels.")
 
 
 class CameraArgs(Args):

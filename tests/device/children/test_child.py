@@ -1,6 +1,7 @@
 """A child process: bounded, killed with whatever it started, and gone when the daemon is gone."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from edge.core.clock import SystemClock
-from edge.core.process import PARENT
-from edge.device.children.child import EDGE, MAX_OUTPUT_BYTES, Child, Ended
+from edge.core.process import CHILD_OOM_SCORE, PARENT
+from edge.device.children.child import EDGE, MAX_ADDRESS_BYTES, MAX_OUTPUT_BYTES, Child, Ended
 from edge.device.settings.load import load
 from tests.support.clock import SteppedClock
 from tests.support.command_line import write_config
@@ -148,3 +149,17 @@ def test_what_a_child_said_is_told_and_no_file_stays_open(
     before = len(list(Path("/proc/self/fd").iterdir()))
     assert ended(Child((), 60.0, SystemClock())) == expected
     assert len(list(Path("/proc/self/fd").iterdir())) <= before
+
+
+def test_its_memory_is_bounded_and_it_goes_before_the_daemon(settings: Path, camera: SilentServer):
+    child = Child(("run", "--config", str(settings)), 60, SystemClock())
+    try:
+        proc = Path(f"/proc/{child._process.pid}")
+        limits = (proc / "limits").read_text()
+        assert re.search(
+            rf"^Max address space +{MAX_ADDRESS_BYTES} +{MAX_ADDRESS_BYTES} ", limits, re.MULTILINE
+        )
+        own = int(Path("/proc/self/oom_score_adj").read_text())
+        assert int((proc / "oom_score_adj").read_text()) == CHILD_OOM_SCORE > own
+    finally:
+        child.stop()
