@@ -82,6 +82,7 @@ class Door:
     database: Outbox | Unopened | None = None
     subscriptions: tuple[str, ...] = ()
     consumer: bool = False
+    unclaimed_s: float | None = None
     heard: list[Received] = field(default_factory=list)
     clock: Clock = field(default_factory=SystemClock)
 
@@ -120,6 +121,7 @@ class Door:
             metrics=self.metrics,
             clock=clock,
             consumer=self.consumer,
+            unclaimed_s=self.unclaimed_s,
         )
         self.reader = RequestReader(
             self.topics,

@@ -81,6 +81,7 @@ def build_courier(
         metrics=metrics,
         clock=clock,
     )
+    hours = settings.outbox.unclaimed_hours
     outbox = _outbox(settings, clock)
     writer = OutboxThread(outbox, inbox, beats=beats, metrics=metrics, clock=clock)
     encoder = EventEncoder(
@@ -116,6 +117,7 @@ def build_courier(
         metrics=metrics,
         clock=clock,
         consumer=consumer,
+        unclaimed_s=None if hours is None else hours * 3600,
     )
 
 

@@ -315,6 +315,22 @@ class OutboxSettings(Section):
         "consumer has named it on the topic ack (consumer), as `edge journal follow --ack` does.",
         json_schema_extra=RESTART,
     )
+    unclaimed_hours: float | None = Field(
+        None,
+        ge=0,
+        le=8760,
+        description="For a site where nobody keeps the journal, as with Home Assistant alone: decisions that "
+        "nobody subscribes to are forgotten at this age. Unset: somebody will, they are kept. Needs MQTT 5.",
+        json_schema_extra=RESTART,
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "OutboxSettings":
+        if self.unclaimed_hours is not None and self.delivery == "consumer":
+            raise ValueError(
+                "unclaimed_hours says that nobody keeps the journal, delivery that a consumer does"
+            )
+        return self
 
 
 class HomeAssistantSettings(Section):

@@ -20,6 +20,9 @@ LAST = (
     "{% set last = value_json.last %}{% set who = last.subject if last else none %}"
     "{{ (who.label or who.id) if who else 'nobody' }}"
 )
+UNDELIVERED = "{{ 0 if value_json.outbox.unclaimed | default(false) else value_json.outbox.depth }}"
+"""What waits although somebody wants it: Home Assistant itself keeps no journal."""
+
 LATE = (
     "{{ 'ON' if value_json.late or value_json.problems or not value_json.outbox.durable or "
     "value_json.outbox.refused else 'OFF' }}"
@@ -79,7 +82,7 @@ def _node(topics: Topics, version: str) -> Document:
                     "expire_after": EXPIRE_S,
                     **DIAGNOSTIC,
                 },
-                **_sensor(own, "outbox", "Undelivered decisions", health, "{{ value_json.outbox.depth }}"),
+                **_sensor(own, "outbox", "Undelivered decisions", health, UNDELIVERED),
                 **_sensor(own, "memory", "Memory", health, "{{ value_json.rss_mb }}", unit="MB"),
                 **_sensor(
                     own, "temperature", "Temperature", health, "{{ value_json.temperature_c }}", unit="°C"

@@ -320,7 +320,10 @@ class OutboxHealth(Payload):
 
     depth: Count = Field(description="Decisions that wait.")
     oldest_s: Annotated[float, Field(ge=0)] = Field(description="Age of the oldest of them in seconds.")
-    dropped: Count = Field(description="Decisions dropped since the outbox was begun, because it was full.")
+    dropped: Count = Field(
+        description="Decisions dropped since the outbox was begun, because it was full, or because nobody "
+        "keeps the journal (outbox.unclaimed_hours)."
+    )
     undeliverable: Count = Field(
         description="Decisions that no broker takes as they are, such as one that is too large; "
         "`edge journal undeliverable` lists them."
@@ -330,6 +333,11 @@ class OutboxHealth(Payload):
     )
     refused: bool = Field(
         False, description="Whether the broker has been refusing the journal for more than a minute."
+    )
+    unclaimed: bool = Field(
+        False,
+        description="Whether nobody keeps the journal: the broker had no subscriber for it when it was sent "
+        "last. What waits then is not undelivered. Only MQTT 5 tells.",
     )
     durable: bool = Field(description="Whether what waits is on the disk; false while the disk refuses it.")
 

@@ -104,7 +104,8 @@ class CourierThread(WorkerThread):
 
     `cameras` are shown as offline and empty until something is heard of them. `hear` gets what others
     publish to us, on this thread: it may only look and enqueue. `consumer`: an event leaves the outbox when a
-    consumer has acknowledged it, not when the broker has.
+    consumer has acknowledged it, not when the broker has. `unclaimed_s`: to which age events are kept while
+    nobody subscribes to them; None: for ever.
     """
 
     def __init__(
@@ -121,6 +122,7 @@ class CourierThread(WorkerThread):
         metrics: Metrics,
         clock: Clock,
         consumer: bool = False,
+        unclaimed_s: float | None = None,
     ) -> None:
         super().__init__(BEAT, beat_limit_s=BEAT_LIMIT_S, beats=beats, metrics=metrics)
         self._inbox = inbox
@@ -131,14 +133,14 @@ class CourierThread(WorkerThread):
         self._clock = clock
         self._hear = hear
         self._seq = outbox.last_seq
-        self._journal = Journal(outbox, metrics, consumer=consumer)
+        self._journal = Journal(outbox, metrics, consumer=consumer, unclaimed_s=unclaimed_s)
         self._sender = Sender(link, self._journal, old_seq=self._seq, metrics=metrics, clock=clock)
         self._notice = _DropNotice(topics, self._sender.retain)
         self._canary = Canary(topics.canary, partial(link.publish, qos=1), metrics)
         self._waiting: dict[int, _Unstored] = {}
         self._cameras = CameraDocuments(topics, encoder.subject, self._sender.retain)
         self._stopping: Stop | None = None
-        self._farewell_said = self._refused = False
+        self._farewell_said = self._refused = self._unclaimed = False
         self._sender.retain(topics.status, ONLINE)
         for camera in cameras:
             self._cameras.status(camera, False, "starting", clock.now())
@@ -196,6 +198,7 @@ class CourierThread(WorkerThread):
             dropped=counts.dropped,
             undeliverable=counts.undeliverable,
             refused=self._refused,
+            unclaimed=self._unclaimed,
             durable=counts.durable,
         )
 
@@ -233,6 +236,7 @@ class CourierThread(WorkerThread):
             self._show(seq)
         self._journal.tick(now_s)
         self._refused = self._journal.refused_s(now_s) >= REFUSED_S
+        self._unclaimed = self._journal.unclaimed
         self._canary.tick(now_s)
         self._notice.look(self._outbox.counts.dropped, now_s, self._clock.now())
         self._sender.pump(now_s, journal=self._canary.clear and not self._farewell_said)

@@ -141,6 +141,7 @@ class Journal:
     """The rows of `outbox` on their way. Used by one thread; `now_s` is monotonic seconds throughout.
 
     `consumer`: a row is forgotten when a consumer has named it, not when the broker has taken it over.
+    `unclaimed_s`: to which age in seconds rows are kept while nobody subscribes to them; None: for ever.
     """
 
     def __init__(
@@ -150,6 +151,7 @@ class Journal:
         uniform: Uniform = random.uniform,
         *,
         consumer: bool = False,
+        unclaimed_s: float | None = None,
     ) -> None:
         self._outbox = outbox
         self._metrics = metrics
@@ -158,6 +160,8 @@ class Journal:
         self._in_flight: dict[int, Row] = {}
         self._settling: dict[int, float] = {}
         self._paused: dict[str, _Pause] = {}
+        self._unclaimed_s = unclaimed_s
+        self._unclaimed: set[str] = set()
         self._consumer = consumer
         self._receipts = Receipts()
         self._token = 0
@@ -271,6 +275,12 @@ class Journal:
         row = self._in_flight.pop(mid, None)
         if row is None:
             return False
+        if reason == NO_SUBSCRIBER:
+            self._unclaimed.add(row.topic)
+            if self._unclaimed_s is not None:
+                self._outbox.forget_unclaimed(row.topic, self._unclaimed_s)
+        else:
+            self._unclaimed.discard(row.topic)
         if reason == 0:
             if self._consumer:
                 self._receipts.accepted(row, now_s)
@@ -321,6 +331,14 @@ class Journal:
         """Return for how long the broker has been refusing a topic, other than for want of a subscriber."""
         return max((now_s - pause.since_s for pause in self._paused.values() if pause.refused), default=0.0)
 
+    @property
+    def unclaimed(self) -> bool:
+        """Whether somebody was missing for a topic when it was tried last: nobody keeps the journal.
+
+        That is known also while there is no connection.
+        """
+        return bool(self._unclaimed)
+
     def _pause(self, topic: str, reason: int, now_s: float) -> None:
         """Pause `topic`; answers to what was in flight with the first refusal change nothing."""
         pause = self._paused.get(topic)
@@ -332,7 +350,14 @@ class Journal:
             for name in PAUSED:
                 self._metrics.count(name)
             if reason == NO_SUBSCRIBER:
-                log.warning("nobody subscribes to the journal; its events are kept", extra={"topic": topic})
+                kept = "" if self._unclaimed_s is None else f" for {self._unclaimed_s / 3600:g} h"
+                level = logging.WARNING if self._unclaimed_s is None else logging.INFO
+                log.log(
+                    level,
+                    "nobody subscribes to the journal; its events are kept%s",
+                    kept,
+                    extra={"topic": topic},
+                )
             else:
                 why = REFUSALS.get(reason, f"reason code {reason:#04x}")
                 log.error("journal refused: %s; its events are kept", why, extra={"topic": topic})

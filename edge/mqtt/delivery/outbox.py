@@ -41,7 +41,8 @@ class Row:
 class Changes:
     """What is to be written: rows to keep, delivered ones to forget, undeliverable ones with the reason.
 
-    `acknowledged` are the event ids of rows that a consumer has named.
+    `acknowledged` are the event ids of rows that a consumer has named. `unclaimed` are topics to which nobody
+    subscribes, each with the moment (ms since 1970) before which its rows are forgotten.
     `last_seq` is the highest seq given out so far; `dropped` counts rows that were lost on the way here.
     """
 
@@ -49,16 +50,21 @@ class Changes:
     done: set[int] = field(default_factory=set)
     undeliverable: dict[int, str] = field(default_factory=dict)
     acknowledged: set[str] = field(default_factory=set)
+    unclaimed: dict[str, int] = field(default_factory=dict)
     last_seq: int = 0
     dropped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What came of `Changes`: rows `dropped` for want of room, and `unknown` event ids that no row had."""
+    """What came of `Changes`: rows `dropped` for want of room, and `unclaimed` ones that were forgotten.
+
+    `unknown` event ids were of no row.
+    """
 
     dropped: int = 0
     unknown: int = 0
+    unclaimed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,22 +234,31 @@ class Outbox:
                     ).fetchall()
                     forgotten, size = forgotten + len(gone), size - sum(length for (length,) in gone)
                     unknown += column == "event_id" and not gone
+            unclaimed = 0
+            for topic, before_ms in changes.unclaimed.items():
+                gone = run(
+                    "DELETE FROM event WHERE topic = ? AND created_ms < ? AND quarantined IS NULL"
+                    " RETURNING length(payload)",
+                    (topic, before_ms),
+                ).fetchall()
+                unclaimed, size = unclaimed + len(gone), size - sum(length for (length,) in gone)
             for seq, why in changes.undeliverable.items():
                 marked += run(
                     "UPDATE event SET quarantined = ? WHERE seq = ? AND quarantined IS NULL", (why, seq)
                 ).rowcount
-            depth, undeliverable = self._depth + put - forgotten - marked, self._undeliverable + marked
+            depth = self._depth + put - forgotten - unclaimed - marked
+            undeliverable = self._undeliverable + marked
             waiting, unwanted, freed = self._make_room(
                 depth + undeliverable - self.max_rows, size - self.max_bytes
             )
             last_seq = max(self.last_seq, changes.last_seq, *changes.puts)
-            dropped = self._dropped + waiting + unwanted + changes.dropped
+            dropped = self._dropped + waiting + unwanted + unclaimed + changes.dropped
             if (last_seq, dropped) != (self.last_seq, self._dropped):
                 run("UPDATE tally SET value = ? WHERE name = 'last_seq'", (last_seq,))
                 run("UPDATE tally SET value = ? WHERE name = 'dropped'", (dropped,))
         self._depth, self._undeliverable = depth - waiting, undeliverable - unwanted
         self._dropped, self.last_seq, self._bytes = dropped, last_seq, size - freed
-        return Written(waiting + unwanted, unknown)
+        return Written(waiting + unwanted, unknown, unclaimed)
 
     def pending(self, limit: int, *, after: int = 0, without: Sequence[str] = ()) -> list[Row]:
         """Return up to `limit` waiting rows with seq > `after`, oldest first, none on the topics `without`.

@@ -192,6 +192,12 @@ class _Undeliverable:
 
 
 @dataclass(frozen=True, slots=True)
+class _Unclaimed:
+    topic: str
+    before_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Request:
     token: int
     limit: int
@@ -204,7 +210,7 @@ class _Stop:
     pass
 
 
-_Work = Row | _Done | _Acknowledged | _Undeliverable | _Request | _Stop
+_Work = Row | _Done | _Acknowledged | _Undeliverable | _Unclaimed | _Request | _Stop
 
 
 class OutboxThread(WorkerThread):
@@ -261,6 +267,10 @@ class OutboxThread(WorkerThread):
         """Keep a row that can never be delivered out of the way."""
         self._work.put(_Undeliverable(seq, why))
 
+    def forget_unclaimed(self, topic: str, older_than_s: float) -> None:
+        """Forget rows of a topic to which nobody subscribes, by their age; they count as dropped."""
+        self._work.put(_Unclaimed(topic, int((self._clock.now().timestamp() - older_than_s) * 1e3)))
+
     def request(self, token: int, limit: int, *, after: int = 0, without: tuple[str, ...] = ()) -> None:
         """Ask for waiting rows as `Outbox.pending` gives them. Answered by `Pending` with `token`."""
         self._work.put(_Request(token, limit, after, without))
@@ -307,6 +317,8 @@ class OutboxThread(WorkerThread):
                     self._acknowledged(work.event_ids)
                 case _Undeliverable():
                     self._changes.undeliverable[work.seq] = work.why
+                case _Unclaimed():
+                    self._changes.unclaimed[work.topic] = work.before_ms
                 case _Request():
                     requests.append(work)
                 case _Stop():
@@ -349,6 +361,9 @@ class OutboxThread(WorkerThread):
             if written.dropped:
                 self._metrics.count("outbox.dropped", written.dropped)
                 log.warning("outbox full: dropped %d of the oldest events", written.dropped)
+            if written.unclaimed:
+                self._metrics.count("journal.unclaimed", written.unclaimed)
+                log.info("nobody keeps the journal: forgot %d of its old events", written.unclaimed)
             if written.unknown:
                 self._metrics.count("ack.unknown", written.unknown)
         self._count()

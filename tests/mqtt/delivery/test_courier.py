@@ -147,6 +147,41 @@ def test_no_subscriber_keeps_the_row_until_there_is_one(
         assert seen.on("/event") == [], "live events are for now or never"
 
 
+@pytest.mark.parametrize("unclaimed_s", [None, 3600.0, 0.0], ids=["kept", "not old enough", "forgotten"])
+def test_nobody_keeps_the_journal(mosquitto: Mosquitto, open_door: OpenDoor, unclaimed_s: float | None):
+    """As with Home Assistant alone, which listens to events and states."""
+    with subscriber(mosquitto.port, "edge/+/+/+/camera/+/event") as assistant:
+        door = open_door(mosquitto.port, unclaimed_s=unclaimed_s)
+        wait_until(lambda: door.courier.connected)
+        assert door.courier.outbox_health().unclaimed is False, "nothing was sent yet"
+        door.publish(30)
+        wait_until(lambda: door.courier.outbox_health().unclaimed)
+        assistant.wait(lambda: len(assistant.on("/event")) == 30)
+        left = 0 if unclaimed_s == 0 else 30
+        wait_until(
+            lambda: door.courier.outbox_health().depth == left, lambda: str(door.courier.outbox_health())
+        )
+        health = door.courier.outbox_health()
+        assert (health.refused, health.undeliverable, health.dropped) == (False, 0, 30 - left)
+        assert door.metrics.counts().get("journal.unclaimed", 0) == 30 - left
+
+    with subscriber(mosquitto.port, "edge/+/+/+/camera/+/journal") as keeper:
+        door.publish(1)
+        keeper.wait(lambda: len(keeper.on("/journal")) >= left + 1)
+        wait_until(lambda: not door.courier.outbox_health().unclaimed)
+
+
+def test_that_nobody_keeps_the_journal_is_known_while_the_broker_is_away(
+    mosquitto: Mosquitto, open_door: OpenDoor
+):
+    door = open_door(mosquitto.port)
+    door.publish(1)
+    wait_until(lambda: door.courier.outbox_health().unclaimed)
+    mosquitto.stop()
+    wait_until(lambda: not door.courier.connected)
+    assert door.courier.outbox_health().unclaimed
+
+
 def test_an_event_that_waited_too_long_is_marked_as_replayed(
     mosquitto: Mosquitto, open_door: OpenDoor
 ) -> None:
