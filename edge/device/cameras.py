@@ -23,8 +23,6 @@ log = logging.getLogger(__name__)
 STOP_S = 1.0
 """Left for all captures together of the 5 s from SIGTERM to the exit."""
 
-REMOVED = "removed from the configuration"
-
 MAX_WAITING = 64
 """Visits that wait to be written; what comes beyond is dropped and counted."""
 
@@ -35,7 +33,8 @@ class Cameras:
     """The capture threads and pipelines, started, replaced and stopped together. Used by the main thread.
 
     A camera whose settings did not change goes on through a reload without losing a frame or a visit.
-    `on_status` is told the camera, whether it delivers, and why. `keep_visit` gets visits that have ended.
+    `on_status` is told the camera, whether it delivers, and why; `on_removed` one that was taken out.
+    `keep_visit` gets visits that have ended.
     """
 
     def __init__(
@@ -43,6 +42,7 @@ class Cameras:
         settings: Settings,
         frames: LatestFrames,
         on_status: Callable[[str, bool, str], None],
+        on_removed: Callable[[str], None],
         *,
         beats: Beats,
         metrics: Metrics,
@@ -52,7 +52,7 @@ class Cameras:
         self._keep_visit = keep_visit
         self._settings = settings
         self._frames = frames
-        self._on_status = on_status
+        self._on_status, self._on_removed = on_status, on_removed
         self._beats = beats
         self._metrics = metrics
         self._clock = clock
@@ -73,7 +73,7 @@ class Cameras:
         for name in self._captures.keys() - kept:
             self._captures.pop(name).stop(2.0)
             if name not in settings.cameras:
-                self._on_status(name, False, REMOVED)
+                self._on_removed(name)
         for name in kept:
             self.pipelines[name].use(visit_rule(settings))
         self.pipelines = {
@@ -116,6 +116,11 @@ class Cameras:
             keep_visit=self._keep_visit,
         )
 
+    def _tell(self, name: str, online: bool, why: str) -> None:
+        """Pass on the status of a camera; one that was taken out, and hung when it was stopped, is gone."""
+        if name in self._settings.cameras:
+            self._on_status(name, online, why)
+
     def _start_capture(self, name: str) -> None:
         values = self._settings.capture
         capture = CaptureThread(
@@ -128,7 +133,7 @@ class Cameras:
             beats=self._beats,
             metrics=self._metrics,
             clock=self._clock,
-            on_status=self._on_status,
+            on_status=self._tell,
         )
         self._captures[name] = capture
         capture.start()

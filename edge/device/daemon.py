@@ -22,6 +22,7 @@ from edge.core.metrics import Metrics
 from edge.core.process import feed_watchdog, sd_notify, signals_to, watchdog_interval_s
 from edge.core.threads import Beats, Guard
 from edge.device.assembly.delivery import announcements, build_courier
+from edge.device.assembly.departed import departed
 from edge.device.assembly.recognizer import build_recognizer
 from edge.device.assembly.stores import check_device_key, visit_store
 from edge.device.cameras import Cameras, VisitWriter
@@ -139,7 +140,7 @@ class Daemon:
         otherwise = "stopped before everything was delivered; the outbox keeps it"
         stack.callback(_stop, self._courier.stop, DELIVERY_STOP_S, otherwise)
         self._courier.publish_info(self._info())
-        self._courier.publish_documents(announcements(self._settings))
+        self._courier.publish_documents(announcements(self._settings) | departed(self._settings))
         self._courier.start()
         self._cameras = self._build_cameras()
         self._inference = self._build_inference()
@@ -201,7 +202,7 @@ class Daemon:
         self._visits.use(visit_store(settings))
         self._cameras.replace(settings, partial(self._inference.swap, recognizer))
         self._swap(recognizer)
-        self._courier.publish_documents(announcements(settings))
+        self._courier.publish_documents(announcements(settings) | departed(settings))
 
     def seen(self) -> Seen:
         """Return how the door does, for a push on trial."""
@@ -239,6 +240,7 @@ class Daemon:
             self._settings,
             self._frames,
             self._courier.publish_camera_status,
+            self._courier.forget_camera,
             beats=self._beats,
             metrics=self._metrics,
             clock=self._clock,

@@ -388,6 +388,42 @@ def test_a_camera_that_was_taken_out_goes_from_home_assistant_too(
         assert device.stop() == 0
 
 
+def test_what_is_gone_leaves_nothing_at_the_broker(
+    mosquitto: Mosquitto, make_device: MakeDevice, media: Path
+):
+    """A camera taken out by a reload, another while the daemon was stopped, then the device's name."""
+    cameras = {name: clip(media, "no_face.mp4", loop=True) for name in ("front", "side", "back")}
+    device = make_device(mosquitto.port, cameras=cameras)
+
+    def kept() -> set[str]:
+        """Return the retained topics."""
+        with subscriber(mosquitto.port, "edge/#") as late:
+            late.wait(lambda: any(each.topic.endswith("/status") for each in late.seen))
+            late.wait(lambda: any("/camera/front/state" in each.topic for each in late.seen))
+            return {each.topic for each in late.seen if each.retain and each.payload}
+
+    def left(*names: str) -> bool:
+        return {topic.split("/")[5] for topic in kept() if "/camera/" in topic} == set(names)
+
+    device.start()
+    wait_until(lambda: left("front", "side", "back"))
+    del device.cameras["side"]
+    device.write()
+    device.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: left("front", "back"))
+    assert device.stop() == 0
+    assert left("front", "back"), "a camera that is gone is not said to have stopped"
+    del device.cameras["back"]
+    device.start()
+    wait_until(lambda: left("front"))
+    assert device.stop() == 0
+    before, device.name = kept(), "hall"
+    device.start()
+    wait_until(lambda: not before & kept())
+    assert {topic.split("/")[3] for topic in kept()} == {"hall"}
+    assert device.stop() == 0
+
+
 def test_privacy_mode_tells_no_name_and_no_place_in_any_message(
     mosquitto: Mosquitto, make_device: MakeDevice, media: Path
 ):

@@ -15,6 +15,7 @@ from edge.device.assembly.delivery import build_broker
 from edge.fleet.certificates import Authority
 from edge.fleet.rollout.command import check_args, read_args, send_command
 from edge.fleet.rollout.config import make_signing_key
+from edge.fleet.rollout.forget import forget_device
 from edge.mqtt.contract.messages import VERBS
 from edge.mqtt.contract.topics import Topics
 
@@ -49,6 +50,28 @@ def enroll_device(
 def command_key(file: Annotated[Path, typer.Argument(help="New file for the private key.")]) -> None:
     """Make a key that signs commands, and print what devices have to trust."""
     typer.echo(f"[commands]\ntrusted_keys = [{json.dumps(make_signing_key(file))}]")
+
+
+def forget(
+    device: Annotated[str, typer.Argument(help="Which device of the site.")],
+    running: Annotated[
+        bool, typer.Option("--running", help="Also a device that is online; it says most of it again.")
+    ] = False,
+    config_file: ConfigOption = None,
+) -> None:
+    """Take back what the broker keeps of a device that is gone, or that has another name now."""
+    settings = load_settings(config_file)
+    assistant = settings.homeassistant
+    gone = forget_device(
+        build_broker(settings.mqtt),
+        settings.site,
+        device,
+        discovery_prefix=assistant.prefix if assistant.discovery else None,
+        running=running,
+    )
+    typer.echo(
+        f"{device}: {len(gone)} retained message(s) taken back" if gone else f"{device}: nothing is kept"
+    )
 
 
 def command(

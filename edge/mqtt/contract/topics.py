@@ -5,6 +5,7 @@ access rules (deploy/mosquitto/acl) are made from. A topic never holds a subject
 seen by everybody who may list them.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
@@ -61,6 +62,9 @@ class Party(StrEnum):
 DEVICE = frozenset({Party.DEVICE})
 JOURNAL_KEEPER = frozenset({Party.JOURNAL})
 OPERATOR = frozenset({Party.OPERATOR})
+KEPT = DEVICE | OPERATOR
+"""Who publishes what the broker keeps of a device: an operator only empty messages, to forget it."""
+
 READERS = frozenset(Party) - DEVICE
 """Who reads everything: devices read only what is theirs."""
 
@@ -115,11 +119,24 @@ class Channel:
 
 
 STATUS = Channel(
-    "status", "{device}/status", StatusPayload, "One plain word; also the last will.", retained=True
+    "status",
+    "{device}/status",
+    StatusPayload,
+    "One plain word; also the last will.",
+    retained=True,
+    publishers=KEPT,
 )
-INFO = Channel("info", "{device}/info", InfoPayload, "What runs on this device.", retained=True)
+INFO = Channel(
+    "info", "{device}/info", InfoPayload, "What runs on this device.", retained=True, publishers=KEPT
+)
 HEALTH = Channel(
-    "health", "{device}/health", HealthPayload, "How it runs, every minute.", qos=0, retained=True
+    "health",
+    "{device}/health",
+    HealthPayload,
+    "How it runs, every minute.",
+    qos=0,
+    retained=True,
+    publishers=KEPT,
 )
 CAMERA_STATUS = Channel(
     "cameraStatus",
@@ -127,6 +144,7 @@ CAMERA_STATUS = Channel(
     StatusPayload,
     "Whether a camera delivers.",
     retained=True,
+    publishers=KEPT,
 )
 CAMERA_INFO = Channel(
     "cameraInfo",
@@ -134,6 +152,7 @@ CAMERA_INFO = Channel(
     CameraInfoPayload,
     "Why it does or does not.",
     retained=True,
+    publishers=KEPT,
 )
 EVENT = Channel(
     "event",
@@ -163,6 +182,7 @@ OUTBOX_DROPPED = Channel(
     OutboxDroppedPayload,
     "How many decisions were dropped before they could be delivered; their seq is missing.",
     retained=True,
+    publishers=KEPT,
 )
 CANARY = Channel(
     "canary",
@@ -171,7 +191,14 @@ CANARY = Channel(
     "What the device sends to itself through a broker of MQTT 3.1.1; nothing for others.",
     subscribers=READERS | DEVICE,
 )
-STATE = Channel("state", "{device}/camera/{camera}/state", StatePayload, "Who is present now.", retained=True)
+STATE = Channel(
+    "state",
+    "{device}/camera/{camera}/state",
+    StatePayload,
+    "Who is present now.",
+    retained=True,
+    publishers=KEPT,
+)
 COMMAND = Channel(
     "command",
     "{device}/command/{verb}",
@@ -224,6 +251,7 @@ CONFIG_REPORTED = Channel(
     ConfigReportedPayload,
     "What came of the last push, and what is in force.",
     retained=True,
+    publishers=KEPT,
 )
 GALLERY_DESIRED = Channel(
     "galleryDesired",
@@ -240,6 +268,7 @@ GALLERY_REPORTED = Channel(
     GalleryReportedPayload,
     "What the last synchronisation came to.",
     retained=True,
+    publishers=KEPT,
 )
 
 CHANNELS = (
@@ -285,6 +314,21 @@ class Topics:
     def root(self) -> str:
         """What all topics of the device begin with, without the last slash."""
         return f"edge/{MAJOR}/{self.site}/{self.device}"
+
+    def documents(self, cameras: Iterable[str]) -> list[str]:
+        """Return the topics under which the broker keeps what a device with these cameras has said."""
+        kept = [channel for channel in CHANNELS if channel.retained and channel.sent]
+        own = [self._of(channel) for channel in kept if "{camera}" not in channel.path]
+        return own + [topic for camera in cameras for topic in self.camera_documents(camera)]
+
+    def camera_documents(self, camera: str) -> list[str]:
+        """Return the topics under which the broker keeps what was said of a camera."""
+        check_slug(camera, "camera")
+        return [
+            self._of(channel, camera=camera)
+            for channel in CHANNELS
+            if channel.retained and channel.sent and "{camera}" in channel.path
+        ]
 
     @property
     def status(self) -> str:

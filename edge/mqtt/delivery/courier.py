@@ -39,6 +39,7 @@ from edge.mqtt.delivery.requests import (
     Acknowledged,
     Again,
     Answer,
+    CameraGone,
     CameraStatus,
     Decided,
     Documents,
@@ -152,6 +153,10 @@ class CourierThread(WorkerThread):
     def publish_camera_status(self, camera: str, online: bool, why: str) -> None:
         """Show whether a camera delivers, and why."""
         self._inbox.put(CameraStatus(camera, online, why, self._clock.now()))
+
+    def forget_camera(self, camera: str) -> None:
+        """Take back what was shown of a camera that was taken out."""
+        self._inbox.put(CameraGone(camera))
 
     def publish_info(self, payload: InfoPayload) -> None:
         """Show what runs here."""
@@ -279,6 +284,8 @@ class CourierThread(WorkerThread):
                 log.error("the broker refuses our subscriptions: %s; check its access rules", item.reason)
             case CameraStatus():
                 self._cameras.status(item.camera, item.online, item.why, item.at)
+            case CameraGone():
+                self._cameras.forget(item.camera)
             case InfoPayload():
                 self._sender.retain(self._topics.info, encode(item))
             case GalleryReportedPayload():

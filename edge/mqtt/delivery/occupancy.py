@@ -68,9 +68,11 @@ class CameraDocuments:
         self._shown = shown
         self._retain = retain
         self._occupancy: dict[str, Occupancy] = {}
+        self._gone: set[str] = set()
 
     def status(self, camera: str, online: bool, why: str, at: datetime) -> None:
         """Show whether a camera delivers, and why, since `at`."""
+        self._gone.discard(camera)
         self._known(camera)
         info = CameraInfoPayload(
             camera=camera, status="online" if online else "offline", why=why, at=to_millisecond(at)
@@ -79,9 +81,18 @@ class CameraDocuments:
         self._retain(self._topics.camera_info(camera), encode(info))
 
     def event(self, event: FaceEvent) -> None:
-        """Show who is present after `event`."""
+        """Show who is present after `event`; of a camera that is gone nothing is shown any more."""
+        if event.camera in self._gone:
+            return
         state = self._known(event.camera).note(event)
         self._retain(self._topics.state(event.camera), encode(state))
+
+    def forget(self, camera: str) -> None:
+        """Take back what was shown of a camera that was taken out."""
+        self._gone.add(camera)
+        self._occupancy.pop(camera, None)
+        for topic in self._topics.camera_documents(camera):
+            self._retain(topic, b"")
 
     def close(self, at: datetime) -> None:
         """Show that nobody is watched any more."""

@@ -33,6 +33,13 @@ class Documents:
 
 
 @dataclass(frozen=True, slots=True)
+class CameraGone:
+    """A camera was taken out of the settings."""
+
+    camera: str
+
+
+@dataclass(frozen=True, slots=True)
 class Acknowledged:
     """A consumer has these events of the journal."""
 

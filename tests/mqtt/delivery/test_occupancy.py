@@ -55,6 +55,24 @@ def test_a_revision_replaces_the_decision_and_keeps_the_beginning() -> None:
     assert [(part.event_type, part.since) for part in revised.present] == [(EventType.MATCH, AT)]
 
 
+def test_a_camera_that_was_taken_out_is_taken_back_and_stays_so_until_it_is_back() -> None:
+    kept: dict[str, bytes] = {}
+    cameras = CameraDocuments(TOPICS, shown, kept.__setitem__)
+    for camera in ("front", "side"):
+        cameras.status(camera, True, "here", AT)
+    cameras.event(event(EventType.MATCH, "v-1", 0))
+
+    cameras.forget("front")
+    cameras.event(event(EventType.LEFT, "v-1", 1))  # was looked at when the camera was taken out
+    cameras.close(AT)
+
+    assert {topic for topic, payload in kept.items() if not payload} == set(TOPICS.camera_documents("front"))
+    assert kept[TOPICS.camera_status("side")] == b"offline"
+    cameras.status("front", True, "here again", AT)
+    assert kept[TOPICS.camera_status("front")] == b"online"
+    assert StatePayload.model_validate_json(kept[TOPICS.state("front")]).present == ()
+
+
 def test_a_picture_of_a_subject_is_not_its_presence() -> None:
     occupancy = Occupancy(shown)
     picture = replace(event(EventType.SPOOF, "v-1", 0), subject=Subject("p_8f21", "Alice Example"))
