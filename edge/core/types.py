@@ -87,7 +87,8 @@ class Quality:
 
     `face_px` is the shorter side of the box in pixels; `sharpness`, `exposure` and `weight` lie in
     [0, 1], higher is better; `yaw_deg` is the estimated turn of the head, 0 frontal, positive towards
-    image right; `detector_score` in [0, 1]. `refused` is None when the shot is usable.
+    image right; `detector_score` in [0, 1]. `refused` is None when the shot is usable. `lifted` is how many
+    times the levels of a dark face were spread before it was judged and embedded; 1: not at all.
     """
 
     face_px: float
@@ -97,11 +98,18 @@ class Quality:
     detector_score: float
     weight: float
     refused: Refusal | None = None
+    lifted: float = 1.0
 
     @property
     def numbers(self) -> tuple[float, ...]:
-        """All that was measured, in the order of the fields."""
-        return (self.face_px, self.sharpness, self.yaw_deg, self.exposure, self.detector_score, self.weight)
+        """All that was measured, in the order of the fields, `lifted` last and only where it is not 1.
+
+        So a file without lifted faces is what releases before this field wrote and read.
+        """
+        measured = (
+            self.face_px, self.sharpness, self.yaw_deg, self.exposure, self.detector_score, self.weight
+        )  # fmt: skip
+        return measured if self.lifted == 1.0 else (*measured, self.lifted)
 
     @classmethod
     def of(cls, numbers: Iterable[float], refused: Refusal | None = None) -> "Quality":
@@ -110,8 +118,9 @@ class Quality:
         Raises:
             ValueError: There are more or fewer.
         """
-        face_px, sharpness, yaw_deg, exposure, detector_score, weight = map(float, numbers)
-        return cls(face_px, sharpness, yaw_deg, exposure, detector_score, weight, refused)
+        face_px, sharpness, yaw_deg, exposure, detector_score, weight, *rest = map(float, numbers)
+        (lifted,) = rest or (1.0,)
+        return cls(face_px, sharpness, yaw_deg, exposure, detector_score, weight, refused, lifted)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,4 +1,4 @@
-"""Find faces with YuNet: letterbox, run, decode, suppress. Follows nothing over time.
+"""Find faces with YuNet: letterbox, lift what is dark, run, decode, suppress. Follows nothing over time.
 
 Source of the output layout: Wu et al., YuNet (2023) and the reference post-processing in OpenCV's
 FaceDetectorYN, against which the tests compare; the heads of a stride are joined by `edge.face.build.heads`.
@@ -12,6 +12,7 @@ import numpy as np
 
 from edge.core.errors import ModelShapeError
 from edge.core.types import Detection, FloatArray, Image
+from edge.face.lighting import lift_of_scene
 from edge.face.manifest import Manifest
 from edge.face.session import Session, self_test
 
@@ -36,6 +37,9 @@ REFINE_SIDE_PX = 160
 
 MAX_FACES = 64
 """Faces returned per frame, best first, so that a poster full of faces cannot stall the loop."""
+
+LIGHT_STEP = 4
+"""Whether a picture is dark is judged by every fourth pixel of every fourth line of the detector's input."""
 
 CHANNELS = 16
 """Values per cell: the logits of cls and obj, four of the box, two for each of five landmarks."""
@@ -148,7 +152,10 @@ class Detector:
         return Detection(best.box + np.tile(shift, 2), best.landmarks + shift, best.score)
 
     def _letterbox(self, image: Image) -> tuple[Canvas, float]:
-        """Reduce onto a black canvas whose sides are multiples of 32; return it and the scale."""
+        """Reduce onto a black canvas whose sides are multiples of 32, lifted where the picture is dark.
+
+        Returns it and the scale.
+        """
         height, width = image.shape[:2]
         scale = min(1.0, self._max_side_px / max(height, width))
         inner_w, inner_h = max(1, round(width * scale)), max(1, round(height * scale))
@@ -158,6 +165,8 @@ class Detector:
             canvas = self._canvas = Canvas(np.zeros((*outer, 3), np.uint8))
         inside = canvas.inside(inner_h, inner_w)
         cv2.resize(image, (inner_w, inner_h), dst=inside, interpolation=cv2.INTER_LINEAR)
+        if (lift := lift_of_scene(inside, LIGHT_STEP)) is not None:
+            inside[:] = lift.apply(inside)
         return canvas, scale
 
 

@@ -23,7 +23,7 @@ from edge.core.types import (
 from edge.face.detector import Detector
 from edge.face.embedder import Embedder
 from edge.face.liveness import Liveness
-from edge.face.quality import QualityGate
+from edge.face.quality import QualityGate, lighten
 from edge.gallery.admission import Admission
 from edge.gallery.decision import DecisionRule
 from edge.gallery.gallery import Gallery
@@ -72,20 +72,22 @@ class Recognizer:
         return self.detector.detect(image)
 
     def align(self, image: Image, detection: Detection) -> AlignedFace:
-        """Align one face and measure it; its quality says whether and why the shot is refused.
+        """Align one face, lift it where it is dark, and measure it.
 
-        Landmarks are found again only for a face that is not too small or too doubtful anyway.
+        Its quality says whether and why the shot is refused. Landmarks are found again only for a face that
+        is not too small or too doubtful anyway.
         """
         refused = self.gate.refuse(detection, image.shape)
         if refused not in (Refusal.SIZE, Refusal.SCORE):
             detection = self.detector.refine(image, detection)
             refused = self.gate.refuse(detection, image.shape)
-        crop = self.embedder.align(image, detection.landmarks)
-        return AlignedFace(crop, self.gate.measure(crop, detection, refused), detection)
+        crop, lifted = lighten(self.embedder.align(image, detection.landmarks))
+        return AlignedFace(crop, self.gate.measure(crop, detection, refused, lifted), detection)
 
     def realign(self, image: Image, face: AlignedFace) -> AlignedFace:
         """Cut a face that another recognizer found and measured out of the same image for this embedder."""
-        return replace(face, image=self.embedder.align(image, face.found.landmarks))
+        crop, _ = lighten(self.embedder.align(image, face.found.landmarks))
+        return replace(face, image=crop)
 
     def embed(self, face: AlignedFace, liveness: float | None = None) -> Probe:
         """Embed an aligned face; `liveness` is what `liveness_of` said of the shot it comes from."""

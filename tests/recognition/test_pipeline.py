@@ -20,6 +20,7 @@ from edge.face.choice import load_session
 from edge.face.embedder import Embedder
 from edge.gallery.gallery import Gallery
 from edge.lab.demo.media import ORL_PHOTOS, ORL_SUBJECTS, orl_photo
+from edge.lab.photos.degrade import dim, infrared
 from edge.lab.replay import replay
 from edge.recognition.recognizer import Recognizer
 
@@ -151,6 +152,37 @@ def test_a_visit_goes_on_when_the_camera_changes_its_resolution(
         told += pipeline.process(Frame("front", image, at, number / 15, number), recognizer)
     assert [event.event_type for event in told] == ["match"]
     assert all(0 <= side <= 1 for event in told for side in event.box)
+
+
+@pytest.mark.parametrize("gap_s", [0.0, 1.5], ids=["at once", "after a blind moment"])
+def test_a_camera_that_changes_to_infrared_goes_on_with_the_visit(
+    settings: Settings, recognizer: Recognizer, man: Image, gap_s: float
+):
+    """Colour, dusk, nothing for a moment while the filter moves, then infrared: one visit."""
+    pipeline = build_pipeline("front", settings, metrics=Metrics(), clock=SystemClock(), live=False)
+    told, at = [], SystemClock().now()
+    dusk, black = dim(man, 0.2, 4), np.zeros_like(man)
+    blind = round(gap_s * 15)
+    scenes = [man] * 10 + [dusk] * 20 + [black] * blind + [infrared(man, 4)] * 60
+    for number, image in enumerate(scenes):
+        told += pipeline.process(Frame("front", image, at, number / 15, number), recognizer)
+    told += pipeline.flush(recognizer)
+    assert [event.event_type for event in told] == ["match", "left"]
+    assert told[0].subject.subject_id == "p-man"
+    assert len({event.visit for event in told}) == 1
+
+
+def test_a_visit_in_the_dark_is_named_and_says_that_it_was_lifted(
+    settings: Settings, recognizer: Recognizer, man: Image
+):
+    pipeline = build_pipeline("front", settings, metrics=Metrics(), clock=SystemClock(), live=False)
+    told, at = [], SystemClock().now()
+    for number in range(45):
+        night = dim(np.roll(man, number % 5, axis=1), 0.12, 4)
+        told += pipeline.process(Frame("front", night, at, number / 15, number), recognizer)
+    assert [event.event_type for event in told] == ["match"]
+    assert told[0].subject.subject_id == "p-man"
+    assert told[0].quality.lifted > 5
 
 
 def test_a_visit_that_cannot_be_told_takes_no_decision_about_another_back(

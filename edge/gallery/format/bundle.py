@@ -47,8 +47,11 @@ MAX_TABLE_BYTES_PER_ROW = 8192
 MAX_BUNDLE_BYTES = 1 << 30
 """A million rows of 128 with their table; more does not fit the memory of a door."""
 
-_Row = tuple[str, AwareDatetime, float, float, float, float, float, float, Refusal | None, int]
-"""source, created_at, `Quality.numbers`, `Quality.refused`, photos."""
+_Row = (
+    tuple[str, AwareDatetime, float, float, float, float, float, float, Refusal | None, int]
+    | tuple[str, AwareDatetime, float, float, float, float, float, float, float, Refusal | None, int]
+)
+"""source, created_at, `Quality.numbers` (six, or seven of a lifted face), `Quality.refused`, photos."""
 
 
 class _Access(BaseModel):

@@ -10,6 +10,7 @@ from functools import partial
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from edge.core.types import Image
 
@@ -41,6 +42,20 @@ class Degradation:
     def name(self) -> str:
         """How reports call it, e.g. `blur 2`."""
         return f"{self.kind} {self.strength:g}" if self.strength else self.kind
+
+
+DARK_GAIN_NOISE = 4.0
+"""Standard deviation of sensor noise in `conditions`, in grey levels of 255, the same at every gain."""
+
+BACKGROUND_LEVEL = 250.0
+"""Level of the bright door behind a face in `conditions`."""
+
+HEAD_WIDE, HEAD_HIGH = 0.8, 1.1
+"""Half axes of the head and neck that stand before the door, in face widths."""
+
+INFRARED = np.array([0.0, 0.15, 0.85], np.float32)
+"""Shares of blue, green and red in a picture as by infrared light: skin is bright and even in both, lips and
+spots pale. A stand-in: no infrared photos of the same people were at hand."""
 
 
 def gaussian_blur(image: Image, sigma_px: float) -> Image:
@@ -83,11 +98,7 @@ def expose(image: Image, light: float, noise_levels: float = 0.0) -> Image:
     """
     levels = (np.arange(256) / 255.0) ** GAMMA * light
     table = 255.0 * np.minimum(levels, 1.0) ** (1 / GAMMA)
-    lit = table[image]
-    if noise_levels > 0:
-        generator = np.random.default_rng(zlib.crc32(image.tobytes()))
-        lit = lit + generator.normal(0, noise_levels, image.shape)
-    return np.clip(np.round(lit), 0, 255).astype(np.uint8)
+    return _noisy(table[image], image, noise_levels)
 
 
 def compress(image: Image, quality: int) -> Image:
@@ -139,6 +150,71 @@ def degradations() -> list[Degradation]:
         *(Degradation("bright", g, partial(_bright, light=g)) for g in (4.0, 10.0)),
         Degradation("jpeg", 20, partial(_jpeg, quality=20)),
     ]
+
+
+def dim(image: Image, gain: float, noise_levels: float = 0.0) -> Image:
+    """Multiply the levels by `gain`, as a short exposure does, and add Gaussian noise as `expose` does."""
+    return _noisy(image * np.float32(gain), image, noise_levels)
+
+
+def before_bright_door(image: Image, face_px: float, gain: float, noise_levels: float = 0.0) -> Image:
+    """Put the head in the middle of a photo, its levels multiplied by `gain`, before a white background."""
+    height, width = image.shape[:2]
+    x = (np.arange(width, dtype=np.float32) - width / 2) / (HEAD_WIDE * face_px)
+    y = (np.arange(height, dtype=np.float32) - height / 2) / (HEAD_HIGH * face_px)
+    head = np.exp(-((x[None, :] ** 2 + y[:, None] ** 2) ** 3))[..., None]
+    return _noisy(image * (gain * head) + BACKGROUND_LEVEL * (1 - head), image, noise_levels)
+
+
+def grey(image: Image) -> Image:
+    """Return the luma of a photo in all three channels."""
+    return np.asarray(cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR), np.uint8)
+
+
+def infrared(image: Image, noise_levels: float = 0.0) -> Image:
+    """Return a photo much as a camera by infrared light shows it: INFRARED, brightest in the middle."""
+    height, width = image.shape[:2]
+    light = (image @ INFRARED / 255.0) ** 0.8
+    x = (np.arange(width, dtype=np.float32) / width - 0.5)[None, :]
+    y = (np.arange(height, dtype=np.float32) / height - 0.5)[:, None]
+    lit = 230.0 * light * np.exp(-2.0 * (x**2 + y**2))
+    return _noisy(np.repeat(lit[..., None], 3, axis=2), image, noise_levels, channels=1)
+
+
+def conditions() -> list[Degradation]:
+    """Return what `edge evaluate conditions` tries; the first leaves the photo as it is.
+
+    `dark` and `back-light` are times the levels, with noise of DARK_GAIN_NOISE; `noise` is in grey levels;
+    the others are as in `degradations`.
+    """
+    noise = DARK_GAIN_NOISE
+    return [
+        Degradation("clean", 0, _clean),
+        *(Degradation("dark", g, partial(_dim, gain=g)) for g in (0.25, 0.12, 0.06)),
+        *(Degradation("back-light", g, partial(_back, gain=g)) for g in (0.5, 0.25)),
+        Degradation("grey", 0, lambda image, face_px: grey(image)),
+        Degradation("infrared", 0, lambda image, face_px: infrared(image, noise)),
+        Degradation("jpeg", 20, partial(_jpeg, quality=20)),
+        Degradation("blur", 3, partial(_blur, sigma=3.0)),
+        Degradation("small", 32, partial(_small, wanted_px=32.0)),
+        Degradation("noise", 16, lambda image, face_px: dim(image, 1.0, 16.0)),
+    ]
+
+
+def _dim(image: Image, face_px: float, *, gain: float) -> Image:
+    return dim(image, gain, DARK_GAIN_NOISE)
+
+
+def _back(image: Image, face_px: float, *, gain: float) -> Image:
+    return before_bright_door(image, face_px, gain, DARK_GAIN_NOISE)
+
+
+def _noisy(levels: NDArray[np.floating], image: Image, noise_levels: float, channels: int = 3) -> Image:
+    """Return `levels` (H, W, 3) as pixels, with noise that follows from `image`."""
+    if noise_levels > 0:
+        generator = np.random.default_rng(zlib.crc32(image.tobytes()))
+        levels = levels + generator.normal(0, noise_levels, (*levels.shape[:2], channels))
+    return np.clip(np.round(levels), 0, 255).astype(np.uint8)
 
 
 def drawn(ways: Sequence[Degradation]) -> Degradation:

@@ -133,6 +133,7 @@ def _quality(quality: Quality | None) -> QualityPart | None:
         sharpness=_rounded(quality.sharpness, 3, 0, 1),
         yaw_deg=_rounded(quality.yaw_deg, 1),
         exposure=_rounded(quality.exposure, 3, 0, 1),
+        lifted=_rounded(quality.lifted, 1, 1),
     )
 
 

@@ -122,7 +122,12 @@ class QualityPart(Payload):
         description="Turn of the head in degrees: 0 looks into the camera, positive towards the right of "
         "the image."
     )
-    exposure: Fraction | None = Field(description="0 is too dark or too bright, 1 is well lit.")
+    exposure: Fraction | None = Field(
+        description="0 is too dark or too bright, 1 is well lit; of a dark face after it was lifted."
+    )
+    lifted: float | None = Field(
+        1.0, ge=1, description="How many times the levels of a dark face were spread; 1: not at all."
+    )
 
 
 class NoLivenessPart(Payload):

@@ -239,6 +239,8 @@ def walk_up(frames: Iterable[Frame], recognizer: Recognizer, *, timeout_s: float
 
 def _advice(quality: Quality) -> str:
     reason = quality.refused or Refusal.SCORE
+    if reason == Refusal.EXPOSURE and quality.lifted > 1:
+        return "the face is too dark; use a better lit photo"
     if reason == Refusal.BLUR and quality.exposure < DIM:
         return "the face is too dark, or blurred; use a better lit, sharper photo"
     return ADVICE[reason]

@@ -109,10 +109,23 @@ def test_the_rows_are_used_where_they_lie():
         matrix[0, 0] = 1
 
 
+def test_rows_of_lifted_faces_come_back_and_others_are_written_as_before():
+    plain = Quality(80.0, 0.8, -3.0, 0.7, 0.9, 0.5)
+    lifted = replace(plain, lifted=7.5)
+    galleries = []
+    for quality in (plain, lifted):
+        template = Template(unit_rows(1)[0], MODEL, quality, "photo", datetime(2026, 1, 1, tzinfo=UTC))
+        gallery = Gallery.empty(MODEL).with_subject(Subject("p-1", "One"), [template])
+        assert_equal(decode(encode(gallery)), gallery)
+        galleries.append(encode(gallery))
+    assert b"80.0,0.8,-3.0,0.7,0.9,0.5,null,1]" in galleries[0]
+    assert b"80.0,0.8,-3.0,0.7,0.9,0.5,7.5,null,1]" in galleries[1]
+
+
 def test_the_largest_honest_subject_fits_its_table():
     wide = "\U00020000"
     subject = Subject(wide * 64, '"' * 64 + wide * 64, tuple(wide * 31 + chr(0x4E00 + i) for i in range(16)))
-    quality = Quality(*[-1.2345678901234567e-300] * 6, Refusal.EXPOSURE)
+    quality = Quality(*[-1.2345678901234567e-300] * 6, Refusal.EXPOSURE, -1.2345678901234567e-300)
     rows = unit_rows(5)
     for count in (1, 5):
         templates = [

@@ -6,11 +6,15 @@ import pytest
 
 from edge.lab.photos.degrade import (
     Degradation,
+    before_bright_door,
     compress,
+    conditions,
     degradations,
+    dim,
     drawn,
     expose,
     gaussian_blur,
+    infrared,
     motion_blur,
     shrink,
 )
@@ -24,7 +28,7 @@ def detail(image: np.ndarray) -> float:
     return float(cv2.Laplacian(image, cv2.CV_32F).var())
 
 
-@pytest.mark.parametrize("way", degradations(), ids=lambda way: way.name)
+@pytest.mark.parametrize("way", [*degradations(), *conditions()], ids=lambda way: way.name)
 def test_a_degradation_is_pure_and_gives_an_image(way: Degradation):
     before = PHOTO.copy()
     worse, again = way.apply(PHOTO, 60), way.apply(PHOTO, 60)
@@ -36,9 +40,10 @@ def test_a_degradation_is_pure_and_gives_an_image(way: Degradation):
 
 
 def test_names_are_unique_and_the_first_leaves_the_photo_as_it_is():
-    names = [way.name for way in degradations()]
-    assert len(set(names)) == len(names)
-    assert names[0] == "clean"
+    for ways in (degradations(), conditions()):
+        names = [way.name for way in ways]
+        assert len(set(names)) == len(names)
+        assert names[0] == "clean"
 
 
 @pytest.mark.parametrize("kind", ["blur", "motion"])
@@ -103,3 +108,27 @@ def test_drawing_takes_every_way_and_the_same_one_for_the_same_photo():
     assert levels == [int(way.apply(photo, 50)[0, 0, 0]) for photo in photos]
     with pytest.raises(ValueError, match="draw"):
         drawn([])
+
+
+def test_a_short_exposure_multiplies_the_levels_and_leaves_the_noise():
+    flat = np.full((80, 80, 3), 200, np.uint8)
+    assert (dim(flat, 0.25) == 50).all()
+    noisy = dim(flat, 0.25, 4.0)
+    assert noisy.mean() == pytest.approx(50, abs=0.2)
+    assert noisy.std() == pytest.approx(4, rel=0.1)
+
+
+def test_the_head_before_a_bright_door_is_dark_and_the_rest_white():
+    door = before_bright_door(np.full((200, 200, 3), 160, np.uint8), 60, 0.25)
+    assert (door[90:110, 90:110] == 40).all()
+    assert (door[:, [0, -1]] == 250).all()
+
+
+def test_infrared_has_no_colour_and_its_lamp_shines_in_the_middle():
+    red = np.zeros((100, 100, 3), np.uint8)
+    red[..., 2] = 200
+    shown = infrared(red)
+    assert (shown[..., 0] == shown[..., 1]).all()
+    assert (shown[..., 0] == shown[..., 2]).all()
+    assert shown[50, 50, 0] > 1.5 * shown[0, 0, 0]
+    assert infrared(red[..., ::-1]).max() == 0

@@ -61,7 +61,7 @@ def test_an_event_looks_as_the_contract_says() -> None:
         },
         "reason": None,
         "shots": {"used": 3, "seen": 11, "refused": {"blur": 5, "size": 3}},
-        "quality": {"face_px": 112.0, "sharpness": 0.81, "yaw_deg": -8.0, "exposure": 0.7},
+        "quality": {"face_px": 112.0, "sharpness": 0.81, "yaw_deg": -8.0, "exposure": 0.7, "lifted": 1.0},
         "liveness": {"method": "none"},
         "bbox": [0.41, 0.22, 0.13, 0.21],
         "model": {"embedder": "sface-int8", "sha256": "ab" * 32, "gallery_version": 57},

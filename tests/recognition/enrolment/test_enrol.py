@@ -164,8 +164,9 @@ def test_a_crop_of_the_group_is_one_face(recognizer: Recognizer, group: Image):
             id="small",
         ),
         pytest.param(lambda face: face // 14, "blurred|dark|no face", id="dark"),
-        pytest.param(lambda face: face // 6, "too dark, or blurred; use a better lit", id="dim"),
-        pytest.param(lambda face: face // 40, "nearly black; use a better lit", id="black"),
+        pytest.param(lambda face: face // 6, "the face is too dark; use a better lit", id="dim"),
+        pytest.param(lambda face: face // 40, "the face is too dark; use a better lit", id="darker"),
+        pytest.param(lambda face: face * 0, "nearly black; use a better lit", id="black"),
     ],
 )
 def test_a_poor_photo_is_refused_with_advice(recognizer: Recognizer, group: Image, spoil, says: str):
