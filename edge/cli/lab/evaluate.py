@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from edge.cli.lab.clips import clips
-from edge.cli.lab.gate import fusion, gate
+from edge.cli.lab.gate import conditions, fusion, gate
 from edge.cli.lab.oneshot import oneshot
 from edge.cli.lab.variants import variants
 from edge.cli.options import (
@@ -132,6 +132,7 @@ def _embed_all(
 for command in (
     clips,
     gate,
+    conditions,
     fusion,
     variants,
     oneshot,

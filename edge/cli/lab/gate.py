@@ -1,4 +1,4 @@
-"""Commands that measure what the quality gate and the fusion of shots buy: evaluate gate, evaluate fusion."""
+"""Commands that spoil photos and measure what is lost: evaluate gate, fusion, conditions."""
 
 import os
 from collections.abc import Sequence
@@ -22,14 +22,17 @@ from edge.cli.options import (
     PlotsOption,
     load_settings,
 )
-from edge.cli.output import progress, show_table, tell
+from edge.cli.output import Listing, progress, show_table, tell
 from edge.core.errors import MediaError
 from edge.device.assembly.recognizer import choose_embedder
 from edge.device.settings.load import Settings
+from edge.lab.photos import measure
 from edge.lab.photos.degrade import Degradation, degradations, drawn
+from edge.lab.photos.degrade import conditions as all_conditions
 from edge.lab.photos.embeddings import recognizer_with
-from edge.lab.photos.plots import plot_gate
+from edge.lab.photos.plots import plot_conditions, plot_gate
 from edge.lab.photos.shots import Shots, take_shots
+from edge.lab.studies import conditions as condition_study
 from edge.lab.studies import fusion as fusions
 from edge.lab.studies import gate as gates
 
@@ -71,6 +74,35 @@ def gate(
     if plots is not None:
         plot_gate(report, plots / "gate.png")
     tell(report, lambda: show_table(_gate_table(report)), as_json=as_json, json_file=json_file)
+
+
+def conditions(
+    images: ImagesOption,
+    min_images: MinImagesOption = 4,
+    probes: Annotated[int, typer.Option(min=1, help="Genuine probes, and strangers, at most.")] = 500,
+    target_fpir: Annotated[
+        float | None, typer.Option(min=1e-6, max=0.5, help="Target of the threshold; default: configured.")
+    ] = None,
+    model: EmbedderOption = None,
+    as_json: JsonOption = False,
+    json_file: JsonFileOption = None,
+    plots: PlotsOption = None,
+    config_file: ConfigOption = None,
+) -> None:
+    """Measure what dark, back-light, infrared and worse cost: TPIR and FMR, clean gallery and spoiled."""
+    settings = load_settings(config_file)
+    name = model or choose_embedder(settings).name
+    protocol = gates.thinned(gates.door_protocol(images, enroll=1, min_images=min_images), probes)
+    recognizer = recognizer_with(name, settings)
+    rule, enrolment = recognizer.rule, recognizer.gate.for_enrolment()
+    if target_fpir is not None:
+        rule = replace(rule, target_fpir=target_fpir, threshold=None)
+    shots = _take(list(dict.fromkeys(protocol.photos)), all_conditions(), name, settings, "photos")
+    report: dict[str, Any] = {"schema": "edge.evaluate.conditions/1", "images": str(images), "model": name}
+    report |= condition_study.compare(protocol, shots, rule, enrolment, settings.gallery.prototypes)
+    if plots is not None:
+        plot_conditions(report, plots / "conditions.png")
+    tell(report, lambda: _conditions_table(report).print(), as_json=as_json, json_file=json_file)
 
 
 def fusion(
@@ -124,6 +156,21 @@ def _gate_table(report: dict[str, Any]) -> Table:
         shown += [("tpir", "accepted"), ("fpir", "ungated")]
         table.add_row(name, *(_rate(figures[kind][key]) for key, kind in shown), *_pays(figures["pays"]))
     table.add_row("all", *[""] * 6, *_pays(report["pays"]))
+    return table
+
+
+def _conditions_table(report: dict[str, Any]) -> Listing:
+    fmrs = [f"FMR {rate}" for rate in condition_study.FMRS]
+    tpirs = [f"TPIR at {rate}" for rate in measure.FPIRS]
+    table = Listing("worse", "condition", "enrolled", "FTA", *tpirs, "by rule", "FPIR", *fmrs, "lifted")
+    for side in condition_study.SIDES:
+        for name, figures in report[side].items():
+            rates = [figures["fta"], *(figures["tpir"].get(str(rate)) for rate in measure.FPIRS)]
+            cells = [_rate(rate) for rate in (*rates, figures["tpir_by_rule"], figures["fpir_by_rule"])]
+            for rate in condition_study.FMRS:
+                obtained = figures["fmr"].get(str(rate))
+                cells.append("-" if obtained is None else f"{obtained['times_promised']:.2f}x")
+            table.add_row(side, name, str(figures["enrolled"]), *cells, str(figures["lifted"]))
     return table
 
 

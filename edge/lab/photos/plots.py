@@ -230,6 +230,45 @@ def plot_gate(report: Mapping[str, Any], path: Path) -> None:
     save(figure, path)
 
 
+def plot_conditions(report: Mapping[str, Any], path: Path) -> None:
+    """Draw TPIR, and the false match rate over the promise, of `edge.evaluate.conditions/1`.
+
+    Raises:
+        ConfigError: matplotlib is not installed, or the file cannot be written.
+    """
+    figure = new_figure((11, 8))
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    names = list(report["probes"])
+    sides = (("probes", "clean gallery, worse probes", "o", -0.12), ("both", "both worse", "s", 0.12))
+    for side, label, marker, aside in sides:
+        places = np.arange(len(names)) + aside
+        shares = [report[side][name]["tpir"].get("0.01", 0.0) for name in names]
+        counts = [report["n_genuine"]] * len(names)
+        upper.errorbar(places, shares, _far(shares, counts), fmt=marker, capsize=2, label=label, markersize=6)
+        for rate, filled in (("0.01", "full"), ("0.001", "none")):
+            told = [report[side][name]["fmr"].get(rate) for name in names]
+            shown = [(at, each["times_promised"]) for at, each in zip(places, told, strict=True) if each]
+            x, y = drawable(np.array([at for at, _ in shown]), np.array([v for _, v in shown]), log_y=True)
+            colour = "tab:blue" if side == "probes" else "tab:orange"
+            lower.plot(
+                x, y, marker, color=colour, fillstyle=filled, label=f"{label}, promised {rate}", markersize=6
+            )
+    upper.set(
+        ylabel="TPIR at FPIR .01, shots that the gate refuses are missed",
+        ylim=(-0.03, 1.03),
+        title=f"{report['n_subjects']:,} subjects enrolled with one photo, "
+        f"{report['n_genuine']:,} probes of them, {report['n_unknown']:,} strangers; bars: 95 % intervals",
+    )
+    lower.axhline(1, color="grey", linestyle=":")
+    lower.axhline(2, color="tab:red", linestyle="--", label="twice the promise")
+    lower.set(ylabel="false match rate obtained / promised", yscale="log")
+    for axes in (upper, lower):
+        axes.grid(visible=True, alpha=0.3)
+        axes.legend(fontsize=8)
+    lower.set_xticks(np.arange(len(names)), names, rotation=45, ha="right")
+    save(figure, path)
+
+
 def _far(shares: Sequence[float], counts: Sequence[int]) -> list[list[float]]:
     """Return how far the intervals of some shares reach below and above them, as error bars take it."""
     bounds = [share_interval(share, count) for share, count in zip(shares, counts, strict=True)]
