@@ -214,7 +214,7 @@ class Pipeline:
             with self._metrics.timed("embed") as watch:
                 probe = recognizer.embed(face)
             self._embed_ms += watch.spent_ms
-        visit.look(detection, probe, frame.monotonic_s, self._presence.agrees_from)
+        visit.look(detection, probe, frame.monotonic_s)
 
     def _liveness(self, frame: Frame, detection: Detection, recognizer: Recognizer) -> float | None:
         """Return a shot's liveness in [0, 1]; None without a model or where it failed, told once."""

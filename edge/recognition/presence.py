@@ -70,7 +70,8 @@ class Presence:
         A face that replaced another one on the same track begins a visit of its own; a face that was here
         a moment ago, on a track that broke, goes on with its old one.
         """
-        previous = visit.add(probe, at_s, self.agrees_from)
+        visit.agrees_from = self.agrees_from
+        previous = visit.add(probe, at_s)
         if previous is not None:
             visit.on_track = False
             visit = self._begin(visit.track_id, at_s, visit.box)
@@ -148,6 +149,8 @@ class Presence:
                 told.absorb(visit)
 
     def _begin(self, track_id: int, at_s: float, box: FloatArray) -> Visit:
-        visit = Visit(self._new_id(), track_id, self._rule, at_s, box, began_s=at_s)
+        visit = Visit(
+            self._new_id(), track_id, self._rule, at_s, box, began_s=at_s, agrees_from=self.agrees_from
+        )
         self._visits.append(visit)
         return visit

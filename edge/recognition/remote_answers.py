@@ -60,8 +60,7 @@ class RemoteAnswers:
         decision = opinion.decision
         if decision.event_type == EventType.MATCH:
             # The subject's templates are not here: shots that are not of one face cannot be told apart.
-            one_face = visit.of_one_face(recognizer.rule.agrees_from)
-            decision = (one_face and visit.if_alive(decision, at_s)) or local
+            decision = (visit.of_one_face and visit.if_alive(decision, at_s)) or local
         return JudgedDecision(decision, opinion.outcome)
 
     def keep(self, visits: Iterable[Visit]) -> None:

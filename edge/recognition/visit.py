@@ -92,6 +92,7 @@ class Visit:
     there is evidence that it does not know. `decision` is what was published, `matched_s` when its subject
     was recognised last. `suspect` is set when the face was out of sight for a moment, or a look at a decided
     visit showed another one. `looked_at`, landmarks (5, 2), and `look_pause_s` belong to these looks.
+    `agrees_from` is the cosine from which a shot agrees with a face (`DecisionRule.agrees_from`).
     `split` is set where the face took over the track of another one. `same_as` is the visit of the same
     subject that was told in the place of this one.
     """
@@ -125,6 +126,7 @@ class Visit:
     matched_s: float | None = None
     looked_at: FloatArray | None = None
     look_pause_s: float = LOOK_AGAIN_S
+    agrees_from: float = OTHER_FACE
     split: bool = False
     same_as: "Visit | None" = None
 
@@ -154,7 +156,7 @@ class Visit:
         still = self.looked_at is not None and _apart(track.detection, self.looked_at) < STIRRED
         return at_s - self.last_look_s >= (self.look_pause_s if still else LOOK_AGAIN_S)
 
-    def look(self, face: Detection, probe: Probe | None, at_s: float, agrees_from: float) -> None:
+    def look(self, face: Detection, probe: Probe | None, at_s: float) -> None:
         """Note a look at the `face` of a decided visit, which is no evidence; `probe`: None where refused.
 
         A face that does not agree with the visit makes it suspect: two shots then say whether it is another.
@@ -162,7 +164,7 @@ class Visit:
         still = self.looked_at is not None and _apart(face, self.looked_at) < STIRRED
         self.look_pause_s = min(STILL_LOOK_S, 2 * self.look_pause_s) if still else LOOK_AGAIN_S
         self.looked_at, self.last_look_s = face.landmarks, at_s
-        if probe is not None and not float(probe.embedding @ self.mean) >= agrees_from:
+        if probe is not None and not float(probe.embedding @ self.mean) >= self.agrees_from:
             self.suspect, self.pause_s = True, SHOT_GAP_S
 
     def due(self, at_s: float) -> bool:
@@ -183,8 +185,8 @@ class Visit:
         if self.tried is None or quality.weight > self.tried.weight:
             self.tried = quality
 
-    def add(self, probe: Probe, at_s: float, agrees_from: float = OTHER_FACE) -> Probe | None:
-        """Take a usable shot as evidence. One of a suspect visit has to reach `agrees_from`, a cosine.
+    def add(self, probe: Probe, at_s: float) -> Probe | None:
+        """Take a usable shot as evidence; one of a suspect or decided visit has to agree with the others.
 
         Returns:
             The previous shot, when it and this one agree that somebody else stands here now; else None.
@@ -193,12 +195,13 @@ class Visit:
         self.used += 1
         if self.first_shot_s is None:
             self.first_shot_s = at_s
-        least = agrees_from if self.suspect else OTHER_FACE
+        decided = self.decision is not None
+        least = self.agrees_from if self.suspect or decided else OTHER_FACE
         if self.shots and float(probe.embedding @ self.mean) < least:
-            other, self.dissent = self.dissent, probe
+            other, self.dissent, self.suspect = self.dissent, probe, self.suspect or decided
             if other is not None and float(probe.embedding @ other.embedding) >= least:
                 return other
-            if other is not None and self.decision is not None:
+            if other is not None and decided:
                 self.pause_s = LOOK_AGAIN_S
             return None
         self.suspect, self.dissent = False, None
@@ -233,8 +236,8 @@ class Visit:
 
     @property
     def mean(self) -> FloatArray:
-        """The quality-weighted mean of the best shots, float32 (D,), unit norm."""
-        return fused(self.shots)
+        """The quality-weighted mean of the majority of the best shots, float32 (D,), unit norm."""
+        return fused(self.majority)
 
     @property
     def evidence(self) -> Probe | None:
@@ -266,10 +269,28 @@ class Visit:
         """Take the gallery's answer on the evidence; `agreeing` shots are each alike to its subject."""
         self.latest, self.disagreeing, self.unasked = latest, len(self.shots) - agreeing, False
 
-    def of_one_face(self, agrees_from: float) -> bool:
-        """Return whether all shots agree with each other: whatever their mean is like, it is one face's."""
+    @property
+    def of_one_face(self) -> bool:
+        """Whether all shots agree with each other: whatever their mean is like, it is one face's."""
         rows = np.stack([shot.embedding for shot in self.shots])
-        return bool((rows @ rows.T >= agrees_from).all())
+        return bool((rows @ rows.T >= self.agrees_from).all())
+
+    @property
+    def majority(self) -> list[Probe]:
+        """The shots that agree with the mean of the others; all where there are fewer than three.
+
+        A face that was there for one shot does not pull the mean of who came after it.
+        """
+        if len(self.shots) < 3:
+            return self.shots
+        rows = np.stack([shot.quality.weight * shot.embedding for shot in self.shots])
+        others = rows.sum(axis=0) - rows
+        cosines = [
+            float(shot.embedding @ other) / max(1e-9, float(np.linalg.norm(other)))
+            for shot, other in zip(self.shots, others, strict=True)
+        ]
+        kept = [s for s, cosine in zip(self.shots, cosines, strict=True) if cosine >= self.agrees_from]
+        return kept if len(kept) > 1 else self.shots
 
     @property
     def revisable(self) -> bool:

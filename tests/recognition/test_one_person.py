@@ -40,7 +40,7 @@ def matched(door: Door, track_id: int, at_s: float, who: int = 0) -> None:
     """Match the face of a track by two shots, at `at_s` and SHOT_GAP_S before that."""
     answer = MATCH_BOB if who else MATCH_ALICE
     for i in range(2):
-        door.shot(track_id, at_s - (1 - i) * SHOT_GAP_S, probe(who, seed=i), answer)
+        show(door, track_id, at_s - (1 - i) * SHOT_GAP_S, probe(who, seed=i), answer)
 
 
 def show(door: Door, track_id: int, at_s: float, shown: Probe, answer: Decision) -> None:
@@ -98,13 +98,22 @@ def test_the_same_face_after_a_gap_goes_on_with_its_visit(door: Door):
     assert door.told == [("v1", "match", "p_alice")]
 
 
+def test_one_shot_of_somebody_else_does_not_pull_the_mean(door: Door):
+    visit = door.visits[1]
+    for i in range(4):
+        door.presence.add(visit, probe(0) if i == 0 else alike(0.3, i), i * SHOT_GAP_S)
+    assert len(visit.shots) == 4
+    assert float(visit.mean @ face(0)) == pytest.approx(0.3, abs=0.03)
+    assert not visit.of_one_face
+
+
 # One subject on two tracks
 
 
 def test_who_walks_before_a_poster_is_matched_once(door: Door):
     """Alice is matched on a track of her own, and then takes over the track of the poster behind her."""
     for i in range(RULE.max_shots):
-        door.shot(1, i * SHOT_GAP_S, probe(7, seed=i), REJECT)
+        show(door, 1, i * SHOT_GAP_S, probe(7, seed=i), REJECT)
     door.frame(1.0, track(1, 1.0), track(2, 1.0))
     matched(door, 2, 1.2)
     door.frame(1.4, track(1, 1.2, seen=False), track(2, 1.4))
@@ -175,7 +184,7 @@ def looks(
             show(door, 1, at_s, shot, answer)
         elif visit.wants_look(seen, at_s):
             when.append(at_s)
-            visit.look(seen.detection, shot, at_s, AGREES_FROM)
+            visit.look(seen.detection, shot, at_s)
     return when
 
 
@@ -211,7 +220,7 @@ def test_a_look_that_is_refused_is_not_repeated_at_once(door: Door):
     matched(door, 1, 0.2)
     visit, seen = door.visits[1], track(1, 2.0)
     assert visit.wants_look(seen, 2.0)
-    visit.look(seen.detection, None, 2.0, AGREES_FROM)
+    visit.look(seen.detection, None, 2.0)
     assert not visit.suspect
     assert not visit.wants_look(track(1, 2.9), 2.9)
 
@@ -219,7 +228,7 @@ def test_a_look_that_is_refused_is_not_repeated_at_once(door: Door):
 def test_one_odd_look_at_a_decided_face_changes_nothing(door: Door):
     matched(door, 1, 0.2)
     visit, seen = door.visits[1], track(1, 2.0)
-    visit.look(seen.detection, probe(50), 2.0, AGREES_FROM)
+    visit.look(seen.detection, probe(50), 2.0)
     assert visit.wants_shot(track(1, 2.2), 2.2), "look again soon"
     door.shot(1, 2.2, probe(0, seed=3), MATCH_ALICE)
     assert not visit.suspect
@@ -230,7 +239,7 @@ def test_one_odd_look_at_a_decided_face_changes_nothing(door: Door):
 def test_odd_shots_that_show_nobody_in_particular_are_taken_ever_less_often(door: Door):
     matched(door, 1, 0.2)
     visit = door.visits[1]
-    visit.look(track(1, 2.0).detection, probe(20), 2.0, AGREES_FROM)
+    visit.look(track(1, 2.0).detection, probe(20), 2.0)
     when = []
     for number in range(100):
         at_s = 2.1 + number / 10

@@ -61,11 +61,13 @@ def test_every_visit_gets_one_decision_and_one_left(
     assert all(0 <= side <= 1 for event in events for side in event.box)
 
 
-def test_a_decided_visit_costs_no_more_embeddings(settings: Settings, recognizer: Recognizer, media: Path):
+def test_a_decided_visit_costs_a_look_a_second_at_most(
+    settings: Settings, recognizer: Recognizer, media: Path
+):
     events, metrics = run(settings, recognizer, media / "single_face.mp4")
     embedded = metrics.totals_ms()["embed"] / metrics.percentiles_ms()["embed"]["p50"]
     assert events[0].shots.used == 2
-    assert embedded < 4
+    assert embedded < 4 + events[-1].monotonic_s - events[0].monotonic_s
     assert events[-1].shots.seen > 60
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from edge.cli.lab.clips import clips
 from edge.cli.lab.gate import conditions, fusion, gate
 from edge.cli.lab.oneshot import oneshot
+from edge.cli.lab.swap import swap
 from edge.cli.lab.variants import variants
 from edge.cli.options import (
     ConfigOption,
@@ -134,6 +135,7 @@ for command in (
     gate,
     conditions,
     fusion,
+    swap,
     variants,
     oneshot,
 ):
