@@ -11,7 +11,7 @@ from edge.cli.output import Listing, progress
 from edge.cli.strangers import kept_visit
 from edge.cli.subjects import tell_of_fleet
 from edge.core.clock import SystemClock
-from edge.core.errors import ConfigError, EnrollmentError, GalleryError
+from edge.core.errors import ConfigError, EnrollmentError, GalleryError, GalleryIntegrityError
 from edge.core.ids import spellings
 from edge.device.assembly.candidate import gallery_in_force, switch_gallery
 from edge.device.assembly.recognizer import admission, decision_rule
@@ -22,6 +22,8 @@ from edge.device.settings.load import Settings
 from edge.face import manifest as manifests
 from edge.face.choice import choose
 from edge.gallery.doctor import Diagnosis, examine, strangers_let_in
+from edge.gallery.store.denials import Denials, DenialStore
+from edge.gallery.store.erasure import ANYBODY
 from edge.lab.photos import tail
 from edge.lab.photos.embeddings import first_faces
 
@@ -165,18 +167,26 @@ def deny(
         typer.Option(help="A kept visit that was not this subject's; see `edge strangers list --matched`."),
     ] = "",
     remove: Annotated[bool, typer.Option(help="Forget what was denied of the subject.")] = False,
+    forget_lost: Annotated[
+        bool,
+        typer.Option(
+            help="Match the subject again (without one: everybody) whose denials were damaged or deleted."
+        ),
+    ] = False,
     config_file: ConfigOption = None,
 ) -> None:
     """Say that the face of a visit is not this subject's; without arguments: of whom how many were denied."""
     settings = load_settings(config_file)
     store = denial_store(settings)
+    if forget_lost:
+        _forget_lost(store, subject)
+        return
     if subject is None:
-        for subject_id, count in store.load().counts().items():
-            typer.echo(f"{subject_id}: {count} face(s)")
+        _tell_denials(settings, store)
         return
     if remove:
         gone = spellings(subject)
-        store.change(lambda denials: denials.of(denials.counts().keys() - gone))
+        store.change(lambda denials: denials.without(gone))
         typer.echo(f"nothing is denied of {subject} any more")
         return
     found, manifest = gallery_in_force(settings)
@@ -192,6 +202,51 @@ def deny(
         )
     store.change(lambda denials: denials.plus(subject, kept.probe))
     typer.echo(f"the face of {visit} is not taken for {subject} any more")
+
+
+def _tell_denials(settings: Settings, store: DenialStore) -> None:
+    """Print of whom how many faces were denied, and whose denials are lost.
+
+    Raises:
+        GalleryIntegrityError: They are damaged; names who is rejected because of it.
+    """
+    try:
+        denials = store.load()
+    except GalleryIntegrityError as error:
+        raise GalleryIntegrityError(f"{error}; {_lost(settings, store.lost())}") from None
+    for subject_id, count in denials.counts().items():
+        typer.echo(f"{subject_id}: {count} face(s)")
+    if denials.lost:
+        typer.echo(_lost(settings, denials))
+
+
+def _lost(settings: Settings, denials: Denials) -> str:
+    """Say who is rejected because its denials are lost."""
+    subjects = gallery_in_force(settings)[0].subjects
+    who = [each.subject_id for each in subjects if denials.is_lost(each.subject_id)]
+    more = f" and {len(who) - MAX_TOLD} more" if len(who) > MAX_TOLD else ""
+    return (
+        f"lost: {', '.join(who[:MAX_TOLD]) or 'nobody who is enrolled'}{more}; rejected as ambiguous until "
+        "denials.sealed is restored, or `edge gallery deny --forget-lost`"
+    )
+
+
+def _forget_lost(store: DenialStore, subject: str | None) -> None:
+    """Let whoever had denials that are lost be matched again; damaged ones are set aside.
+
+    Raises:
+        EdgeError: They cannot be written, or nobody knows whether this subject's are among them.
+    """
+    aside = store.set_aside()
+    if aside is not None:
+        typer.echo(f"damaged denials are kept as {aside}")
+    lost = store.load().lost
+    if subject is not None and ANYBODY in lost:
+        raise GalleryError(
+            "nobody knows whose denials are lost; `edge gallery deny --forget-lost` drops all of them"
+        )
+    store.change(lambda denials: denials.found(None if subject is None else spellings(subject)))
+    typer.echo(f"what was lost of {subject or 'anybody'} is dropped; deny again what is known of it")
 
 
 @app.command()

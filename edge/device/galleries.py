@@ -114,7 +114,7 @@ class Galleries:
 
     def problems(self, recognizer: Recognizer) -> list[str]:
         """Return what an operator has to mend, as words of `health`."""
-        return self._gallery.problems(recognizer)
+        return self._gallery.problems(recognizer) + self._denials.problems(recognizer)
 
     def stop(self) -> None:
         """End a synchronisation that still runs."""
@@ -236,7 +236,12 @@ class DenialWatch:
         self._metrics = metrics
         self._seen: int | None = None
         self._damaged = False
+        self._refused = False
         self._told = ToldOnce()
+
+    def problems(self, recognizer: Recognizer) -> list[str]:
+        """Return whether denials are lost, or will be with the next start, as words of `health`."""
+        return ["denials_lost"] if recognizer.denials.lost or self._refused else []
 
     def watch(self, store: DenialStore) -> None:
         """Watch another one from now on; the next look reads what lies there, unless nothing does still."""
@@ -254,6 +259,8 @@ class DenialWatch:
         found = self._read()
         if found is None or found.same(recognizer.denials):
             return None
+        if found.lost and not recognizer.denials.lost:
+            log.error("denials are gone: whoever had some is rejected as ambiguous until they are restored")
         return replace(recognizer, denials=found)
 
     def _read(self) -> Denials | None:
@@ -261,13 +268,24 @@ class DenialWatch:
         self._seen = self._store.stamp()
         self._damaged = False
         try:
-            return self._store.load()
+            found = self._store.load()
         except EdgeError as error:
+            self._refused = True
             self._metrics.count("denials.refused")
-            log.error("denials refused, the last good ones serve, after a start none: %s", error)
+            log.error(
+                "denials refused, the last good ones serve; after a start whoever had some is rejected as "
+                "ambiguous: %s",
+                error,
+            )
             if isinstance(error, GalleryIntegrityError):
                 self._set_aside()
             return None
+        self._refused = False
+        try:
+            self._store.remember()
+        except EdgeError as error:
+            log.warning("it is not remembered who has denials: %s", error)
+        return found
 
     def _set_aside(self) -> None:
         """Try to set what is damaged aside; what takes its place is read with the next look."""

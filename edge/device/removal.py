@@ -5,7 +5,7 @@ tries it again.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from edge.core.errors import EdgeError, GalleryIntegrityError
@@ -19,7 +19,10 @@ from edge.device.assembly.stores import (
     visit_store,
 )
 from edge.device.settings.load import Settings
+from edge.gallery.format.removed import subject_hash
 from edge.gallery.gallery import Gallery
+from edge.gallery.store.denials import Denials
+from edge.gallery.store.erasure import ANYBODY
 from edge.gallery.store.store import GalleryStore
 
 
@@ -145,12 +148,17 @@ def _forget(settings: Settings, removal: Removal, now: datetime, *, somebody_lef
         matched = [each for each in visits.load(now) if each.taken_for]
         visits.remove([each.visit_id for each in matched if not known(each.taken_for)])
 
+    def left(denied: Denials) -> Denials:
+        lost = denied.lost if asked else denied.lost & {ANYBODY, *map(subject_hash, enrolled)}
+        return replace(denied.of(filter(known, denied.counts())), lost=lost)
+
     def forget_denials() -> None:
         try:
-            denials.change(lambda denied: denied.of(filter(known, denied.counts())))
+            denials.change(left)
         except GalleryIntegrityError:
             aside = denials.set_aside()
             removal.warnings.append(f"denials were damaged and are set aside as {aside}; deny again")
+            denials.change(left)
         if somebody_left and denials.purge_set_aside():
             removal.warnings.append(
                 "damaged denials are deleted, because nobody can tell whose they were; deny again"

@@ -113,7 +113,7 @@ class Recognizer:
         """
         allowed = self.admission.allowed(at)
         match = self.matcher.match(probe, allowed)
-        if self.denials.rows and match.best is not None:
+        if match.best is not None:
             denied = self.denials.score(match.best.subject.subject_id, probe)
             match = replace(match, denied=denied)
         if self.admission.stale(at):

@@ -269,3 +269,20 @@ def test_a_sheet_that_cannot_be_written_is_told(door: Door, tmp_path: Path):
     crop_store(door.settings).save("bob", [FACE])
     done = door.run("subjects", "show", "bob", "--sheet", str(tmp_path / "nowhere" / "x.png"))
     assert "cannot be written: No such file" in error_of(done)
+
+
+def test_denials_that_are_gone_are_told_and_dropped_by_name(door: Door):
+    face = probe(unit_rows(1)[0], EMBEDDER.model_id)
+    for subject_id in ("bob", "carol"):
+        denial_store(door.settings).change(lambda denials, who=subject_id: denials.plus(who, face))
+    (door.settings.state_dir / "denials.sealed").unlink()
+    assert "lost: bob, carol; rejected as ambiguous until" in door.run("gallery", "deny").output
+    assert door.run("gallery", "deny", "bob", "--forget-lost").exit_code == 0
+    assert "lost: carol; rejected" in door.run("gallery", "deny").output
+    (door.settings.state_dir / "denials.sealed").write_bytes(b"torn")
+    assert "damaged, or of another device" in error_of(door.run("gallery", "deny"))
+    assert "lost: carol; rejected" in error_of(door.run("gallery", "deny"))
+    done = door.run("gallery", "deny", "--forget-lost").output
+    assert "damaged denials are kept as" in done
+    assert "what was lost of anybody is dropped" in done
+    assert door.run("gallery", "deny").output == ""

@@ -14,6 +14,7 @@ from edge.device.assembly.stores import candidate_store, crop_store, denial_stor
 from edge.device.removal import forget_departed, purge, remove_subject
 from edge.device.settings.load import Settings, load
 from edge.device.settings.tables import RemoteSettings
+from edge.gallery.format.removed import subject_hash
 from edge.gallery.gallery import Gallery
 from edge.gallery.store.kept_visits import KeptVisit
 from tests.support.command_line import write_config
@@ -144,6 +145,7 @@ def test_a_purge_leaves_nothing_not_even_of_who_left_before(settings: Settings):
     assert list((settings.state_dir / "crops").iterdir()) == []
     assert list((settings.state_dir / "strangers").iterdir()) == []
     assert list(settings.state_dir.glob("denials.sealed*")) == []
+    assert not (settings.state_dir / "denied.json").exists()
 
 
 def test_damaged_denials_do_not_keep_anybody_and_go_because_they_may_hold_who_left(settings: Settings):
@@ -152,7 +154,8 @@ def test_damaged_denials_do_not_keep_anybody_and_go_because_they_may_hold_who_le
     assert (removal.problems, len(removal.galleries)) == ([], 2)
     assert "denials were damaged" in removal.warnings[0]
     assert "are deleted" in removal.warnings[1]
-    assert list(settings.state_dir.glob("denials.sealed*")) == []
+    assert [path.name for path in settings.state_dir.glob("denials.sealed*")] == ["denials.sealed"]
+    assert denial_store(settings).load().lost == {subject_hash("alice")}, "alice had some, and stays barred"
     assert kept_of(settings) == {**everything_of("alice"), "denials": []}
 
 

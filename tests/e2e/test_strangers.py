@@ -107,6 +107,7 @@ def test_a_door_whose_denials_are_damaged_serves_and_says_so(mosquitto: Mosquitt
         health = json.loads(heard.on("/health")[-1])
         assert health["counters"]["denials.refused"] == 1
         assert device.said("denials refused")
+        assert health["problems"] == ["denials_lost"]
         assert (denials.exists(), denials.with_name("denials.sealed.damaged").read_bytes()) == (
             False,
             b"torn",

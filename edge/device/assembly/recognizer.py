@@ -58,7 +58,8 @@ def build_recognizer(
     """Load both models and join them with a gallery; none: the current one of the state directory.
 
     `side_px` is what frames are reduced to for detection instead of the configured width, `denials` are
-    those in force; None: those of the state directory, and none where they cannot be read, which is told.
+    those in force; None: those of the state directory. Where they cannot be read, which is told, whoever had
+    some is rejected as ambiguous.
 
     Raises:
         ModelError, GalleryError, ConfigError: One of them cannot be used.
@@ -96,12 +97,13 @@ def build_recognizer(
 
 
 def _denials(settings: Settings) -> Denials:
-    """Return who was said not to be whom: a door without denials serves, one that does not start does not."""
+    """Return who was said not to be whom, and whose denials are lost: the door serves the others."""
+    store = denial_store(settings)
     try:
-        return denial_store(settings).load()
+        return store.load()
     except EdgeError as error:
-        log.error("nobody is denied, because denials cannot be read: %s", error)
-        return Denials.none()
+        log.error("whoever had denials is rejected as ambiguous, because they cannot be read: %s", error)
+        return store.lost()
 
 
 def build_candidate(settings: Settings, recognizer: Recognizer) -> Recognizer | None:

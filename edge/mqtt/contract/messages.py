@@ -386,7 +386,8 @@ class HealthPayload(Payload):
         description="Why people may be rejected here until an operator acts; empty when all is well. "
         "gallery_fallback: the newest gallery cannot be read, an older one serves with no more rights than "
         "the newest granted (enrol or publish again); gallery_refused: the newest gallery cannot be used, "
-        "the one before it serves.",
+        "the one before it serves; denials_lost: denials are damaged or gone, and whoever had some is "
+        "rejected as ambiguous (restore them, or `edge gallery deny --forget-lost`).",
     )
     fps: dict[Slug, float] = Field(description="Frames a second since the last of these messages, by camera.")
     frame_age_s: dict[Slug, float | None] = Field(

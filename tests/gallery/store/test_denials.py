@@ -4,6 +4,7 @@ import base64
 import json
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,16 +13,20 @@ import numpy as np
 import pytest
 
 from edge.core import files
-from edge.core.errors import GalleryError, GalleryIntegrityError
+from edge.core.errors import FileError, GalleryError, GalleryIntegrityError
 from edge.core.metrics import Metrics
 from edge.core.types import EventType, FloatArray, Match, Reason, ScoredSubject, Subject
 from edge.device.galleries import DenialWatch
 from edge.gallery.decision import DecisionRule
+from edge.gallery.format.removed import subject_hash
 from edge.gallery.format.seal import seal
 from edge.gallery.store import denials as module
 from edge.gallery.store.denials import Denials, DenialStore
+from edge.gallery.store.erasure import ANYBODY
 from edge.gallery.store.sealed import device_key
+from tests.gallery.store.test_store_power import disks
 from tests.support.gallery_samples import MODEL, probe, unit_rows
+from tests.support.powercuts import recorded
 from tests.support.waits import Stopwatch
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -141,7 +146,7 @@ def test_what_is_damaged_is_set_aside_under_another_name_and_goes_with_a_purge(
 
 
 @pytest.mark.parametrize("harm", [b"torn", b"x" * (module.MAX_BYTES + 1)], ids=["damaged", "too large"])
-def test_a_running_door_keeps_the_last_good_denials_and_one_that_starts_serves(
+def test_a_running_door_keeps_the_last_good_denials_and_one_that_starts_bars_whoever_had_some(
     store: DenialStore, tmp_path: Path, caplog: pytest.LogCaptureFixture, harm: bytes
 ):
     deny(store, "p-1", unit_rows(1)[0])
@@ -153,13 +158,15 @@ def test_a_running_door_keeps_the_last_good_denials_and_one_that_starts_serves(
     assert metrics.counts() == {"denials.refused": 1}
     assert "denials refused" in caplog.text
     assert (tmp_path / "denials.sealed.damaged").exists() == (harm == b"torn")
-    again = DenialWatch(store, metrics)
-    assert again.look(Door(Denials.none())) is None  # type: ignore[arg-type]
+    assert follower.problems(running) == ["denials_lost"]  # type: ignore[arg-type]
+    assert store.lost().lost == {subject_hash("p-1")}, "by which a door starts"
     (tmp_path / "denials.sealed").unlink(missing_ok=True)
     deny(store, "p-2", unit_rows(1)[0])
     found = follower.look(running)  # type: ignore[arg-type]
     assert found is not None
     assert found.denials.counts() == {"p-2": 1}
+    assert found.denials.is_lost("p-1"), "which another denial does not mend"
+    assert follower.problems(found) == ["denials_lost"]
 
 
 @dataclass(frozen=True)
@@ -232,3 +239,129 @@ def test_rows_that_are_no_unit_rows_are_refused(store: DenialStore):
     store.change(lambda _: Denials({MODEL: {"p-1": np.ones((1, 4), np.float32)}}))
     with pytest.raises(GalleryIntegrityError):
         store.load()
+
+
+def decided(denials: Denials, subject_id: str, row: FloatArray) -> Reason | None:
+    """Return why a face that scores .9 with a subject is no match of it."""
+    denied = denials.score(subject_id, probe(row))
+    return RULE.decide(Match(ScoredSubject(Subject(subject_id, ""), 0.9), None, 1, 1, denied=denied)).reason
+
+
+def lose(store: DenialStore, tmp_path: Path, how: str) -> Denials:
+    """Lose the denials in one of many ways, and return by which a door starts."""
+    path = tmp_path / "denials.sealed"
+    match how:
+        case "deleted":
+            path.unlink()
+        case "torn":
+            path.write_bytes(path.read_bytes()[:40])
+        case "a directory":
+            path.unlink()
+            path.mkdir()
+        case "set aside":
+            path.write_bytes(b"torn")
+            store.set_aside()
+    try:
+        return store.load()
+    except (GalleryIntegrityError, FileError):
+        return store.lost()
+
+
+@pytest.mark.parametrize("how", ["deleted", "torn", "a directory", "set aside"])
+def test_where_denials_are_lost_whoever_had_some_is_ambiguous_and_nobody_else(
+    store: DenialStore, tmp_path: Path, how: str
+):
+    mine, other = unit_rows(2)
+    deny(store, "p-1", other)
+    assert decided(store.load(), "p-1", mine) is None
+    found = lose(store, tmp_path, how)
+    assert decided(found, "p-1", mine) == Reason.AMBIGUOUS
+    assert decided(found, "p-2", mine) is None
+
+
+@pytest.mark.parametrize(
+    "harm", [lambda path: path.write_bytes(b"torn"), lambda path: (path.unlink(), path.mkdir())]
+)
+def test_where_it_is_not_known_who_had_denials_everybody_is_ambiguous(
+    store: DenialStore, tmp_path: Path, harm: Callable[[Path], object]
+):
+    deny(store, "p-1", unit_rows(1)[0])
+    harm(tmp_path / "denied.json")
+    assert decided(store.load(), "p-2", unit_rows(1)[0]) is None, "while the denials can be read nobody asks"
+    found = lose(store, tmp_path, "deleted")
+    assert decided(found, "p-2", unit_rows(1)[0]) == Reason.AMBIGUOUS
+
+
+def test_damaged_denials_of_an_earlier_release_make_everybody_ambiguous(store: DenialStore, tmp_path: Path):
+    deny(store, "p-1", unit_rows(1)[0])
+    (tmp_path / "denied.json").unlink()
+    assert lose(store, tmp_path, "set aside").lost == {ANYBODY}
+
+
+def test_who_has_denials_is_remembered_by_a_door_that_an_earlier_release_left(
+    store: DenialStore, tmp_path: Path
+):
+    deny(store, "p-1", unit_rows(1)[0])
+    (tmp_path / "denied.json").unlink()
+    DenialWatch(store, Metrics()).look(Door(Denials.none()))  # type: ignore[arg-type]
+    assert lose(store, tmp_path, "deleted").is_lost("p-1")
+
+
+def test_what_is_lost_stays_so_until_it_is_dropped_by_name_or_at_once(store: DenialStore, tmp_path: Path):
+    for subject_id in ("p-1", "p-2", "p-3"):
+        deny(store, subject_id, unit_rows(1)[0])
+    lose(store, tmp_path, "deleted")
+    deny(store, "p-1", unit_rows(1)[0])
+    assert [store.load().is_lost(each) for each in ("p-1", "p-2", "p-3")] == [True, True, True]
+    store.change(lambda denials: denials.found({"p-1"}))
+    assert store.load().counts() == {"p-1": 1}
+    store.change(lambda denials: denials.without({"p-2"}))
+    assert [store.load().is_lost(each) for each in ("p-1", "p-2", "p-3")] == [False, False, True]
+    lose(store, tmp_path, "deleted")
+    assert [store.load().is_lost(each) for each in ("p-1", "p-2", "p-3")] == [True, False, True]
+    store.change(lambda denials: denials.found())
+    assert store.load().lost == frozenset()
+    assert lose(store, tmp_path, "deleted").lost == frozenset()
+
+
+def test_denials_that_were_restored_are_in_force_again(store: DenialStore, tmp_path: Path):
+    mine, other = unit_rows(2)
+    deny(store, "p-1", other)
+    kept = (tmp_path / "denials.sealed").read_bytes()
+    metrics = Metrics()
+    follower, door = DenialWatch(store, metrics), Door(store.load())
+    assert follower.look(door) is None  # type: ignore[arg-type]
+    (tmp_path / "denials.sealed").unlink()
+    without = follower.look(door)  # type: ignore[arg-type]
+    assert without is not None
+    assert follower.problems(without) == ["denials_lost"]
+    (tmp_path / "denials.sealed").write_bytes(kept)
+    again = follower.look(without)
+    assert again is not None
+    assert follower.problems(again) == []
+    assert decided(again.denials, "p-1", mine) is None
+    assert decided(again.denials, "p-1", other) == Reason.AMBIGUOUS
+
+
+def test_after_a_power_cut_no_denial_is_forgotten_and_nobody_is_lost(tmp_path: Path):
+    state = tmp_path / "state"
+    state.mkdir()
+    one, two = unit_rows(2)
+
+    def store_in(directory: Path) -> DenialStore:
+        return DenialStore(directory / "denials.sealed", directory / "device.key")
+
+    deny(store_in(state), "p-1", one)
+    with recorded(state) as recorder:
+        deny(store_in(state), "p-2", two)
+        recorder.done = True
+        recorder.look()
+    seen = set()
+    for done, copy in disks(recorder, tmp_path):
+        found = store_in(copy).load()
+        assert found.lost == frozenset()
+        assert found.counts() == {"p-1": 1, "p-2": 1} if done else "p-1" in found.counts()
+        gone = lose(store_in(copy), copy, "deleted")
+        assert gone.lost >= found.known
+        seen.add(len(found.counts()))
+    assert seen == {1, 2}
