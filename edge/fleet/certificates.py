@@ -2,9 +2,10 @@
 
     keys/broker-ca.key, broker-ca.crt      the authority, made at first use; keep the key off any network
     <out>/ca.crt, device.crt, device.key   what one device needs; its name is its user at the broker
+    <out>/ca.crt, <user>.crt, <user>.key   what another user needs, such as `operator`
 
-A device's certificate says `<site>/<device>`; with `use_identity_as_username` that is what the broker's
-access rules know it by.
+A device's certificate says `<site>/<device>`, another user's its name; with `use_identity_as_username` the
+broker's access rules know it by that.
 """
 
 import ipaddress

@@ -1,5 +1,6 @@
 """Certificates of devices: who holds one is that device to the broker, and nobody else."""
 
+import re
 import socket
 import ssl
 import stat
@@ -15,7 +16,8 @@ import pytest
 from cryptography import x509
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edge.core.errors import FleetError
+from edge.cli.fleet.devices import USERS
+from edge.core.errors import ConfigError, FleetError, LinkError
 from edge.fleet.certificates import Authority
 from tests.e2e.device import Device
 from tests.support.broker import Mosquitto
@@ -24,6 +26,7 @@ from tests.support.places import ROOT
 from tests.support.waits import LIMIT_S, wait_until
 
 ACL = ROOT / "deploy" / "mosquitto" / "acl"
+CONF = ROOT / "deploy" / "mosquitto" / "mosquitto.conf"
 
 
 @pytest.fixture
@@ -36,6 +39,10 @@ def site(tmp_path: Path) -> Path:
     }.items():
         enroll(tmp_path, name, *options)
     return tmp_path
+
+
+def enroll_user(site: Path, name: str, *options: str) -> str:
+    return run("fleet", "enroll-user", name, *options, "--out", site / name, "--keys", site / "keys")
 
 
 def enroll(site: Path, name: str, *options: str) -> str:
@@ -61,12 +68,14 @@ def broker(site: Path) -> Iterator[Mosquitto]:
 class Client:
     """A client with somebody's certificate, or none."""
 
-    def __init__(self, port: int, directory: Path | None, ca: Path, topics: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, port: int, directory: Path | None, ca: Path, topics: tuple[str, ...] = (), file: str = "device"
+    ) -> None:
         self.heard: list[tuple[str, bytes]] = []
         self.connected = threading.Event()
         context = ssl.create_default_context(cafile=str(ca))
         if directory is not None:
-            context.load_cert_chain(directory / "device.crt", directory / "device.key")
+            context.load_cert_chain(directory / f"{file}.crt", directory / f"{file}.key")
         self.client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv311)
         self.client.tls_set_context(context)
         self.client.on_message = lambda _c, _u, m: self.heard.append((m.topic, m.payload))
@@ -104,6 +113,76 @@ def test_a_device_is_itself_and_nobody_else(site: Path, broker: Mosquitto):
     assert sorted(b.heard) == [(f"{theirs}/canary", b"as itself"), (f"{theirs}/config/desired", b"for b")]
     for client in (a, b, operator):
         client.close()
+
+
+def test_every_user_of_the_access_rules_logs_in_with_a_certificate_and_may_do_what_is_its_own(
+    site: Path, broker: Mosquitto
+):
+    ca, door = site / "broker" / "ca.crt", "edge/v1/hq/door-a"
+    topics = tuple(
+        f"{door}/{leaf}" for leaf in ("config/desired", "gallery/desired", "command/reload", "ack")
+    )
+    device = Client(broker.port, site / "door-a", ca, topics)
+    assert device.connected.wait(LIMIT_S)
+    for user in USERS:
+        enroll_user(site, user)
+        client = Client(broker.port, site / user, ca, (f"{door}/canary",), file=user)
+        assert client.connected.wait(LIMIT_S)
+        for topic in topics:
+            client.client.publish(topic, user.encode(), 1)
+        device.client.publish(f"{door}/canary", b"", 1)
+        wait_until(lambda c=client: c.heard, what=f"{user} reads what devices say")
+        client.close()
+    wait_until(lambda: len(device.heard) > 3)
+    assert sorted(device.heard) == sorted(
+        [(topics[3], b"journal"), *((topic, b"operator") for topic in topics[:3])]
+    )
+    device.close()
+
+
+def test_what_is_printed_for_the_operator_is_what_the_commands_need(site: Path, broker: Mosquitto):
+    device = Client(broker.port, site / "door-a", site / "broker" / "ca.crt")
+    assert device.connected.wait(LIMIT_S)
+    device.client.publish("edge/v1/hq/door-a/status", b"online", 1, retain=True).wait_for_publish(LIMIT_S)
+    printed = enroll_user(site, "operator")
+    office = site / "office.toml"
+    office.write_text(f'site = "hq"\n{printed}host = "localhost"\nport = {broker.port}\n')
+    assert "door-a" in run("config", "status", config=office)
+    settings = enroll(site, "door-c").replace("/etc/edge", str(site / "door-c"))
+    office.write_text(f'site = "hq"\n{settings}host = "localhost"\nport = {broker.port}\n')
+    with pytest.raises(LinkError, match="log in as operator"):
+        run("config", "status", config=office)
+    device.close()
+
+
+@pytest.mark.parametrize(
+    ("user", "says"),
+    [("hq/door-a", "no user that is not a device"), ("Operator", "no user"), ("broker", "enroll-device")],
+)
+def test_a_user_that_is_none_gets_no_certificate(site: Path, user: str, says: str):
+    with pytest.raises(ConfigError, match=says):
+        run("fleet", "enroll-user", user, "--out", site / "new", "--keys", site / "keys")
+    assert not (site / "new").exists()
+
+
+def test_a_user_that_the_access_rules_do_not_know_is_told_so(site: Path):
+    assert "warning: the access rules have to know lift-2" in enroll_user(site, "lift-2")
+    known = set(re.findall(r"^user (\S+)$", ACL.read_text(), re.M))
+    assert known == set(USERS)
+
+
+def test_the_files_are_called_as_the_configuration_and_the_example_name_them(site: Path):
+    said = re.findall(r"^(?:cafile|certfile|keyfile) .*/(\S+)$", CONF.read_text(), re.M)
+    assert (
+        {path.name for path in (site / "broker").iterdir()}
+        == set(said)
+        == {"ca.crt", "broker.crt", "broker.key"}
+    )
+    example = (ROOT / "deploy" / "edge.example.toml").read_text()
+    mqtt = example[example.index("[mqtt]") :]
+    for key, path in re.findall(r"^(\w+_file) = (\S+)$", enroll(site, "door-d"), re.M):
+        assert f"# {key} = {path} " in mqtt
+        assert (site / "door-d" / path.strip('"').rpartition("/")[2]).is_file()
 
 
 def test_without_a_certificate_of_this_authority_there_is_no_connection(

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from edge.cli.options import ConfigOption, JsonOption, load_settings, settings_reader
 from edge.cli.output import Listing, progress
 from edge.core.clock import SystemClock
-from edge.core.errors import ConfigError
+from edge.core.errors import ConfigError, LinkError
 from edge.core.text import first_problem, printable
 from edge.device.assembly.delivery import build_broker
 from edge.device.pushes.push import (
@@ -39,7 +39,7 @@ from edge.fleet.rollout.config import (
     signed_push,
     watched,
 )
-from edge.fleet.rollout.listen import QUIET_S, check_accepted, site_listener
+from edge.fleet.rollout.listen import QUIET_S, check_accepted, nobody_heard, site_listener
 from edge.mqtt.contract.topics import Topics
 from edge.mqtt.subscriber import Listener
 
@@ -197,9 +197,11 @@ def status(
     if fleet and device is not None:
         raise ConfigError("--fleet: this shows all devices; name one, or give --fleet")
     settings = load_settings(config_file)
-    view = SiteView()
-    with site_listener(build_broker(settings.mqtt), watched(settings.site)) as listener:
+    view, broker = SiteView(), build_broker(settings.mqtt)
+    with site_listener(broker, watched(settings.site)) as listener:
         _collect(listener, view, QUIET_S)
+    if not view.devices:
+        raise LinkError(nobody_heard(broker, settings.site))
     if device is not None:
         shown = view.devices.get(device)
         if shown is None:

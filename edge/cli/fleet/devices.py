@@ -1,4 +1,4 @@
-"""Commands of `edge fleet` about single devices: enroll-device, command, command-key."""
+"""Commands of `edge fleet` about devices and users of the broker: enroll-device, enroll-user, command."""
 
 import json
 from functools import partial
@@ -9,7 +9,8 @@ import typer
 
 from edge.cli.options import HERE, ConfigOption, FleetOption, KeysOption, load_settings
 from edge.core.clock import SystemClock
-from edge.core.errors import CommandError
+from edge.core.errors import CommandError, ConfigError
+from edge.core.ids import is_slug
 from edge.core.text import printable
 from edge.device.assembly.delivery import build_broker
 from edge.fleet.certificates import Authority
@@ -17,7 +18,10 @@ from edge.fleet.rollout.command import check_args, read_args, send_command
 from edge.fleet.rollout.config import make_signing_key
 from edge.fleet.rollout.forget import forget_device
 from edge.mqtt.contract.messages import VERBS
-from edge.mqtt.contract.topics import Topics
+from edge.mqtt.contract.topics import READERS, Party, Topics
+
+USERS = tuple(party.value for party in Party if party in READERS)
+"""The users that the access rules know beside the devices."""
 
 
 def enroll_device(
@@ -40,11 +44,34 @@ def enroll_device(
         return
     Topics(settings.site, device)
     ends = authority.issue(f"{settings.site}/{device}", out, "device", days=days)
-    typer.echo(
-        f"# {out}: valid until {ends:%Y-%m-%d}; bring these files to the device\n"
-        f'[mqtt]\ntls = true\nca_file = "/etc/edge/ca.crt"\n'
-        f'cert_file = "/etc/edge/device.crt"\nkey_file = "/etc/edge/device.key"'
-    )
+    typer.echo(f"# {out}: valid until {ends:%Y-%m-%d}; bring these files to the device")
+    _tell_settings(Path("/etc/edge"), "device")
+
+
+def enroll_user(
+    user: Annotated[str, typer.Argument(help=f"Who logs in at the broker, such as {', '.join(USERS)}.")],
+    out: Annotated[Path, typer.Option(help="Directory for ca.crt, USER.crt and USER.key.")],
+    days: Annotated[int, typer.Option(min=1, help="How long it is valid.")] = 825,
+    fleet: FleetOption = HERE,
+    keys: KeysOption = None,
+) -> None:
+    """Make the certificate of a user of the broker that is no device, and print its settings for `edge`."""
+    if not is_slug(user):
+        raise ConfigError(f"{user[:40]!r} is no user that is not a device; use 1 to 32 of a-z, 0-9 and -")
+    if user == "broker":
+        raise ConfigError("the broker is no user; make its certificate with enroll-device and --host")
+    ends = Authority(keys or fleet / "keys", SystemClock().now()).issue(user, out, user, days=days)
+    if user not in USERS:
+        typer.echo(f"warning: the access rules have to know {user}; they know {', '.join(USERS)}", err=True)
+    typer.echo(f"# {out}: valid until {ends:%Y-%m-%d}; as edge.toml takes it, on this machine")
+    _tell_settings(out.absolute(), user)
+
+
+def _tell_settings(directory: Path, file: str) -> None:
+    """Print the settings that show a certificate at the broker, from where it will lie."""
+    paths = {"ca_file": "ca.crt", "cert_file": f"{file}.crt", "key_file": f"{file}.key"}
+    lines = [f"{key} = {json.dumps(str(directory / name))}" for key, name in paths.items()]
+    typer.echo("\n".join(["[mqtt]", "tls = true", *lines]))
 
 
 def command_key(file: Annotated[Path, typer.Argument(help="New file for the private key.")]) -> None:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from edge.cli.fleet.devices import command, command_key, enroll_device, forget
+from edge.cli.fleet.devices import command, command_key, enroll_device, enroll_user, forget
 from edge.cli.fleet.publish import opened_fleet, publish, reembed, revoke, switch, tell
 from edge.cli.fleet.status import status
 from edge.cli.options import HERE, FleetOption, KeysOption, PassphraseOption
@@ -120,5 +120,16 @@ def rotate_key(
     )
 
 
-for each in (publish, switch, reembed, revoke, status, enroll_device, command_key, command, forget):
+for each in (
+    publish,
+    switch,
+    reembed,
+    revoke,
+    status,
+    enroll_device,
+    enroll_user,
+    command_key,
+    command,
+    forget,
+):
     app.command(each.__name__.replace("_", "-"))(each)

@@ -36,3 +36,11 @@ def check_accepted(listener: Listener) -> None:
     """
     if (refusal := listener.refusal()) is not None:
         raise LinkError(refusal)
+
+
+def nobody_heard(broker: Broker, site: str) -> str:
+    """Say why no device may have been heard; a broker does not tell that it withholds something."""
+    return (
+        f"no device of site {site} was heard at {broker.host}:{broker.port}: none was ever there, or the "
+        f"broker's access rules let this user read nothing below edge/v1/{site}/; log in as operator"
+    )

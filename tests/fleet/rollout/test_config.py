@@ -113,6 +113,23 @@ def test_the_status_of_one_and_of_all(site: Site):
         site.config("status", "door-0001", "--fleet")
 
 
+def test_a_status_that_shows_nobody_is_an_error(tmp_path: Path):
+    """Brokers take the subscription and withhold what its user may not read."""
+    acl = tmp_path / "acl"
+    acl.write_text("topic write edge/v1/#\n")
+    acl.chmod(0o600)
+    broker = Mosquitto(tmp_path, lines=("allow_anonymous true", f"acl_file {acl}")).start()
+    try:
+        site = Site(tmp_path, broker)
+        site.start()
+        for options in ((), ("--json",), ("door-0000",)):
+            with pytest.raises(LinkError, match=r"no device of site test was heard .* log in as operator"):
+                site.config("status", *options)
+        site.stop()
+    finally:
+        broker.stop()
+
+
 def test_what_the_broker_forbids_is_one_line_at_once(tmp_path: Path):
     acl = tmp_path / "acl"
     acl.write_text("topic read edge/v1/#\n")
