@@ -87,8 +87,9 @@ def check(config_file: ConfigOption = None) -> None:
 def _device_key(settings: Settings) -> str:
     """Say whom the encryption of what lies on the disk protects from."""
     path, configured = settings.device_key_path, settings.gallery.device_key
-    if configured is not None and path != configured:
-        return f"{configured}, a credential of systemd"
+    if configured is not None and len(configured.parts) == 1:
+        without = ", which this command was started without; start it with systemd/edge-command"
+        return f"{configured}, a credential of systemd{without if path == configured else ''}"
     return (
         f"{path}, a plain file: whoever copies the whole disk has key and gallery; set gallery.device_key to "
         "a credential of systemd"

@@ -39,6 +39,9 @@ PASSABLE_DIRECTORY = 0o711
 KEY_HEX_CHARS = 64
 """32 bytes, as a line of text: it survives a mail, a password manager and an editor."""
 
+BACKUP = "restore it from a backup"
+"""What to do about a key that is gone, where nothing better is known."""
+
 SHRED_BYTES = 4096
 """The head of a sealed file, where its nonce and its keys lie."""
 
@@ -220,16 +223,17 @@ def make_private(path: Path, *suffixes: str) -> None:
 
 
 def check_private(path: Path) -> None:
-    """Accept a file that only its owner may read.
+    """Accept a file that only its owner may read, or the group root: so systemd gives a service a credential.
 
     Raises:
         FileError: Others may read it, too.
     """
     try:
-        mode = stat.S_IMODE(path.stat().st_mode)
+        found = path.stat()
     except OSError as error:
         raise FileError(f"{path}: cannot be read: {error.strerror}") from None
-    if mode & 0o077:
+    mode = stat.S_IMODE(found.st_mode)
+    if mode & (0o077 if found.st_gid else 0o037):
         raise FileError(f"{path}: others may read this key (mode {mode:04o}); run chmod 600 on it")
 
 
@@ -265,20 +269,20 @@ def write_key(path: Path, *keys: bytes) -> None:
     write_whole(path, b"".join(key.hex().encode() + b"\n" for key in keys))
 
 
-def read_key(path: Path) -> bytes:
+def read_key(path: Path, advice: str = BACKUP) -> bytes:
     """Return the key of 32 bytes that `write_key` wrote.
 
     Raises:
         FileError: As `read_keys`.
     """
-    return read_keys(path, 1)[0]
+    return read_keys(path, 1, advice)[0]
 
 
-def read_keys(path: Path, at_most: int) -> tuple[bytes, ...]:
+def read_keys(path: Path, at_most: int, advice: str = BACKUP) -> tuple[bytes, ...]:
     """Return the keys of 32 bytes in a file, one a line; at least one.
 
     Raises:
-        KeyFileError: It is not there, holds something else, or everybody may read it.
+        KeyFileError: It is not there, with `advice`, holds something else, or everybody may read it.
         FileError: The disk does not give it, which may pass.
     """
     try:
@@ -289,9 +293,12 @@ def read_keys(path: Path, at_most: int) -> tuple[bytes, ...]:
         if isinstance(cause, OSError) and cause.errno in DISK_ERRORS:
             raise
         if isinstance(cause, FileNotFoundError):
-            raise KeyFileError(
-                f"{path}: there is no key; copy it from the operator's keys/sealing directory"
-            ) from None
+            if len(path.parts) == 1:
+                advice = (
+                    "it is a credential of systemd, and this command was started without it; start it with "
+                    "systemd/edge-command (deploy/OPERATING.md)"
+                )
+            raise KeyFileError(f"{path}: there is no key; {advice}") from None
         raise KeyFileError(str(error)) from None
     try:
         keys = tuple(bytes.fromhex(line) for line in (data or b"").decode("ascii").split())

@@ -23,6 +23,8 @@ from edge.gallery.format.seal import MAX_KEYS
 
 log = logging.getLogger(__name__)
 
+SEALING_ADVICE = "copy it from the operator's keys/sealing directory"
+
 MAX_ROOT_BYTES = 256 * 1024
 """More than ten times what the root of a fleet with many keys has."""
 
@@ -70,7 +72,7 @@ def _synchronise(settings: Settings, clock: Clock) -> tuple[SyncOutcome, EdgeErr
             raise FileError(
                 f"{values.trusted_root}: it is not there; copy the fleet's newest root.json to it"
             )
-        keys = files.read_keys(credential_path(values.sealing_key), MAX_KEYS)
+        keys = files.read_keys(credential_path(values.sealing_key), MAX_KEYS, SEALING_ADVICE)
     except FileError as error:
         raise ConfigError(f"sync: {error}") from None
     source = SyncSource(

@@ -76,7 +76,7 @@ def connect_remote(settings: Settings, dim: int) -> Remote:
     except ImportError:
         raise ConfigError("remote: install the extra `remote` to ask a Qdrant server") from None
     try:
-        secret = files.read_key(credential_path(values.secret))
+        secret = files.read_key(credential_path(values.secret), "bring the site's secret to it")
         api_key = None
         if values.api_key_file is not None:
             data = files.read_bounded(credential_path(values.api_key_file), MAX_API_KEY_BYTES)

@@ -5,7 +5,6 @@ What they hold, and what it means when one cannot be opened, is the business of 
 """
 
 import logging
-import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -32,14 +31,11 @@ def device_key(path: Path, *, make: bool) -> bytes:
         files.write_key(path, new_key())
         log.warning("a device key was made beside the gallery: whoever copies the disk has both")
     try:
-        return files.read_key(path)
+        return files.read_key(
+            path, "bring it back from the backup, or correct gallery.device_key and what the unit loads"
+        )
     except KeyFileError as error:
-        mend = "bring it back from the backup, or correct gallery.device_key"
-        raise KeyFileError(
-            f"device key: {error}"
-            if os.path.lexists(path)
-            else f"device key: {path}: there is no key; {mend}"
-        ) from None
+        raise KeyFileError(f"device key: {error}") from None
     except FileError as error:
         raise FileError(f"device key: {error}") from None
 
