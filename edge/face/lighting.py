@@ -101,7 +101,8 @@ def lift_of_scene(image: Image, step: int) -> Lift | None:
 
     Looks at every `step`-th pixel of every `step`-th line: a bright scene costs microseconds.
     """
-    grey = _grey(image[::step, ::step])
+    size = -(-image.shape[1] // step), -(-image.shape[0] // step)
+    grey = _grey(np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_NEAREST), np.uint8))
     if not _is_bright(grey, DARK_BELOW, WHITE_SHARE):
         return _spread(grey, image[::step], WHITE_SHARE, 255)
     shadow = cv2.countNonZero(cv2.inRange(grey, 0, SHADOW_BELOW - 1))

@@ -236,35 +236,47 @@ def plot_conditions(report: Mapping[str, Any], path: Path) -> None:
     Raises:
         ConfigError: matplotlib is not installed, or the file cannot be written.
     """
-    figure = new_figure((11, 8))
+    figure = new_figure((12, 8))
     upper, lower = figure.subplots(2, 1, sharex=True)
     names = list(report["probes"])
-    sides = (("probes", "clean gallery, worse probes", "o", -0.12), ("both", "both worse", "s", 0.12))
-    for side, label, marker, aside in sides:
-        places = np.arange(len(names)) + aside
-        shares = [report[side][name]["tpir"].get("0.01", 0.0) for name in names]
-        counts = [report["n_genuine"]] * len(names)
-        upper.errorbar(places, shares, _far(shares, counts), fmt=marker, capsize=2, label=label, markersize=6)
+    sides = (
+        ("probes", "clean gallery, worse probes", "o", "tab:blue", -0.12),
+        ("both", "both worse", "s", "tab:orange", 0.12),
+    )
+    for side, label, marker, colour, aside in sides:
+        shown = [(at, report[side][name]) for at, name in enumerate(names) if report[side][name]["enrolled"]]
+        shares = [figures["tpir"]["0.01"] for _, figures in shown]
+        far = _far(shares, [report["n_genuine"]] * len(shown))
+        places = [at + aside for at, _ in shown]
+        upper.errorbar(places, shares, far, fmt=marker, color=colour, capsize=2, label=label, markersize=6)
         for rate, filled in (("0.01", "full"), ("0.001", "none")):
-            told = [report[side][name]["fmr"].get(rate) for name in names]
-            shown = [(at, each["times_promised"]) for at, each in zip(places, told, strict=True) if each]
-            x, y = drawable(np.array([at for at, _ in shown]), np.array([v for _, v in shown]), log_y=True)
-            colour = "tab:blue" if side == "probes" else "tab:orange"
+            times = [(at + aside, f["fmr"][rate]["times_promised"]) for at, f in shown if f["fmr"]]
+            seen = [(x, y) for x, y in times if y > 0]
+            told = f"{label}, promised {rate}"
             lower.plot(
-                x, y, marker, color=colour, fillstyle=filled, label=f"{label}, promised {rate}", markersize=6
+                [x for x, _ in seen],
+                [y for _, y in seen],
+                marker,
+                color=colour,
+                fillstyle=filled,
+                label=told,
+                markersize=6,
             )
     upper.set(
-        ylabel="TPIR at FPIR .01, shots that the gate refuses are missed",
+        ylabel="TPIR at FPIR .01",
         ylim=(-0.03, 1.03),
-        title=f"{report['n_subjects']:,} subjects enrolled with one photo, "
-        f"{report['n_genuine']:,} probes of them, {report['n_unknown']:,} strangers; bars: 95 % intervals",
+        title=f"{report['n_subjects']:,} subjects with one photo, {report['n_genuine']:,} probes of them, "
+        f"{report['n_unknown']:,} strangers; bars: 95 % intervals\n"
+        "What the gate refuses is missed; no square: enrolment refuses every such photo",
     )
     lower.axhline(1, color="grey", linestyle=":")
     lower.axhline(2, color="tab:red", linestyle="--", label="twice the promise")
     lower.set(ylabel="false match rate obtained / promised", yscale="log")
+    lower.set_yticks([0.25, 0.5, 1, 2, 4, 8], ["1/4", "1/2", "1", "2", "4", "8"])
+    lower.minorticks_off()
     for axes in (upper, lower):
         axes.grid(visible=True, alpha=0.3)
-        axes.legend(fontsize=8)
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=9)
     lower.set_xticks(np.arange(len(names)), names, rotation=45, ha="right")
     save(figure, path)
 
