@@ -19,8 +19,8 @@ from edge.device.assembly.remote import upload_gallery
 from edge.device.assembly.stores import denial_store, erased_here, gallery_store
 from edge.device.removal import purge as purge_everything
 from edge.device.settings.load import Settings
-from edge.face import manifest as manifests
 from edge.face.choice import choose
+from edge.face.manifest import load_manifest
 from edge.gallery.doctor import Diagnosis, examine, strangers_let_in
 from edge.gallery.store.denials import Denials, DenialStore
 from edge.gallery.store.erasure import ANYBODY
@@ -89,7 +89,7 @@ def roll_back(
     if target is not None and target.size:
         chosen = settings.recognition.embedder
         name = choose(chosen, target.model_id, settings.models_path, threads=1).name
-        if manifests.load(name, settings.models_path).model_id != target.model_id:
+        if load_manifest(name, settings.models_path).model_id != target.model_id:
             raise GalleryError(
                 f"version {version} was enrolled with {target.model_id!r}, recognition.embedder is "
                 f'{chosen!r}; set it to "auto"'

@@ -8,8 +8,7 @@ import typer
 from edge.cli.options import ConfigOption, JsonOption, load_settings
 from edge.cli.output import Listing, progress
 from edge.core.errors import ModelError
-from edge.face import manifest as manifests
-from edge.face.manifest import installed_path
+from edge.face.manifest import installed_path, load_manifest, model_names
 from edge.face.session import Session, self_test
 from edge.face.weights import fetch as fetch_model
 from edge.face.weights import load_verified
@@ -27,8 +26,8 @@ def fetch(
 ) -> None:
     """Fetch or build the models, verify and install them. What is installed is not fetched again."""
     settings = load_settings(config_file)
-    for name in names or manifests.names():
-        manifest = manifests.load(name)
+    for name in names or model_names():
+        manifest = load_manifest(name)
         with progress(name) as step:
             path = fetch_model(
                 manifest, settings.models_path, mirror=mirror or settings.models_mirror, progress=step
@@ -41,8 +40,8 @@ def list_models(config_file: ConfigOption = None) -> None:
     """List the known models and whether they are installed."""
     settings = load_settings(config_file)
     table = Listing("name", "kind", "MB", "licence", "installed", "description", copied=("name",))
-    for name in manifests.names(settings.models_path):
-        manifest = manifests.load(name, settings.models_path)
+    for name in model_names(settings.models_path):
+        manifest = load_manifest(name, settings.models_path)
         installed = "yes" if installed_path(manifest, settings.models_path).is_file() else "no"
         in_use = name in (settings.recognition.detector, settings.recognition.embedder)
         size = f"{manifest.bytes / 1e6:.1f}"
@@ -57,8 +56,8 @@ def verify(names: NamesArgument = None, config_file: ConfigOption = None) -> Non
     """Check the hash of every model and that it computes what it should (golden vector)."""
     settings = load_settings(config_file)
     failures = []
-    for name in names or manifests.names(settings.models_path):
-        manifest = manifests.load(name, settings.models_path)
+    for name in names or model_names(settings.models_path):
+        manifest = load_manifest(name, settings.models_path)
         try:
             model = load_verified(manifest, settings.models_path)
             session = Session.of(manifest, model, threads=settings.recognition.threads)

@@ -12,7 +12,7 @@ from edge.core.errors import ConfigError, EnrollmentError
 from edge.device.assembly.recognizer import choose_embedder, decision_rule
 from edge.device.assembly.stores import visit_store
 from edge.device.settings.load import Settings
-from edge.face import manifest as manifests
+from edge.face.manifest import load_manifest
 from edge.gallery.store.kept_visits import SAME_FMR, KeptVisit, Stranger, group
 
 LATEST = 3
@@ -127,7 +127,7 @@ def _kept(settings: Settings) -> list[KeptVisit]:
 
 
 def _by_face(settings: Settings, visits: list[KeptVisit]) -> list[Stranger]:
-    manifest = manifests.load(choose_embedder(settings).name, settings.models_path)
+    manifest = load_manifest(choose_embedder(settings).name, settings.models_path)
     calibration = decision_rule(settings, manifest).calibration
     return group(visits, calibration.threshold_at(SAME_FMR) if calibration else 1.0)
 

@@ -30,8 +30,7 @@ from edge.device.assembly.recognizer import choose_embedder
 from edge.device.assembly.stores import candidate_store, crop_store, gallery_store
 from edge.device.removal import remove_subject
 from edge.device.settings.load import Settings
-from edge.face import manifest as manifests
-from edge.face.manifest import embedding_dim
+from edge.face.manifest import embedding_dim, load_manifest
 from edge.gallery.gallery import Gallery
 from edge.gallery.store.crops import encode_sheet
 from edge.recognition.enrolment.roster import Details, describe
@@ -119,7 +118,7 @@ def change(
     settings = load_settings(config_file)
     said = details(label, group, valid_from, valid_until, window, time_zone, consent, notes, state)
     tell_of_fleet(settings)
-    manifest = manifests.load(choose_embedder(settings).name, settings.models_path)
+    manifest = load_manifest(choose_embedder(settings).name, settings.models_path)
     with gallery_store(settings).edit(manifest.model_id, embedding_dim(manifest)) as edit:
         subject = edit.gallery.id_of(subject)
         known = edit.gallery.subject(subject)
@@ -216,7 +215,7 @@ def details(
 
 
 def _gallery(settings: Settings) -> Gallery:
-    manifest = manifests.load(choose_embedder(settings).name, settings.models_path)
+    manifest = load_manifest(choose_embedder(settings).name, settings.models_path)
     return gallery_store(settings).load(manifest.model_id, embedding_dim(manifest))
 
 

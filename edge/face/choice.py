@@ -14,7 +14,7 @@ from statistics import median
 from time import perf_counter
 
 from edge.core.errors import ConfigError, ModelError, ModelMissingError
-from edge.face.manifest import AUTO, Accuracy, Manifest, load, names
+from edge.face.manifest import AUTO, Accuracy, Manifest, load_manifest, model_names
 from edge.face.session import Session, pattern, self_test
 from edge.face.weights import load_verified
 
@@ -37,7 +37,7 @@ def load_session(name: str, kind: str, models_dir: Path, *, threads: int) -> tup
         ConfigError: The model is of another kind.
         ModelError: It is unknown, absent, damaged or computes something else than it should.
     """
-    manifest = load(name, models_dir)
+    manifest = load_manifest(name, models_dir)
     if manifest.kind != kind:
         raise ConfigError(f"recognition.{kind}: {name!r} is a {manifest.kind}; see `edge models list`")
     session = Session.of(manifest, load_verified(manifest, models_dir), threads=threads)
@@ -70,7 +70,7 @@ def choose(name: str, enrolled_with: str | None, models_dir: Path, *, threads: i
 
 def accurate_enough() -> list[Manifest]:
     """Return the embedders that may be chosen: within the accuracy bar and calibrated."""
-    known = [load(name) for name in names()]
+    known = [load_manifest(name) for name in model_names()]
     return [
         m for m in known if m.calibration is not None and m.accuracy is not None and m.accuracy.within_bar
     ]
@@ -129,7 +129,7 @@ def times_ms(runs: Mapping[str, Callable[[], object]], clock: Callable[[], float
 
 
 def _of_gallery(model_id: str, models_dir: Path) -> str:
-    known = [load(name, models_dir) for name in names(models_dir)]
+    known = [load_manifest(name, models_dir) for name in model_names(models_dir)]
     for manifest in known:
         if manifest.kind == "embedder" and manifest.model_id == model_id:
             return manifest.name

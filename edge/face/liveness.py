@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edge.core.errors import ModelError, ModelIntegrityError, ModelShapeError
 from edge.core.types import FloatArray, Image
-from edge.face.manifest import Manifest, read
+from edge.face.manifest import Manifest, read_manifest
 from edge.face.session import Session, pattern, self_test
 from edge.face.weights import load_verified
 
@@ -112,7 +112,7 @@ def load_liveness(directory: Path, *, threads: int) -> Liveness:
     Raises:
         ModelError: One line: what is wrong with the manifest, the file, its shapes or its answers.
     """
-    manifest = read(directory.resolve() / "manifest.toml")
+    manifest = read_manifest(directory.resolve() / "manifest.toml")
     if manifest.kind != "liveness":
         raise ModelError(f"{manifest.name}: of kind {manifest.kind}, not liveness; correct liveness.model")
     model = load_verified(manifest, manifest.directory)

@@ -268,7 +268,7 @@ class Manifest(ManifestTable):
         )
 
 
-def root() -> Path:
+def manifests_dir() -> Path:
     """Return the directory of the manifests: inside the installed package, or beside it in a checkout.
 
     Raises:
@@ -281,28 +281,28 @@ def root() -> Path:
     raise ModelError(f"{package}: the package has no models/ directory; install it again")
 
 
-def names(pushed: Path | None = None) -> tuple[str, ...]:
+def model_names(pushed: Path | None = None) -> tuple[str, ...]:
     """Return the names of all known models, sorted; `pushed` holds those that a fleet has brought here."""
-    found = {path.parent.name for path in root().glob("*/manifest.toml")}
+    found = {path.parent.name for path in manifests_dir().glob("*/manifest.toml")}
     if pushed is not None:
         found |= {path.parent.name for path in pushed.glob("[a-z0-9]*/manifest.toml")}
     return tuple(sorted(found))
 
 
-def load(name: str, pushed: Path | None = None) -> Manifest:
+def load_manifest(name: str, pushed: Path | None = None) -> Manifest:
     """Read the manifest of a known model; one that came with the package goes before one that was pushed.
 
     Raises:
         ModelError: No such model, or its manifest is not valid.
     """
-    known = names(pushed)
+    known = model_names(pushed)
     if name not in known:
         raise ModelError(f"no model named {name!r}; known: {', '.join(known)}")
-    shipped = root() / name / "manifest.toml"
-    return read(shipped if pushed is None or shipped.is_file() else pushed / name / "manifest.toml")
+    shipped = manifests_dir() / name / "manifest.toml"
+    return read_manifest(shipped if pushed is None or shipped.is_file() else pushed / name / "manifest.toml")
 
 
-def read(path: Path) -> Manifest:
+def read_manifest(path: Path) -> Manifest:
     """Read one manifest; its `name` must be that of its directory.
 
     Raises:
@@ -332,9 +332,9 @@ def usable_embedders(chosen: str, models_dir: Path) -> dict[str, int]:
         ConfigError: What is named is no embedder.
     """
     if chosen != AUTO:
-        manifest = load(chosen, models_dir)
+        manifest = load_manifest(chosen, models_dir)
         return {manifest.model_id: embedding_dim(manifest)}
-    known = [load(name, models_dir) for name in names(models_dir)]
+    known = [load_manifest(name, models_dir) for name in model_names(models_dir)]
     usable = [
         each for each in known if each.kind == "embedder" and installed_path(each, models_dir).is_file()
     ]

@@ -15,7 +15,7 @@ from pathlib import Path
 from edge.core import files
 from edge.core.download import Progress, fetch_mirror, fetch_wheel, install, locked
 from edge.core.errors import DownloadError, ModelError, ModelIntegrityError, ModelMissingError
-from edge.face.manifest import Manifest, installed_path, load, names, read
+from edge.face.manifest import Manifest, installed_path, load_manifest, model_names, read_manifest
 from edge.face.session import Session, self_test
 
 MANIFEST = "manifest.toml"
@@ -91,7 +91,7 @@ def build_data(manifest: Manifest) -> bytes:
     build = manifest.build
     if build is None or build.data is None:
         return b""
-    path = (load(build.data_of) if build.data_of else manifest).directory / build.data
+    path = (load_manifest(build.data_of) if build.data_of else manifest).directory / build.data
     try:
         return files.read_regular(path)
     except OSError as error:
@@ -111,7 +111,7 @@ def _build(manifest: Manifest, models_dir: Path, *, mirror: str | None, progress
             f"{manifest.name}: cannot be built here ({error}); install edge-recognizer[build] or set a "
             f"mirror that has {manifest.file}"
         ) from None
-    parent = load(build.parent)
+    parent = load_manifest(build.parent)
     fetch(parent, models_dir, mirror=mirror, progress=progress)
     progress(f"building {manifest.file}", 0, 0)
     model = run_recipe(build.recipe, load_verified(parent, models_dir), build_data(manifest))
@@ -132,8 +132,8 @@ def install_pushed(name: str, fetch: Fetch, models_dir: Path, *, threads: int = 
             than it should, another model of its name is here already, or it cannot be written.
     """
     try:
-        if name in names():
-            return _weights_of(load(name), fetch, models_dir, threads)
+        if name in model_names():
+            return _weights_of(load_manifest(name), fetch, models_dir, threads)
         return _whole(name, fetch, models_dir, threads)
     except OSError as error:
         raise ModelError(f"{models_dir}: the model {name} cannot be written: {error.strerror}") from None
@@ -157,12 +157,12 @@ def _whole(name: str, fetch: Fetch, models_dir: Path, threads: int) -> Manifest:
     if (home / MANIFEST).exists():
         if files.read_regular(home / MANIFEST) != text:
             raise ModelError(f"another model named {name} is here already; publish it under a new name")
-        return load(name, models_dir)
+        return load_manifest(name, models_dir)
     with _workshop(models_dir) as workshop:
         part = workshop / name
         part.mkdir()
         (part / MANIFEST).write_bytes(text)
-        manifest = read(part / MANIFEST)
+        manifest = read_manifest(part / MANIFEST)
         fetched = [file for file in (manifest.golden, manifest.file) if file is not None]
         for file in fetched:
             (part / file).write_bytes(fetch(file))
@@ -170,7 +170,7 @@ def _whole(name: str, fetch: Fetch, models_dir: Path, threads: int) -> Manifest:
         home.mkdir(exist_ok=True)
         for file in (*fetched, MANIFEST):
             files.write_whole(home / file, files.read_regular(part / file), files.PUBLIC)
-    return load(name, models_dir)
+    return load_manifest(name, models_dir)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from edge.core.errors import ManyFacesError
 from edge.core.types import Image
 from edge.device.assembly.stores import gallery_store
 from edge.device.settings.load import load
-from edge.face import manifest as manifests
+from edge.face.manifest import load_manifest
 from edge.lab.demo.media import orl_photo
 from tests.support.command_line import run, write_config
 
@@ -35,7 +35,7 @@ def save(image: Image, path: Path) -> Path:
 
 
 def enrolled(config: Path) -> set[str]:
-    return gallery_store(load(config)).load(manifests.load("sface-int8").model_id).ids
+    return gallery_store(load(config)).load(load_manifest("sface-int8").model_id).ids
 
 
 def test_everybody_in_a_folder_is_enrolled_or_in_the_report(tmp_path: Path, media: Path, config: Path):

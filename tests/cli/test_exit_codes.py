@@ -18,7 +18,7 @@ from edge.core.errors import EX_CONFIG, EX_FAILURE, EX_INTERRUPTED
 from edge.core.types import Subject
 from edge.device.assembly.stores import gallery_store
 from edge.device.settings.load import environment_without_settings, load
-from edge.face import manifest as manifests
+from edge.face.manifest import load_manifest
 from edge.gallery.gallery import Gallery
 from tests.support.command_line import edge, write_config
 from tests.support.gallery_samples import template, unit_rows
@@ -106,7 +106,7 @@ def pipe(path: Path) -> None:
 def enrolled(config: Path) -> None:
     """Enrol somebody, so that there is a gallery under the device's key."""
     settings = load(config)
-    model = manifests.load("sface-int8", settings.models_path).model_id
+    model = load_manifest("sface-int8", settings.models_path).model_id
     gallery = Gallery.empty(model).with_subjects(
         [(Subject("p-1", "Ann"), [template(unit_rows(1, 128)[0], model)])]
     )

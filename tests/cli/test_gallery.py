@@ -14,13 +14,13 @@ from edge.core.errors import EdgeError
 from edge.core.types import Subject
 from edge.device.assembly.stores import candidate_store, crop_store, denial_store, gallery_store, visit_store
 from edge.device.settings.load import Settings, load
-from edge.face import manifest as manifests
+from edge.face.manifest import load_manifest
 from edge.gallery.gallery import Gallery
 from edge.gallery.store.kept_visits import KeptVisit
 from tests.support.command_line import invoke, run, write_config
 from tests.support.gallery_samples import damage, probe, template, unit_rows
 
-EMBEDDER, OTHER = manifests.load("sface-int8"), manifests.load("sface-fp32")
+EMBEDDER, OTHER = load_manifest("sface-int8"), load_manifest("sface-fp32")
 FACE = np.random.default_rng(0).integers(0, 256, (112, 112, 3), np.uint8)
 FLEET = (
     '[sync]\nurl = "/srv/fleet"\ntrusted_root = "/etc/edge/root.json"\nsealing_key = "/etc/edge/front.key"\n'

@@ -10,8 +10,7 @@ import pytest
 
 from edge.camera.photo import read_photo
 from edge.device.settings.load import load
-from edge.face import manifest as manifests
-from edge.face.manifest import installed_path
+from edge.face.manifest import installed_path, load_manifest
 from edge.lab.demo.media import orl_photo
 from tests.e2e.device import Device
 from tests.support.ports import free_port
@@ -81,14 +80,14 @@ def test_a_cohort_of_a_few_people_does_not_hide_the_diagnosis(device: Device, co
 def test_a_model_that_the_fleet_has_pushed_is_known_to_the_doctor(
     device: Device, cohort: Path, media: Path, tmp_path: Path
 ):
-    shipped = manifests.load("sface-int8")
+    shipped = load_manifest("sface-int8")
     device.models_dir = tmp_path / "models"
     shutil.copytree(shipped.directory, device.models_dir / "pushed")
     manifest = device.models_dir / "pushed" / "manifest.toml"
     manifest.write_text(manifest.read_text().replace('name = "sface-int8"', 'name = "pushed"'))
     for name, copy in (("yunet", "yunet"), ("sface-int8", "pushed")):
-        weights = installed_path(manifests.load(name), load().models_path)
-        shutil.copy(weights, installed_path(manifests.load(copy, device.models_dir), device.models_dir))
+        weights = installed_path(load_manifest(name), load().models_path)
+        shutil.copy(weights, installed_path(load_manifest(copy, device.models_dir), device.models_dir))
     device.settings = ('recognition.embedder = "pushed"',)
     assert device.edge("enroll", "p-1", str(orl_photo(media, 1, 1))).returncode == 0
     done = device.edge("gallery", "doctor", "--cohort", str(cohort))

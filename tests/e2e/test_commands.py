@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edge.face import manifest as manifests
+from edge.face.manifest import load_manifest, model_names
 from edge.mqtt.contract.messages import EventPayload
 from tests.e2e.device import Device
 from tests.support.command_line import edge
@@ -275,7 +275,7 @@ def test_check_knows_a_key_that_is_a_credential_of_systemd(
 def test_models_are_listed_and_verified(device: Device):
     done = device.edge("models", "verify")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("hash and golden vector right") == len(manifests.names())
+    assert done.stdout.count("hash and golden vector right") == len(model_names())
     assert "sface-int8" in device.edge("models", "list").stdout
 
 
@@ -395,8 +395,8 @@ def test_the_daemon_refuses_a_bad_model_with_one_line(
     own = tmp_path / "models"
     own.mkdir()
     for name in ("yunet", "sface-int8"):
-        shutil.copy(models_dir / manifests.load(name).file, own)
-    spoil(own / manifests.load("sface-int8").file)
+        shutil.copy(models_dir / load_manifest(name).file, own)
+    spoil(own / load_manifest("sface-int8").file)
     device = make_device(free_port(), enrolled=False)
     device.models_dir = own
     refuses(device.edge("run"), 78, "sface-int8", says)

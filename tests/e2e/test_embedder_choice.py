@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.face import manifest as manifests
+from edge.face.manifest import load_manifest
 from edge.mqtt.contract.messages import InfoPayload
 from tests.e2e.device import Device
 from tests.support.broker import Mosquitto, Subscriber, subscriber
@@ -38,7 +38,7 @@ def test_a_running_daemon_takes_the_embedder_that_the_first_subject_is_enrolled_
         seen.wait(lambda: told(seen)[-1].gallery_size == 1)
         last = told(seen)[-1]
     assert last.embedder_choice == "auto: the gallery was enrolled with it"
-    assert last.models["embedder"].id == manifests.load("sface-fp32").model_id != first.models["embedder"].id
+    assert last.models["embedder"].id == load_manifest("sface-fp32").model_id != first.models["embedder"].id
     assert device.stop() == 0
 
 
@@ -46,7 +46,7 @@ def test_check_and_the_gallery_commands_follow_the_gallery(make_device: MakeDevi
     device = make_device(1, enrolled=False, settings=('recognition.embedder = "sface-int8-add"',))
     assert device.edge("enroll", "p-1", str(still)).returncode == 0
     device.settings = AUTO
-    model_id = manifests.load("sface-int8-add").model_id
+    model_id = load_manifest("sface-int8-add").model_id
     assert f"embedder   {model_id}; auto: the gallery was enrolled with it" in device.edge("check").stdout
     assert "p-1" in device.edge("subjects", "list").stdout
     assert device.edge("subjects", "remove", "p-1").returncode == 0

@@ -10,7 +10,7 @@ import cv2
 import paho.mqtt.publish as mqtt
 import pytest
 
-from edge.face import manifest as manifests
+from edge.face.manifest import load_manifest
 from edge.gallery.format.published import full_path
 from edge.mqtt.contract.messages import EventPayload, GalleryReportedPayload
 from tests.e2e.device import Device
@@ -248,11 +248,11 @@ def test_the_doors_move_to_another_embedder_and_back(
     media: Path,
     tmp_path: Path,
 ):
-    old, new = (manifests.load(name) for name in ("sface-int8", "sface-fp32"))
+    old, new = (load_manifest(name) for name in ("sface-int8", "sface-fp32"))
     of_the_door = tmp_path / "models-of-the-door"
     of_the_door.mkdir()
     for name in ("yunet", "sface-int8"):
-        shutil.copy(models_dir / manifests.load(name).file, of_the_door)
+        shutil.copy(models_dir / load_manifest(name).file, of_the_door)
     operator.publish("front")
     door = make_device(
         mosquitto.port,

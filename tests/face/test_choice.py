@@ -17,7 +17,6 @@ from edge.device.assembly.recognizer import build_recognizer, choose_embedder
 from edge.device.assembly.stores import gallery_store
 from edge.device.reports import info
 from edge.device.settings.load import Settings, load
-from edge.face import manifest as manifests
 from edge.face.choice import (
     BUDGET_S,
     LEAST_ROUNDS,
@@ -29,7 +28,7 @@ from edge.face.choice import (
     prefer,
     times_ms,
 )
-from edge.face.manifest import Accuracy
+from edge.face.manifest import Accuracy, load_manifest
 from edge.gallery.gallery import Gallery
 from tests.support.waits import Stopwatch
 
@@ -50,7 +49,7 @@ def settings_of(tmp_path: Path, models_dir: Path, embedder: str = "auto") -> Set
 
 
 def enrol_somebody(settings: Settings, embedder: str) -> None:
-    manifest = manifests.load(embedder)
+    manifest = load_manifest(embedder)
     vector = np.zeros(128, np.float32)
     vector[0] = 1
     quality = Quality(100.0, 0.9, 0.0, 0.5, 0.9, 0.9)
@@ -67,7 +66,7 @@ def test_a_name_is_taken_as_it_stands(models_dir: Path) -> None:
 
 @pytest.mark.parametrize("name", ["sface", "sface-fp32", "sface-int8-add"])
 def test_the_gallerys_own_model_wins_without_any_timing(name: str, tmp_path: Path) -> None:
-    choice = choose("auto", manifests.load(name).model_id, tmp_path / "no models here", threads=1)
+    choice = choose("auto", load_manifest(name).model_id, tmp_path / "no models here", threads=1)
     assert choice == Choice(name, "auto: the gallery was enrolled with it")
 
 
@@ -186,7 +185,7 @@ def test_info_and_recognizer_say_what_was_chosen_and_why(tmp_path: Path, models_
     enrol_somebody(settings, "sface-int8-add")
     recognizer = build_recognizer(settings)
     told = info(settings, recognizer, SystemClock())
-    assert told.models["embedder"].id == manifests.load("sface-int8-add").model_id
+    assert told.models["embedder"].id == load_manifest("sface-int8-add").model_id
     assert told.embedder_choice == "auto: the gallery was enrolled with it"
     assert recognizer.matcher.gallery.size == 1
 

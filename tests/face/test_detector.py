@@ -8,16 +8,15 @@ import pytest
 
 from edge.core.errors import ModelShapeError
 from edge.core.types import Detection, FloatArray
-from edge.face import manifest
 from edge.face.detector import STRIDES, Canvas, Detector
-from edge.face.manifest import installed_path
+from edge.face.manifest import installed_path, load_manifest
 from edge.face.session import Session
 from edge.face.weights import load_verified
 
 
 @pytest.fixture(scope="module")
 def session(models_dir: Path) -> Session:
-    yunet = manifest.load("yunet")
+    yunet = load_manifest("yunet")
     return Session.of(yunet, load_verified(yunet, models_dir), threads=1)
 
 
@@ -27,7 +26,7 @@ def group(media: Path) -> np.ndarray:
 
 
 def reference(image: np.ndarray, models_dir: Path) -> np.ndarray:
-    published = installed_path(manifest.load("yunet-2023mar"), models_dir)
+    published = installed_path(load_manifest("yunet-2023mar"), models_dir)
     detector = cv2.FaceDetectorYN.create(str(published), "", (image.shape[1], image.shape[0]), 0.7, 0.3)
     faces = detector.detect(image)[1]
     return faces if faces is not None else np.empty((0, 15), np.float32)
@@ -47,7 +46,7 @@ def test_it_finds_what_opencv_finds(
 ):
     image = cv2.resize(group, size)
     expected = reference(image, models_dir)
-    found = Detector(session, manifest.load("yunet"), max_side_px=4096, min_score=0.7).detect(image)
+    found = Detector(session, load_manifest("yunet"), max_side_px=4096, min_score=0.7).detect(image)
     assert len(found) == len(expected) >= 4
     for detection in found:
         nearest = expected[np.abs(expected[:, :2] - detection.box[:2]).sum(axis=1).argmin()]
@@ -58,7 +57,7 @@ def test_it_finds_what_opencv_finds(
 
 
 def test_scores_fall_and_landmarks_lie_in_their_order(session: Session, group: np.ndarray):
-    found = Detector(session, manifest.load("yunet"), max_side_px=640, min_score=0.7).detect(group)
+    found = Detector(session, load_manifest("yunet"), max_side_px=640, min_score=0.7).detect(group)
     assert [face.score for face in found] == sorted((face.score for face in found), reverse=True)
     for face in found:
         left_eye, right_eye, nose, left_mouth, right_mouth = face.landmarks
@@ -68,8 +67,8 @@ def test_scores_fall_and_landmarks_lie_in_their_order(session: Session, group: n
 
 
 def test_boxes_are_in_pixels_of_the_frame_whatever_it_was_reduced_to(session: Session, group: np.ndarray):
-    large = Detector(session, manifest.load("yunet"), max_side_px=1024, min_score=0.7).detect(group)
-    small = Detector(session, manifest.load("yunet"), max_side_px=512, min_score=0.7).detect(group)
+    large = Detector(session, load_manifest("yunet"), max_side_px=1024, min_score=0.7).detect(group)
+    small = Detector(session, load_manifest("yunet"), max_side_px=512, min_score=0.7).detect(group)
     for face in large:
         assert min(np.abs(face.box - other.box).max() for other in small) < 12
 
@@ -77,7 +76,7 @@ def test_boxes_are_in_pixels_of_the_frame_whatever_it_was_reduced_to(session: Se
 @pytest.mark.parametrize("clip", ["no_face.mp4"])
 def test_a_clip_without_faces_gives_none(session: Session, media: Path, clip: str):
     capture = cv2.VideoCapture(str(media / clip))
-    detector = Detector(session, manifest.load("yunet"), max_side_px=320, min_score=0.7)
+    detector = Detector(session, load_manifest("yunet"), max_side_px=320, min_score=0.7)
     counts = []
     while (read := capture.read())[0]:
         counts.append(len(detector.detect(read[1])))
@@ -89,7 +88,7 @@ def test_a_clip_without_faces_gives_none(session: Session, media: Path, clip: st
 @pytest.mark.parametrize("shape", [(1, 1), (16, 16), (31, 33), (2, 700), (1080, 1920)])
 def test_any_frame_size_goes_through(session: Session, shape: tuple[int, int]):
     assert (
-        Detector(session, manifest.load("yunet"), max_side_px=320, min_score=0.7).detect(
+        Detector(session, load_manifest("yunet"), max_side_px=320, min_score=0.7).detect(
             np.zeros((*shape, 3), np.uint8)
         )
         == []
@@ -97,7 +96,7 @@ def test_any_frame_size_goes_through(session: Session, shape: tuple[int, int]):
 
 
 def test_what_another_frame_left_in_the_margin_is_not_seen(session: Session, group: np.ndarray):
-    yunet = manifest.load("yunet")
+    yunet = load_manifest("yunet")
     used, fresh = (Detector(session, yunet, max_side_px=320, min_score=0.6) for _ in range(2))
     used.detect(np.full((256, 320, 3), 255, np.uint8))  # fills the canvas of 256 rows to its last row
     image = np.ascontiguousarray(cv2.resize(group, (320, 230)))
@@ -107,7 +106,7 @@ def test_what_another_frame_left_in_the_margin_is_not_seen(session: Session, gro
 
 
 def test_a_small_face_is_looked_at_again_at_full_resolution(session: Session, group: np.ndarray):
-    yunet = manifest.load("yunet")
+    yunet = load_manifest("yunet")
     frame = np.zeros((720, 1280, 3), np.uint8)
     faces = cv2.resize(group, (640, 427))
     frame[150:577, 300:940] = faces
@@ -125,7 +124,7 @@ def test_a_small_face_is_looked_at_again_at_full_resolution(session: Session, gr
 
 
 def test_a_large_face_and_a_whole_frame_are_not_looked_at_again(session: Session, group: np.ndarray):
-    yunet = manifest.load("yunet")
+    yunet = load_manifest("yunet")
     for side_px, image in ((320, group), (4096, group)):
         detector = Detector(session, yunet, max_side_px=side_px, min_score=0.6)
         scale = min(1.0, side_px / max(image.shape[:2]))
@@ -135,7 +134,7 @@ def test_a_large_face_and_a_whole_frame_are_not_looked_at_again(session: Session
 
 
 def test_where_nothing_is_found_again_the_first_look_stands(session: Session):
-    detector = Detector(session, manifest.load("yunet"), max_side_px=320, min_score=0.6)
+    detector = Detector(session, load_manifest("yunet"), max_side_px=320, min_score=0.6)
     box = np.array([1270, 700, 1300, 730], np.float32)  # half outside an empty frame
     face = Detection(box, np.zeros((5, 2), np.float32), 0.9)
     assert detector.refine(np.zeros((720, 1280, 3), np.uint8), face) is face
@@ -172,7 +171,7 @@ def test_exactly_the_cells_with_the_score_are_faces(min_score: float):
     logits[:6] = extremes
     with np.errstate(over="ignore"):
         scores = np.sqrt(np.prod(1 / (1 + np.exp(-logits.astype(np.float64))), axis=1))
-    session, yunet = Answers(heads_of(logits)), manifest.load("yunet")
+    session, yunet = Answers(heads_of(logits)), load_manifest("yunet")
     found = Detector(session, yunet, max_side_px=96, min_score=min_score).detect(
         np.zeros((64, 96, 3), np.uint8)
     )
@@ -188,7 +187,7 @@ def test_exactly_the_cells_with_the_score_are_faces(min_score: float):
 
 def test_the_network_sees_the_pixels_of_each_frame_and_black_around_them():
     session = Answers(heads_of(np.empty((0, 2))))
-    detector = Detector(session, manifest.load("yunet"), max_side_px=96, min_score=0.6)
+    detector = Detector(session, load_manifest("yunet"), max_side_px=96, min_score=0.6)
     frames = np.random.default_rng(2).integers(0, 256, (2, 50, 96, 3), np.uint8)
     for frame in frames:
         detector.detect(frame)
@@ -209,7 +208,7 @@ def test_a_canvas_is_filled_in_place():
 
 
 def test_a_model_without_the_joined_heads_is_refused(models_dir: Path):
-    published = manifest.load("yunet-2023mar")
+    published = load_manifest("yunet-2023mar")
     session = Session.of(published, load_verified(published, models_dir), threads=1)
     with pytest.raises(ModelShapeError, match=r"yunet-2023mar: a detector needs the output head_16, .*cls_8"):
         Detector(session, published, max_side_px=640, min_score=0.6)

@@ -4,10 +4,10 @@ import cv2
 import numpy as np
 import pytest
 
-from edge.face import manifest
 from edge.face.embedder import align, similarity_transform
+from edge.face.manifest import load_manifest
 
-TEMPLATE = np.array(manifest.load("sface").alignment.points, np.float32)
+TEMPLATE = np.array(load_manifest("sface").alignment.points, np.float32)
 
 
 def moved(points: np.ndarray, scale: float, degrees: float, shift: tuple[float, float]) -> np.ndarray:

@@ -11,7 +11,7 @@ from edge.core.errors import ModelError, ModelIntegrityError, ModelMissingError,
 from edge.core.types import Image
 from edge.face.build.graph import GraphWriter, float_tensor
 from edge.face.liveness import Liveness, load_liveness
-from edge.face.manifest import read
+from edge.face.manifest import read_manifest
 from edge.face.session import Session, record_golden
 from tests.support.liveness import ALIVE_FROM, BLIND_BELOW, NAME, install, manifest, network
 from tests.support.places import ROOT
@@ -253,7 +253,7 @@ def test_a_golden_file_is_compared_where_the_manifest_names_one(tmp_path: Path) 
     directory = install(
         tmp_path, model, manifest(model).replace("licence", 'golden = "golden.json"\nlicence')
     )
-    described = read(directory / "manifest.toml")
+    described = read_manifest(directory / "manifest.toml")
     session = Session(model, inputs=described.input, outputs=described.output, threads=1)
     golden = record_golden(session, (80, 80), min_cosine=0.999)
     (directory / "golden.json").write_text(golden.model_dump_json())

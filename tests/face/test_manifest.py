@@ -7,7 +7,7 @@ import pytest
 
 import edge
 from edge.core.errors import ModelError
-from edge.face import manifest as manifests
+from edge.face.manifest import Input, load_manifest, manifests_dir, model_names, read_manifest
 from edge.face.weights import build_data
 
 GOOD = """
@@ -58,7 +58,7 @@ def write(directory: Path, text: str) -> Path:
 
 
 def test_a_good_manifest_is_read(tmp_path: Path) -> None:
-    manifest = manifests.read(write(tmp_path, GOOD))
+    manifest = read_manifest(write(tmp_path, GOOD))
     assert manifest.model_id == "toy@01234567"
     assert manifest.directory == tmp_path / "toy"
     assert manifest.pinned.bytes == 1000
@@ -113,7 +113,7 @@ def test_a_bad_manifest_is_refused_in_one_line(tmp_path: Path, old: str, new: st
     assert old in GOOD
     path = write(tmp_path, GOOD.replace(old, new, 1))
     with pytest.raises(ModelError, match=message) as error:
-        manifests.read(path)
+        read_manifest(path)
     assert str(error.value).startswith(f"{path}: ")
     assert "\n" not in str(error.value).removeprefix(str(path))
 
@@ -122,30 +122,30 @@ def test_a_model_cannot_be_its_own_parent(tmp_path: Path) -> None:
     before, after = GOOD.index("[[sources]]"), GOOD.index("[input]")
     text = GOOD[:before] + '[build]\nfrom = "toy"\nrecipe = "x"\n' + GOOD[after:]
     with pytest.raises(ModelError, match="built from itself"):
-        manifests.read(write(tmp_path, text))
+        read_manifest(write(tmp_path, text))
 
 
 def test_an_absent_and_a_huge_manifest_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot read the manifest: No such file"):
-        manifests.read(tmp_path / "manifest.toml")
+        read_manifest(tmp_path / "manifest.toml")
     with pytest.raises(ModelError, match="larger than"):
-        manifests.read(write(tmp_path, GOOD + "#" * 300_000))
+        read_manifest(write(tmp_path, GOOD + "#" * 300_000))
 
 
 def test_an_unknown_model_lists_the_known_ones() -> None:
     with pytest.raises(ModelError, match=r"no model named 'buffalo'; known: .*sface-int8.*yunet"):
-        manifests.load("buffalo")
+        load_manifest("buffalo")
     with pytest.raises(ModelError, match="no model named"):
-        manifests.load("../models/yunet")
+        load_manifest("../models/yunet")
 
 
-@pytest.mark.parametrize("name", manifests.names())
+@pytest.mark.parametrize("name", model_names())
 def test_every_shipped_manifest_is_whole(name: str) -> None:
-    manifest = manifests.load(name)
+    manifest = load_manifest(name)
     assert manifest.golden_path.is_file()
     assert bool(manifest.sources) != bool(manifest.build)
     if manifest.build:
-        assert manifests.load(manifest.build.parent).kind == manifest.kind
+        assert load_manifest(manifest.build.parent).kind == manifest.kind
         assert bool(build_data(manifest)) == (manifest.build.data is not None)
     else:
         assert len({(s.package, s.version) for s in manifest.sources}) >= 2, "carriers can vanish"
@@ -153,7 +153,7 @@ def test_every_shipped_manifest_is_whole(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["sface-int8", "sface-int8-add", "sface-fp32"])
 def test_the_embedders_in_use_are_calibrated(name: str) -> None:
-    calibration = manifests.load(name).calibration
+    calibration = load_manifest(name).calibration
     assert calibration is not None
     assert calibration.fmr[0] >= 1e-2
     assert calibration.fmr[-1] <= 1e-5
@@ -175,15 +175,17 @@ def test_the_embedders_in_use_are_calibrated(name: str) -> None:
     ],
 )
 def test_an_input_accepts_what_it_declares(shape: tuple[int, ...], free: bool, fixed: bool) -> None:
-    assert manifests.Input(name="x", multiple_of_px=32, colour="bgr").accepts(shape) == free
-    assert manifests.Input(name="x", size=(112, 112), colour="rgb").accepts(shape) == fixed
+    assert Input(name="x", multiple_of_px=32, colour="bgr").accepts(shape) == free
+    assert Input(name="x", size=(112, 112), colour="rgb").accepts(shape) == fixed
 
 
 def test_manifests_are_found_in_an_installed_package(tmp_path: Path) -> None:
     package, installed = Path(edge.__file__).parent, tmp_path / "site" / "edge"
     shutil.copytree(package, installed, ignore=shutil.ignore_patterns("__pycache__", "models"))
-    shutil.copytree(manifests.root(), installed / "models")
-    script = "from edge.face import manifest; print(manifest.root()); manifest.load('yunet')"
+    shutil.copytree(manifests_dir(), installed / "models")
+    script = (
+        "from edge.face import manifest; print(manifest.manifests_dir()); manifest.load_manifest('yunet')"
+    )
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path / "site", capture_output=True, text=True, check=True
     )

@@ -7,7 +7,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edge.core.errors import ModelError, ModelIntegrityError, ModelShapeError
 from edge.face.build.graph import GraphWriter, float_tensor
-from edge.face.manifest import Input, Manifest, Output, load, names
+from edge.face.manifest import Input, Manifest, Output, load_manifest, model_names
 from edge.face.session import Session, pattern, read_golden, sample, self_test
 from edge.face.weights import load_verified
 
@@ -127,9 +127,9 @@ def test_a_model_that_fails_while_running_is_a_model_error() -> None:
         session.run(np.zeros((1, 3, 4, 4), np.float32))
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", model_names())
 def test_every_installed_model_passes_its_self_test(models_dir: Path, name: str) -> None:
-    manifest = load(name)
+    manifest = load_manifest(name)
     session = Session.of(manifest, load_verified(manifest, models_dir), threads=1)
     self_test(session, manifest)
 
@@ -143,7 +143,7 @@ def with_noise(model: bytes, tensor: str) -> bytes:
 
 
 def test_a_model_that_computes_something_else_fails_its_self_test(models_dir: Path) -> None:
-    manifest = load("sface-int8")
+    manifest = load_manifest("sface-int8")
     model = with_noise(load_verified(manifest, models_dir), "conv_7_w")
     session = Session.of(manifest, model, threads=1)
     with pytest.raises(ModelIntegrityError, match="self-test failed: output fc1 has cosine"):
@@ -156,14 +156,14 @@ def test_a_model_that_answers_nothing_fails_its_self_test(tmp_path: Path) -> Non
     zeros = graph.constant("w", np.zeros((3 * 112 * 112, 128), np.float32))
     graph.node("MatMul", [flat, zeros], "fc1")
     tensors = [float_tensor("data", [1, 3, 112, 112])], [float_tensor("fc1", [1, 128])]
-    manifest = load("sface-fp32")
+    manifest = load_manifest("sface-fp32")
     session = Session.of(manifest, graph.finish(*tensors, name="zero"), threads=1)
     with pytest.raises(ModelIntegrityError, match="cosine nan"):
         self_test(session, manifest)
 
 
 def test_a_foreign_golden_file_is_refused(models_dir: Path) -> None:
-    yunet, sface = load("yunet"), load("sface-fp32")
+    yunet, sface = load_manifest("yunet"), load_manifest("sface-fp32")
     session = Session.of(sface, load_verified(sface, models_dir), threads=1)
     foreign: Manifest = sface.model_copy(update={"directory": yunet.directory})
     with pytest.raises(ModelError):
@@ -183,7 +183,7 @@ def test_a_damaged_golden_file_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_the_detector_takes_any_multiple_of_32(models_dir: Path) -> None:
-    manifest = load("yunet")
+    manifest = load_manifest("yunet")
     session = Session.of(manifest, load_verified(manifest, models_dir), threads=1)
     for height, width in ((192, 320), (256, 320), (160, 192), (384, 640)):
         outputs = dict(zip(session.output_names, session.run(pattern(height, width)), strict=True))
@@ -209,11 +209,11 @@ def test_a_sample_is_short_and_spans_the_output() -> None:
 
 @pytest.mark.parametrize("needed", ["99.0", "1.100"])
 def test_a_runtime_too_old_for_a_model_is_named_before_it_is_tried(needed: str) -> None:
-    manifest = load("sface-int8").model_copy(update={"needs_onnxruntime": needed})
+    manifest = load_manifest("sface-int8").model_copy(update={"needs_onnxruntime": needed})
     with pytest.raises(ModelError, match=rf"sface-int8: needs onnxruntime {needed} or newer, here is .*auto"):
         Session.of(manifest, b"never parsed", threads=1)
 
 
 def test_a_runtime_new_enough_is_compared_by_numbers_not_letters(models_dir: Path) -> None:
-    manifest = load("sface-int8").model_copy(update={"needs_onnxruntime": "1.9"})
+    manifest = load_manifest("sface-int8").model_copy(update={"needs_onnxruntime": "1.9"})
     Session.of(manifest, load_verified(manifest, models_dir), threads=1)

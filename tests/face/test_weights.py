@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from edge.core.errors import ModelError, ModelIntegrityError, ModelMissingError
-from edge.face.manifest import Manifest, installed_path, load
+from edge.face.manifest import Manifest, installed_path, load_manifest
 from edge.face.weights import fetch, load_verified
 
 
@@ -21,7 +21,7 @@ def without_sources(manifest: Manifest) -> Manifest:
 @pytest.fixture
 def yunet(models_dir: Path, tmp_path: Path) -> Path:
     """A models directory of its own, with the published detector in it."""
-    manifest = load("yunet-2023mar")
+    manifest = load_manifest("yunet-2023mar")
     shutil.copy(installed_path(manifest, models_dir), tmp_path)
     return tmp_path
 
@@ -35,13 +35,13 @@ def no_registry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_verified_bytes_are_the_pinned_ones(yunet: Path) -> None:
-    manifest = load("yunet-2023mar")
+    manifest = load_manifest("yunet-2023mar")
     assert hashlib.sha256(load_verified(manifest, yunet)).hexdigest() == manifest.sha256
 
 
 def test_a_missing_model_says_how_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(ModelMissingError, match=r"sface-int8: .* is not there; run: edge models fetch"):
-        load_verified(load("sface-int8"), tmp_path)
+        load_verified(load_manifest("sface-int8"), tmp_path)
 
 
 def flip_bit(data: bytes) -> bytes:
@@ -60,7 +60,7 @@ def flip_bit(data: bytes) -> bytes:
     ],
 )
 def test_a_file_with_other_bytes_is_refused(yunet: Path, damage) -> None:  # type: ignore[no-untyped-def]
-    manifest = load("yunet-2023mar")
+    manifest = load_manifest("yunet-2023mar")
     path = installed_path(manifest, yunet)
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(ModelIntegrityError, match="is not the pinned file"):
@@ -68,7 +68,7 @@ def test_a_file_with_other_bytes_is_refused(yunet: Path, damage) -> None:  # typ
 
 
 def test_a_directory_in_place_of_the_file_is_refused(tmp_path: Path) -> None:
-    manifest = load("yunet-2023mar")
+    manifest = load_manifest("yunet-2023mar")
     installed_path(manifest, tmp_path).mkdir()
     with pytest.raises(ModelError, match="yunet-2023mar"):
         load_verified(manifest, tmp_path)
@@ -76,13 +76,13 @@ def test_a_directory_in_place_of_the_file_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_registry")
 def test_an_installed_model_needs_no_source(yunet: Path) -> None:
-    manifest = load("yunet-2023mar")
+    manifest = load_manifest("yunet-2023mar")
     assert fetch(manifest, yunet, mirror=None, progress=quiet) == installed_path(manifest, yunet)
 
 
 @pytest.mark.usefixtures("no_registry")
 def test_the_mirror_comes_first(yunet: Path, tmp_path: Path) -> None:
-    manifest = load("yunet-2023mar")
+    manifest = load_manifest("yunet-2023mar")
     target = tmp_path / "device"
     path = fetch(manifest, target, mirror=str(yunet), progress=quiet)
     assert path == target / manifest.file
@@ -91,7 +91,7 @@ def test_the_mirror_comes_first(yunet: Path, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_registry")
 def test_a_wrong_mirror_is_named_with_every_other_answer(tmp_path: Path) -> None:
-    manifest = load("yunet-2023mar")
+    manifest = load_manifest("yunet-2023mar")
     (tmp_path / manifest.file).write_bytes(b"something else")
     said: list[str] = []
     with pytest.raises(ModelError, match="no source gave") as error:
@@ -108,19 +108,19 @@ def test_a_wrong_mirror_is_named_with_every_other_answer(tmp_path: Path) -> None
 
 def test_a_model_without_sources_says_where_to_put_it(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="the manifest names no source; put the file into"):
-        fetch(without_sources(load("yunet-2023mar")), tmp_path, mirror=None, progress=quiet)
+        fetch(without_sources(load_manifest("yunet-2023mar")), tmp_path, mirror=None, progress=quiet)
 
 
 @pytest.mark.usefixtures("no_registry")
 def test_a_built_model_is_built_from_its_parent(yunet: Path, models_dir: Path) -> None:
-    manifest = load("yunet")
+    manifest = load_manifest("yunet")
     path = fetch(manifest, yunet, mirror=None, progress=quiet)
     assert path.read_bytes() == load_verified(manifest, models_dir)
 
 
 @pytest.mark.usefixtures("no_registry")
 def test_a_built_model_may_come_from_the_mirror_without_its_parent(models_dir: Path, tmp_path: Path) -> None:
-    manifest, mirror = load("yunet"), tmp_path / "mirror"
+    manifest, mirror = load_manifest("yunet"), tmp_path / "mirror"
     mirror.mkdir()
     shutil.copy(installed_path(manifest, models_dir), mirror)
     fetch(manifest, tmp_path / "device", mirror=str(mirror), progress=quiet)
@@ -129,7 +129,7 @@ def test_a_built_model_may_come_from_the_mirror_without_its_parent(models_dir: P
 
 @pytest.mark.usefixtures("no_registry")
 def test_a_build_with_other_bytes_than_pinned_is_refused(yunet: Path) -> None:
-    manifest = load("yunet").model_copy(update={"sha256": "0" * 64})
+    manifest = load_manifest("yunet").model_copy(update={"sha256": "0" * 64})
     with pytest.raises(ModelIntegrityError, match="building it gave other bytes"):
         fetch(manifest, yunet, mirror=None, progress=quiet)
     assert not installed_path(manifest, yunet).exists()
@@ -141,4 +141,4 @@ def test_without_onnx_the_way_out_is_named(yunet: Path, monkeypatch: pytest.Monk
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ModelError, match=r"install edge-recognizer\[build\] or set a mirror that has yunet"):
-        fetch(load("yunet"), yunet, mirror=None, progress=quiet)
+        fetch(load_manifest("yunet"), yunet, mirror=None, progress=quiet)

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from edge.core.errors import ModelError
-from edge.face import manifest as manifests
-from edge.face.manifest import installed_path
+from edge.face.manifest import installed_path, load_manifest, model_names
 from edge.face.weights import MANIFEST, install_pushed, load_verified
 
 Files = dict[str, bytes]
@@ -17,7 +16,7 @@ Files = dict[str, bytes]
 @pytest.fixture(scope="module")
 def int8(models_dir: Path) -> Files:
     """The files of a real embedder."""
-    manifest = manifests.load("sface-int8")
+    manifest = load_manifest("sface-int8")
     return {
         MANIFEST: (manifest.directory / MANIFEST).read_bytes(),
         "golden.json": manifest.golden_path.read_bytes(),
@@ -38,8 +37,8 @@ def test_an_unknown_model_is_known_and_usable_afterwards(int8: Files, tmp_path: 
     files = renamed(int8)
     manifest = install_pushed("door-net", files.__getitem__, tmp_path)
     assert manifest.model_id == f"door-net@{manifest.sha256[:8]}"
-    assert "door-net" in manifests.names(tmp_path)
-    assert "door-net" not in manifests.names()
+    assert "door-net" in model_names(tmp_path)
+    assert "door-net" not in model_names()
     assert hashlib.sha256(load_verified(manifest, tmp_path)).hexdigest() == manifest.sha256
     assert sorted(path.name for path in tmp_path.iterdir()) == ["door-net"], "nothing is left over"
     assert install_pushed("door-net", files.__getitem__, tmp_path) == manifest, "twice is once"
@@ -62,7 +61,7 @@ def test_an_interrupted_installation_is_made_good(int8: Files, tmp_path: Path):
     files = renamed(int8)
     (tmp_path / "door-net").mkdir()
     (tmp_path / "door-net" / "golden.json").write_text("half")
-    assert "door-net" not in manifests.names(tmp_path)
+    assert "door-net" not in model_names(tmp_path)
     assert install_pushed("door-net", files.__getitem__, tmp_path).name == "door-net"
 
 
@@ -70,7 +69,7 @@ def other_name(files: Files) -> Files:
     return {**files, MANIFEST: files[MANIFEST].replace(b'name = "door-net"', b'name = "other"')}
 
 
-WEIGHTS = manifests.load("sface-int8").file
+WEIGHTS = load_manifest("sface-int8").file
 
 
 @pytest.mark.parametrize(

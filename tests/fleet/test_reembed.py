@@ -14,7 +14,7 @@ from edge.core.types import Subject
 from edge.device.assembly.recognizer import PHOTO_SIDE_PX, build_recognizer
 from edge.device.assembly.stores import candidate_store
 from edge.device.settings.load import Settings, load
-from edge.face import manifest as manifests
+from edge.face.manifest import load_manifest
 from edge.fleet.reembed import reembed
 from edge.gallery.gallery import Gallery
 from edge.lab.demo.media import orl_photo
@@ -22,7 +22,7 @@ from edge.recognition.enrolment.roster import Entry, from_folder
 from tests.support.gallery_samples import ids, template, unit_rows
 
 AT = datetime(2026, 11, 24, 12, tzinfo=UTC)
-NEW = manifests.load("sface-fp32")
+NEW = load_manifest("sface-fp32")
 KNOWN = tuple(
     Subject(f"p-{number}", f"Subject {number}", ("staff",), Access(SubjectState.SUSPENDED))
     for number in range(1, 5)

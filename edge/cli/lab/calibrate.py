@@ -21,7 +21,7 @@ from edge.cli.output import Listing, progress, tell
 from edge.core.errors import ModelError
 from edge.device.assembly.recognizer import choose_embedder
 from edge.device.settings.load import Settings
-from edge.face import manifest as manifests
+from edge.face.manifest import load_manifest
 from edge.lab.photos import calibration, tail
 from edge.lab.photos.embeddings import embed_all, first_faces
 from edge.lab.photos.plots import plot_fmr
@@ -63,12 +63,12 @@ def calibrate(
     table, report = _table(images, name, source or images.name, plots, settings)
     tell(report, partial(_show_table, table, report), as_json=as_json, json_file=json_file)
     if write:
-        calibration.write_table(table, manifests.load(name, settings.models_path).directory / "manifest.toml")
+        calibration.write_table(table, load_manifest(name, settings.models_path).directory / "manifest.toml")
         typer.echo(f"{name}: calibration written", err=True)
 
 
 def _shift(cohort: Path, name: str, settings: Settings) -> dict[str, Any]:
-    table = manifests.load(name, settings.models_path).calibration
+    table = load_manifest(name, settings.models_path).calibration
     if table is None:
         raise ModelError(f"{name}: not calibrated, so a site cannot differ from it; give --images first")
     with progress(name) as step:

@@ -19,7 +19,7 @@ from edge.cli.options import (
 from edge.cli.output import progress, tell
 from edge.core.errors import ModelError
 from edge.device.assembly.recognizer import choose_embedder
-from edge.face import manifest as manifests
+from edge.face.manifest import load_manifest
 from edge.gallery.decision import Calibration
 from edge.lab.photos.embeddings import embed_all
 from edge.lab.photos.plots import plot_oneshot
@@ -41,7 +41,7 @@ def oneshot(
     """Compare one-shot enrolment with a retrained softmax head: accuracy, cost, and one more subject."""
     settings = load_settings(config_file)
     name = model or choose_embedder(settings).name
-    table = manifests.load(name, settings.models_path).calibration
+    table = load_manifest(name, settings.models_path).calibration
     if table is None:
         raise ModelError(f"{name}: not calibrated; see `edge calibrate`")
     if spare >= logits:

@@ -22,7 +22,7 @@ from edge.cli.output import progress, tell
 from edge.core.errors import ModelError
 from edge.device.assembly.recognizer import choose_embedder
 from edge.device.settings.load import Settings
-from edge.face import manifest as manifests
+from edge.face.manifest import load_manifest
 from edge.lab.demo.media import ORL_PHOTOS, ORL_SUBJECTS, media_dir, orl_photo
 from edge.lab.photos.embeddings import recognizer_with
 from edge.lab.photos.protocol import OpenSet, open_set, subjects
@@ -83,7 +83,7 @@ def _views(
     name: str, groups: list[dict[str, tuple[Path, ...]]], settings: Settings
 ) -> tuple[str, PhotoViews]:
     """Return the embedder's model id and the views of every photo."""
-    manifest = manifests.load(name, settings.models_path)
+    manifest = load_manifest(name, settings.models_path)
     if manifest.alignment is None or manifest.output.dim is None:
         raise ModelError(f"{name}: not an embedder; choose one of `edge models list`")
     template = np.array(manifest.alignment.points, np.float32)

@@ -10,9 +10,8 @@ from edge.core.errors import GalleryError
 from edge.device.assembly.recognizer import choose_embedder
 from edge.device.assembly.stores import candidate_store, gallery_store
 from edge.device.settings.load import Settings
-from edge.face import manifest as manifests
 from edge.face.choice import choose
-from edge.face.manifest import AUTO, Manifest, embedding_dim
+from edge.face.manifest import AUTO, Manifest, embedding_dim, load_manifest
 from edge.gallery.gallery import Gallery
 
 
@@ -22,7 +21,7 @@ def gallery_in_force(settings: Settings) -> tuple[Gallery, Manifest]:
     Raises:
         GalleryError, ModelError: It cannot be read.
     """
-    manifest = manifests.load(choose_embedder(settings).name, settings.models_path)
+    manifest = load_manifest(choose_embedder(settings).name, settings.models_path)
     return gallery_store(settings).load(manifest.model_id, embedding_dim(manifest)), manifest
 
 
@@ -37,7 +36,7 @@ def candidate_gallery(settings: Settings) -> tuple[Gallery, Manifest]:
     if model_id is None:
         raise GalleryError("there is no candidate; make it with `edge fleet reembed`")
     choice = choose(AUTO, model_id, settings.models_path, threads=settings.recognition.threads)
-    manifest = manifests.load(choice.name, settings.models_path)
+    manifest = load_manifest(choice.name, settings.models_path)
     return store.load(manifest.model_id, embedding_dim(manifest)), manifest
 
 

@@ -11,10 +11,10 @@ from edge.core.download import Progress
 from edge.core.errors import ModelError
 from edge.core.types import Image
 from edge.device.settings.load import Settings
-from edge.face import manifest as manifests
 from edge.face.choice import load_session
 from edge.face.detector import Detector
 from edge.face.embedder import Embedder
+from edge.face.manifest import load_manifest, model_names
 from edge.lab.demo.media import ORL_SUBJECTS, orl_photo
 
 REFERENCE = "sface-fp32"
@@ -35,8 +35,8 @@ def measure_embedders(settings: Settings, media: Path, rounds: int, progress: Pr
     embedders: dict[str, Embedder] = {}
     sizes: dict[str, int] = {}
     refused: dict[str, str] = {}
-    for name in manifests.names(settings.models_path):
-        if manifests.load(name, settings.models_path).kind == "embedder":
+    for name in model_names(settings.models_path):
+        if load_manifest(name, settings.models_path).kind == "embedder":
             try:
                 manifest, session = load_session(
                     name, "embedder", settings.models_path, threads=settings.recognition.threads

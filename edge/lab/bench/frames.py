@@ -20,8 +20,7 @@ from edge.core.metrics import Metrics
 from edge.core.types import EventType, Frame, Image
 from edge.device.assembly.recognizer import build_pipeline, build_recognizer
 from edge.device.settings.load import Settings
-from edge.face import manifest as manifests
-from edge.face.manifest import installed_path
+from edge.face.manifest import installed_path, load_manifest
 from edge.gallery.gallery import Gallery
 from edge.lab.demo import scenario
 from edge.lab.demo.device import enrolled
@@ -116,7 +115,7 @@ def load_frames(media: Path, size: tuple[int, int], metrics: Metrics) -> list[Im
 def recognizer_of(embedder: str, settings: Settings, media: Path) -> Recognizer:
     """Return a recognizer with that embedder which knows the demo's 42 subjects."""
     recognition = settings.recognition.model_copy(update={"embedder": embedder})
-    manifest = manifests.load(embedder, settings.models_path)
+    manifest = load_manifest(embedder, settings.models_path)
     recognizer = build_recognizer(
         settings.model_copy(update={"recognition": recognition}),
         Gallery.empty(manifest.model_id),
@@ -157,8 +156,8 @@ def measure(settings: Settings, rounds: int, step: Progress) -> dict[str, Any]:
     media = media_dir(settings)
     recognizers = {name: recognizer_of(name, settings, media) for name in EMBEDDERS}
     rival = OpenCVLoop(
-        installed_path(manifests.load("yunet-2023mar"), settings.models_path),
-        installed_path(manifests.load("sface"), settings.models_path),
+        installed_path(load_manifest("yunet-2023mar"), settings.models_path),
+        installed_path(load_manifest("sface"), settings.models_path),
         RIVAL_THRESHOLD,
     )
     for photo in scenario.photos(media):

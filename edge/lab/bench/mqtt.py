@@ -1,7 +1,5 @@
 """From decision to subscriber, and how fast a backlog drains, over a real broker on this machine."""
 
-import os
-import platform
 import queue
 import shutil
 import socket
@@ -28,6 +26,7 @@ from edge.fleet.journal.follow import Follower, take_batch, topics
 from edge.fleet.journal.gaps import Gaps
 from edge.fleet.journal.store import MemoryStore
 from edge.lab.bench.delivery import bench_event, measure_delivery, percentiles
+from edge.lab.bench.report import machine
 from edge.lab.demo.broker import VERSION, embedded_broker
 from edge.mqtt.contract.encode import EventEncoder
 from edge.mqtt.contract.topics import Topics
@@ -61,11 +60,7 @@ def measure_mqtt(step: Progress, *, decisions: int = 500, rows: int = 10_000) ->
     return {
         "schema": "edge.bench-mqtt/1",
         "version": __version__,
-        "machine": {
-            "processor": platform.machine(),
-            "cpus": os.cpu_count(),
-            "python": platform.python_version(),
-        },
+        "machine": machine(),
         "broker": name,
         "decisions": decisions,
         "decision_to_subscriber_ms": delivered,

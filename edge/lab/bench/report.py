@@ -19,6 +19,15 @@ from edge.lab.bench.startup import measure_start
 STAGES = ("decode", "gate", "detect", "track", "align", "embed", "match", "decide", "loop")
 
 
+def machine() -> dict[str, Any]:
+    """Return on what the figures of a bench were measured."""
+    return {
+        "processor": platform.machine(),
+        "cpus": os.cpu_count(),
+        "python": platform.python_version(),
+    }
+
+
 def run_bench(settings: Settings, *, rounds: int, progress: Progress) -> dict[str, Any]:
     """Measure start-up, frames per second and delivery of an event; returns the JSON document.
 
@@ -28,10 +37,8 @@ def run_bench(settings: Settings, *, rounds: int, progress: Progress) -> dict[st
     return {
         "schema": "edge.bench/1",
         "version": __version__,
-        "machine": {
-            "processor": platform.machine(),
-            "cpus": os.cpu_count(),
-            "python": platform.python_version(),
+        "machine": machine()
+        | {
             "opencv": cv2.__version__,
             "numpy": np.__version__,
             "threads": settings.recognition.threads,

@@ -1,7 +1,6 @@
 """Time the search of a gallery beside what one would use instead, alternately in one run, on one core."""
 
 import os
-import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from edge.gallery.gallery import Gallery, Provenance
 from edge.gallery.int8_matcher import QuantizedMatcher
 from edge.gallery.matcher import DenseMatcher
 from edge.gallery.search import Mask, Matcher
+from edge.lab.bench.report import machine
 from edge.lab.photos.plots import new_figure, save
 
 MODEL_ID = "bench@00000000"
@@ -70,8 +70,12 @@ def measure_galleries(rows: Sequence[int], dim: int, rounds: int, progress: Prog
             progress(f"{number} x {dim}", done, len(rows))
             reports.append(pool.submit(measure_gallery, number, dim, rounds).result())
     progress("measured", len(rows), len(rows))
-    machine = {"processor": platform.machine(), "numpy": np.__version__, "threads": 1}
-    return {"schema": "edge.bench.gallery/1", "machine": machine, **reports[-1], "smaller": reports[:-1]}
+    return {
+        "schema": "edge.bench.gallery/1",
+        "machine": machine() | {"numpy": np.__version__, "threads": 1},
+        **reports[-1],
+        "smaller": reports[:-1],
+    }
 
 
 ENGINE_WORDS = {

@@ -14,9 +14,8 @@ from edge.core.download import Progress
 from edge.core.errors import ConfigError
 from edge.core.process import rss_mb
 from edge.device.settings.load import Settings
-from edge.face import manifest as manifests
 from edge.face.choice import accurate_enough
-from edge.face.manifest import AUTO
+from edge.face.manifest import AUTO, load_manifest
 from edge.face.weights import fetch
 from edge.lab.demo import scenario
 from edge.lab.demo.broker import VERSION, embedded_broker
@@ -45,7 +44,7 @@ def run_demo(settings: Settings, *, broker: str | None, console: Console, progre
     embedders = [m.name for m in accurate_enough()] if embedder == AUTO else [embedder]
     for name in (settings.recognition.detector, *embedders):
         with progress(name) as step:
-            fetch(manifests.load(name), settings.models_path, mirror=settings.models_mirror, progress=step)
+            fetch(load_manifest(name), settings.models_path, mirror=settings.models_mirror, progress=step)
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-demo-")))
         host, port = stack.enter_context(_broker(broker))

@@ -14,7 +14,7 @@ import numpy as np
 
 from edge.core.errors import MediaError, ModelError
 from edge.core.types import FloatArray
-from edge.face.manifest import read
+from edge.face.manifest import read_manifest
 from edge.gallery.decision import Calibration, DecisionRule
 from edge.lab.photos.rates import Scores, accepted
 from edge.lab.photos.tail import fit_tail, impostor_scores, interval, measured_thresholds
@@ -161,7 +161,7 @@ def write_table(table: FittedRates, manifest: Path) -> None:
             r"^(?:#.*\n)*\[calibration\]\n(?:(?![\[#]).*\n?)*", "", text, flags=re.MULTILINE
         ).rstrip()
         manifest.write_text(f"{kept}\n\n{as_toml(table)}")
-        read(manifest)
+        read_manifest(manifest)
     except OSError as error:
         raise ModelError(f"{manifest}: cannot write the calibration: {error.strerror}") from None
     except ModelError:

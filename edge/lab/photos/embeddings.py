@@ -21,8 +21,7 @@ from edge.core.errors import ConfigError, FileError, MediaError
 from edge.core.types import Detection, FloatArray, Image
 from edge.device.assembly.recognizer import build_recognizer
 from edge.device.settings.load import Settings
-from edge.face import manifest as manifests
-from edge.face.manifest import AUTO
+from edge.face.manifest import AUTO, load_manifest
 from edge.gallery.gallery import Gallery
 from edge.lab.photos.measure import Embeddings
 from edge.lab.photos.protocol import subjects
@@ -182,7 +181,7 @@ def recognizer_with(embedder: str, settings: Settings) -> Recognizer:
     values: dict[str, object] = {
         "recognition": settings.recognition.model_copy(update={"embedder": embedder})
     }
-    if manifests.load(embedder, settings.models_path).calibration is None:
+    if load_manifest(embedder, settings.models_path).calibration is None:
         values["decision"] = settings.decision.model_copy(update={"threshold": 1.0})
     return build_recognizer(settings.model_copy(update=values), Gallery.empty(embedder))
 

@@ -29,7 +29,7 @@ from edge.face.build.tables import (
 )
 from edge.face.detector import Detector
 from edge.face.embedder import align
-from edge.face.manifest import Input, Manifest, Output, load
+from edge.face.manifest import Input, Manifest, Output, load_manifest
 from edge.face.session import Session
 from edge.face.weights import load_verified
 from edge.lab.weights.ranges import best_clips, best_range, factors
@@ -201,7 +201,7 @@ def main() -> None:
     arguments = parser.parse_args()
     photos = first_photos(arguments.photos)
     photos = photos[:: max(1, len(photos) // arguments.subjects)]
-    yunet, sface = load("yunet"), load("sface")
+    yunet, sface = load_manifest("yunet"), load_manifest("sface")
     session = Session.of(yunet, load_verified(yunet, arguments.models), threads=THREADS)
     detector = Detector(session, yunet, max_side_px=320, min_score=0.6)
     faces = list(crops(photos, detector, sface))

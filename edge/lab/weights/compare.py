@@ -13,7 +13,7 @@ import numpy as np
 from edge.camera.photo import SUFFIXES
 from edge.core.types import FloatArray
 from edge.face.detector import Detector
-from edge.face.manifest import load
+from edge.face.manifest import load_manifest
 from edge.face.session import Session, pattern
 from edge.face.weights import load_verified
 from edge.lab.weights.calibrate import THREADS, crops
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("names", nargs="+", help="embedders; the first is what the others are compared with")
     parser.add_argument("--every", type=int, default=1, help="use every n-th photo")
     arguments = parser.parse_args()
-    yunet, *embedders = [load(name) for name in ("yunet", *arguments.names)]
+    yunet, *embedders = [load_manifest(name) for name in ("yunet", *arguments.names)]
     finder = Session.of(yunet, load_verified(yunet, arguments.models), threads=THREADS)
     detector = Detector(finder, yunet, max_side_px=320, min_score=0.6)
     sessions = [Session.of(m, load_verified(m, arguments.models), threads=1) for m in embedders]

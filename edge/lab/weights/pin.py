@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from edge.face.build.recipes import run_recipe
-from edge.face.manifest import Manifest, load
+from edge.face.manifest import Manifest, load_manifest
 from edge.face.session import Session, record_golden
 from edge.face.weights import build_data, load_verified
 
@@ -24,16 +24,16 @@ MIN_COSINE_FLOAT = 0.9999
 
 def pin(name: str, models_dir: Path) -> None:
     """Build `name` from its installed parent, pin hash and size, record the golden file."""
-    manifest = load(name)
+    manifest = load_manifest(name)
     path = manifest.directory / "manifest.toml"
     if manifest.build is not None:
-        parent = load(manifest.build.parent)
+        parent = load_manifest(manifest.build.parent)
         model = run_recipe(manifest.build.recipe, load_verified(parent, models_dir), build_data(manifest))
         text = path.read_text()
         text = re.sub(r'^sha256 = ".*"$', f'sha256 = "{hashlib.sha256(model).hexdigest()}"', text, flags=re.M)
         text = re.sub(r"^bytes = .*$", f"bytes = {len(model)}", text, flags=re.M)
         path.write_text(text)
-        manifest = load(name)
+        manifest = load_manifest(name)
         (models_dir / manifest.file).unlink(missing_ok=True)
         (models_dir / manifest.file).write_bytes(model)
     record(manifest, load_verified(manifest, models_dir))

@@ -15,12 +15,12 @@ from edge.core.errors import ConfigError, FleetError
 from edge.core.types import Subject
 from edge.device.assembly.stores import crop_store, denial_store
 from edge.device.settings.load import load
-from edge.face import manifest as manifests
+from edge.face.manifest import load_manifest
 from edge.gallery.store.store import GalleryStore
 from tests.support.command_line import invoke, run, write_config
 from tests.support.gallery_samples import probe, template, unit_rows
 
-EMBEDDER = manifests.load("sface-int8")
+EMBEDDER = load_manifest("sface-int8")
 
 
 class Site:

@@ -12,14 +12,14 @@ from edge.core.errors import ModelError
 from edge.core.types import FloatArray
 from edge.face.build.fp32 import free_input_size
 from edge.face.build.heads import HEADS, STRIDES, join_heads
-from edge.face.manifest import Manifest, load
+from edge.face.manifest import Manifest, load_manifest
 from edge.face.session import Session, pattern
 from edge.face.weights import load_verified
 
 
 @pytest.fixture(scope="module")
 def published(models_dir: Path) -> bytes:
-    return load_verified(load("yunet-2023mar"), models_dir)
+    return load_verified(load_manifest("yunet-2023mar"), models_dir)
 
 
 def outputs_of(manifest: Manifest, model: bytes) -> dict[str, FloatArray]:
@@ -28,7 +28,7 @@ def outputs_of(manifest: Manifest, model: bytes) -> dict[str, FloatArray]:
 
 
 def test_the_joined_heads_are_the_published_outputs(models_dir: Path, published: bytes) -> None:
-    joined, parent = load("yunet"), load("yunet-2023mar")
+    joined, parent = load_manifest("yunet"), load_manifest("yunet-2023mar")
     found = outputs_of(joined, load_verified(joined, models_dir))
     expected = outputs_of(parent, published)
     for stride in STRIDES:
@@ -124,4 +124,4 @@ def test_what_does_not_end_in_those_heads_is_refused(
 
 def test_an_embedder_has_no_heads(models_dir: Path) -> None:
     with pytest.raises(ModelError, match="not the outputs of YuNet"):
-        join_heads(load_verified(load("sface"), models_dir))
+        join_heads(load_verified(load_manifest("sface"), models_dir))

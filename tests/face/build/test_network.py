@@ -8,7 +8,7 @@ from edge.core.errors import ModelError
 from edge.core.types import FloatArray
 from edge.face.build.fp32 import flip_steep_slopes, write_fp32
 from edge.face.build.network import Network, exact_sums, parse
-from edge.face.manifest import Input, Output, load
+from edge.face.manifest import Input, Output, load_manifest
 from edge.face.session import Session, pattern
 from edge.face.weights import load_verified
 from tests.face.build.networks import small_network
@@ -25,7 +25,7 @@ def run_fp32(network: Network) -> FloatArray:
 
 
 def test_folding_and_rewriting_change_no_output_of_the_published_model(models_dir: Path) -> None:
-    manifest = load("sface")
+    manifest = load_manifest("sface")
     model = load_verified(manifest, models_dir)
     published = Session.of(manifest, model, threads=1).run(pattern(112, 112))[0]
     rewritten = run_fp32(flip_steep_slopes(parse(model)))
@@ -33,7 +33,7 @@ def test_folding_and_rewriting_change_no_output_of_the_published_model(models_di
 
 
 def test_the_published_model_has_the_layers_the_recipe_expects(models_dir: Path) -> None:
-    network = parse(load_verified(load("sface"), models_dir))
+    network = parse(load_verified(load_manifest("sface"), models_dir))
     assert len(network.layers) == 27
     assert [layer.depthwise for layer in network.layers] == [False] + [True, False] * 13
     assert network.fc_weight.shape == (128, 1024, 7, 7)
@@ -42,11 +42,11 @@ def test_the_published_model_has_the_layers_the_recipe_expects(models_dir: Path)
 
 def test_another_model_is_refused(models_dir: Path) -> None:
     with pytest.raises(ModelError, match="not the SFace graph"):
-        parse(load_verified(load("yunet"), models_dir))
+        parse(load_verified(load_manifest("yunet"), models_dir))
 
 
 def test_a_model_with_other_padding_is_refused(models_dir: Path) -> None:
-    proto = onnx.load_model_from_string(load_verified(load("sface"), models_dir))
+    proto = onnx.load_model_from_string(load_verified(load_manifest("sface"), models_dir))
     conv = next(node for node in proto.graph.node if node.op_type == "Conv")
     next(a for a in conv.attribute if a.name == "pads").ints[:] = [0, 0, 0, 0]
     with pytest.raises(ModelError, match="conv_1_conv2d: not a convolution of the SFace graph"):

@@ -10,11 +10,11 @@ import pytest
 from edge.core.errors import ModelError
 from edge.face.build.fp32 import free_input_size
 from edge.face.build.recipes import run_recipe
-from edge.face.manifest import load, names
+from edge.face.manifest import load_manifest, model_names
 from edge.face.session import Session, pattern
 from edge.face.weights import build_data, load_verified
 
-BUILT = [name for name in names() if load(name).build]
+BUILT = [name for name in model_names() if load_manifest(name).build]
 
 BUILD = """
 import hashlib, sys
@@ -22,8 +22,8 @@ from pathlib import Path
 from edge.face.build.recipes import run_recipe
 from edge.face.manifest import load
 from edge.face.weights import build_data, load_verified
-manifest = load(sys.argv[1])
-parent = load_verified(load(manifest.build.parent), Path(sys.argv[2]))
+manifest = load_manifest(sys.argv[1])
+parent = load_verified(load_manifest(manifest.build.parent), Path(sys.argv[2]))
 print(hashlib.sha256(run_recipe(manifest.build.recipe, parent, build_data(manifest))).hexdigest())
 """
 
@@ -38,7 +38,7 @@ def test_every_process_builds_the_pinned_bytes(models_dir: Path, name: str) -> N
         subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.strip()
         for env in (plain, usual)
     }
-    assert built == {load(name).sha256}
+    assert built == {load_manifest(name).sha256}
 
 
 def test_an_unknown_recipe_is_refused() -> None:
@@ -57,15 +57,15 @@ def test_only_an_image_model_can_be_freed() -> None:
 
 @pytest.mark.parametrize("name", ["sface-int8", "sface-int8-add"])
 def test_the_quantized_model_is_small_and_pinned(models_dir: Path, name: str) -> None:
-    model = load_verified(load(name), models_dir)
+    model = load_verified(load_manifest(name), models_dir)
     assert len(model) <= 11_000_000
-    assert hashlib.sha256(model).hexdigest() == load(name).sha256
+    assert hashlib.sha256(model).hexdigest() == load_manifest(name).sha256
 
 
 def test_both_integer_models_say_the_same_of_a_picture(models_dir: Path) -> None:
     answers = []
     for name in ("sface-int8", "sface-int8-add"):
-        manifest = load(name)
+        manifest = load_manifest(name)
         session = Session.of(manifest, load_verified(manifest, models_dir), threads=1)
         answers.append(session.run(pattern(112, 112))[0][0])
     cosine = answers[0] @ answers[1] / np.linalg.norm(answers[0]) / np.linalg.norm(answers[1])
@@ -73,9 +73,9 @@ def test_both_integer_models_say_the_same_of_a_picture(models_dir: Path) -> None
 
 
 def test_data_that_are_not_there_are_named(tmp_path: Path) -> None:
-    manifest = load("sface-int8").model_copy(update={"directory": tmp_path})
+    manifest = load_manifest("sface-int8").model_copy(update={"directory": tmp_path})
     with pytest.raises(
         ModelError, match=r"sface-int8: cannot read .*statistics.json: .*; install edge again"
     ):
         build_data(manifest)
-    assert build_data(load("sface-int8-add")) == build_data(load("sface-int8"))
+    assert build_data(load_manifest("sface-int8-add")) == build_data(load_manifest("sface-int8"))

@@ -8,10 +8,10 @@ import pytest
 
 from edge.core.errors import ModelMissingError
 from edge.device.settings.load import load
-from edge.face import manifest as manifests
+from edge.face.manifest import load_manifest, model_names
 from edge.lab.bench.embedders import REFERENCE, measure_embedders
 
-EMBEDDERS = {name for name in manifests.names() if manifests.load(name).kind == "embedder"}
+EMBEDDERS = {name for name in model_names() if load_manifest(name).kind == "embedder"}
 
 
 def quiet(what: str, done: float, total: float) -> None:
@@ -28,8 +28,8 @@ def test_every_embedder_is_timed_and_compared(report: dict[str, Any]) -> None:
     assert report["refused"] == {}
     for name, figures in report["models"].items():
         assert 0 < figures["ms_p50"] <= figures["ms_p95"], name
-        assert figures["bytes"] == manifests.load(name).bytes
-        assert figures["model_id"] == manifests.load(name).model_id
+        assert figures["bytes"] == load_manifest(name).bytes
+        assert figures["model_id"] == load_manifest(name).model_id
 
 
 def test_integers_are_faster_than_floats_and_answer_alike(report: dict[str, Any]) -> None:
@@ -46,7 +46,7 @@ def test_one_that_is_not_installed_is_named_and_the_others_are_timed(
     media: Path, models_dir: Path, tmp_path: Path
 ) -> None:
     for name in (REFERENCE, "yunet"):
-        shutil.copy(models_dir / manifests.load(name).file, tmp_path)
+        shutil.copy(models_dir / load_manifest(name).file, tmp_path)
     report = measure_embedders(load(overrides={"models_dir": str(tmp_path)}), media, 10, quiet)
     assert set(report["models"]) == {REFERENCE}
     assert "sface-int8.onnx is not there; run: edge models fetch" in report["refused"]["sface-int8"]

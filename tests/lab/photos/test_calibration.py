@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from edge.core.errors import MediaError, ModelError
-from edge.face import manifest as manifests
+from edge.face.manifest import manifests_dir, read_manifest
 from edge.gallery.decision import DecisionRule
 from edge.lab.photos.calibration import (
     RATES,
@@ -72,13 +72,13 @@ def test_a_mean_of_several_photos_is_passed_more_often(table: FittedRates):
 
 
 def test_a_written_table_is_read_back_and_nothing_else_changes(tmp_path: Path, table: FittedRates):
-    original = (manifests.root() / "sface-int8" / "manifest.toml").read_text()
+    original = (manifests_dir() / "sface-int8" / "manifest.toml").read_text()
     path = tmp_path / "sface-int8" / "manifest.toml"
     path.parent.mkdir()
     path.write_text(original)
-    before = manifests.read(path)
+    before = read_manifest(path)
     write_table(table, path)
-    after = manifests.read(path)
+    after = read_manifest(path)
     assert after.calibration is not None
     assert after.calibration.thresholds == table.thresholds
     assert after.calibration.fmr == RATES
@@ -91,7 +91,7 @@ def test_a_written_table_is_read_back_and_nothing_else_changes(tmp_path: Path, t
 def test_a_table_that_is_none_leaves_the_manifest_as_it_was(tmp_path: Path, table: FittedRates):
     path = tmp_path / "sface-int8" / "manifest.toml"
     path.parent.mkdir()
-    path.write_text(original := (manifests.root() / "sface-int8" / "manifest.toml").read_text())
+    path.write_text(original := (manifests_dir() / "sface-int8" / "manifest.toml").read_text())
     wrong = FittedRates(
         **{**{k: getattr(table, k) for k in table.__slots__}, "thresholds": (math.nan,) * len(RATES)}
     )

@@ -11,7 +11,7 @@ import pytest
 from edge.camera.photo import read_photo
 from edge.core.errors import MediaError
 from edge.device.settings.load import load
-from edge.face import manifest as manifests
+from edge.face.manifest import load_manifest
 from edge.lab.demo.media import orl_photo
 from edge.lab.photos.embeddings import EmbeddingCache, embed_photos
 from tests.support.command_line import run_json
@@ -112,7 +112,7 @@ def test_an_embedder_that_was_never_calibrated_can_be_measured(
     lines = [f"S{i:02}\t1\t{j}" for i in range(1, 3) for j in (2, 3)]
     lines += [f"S{i:02}\t{j}\tS{i + 1:02}\t1" for i in range(1, 3) for j in (2, 3)]
     (tmp_path / "pairs.txt").write_text("\n".join(lines) + "\n")
-    assert manifests.load("sface").calibration is None
+    assert load_manifest("sface").calibration is None
     pairs = ("--pairs", str(tmp_path / "pairs.txt"))
     models = evaluated(tmp_path, monkeypatch, "verify", "--images", str(orl), *pairs, "--model", "sface")
     assert models["sface"]["n_pairs"] == 8

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from edge.face import manifest
 from edge.face.embedder import align
+from edge.face.manifest import load_manifest
 from edge.gallery.gallery import SEVERAL_PHOTOS
 from edge.lab.photos.rates import threshold_at
 from edge.lab.studies.variant_scores import (
@@ -26,7 +26,7 @@ from edge.lab.studies.variant_scores import (
 )
 
 BASELINE = Variant("baseline")
-TEMPLATE = np.array(manifest.load("sface").alignment.points, np.float32)
+TEMPLATE = np.array(load_manifest("sface").alignment.points, np.float32)
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
