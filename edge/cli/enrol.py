@@ -38,6 +38,7 @@ from edge.core.errors import ConfigError, EnrollmentError, MediaError
 from edge.core.types import EventType, Frame, Probe
 from edge.device.assembly.recognizer import PHOTO_SIDE_PX, build_camera, build_recognizer
 from edge.device.assembly.stores import crop_store, gallery_store, visit_store
+from edge.device.assembly.time import device_clock, time_known
 from edge.device.settings.load import Settings
 from edge.gallery.store.crops import encode_picture
 from edge.recognition.enrolment.bulk import enroll_all, tell_refusals, write_outcomes
@@ -265,9 +266,12 @@ def identify(
     """Say whose face a photo shows, or that it is nobody's. Exits 1 for a reject."""
     which = _which(largest, face, show, [photo])
     settings = load_settings(config_file)
-    recognizer = build_recognizer(settings, side_px=PHOTO_SIDE_PX)
+    clock = device_clock(settings)
+    recognizer = build_recognizer(
+        settings, side_px=PHOTO_SIDE_PX, time_known=time_known(clock, lambda: settings)
+    )
     probe = _probe(photo, recognizer, which, show, max_pixels)
-    decision = recognizer.identify(probe, SystemClock().now())
+    decision = recognizer.identify(probe, clock.now())
     score = decision.score
     if as_json:
         typer.echo(

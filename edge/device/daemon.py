@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from edge.camera.latest import LatestFrames
-from edge.core.clock import Clock, SystemClock
+from edge.core.clock import Clock
 from edge.core.errors import EdgeError
 from edge.core.files import sole_daemon
 from edge.core.metrics import Metrics
@@ -25,6 +25,7 @@ from edge.device.assembly.delivery import announcements, build_courier
 from edge.device.assembly.departed import departed
 from edge.device.assembly.recognizer import build_recognizer
 from edge.device.assembly.stores import check_device_key, visit_store
+from edge.device.assembly.time import device_clock, follow_sync, time_known
 from edge.device.cameras import Cameras, VisitWriter
 from edge.device.commands.executor import CommandExecutor
 from edge.device.commands.parse import Rules
@@ -106,7 +107,8 @@ class Daemon:
         self._memory = memory
         self._metrics = metrics
         self._config_arguments = tuple(config_arguments)
-        self._clock = clock or SystemClock()
+        self._clock = device_clock(settings, clock)
+        self._time_known = time_known(self._clock, self.settings)
         self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
         self._mailbox = Mailbox(self._asker(ReadMail()), metrics)
         self._beats = Beats(self._clock.monotonic)
@@ -133,9 +135,11 @@ class Daemon:
 
     def _start(self, stack: ExitStack) -> None:
         """Build every part and start it; `stack` stops them in reverse: cameras first, the outbox last."""
+        stack.callback(self._clock.save)
+        self._clock.tick()
         stack.callback(self._galleries.stop)
         check_device_key(self._settings)
-        self._recognizer = build_recognizer(self._settings)
+        self._recognizer = build_recognizer(self._settings, time_known=self._time_known)
         self._courier = self._build_courier()
         otherwise = "stopped before everything was delivered; the outbox keeps it"
         stack.callback(_stop, self._courier.stop, DELIVERY_STOP_S, otherwise)
@@ -166,6 +170,7 @@ class Daemon:
                     asked("reload", self._reload)
                 case ReadMail():
                     asked("request", self._answer)
+            attempt("clock", self._clock.tick)
             attempt("push", self._pushes.tick)
             attempt("commands", self._commands.tick)
             attempt("strangers", self._visits.tick)
@@ -194,7 +199,7 @@ class Daemon:
             EdgeError: It cannot be built; nothing has changed.
         """
         settings, waiting = kept(self._settings, settings)
-        recognizer = build_recognizer(settings, denials=self._recognizer.denials)
+        recognizer = build_recognizer(settings, denials=self._recognizer.denials, time_known=self._time_known)
         if waiting:
             log.warning("these settings take effect only after a restart", extra={"settings": waiting})
         self._settings = settings
@@ -232,7 +237,12 @@ class Daemon:
 
     def _build_courier(self) -> CourierThread:
         return build_courier(
-            self._settings, self._mailbox.put, beats=self._beats, metrics=self._metrics, clock=self._clock
+            self._settings,
+            self._mailbox.put,
+            beats=self._beats,
+            metrics=self._metrics,
+            clock=self._clock,
+            behind=lambda: self._clock.behind,
         )
 
     def _build_cameras(self) -> Cameras:
@@ -275,12 +285,17 @@ class Daemon:
         return CommandExecutor(
             Topics(self._settings.site, self._settings.device),
             self._settings.state_dir / "commands",
-            lambda: Rules(self._settings.commands.trusted_keys, self._settings.commands.unsigned_reads),
+            lambda: Rules(
+                self._settings.commands.trusted_keys,
+                self._settings.commands.unsigned_reads,
+                self._time_known(),
+            ),
             actions=verbs.actions(),
             errands=verbs.errand,
             publish=self._courier.publish_answer,
             metrics=self._metrics,
             clock=self._clock,
+            prove=self._clock.prove,
         )
 
     def _asker(self, order: Order) -> Callable[[], None]:
@@ -323,6 +338,7 @@ class Daemon:
         if recognizer is not None:
             self._swap(recognizer)
         if news:
+            follow_sync(self._clock, self._settings)
             self._tell_gallery()
 
     def _swap(self, recognizer: Recognizer) -> None:
@@ -341,7 +357,7 @@ class Daemon:
             self._frames.replaced,
             self._courier.outbox_health(),
             self._courier.link_health(),
-            self._galleries.problems(self._recognizer),
+            [*self._galleries.problems(self._recognizer), *(["clock_behind"] if self._clock.behind else [])],
         )
 
     def _tell_ready(self) -> None:

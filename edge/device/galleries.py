@@ -47,8 +47,15 @@ class Galleries:
     """
 
     def __init__(
-        self, settings: Settings, config_arguments: Sequence[str], *, metrics: Metrics, clock: Clock
+        self,
+        settings: Settings,
+        config_arguments: Sequence[str],
+        *,
+        metrics: Metrics,
+        clock: Clock,
+        time_known: Callable[[], bool] = lambda: True,
     ) -> None:
+        self._time_known = time_known
         self._metrics = metrics
         self._clock = clock
         self._sync = SyncRunner(settings.sync_path, config_arguments, metrics=metrics, clock=clock)
@@ -134,7 +141,9 @@ class Galleries:
 
     def _follow(self, recognizer: Recognizer) -> Recognizer | None:
         auto = self._settings.recognition.embedder == AUTO
-        rebuild = partial(build_recognizer, self._settings, denials=recognizer.denials)
+        rebuild = partial(
+            build_recognizer, self._settings, denials=recognizer.denials, time_known=self._time_known
+        )
         found = self._gallery.look(recognizer, rebuild if auto else None)
         if found is not None and recognizer.matcher.gallery.active - found.matcher.gallery.active:
             self._revoked_at = self._clock.now()

@@ -141,7 +141,7 @@ class Vitals:
         self._read_s, self._frames = now_s, frames
         return HealthPayload(
             at=to_millisecond(self._clock.now()),
-            clock="synced" if clock_synced() else "unsynced",
+            clock="synced" if clock_synced() and "clock_behind" not in problems else "unsynced",
             uptime_s=round(now_s - self._started_s, 1),
             rss_mb=round(rss_mb(), 1),
             temperature_c=temperature_c(),

@@ -13,6 +13,7 @@ from edge.core import files
 from edge.core.clock import Clock
 from edge.core.errors import ConfigError, EdgeError, FileError
 from edge.device.assembly.stores import candidate_store, gallery_store
+from edge.device.assembly.time import device_clock
 from edge.device.removal import forget_departed
 from edge.device.settings.load import Settings, credential_path
 from edge.device.sync.outcome import SyncOutcome, refusal, save_outcome
@@ -91,6 +92,7 @@ def _synchronise(settings: Settings, clock: Clock) -> tuple[SyncOutcome, EdgeErr
         usable_embedders(settings.recognition.embedder, settings.models_path),
         clock,
         self_test,
+        built_at=device_clock(settings, clock).least(),
         adopt=partial(_adopt, settings) if auto else None,
         candidate=candidate_store(settings) if auto else None,
     )

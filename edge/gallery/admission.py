@@ -3,7 +3,7 @@
 Compares no faces. A mask over the subjects, not another gallery: a subject whose hour comes needs no rebuild.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
@@ -19,7 +19,7 @@ class Admission:
     """Who may pass a door that serves `groups` (none: everybody in the gallery), by its `time_zone`.
 
     A subject may pass where it shares a group with the door. `open_when_stale`: also by a gallery that
-    is past its `not_after`.
+    is past its `not_after`. `time_known` says whether the hour is known; while it is not, no window is open.
     """
 
     def __init__(
@@ -29,7 +29,9 @@ class Admission:
         time_zone: str = "UTC",
         *,
         open_when_stale: bool = False,
+        time_known: Callable[[], bool] = lambda: True,
     ) -> None:
+        self._time_known = time_known
         self._open_when_stale = open_when_stale
         self._not_after = gallery.not_after
         self._groups = frozenset(groups)
@@ -52,7 +54,13 @@ class Admission:
 
     def of(self, gallery: Gallery) -> "Admission":
         """Return who may pass the same door with another gallery."""
-        return Admission(gallery, self._groups, self._time_zone, open_when_stale=self._open_when_stale)
+        return Admission(
+            gallery,
+            self._groups,
+            self._time_zone,
+            open_when_stale=self._open_when_stale,
+            time_known=self._time_known,
+        )
 
     def stale(self, at: datetime) -> bool:
         """Return whether nobody may pass at a moment (aware), because the gallery is too old."""
@@ -90,6 +98,8 @@ class Admission:
     def _open(self, windows: tuple[Window, ...], time_zone: str, at: datetime) -> bool:
         if not windows:
             return True
+        if not self._time_known():
+            return False
         local = at.astimezone(zone(time_zone or self._time_zone))
         return any(window.open_at(local.weekday(), local.hour * 60 + local.minute) for window in windows)
 

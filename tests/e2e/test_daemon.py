@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import paho.mqtt.publish as mqtt
@@ -64,6 +65,26 @@ def test_the_enrolled_man_is_matched_and_leaves(mosquitto: Mosquitto, make_devic
     statuses = heard.on("/camera/front/status")
     assert b"online" in statuses
     assert statuses[-1] == b"offline"
+
+
+def test_a_door_that_does_not_know_the_hour_opens_no_window_and_says_so(
+    mosquitto: Mosquitto, make_device: MakeDevice, media: Path
+):
+    """The board's clock is behind what the door has known: as after a cut of the power without a network."""
+    device = make_device(mosquitto.port, cameras={"front": clip(media, "face_noface.mov")})
+    assert device.edge("subjects", "set", "p-man", "--window", "mon-sun 00:00-24:00").returncode == 0
+    later = (datetime.now(UTC) + timedelta(days=30)).isoformat()
+    (device.state / "clock.json").write_text(json.dumps({"proven_at": later}))
+    with subscriber(mosquitto.port) as heard:
+        device.start()
+        heard.wait(lambda: events(heard, "event"))
+        heard.wait(lambda: heard.on(f"{ROOT}/health"))
+        health = HealthPayload.model_validate_json(heard.on(f"{ROOT}/health")[0])
+        decided = events(heard, "event")[0]
+        assert device.stop() == 0
+    assert (decided.event_type, decided.reason, decided.clock) == ("reject", "outside_window", "unsynced")
+    assert (health.problems, health.clock) == (("clock_behind",), "unsynced")
+    assert device.said("the clock says")
 
 
 def test_a_stranger_is_rejected_once_and_no_name_is_logged(

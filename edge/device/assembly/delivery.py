@@ -55,10 +55,12 @@ def build_courier(
     beats: Beats,
     metrics: Metrics,
     clock: Clock,
+    behind: Callable[[], bool] = lambda: False,
 ) -> CourierThread:
     """Return what delivers events: outbox, connection and courier, not started yet.
 
-    `ask` gets what others ask of this device, on the courier's thread; it only enqueues.
+    `ask` gets what others ask of this device, on the courier's thread; it only enqueues. `behind` says
+    whether the clock shows a time that has passed already.
 
     Raises:
         ConfigError: A certificate or the password file cannot be used.
@@ -88,7 +90,7 @@ def build_courier(
         settings.site,
         settings.device,
         boot_id(),
-        clock=lambda: "synced" if clock_synced() else "unsynced",
+        clock=lambda: "synced" if clock_synced() and not behind() else "unsynced",
         anonymous=settings.privacy.anonymous,
     )
 

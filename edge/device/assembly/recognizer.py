@@ -54,6 +54,7 @@ def build_recognizer(
     *,
     side_px: int | None = None,
     denials: Denials | None = None,
+    time_known: Callable[[], bool] = lambda: True,
 ) -> Recognizer:
     """Load both models and join them with a gallery; none: the current one of the state directory.
 
@@ -86,7 +87,7 @@ def build_recognizer(
         ),
         embedder=Embedder(embedder, manifest),
         matcher=make_matcher(gallery),
-        admission=admission(settings, gallery),
+        admission=admission(settings, gallery, time_known),
         rule=decision_rule(settings, manifest),
         stamp=ModelStamp(manifest.name, manifest.sha256, gallery.version),
         liveness=build_liveness(settings),
@@ -188,13 +189,16 @@ def decision_rule(settings: Settings, manifest: Manifest) -> DecisionRule:
     )
 
 
-def admission(settings: Settings, gallery: Gallery) -> Admission:
-    """Return who of a gallery may pass this door, and when."""
+def admission(
+    settings: Settings, gallery: Gallery, time_known: Callable[[], bool] = lambda: True
+) -> Admission:
+    """Return who of a gallery may pass this door, and when; `time_known` says whether the hour is known."""
     return Admission(
         gallery,
         settings.access.groups,
         settings.access.time_zone,
         open_when_stale=settings.sync.stale == "open",
+        time_known=time_known,
     )
 
 

@@ -8,6 +8,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ Action = Callable[[Command], dict[str, Any]]
 
 
 class CommandExecutor:
-    """One device's commands. Used by the main thread.
+    """One device's commands. Used by the main thread. `prove` is told when a signed one was in time.
 
     `actions` do what is quick, by verb; `errands` says what a child does for any other. Below `directory` lie
     the answers and the notes: what many may cause washes away nothing of what was changed.
@@ -86,7 +87,9 @@ class CommandExecutor:
         publish: Callable[[str, bytes, bytes | None], None],
         metrics: Metrics,
         clock: Clock,
+        prove: Callable[[datetime], None] = lambda at: None,
     ) -> None:
+        self._prove = prove
         self._topics = topics
         self._rules = rules
         self._actions = actions
@@ -109,6 +112,8 @@ class CommandExecutor:
         except CommandError as error:
             self._refuse(verb, received, error)
             return
+        if command.signed:
+            self._prove(self._clock.now())
         self._answers.read_again()
         busy, known = self._busy_with(command.transaction), self._answers.get(command.transaction)
         content = busy.content if busy is not None else known.content if known is not None else None

@@ -68,10 +68,14 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a device believes: public keys, and whether reading verbs need a signature."""
+    """What a device believes: public keys, whether reading verbs need a signature, whether it knows the time.
+
+    While it does not, nothing is changed: a command may be older than the clock says.
+    """
 
     trusted: tuple[str, ...] = ()
     unsigned_reads: bool = False
+    time_known: bool = True
 
 
 def reply_of(received: Received, verb: str, topics: Topics) -> Reply:
@@ -165,6 +169,9 @@ def _checked(
         raise CommandError("it is not signed, and commands.unsigned_reads is off", reason="unsigned")
     if said.expires_at is not None and said.expires_at <= now:
         raise CommandError("it has expired", reason="expired")
+    if verb not in READS and not rules.time_known:
+        why = "the clock is behind a time that was known, so nobody can tell how old this is; set the clock"
+        raise CommandError(why, reason="clock")
     content = hashlib.sha256(json.dumps([verb, said.args], sort_keys=True).encode()).hexdigest()
     reply = reply_of(received, verb, topics)
     return Command(verb, said.transaction, args, reply, content, signer, said.expires_at)

@@ -404,6 +404,13 @@ class AccessSettings(Section):
         description="Time zone of subjects' weekly windows, where they name none of their own.",
         json_schema_extra=LIVE,
     )
+    clock_behind: Literal["closed", "open"] = Field(
+        "closed",
+        description="While the clock shows a time that has passed already, and was not right since the "
+        "start: reject whoever has weekly windows and refuse commands that change something (closed), or go "
+        "by the latest time that was known (open).",
+        json_schema_extra=LIVE,
+    )
 
     @field_validator("time_zone")
     @classmethod

@@ -111,6 +111,18 @@ class Floors(BaseModel):
             )
 
 
+def trusted_at(path: Path) -> datetime | None:
+    """Return the latest time at which a synchronisation found something trusted, of whatever scope.
+
+    None where there was none, or it cannot be read: a synchronisation says so.
+    """
+    try:
+        floors = _file(path).read()
+    except EdgeError:
+        return None
+    return None if floors is None else floors.trusted_at
+
+
 def published_version(path: Path, scope: str, gallery_version: int) -> int | None:
     """Return the published version of what is version `gallery_version` of the device's own store.
 

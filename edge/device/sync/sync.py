@@ -101,6 +101,8 @@ class Sync:
     clock: Clock
     self_test: Callable[[Gallery], None]
     built_at: datetime = BUILT_AT
+    """The earliest that it can be now."""
+
     adopt: Adopt | None = None
     candidate: GalleryStore | None = None
     rights: int | None = field(default=None, init=False)

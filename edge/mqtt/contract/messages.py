@@ -387,7 +387,8 @@ class HealthPayload(Payload):
         "gallery_fallback: the newest gallery cannot be read, an older one serves with no more rights than "
         "the newest granted (enrol or publish again); gallery_refused: the newest gallery cannot be used, "
         "the one before it serves; denials_lost: denials are damaged or gone, and whoever had some is "
-        "rejected as ambiguous (restore them, or `edge gallery deny --forget-lost`).",
+        "rejected as ambiguous (restore them, or `edge gallery deny --forget-lost`); clock_behind: the clock "
+        "shows a time that has passed already (set it; access.clock_behind says what the door does).",
     )
     fps: dict[Slug, float] = Field(description="Frames a second since the last of these messages, by camera.")
     frame_age_s: dict[Slug, float | None] = Field(
