@@ -105,9 +105,18 @@ class Detector:
         self._canvas: Canvas | None = None
         self._near: Detector | None = None
 
-    def at(self, max_side_px: int) -> "Detector":
-        """Return a detector on the same session that reduces images less or more."""
-        return Detector(self._session, self._manifest, max_side_px=max_side_px, min_score=self._min_score)
+    def at(self, max_side_px: int, *, min_score: float | None = None) -> "Detector":
+        """Return a detector on the same session that reduces images less or more, or believes more."""
+        return Detector(
+            self._session,
+            self._manifest,
+            max_side_px=max_side_px,
+            min_score=self._min_score if min_score is None else min_score,
+        )
+
+    def reduction(self, image: Image) -> float:
+        """Return the factor, at most 1, by which the sides of an image are reduced."""
+        return float(min(1.0, self._max_side_px / max(image.shape[:2])))
 
     def self_test(self) -> None:
         """Compare what the session that serves computes now with the golden file.
@@ -135,7 +144,7 @@ class Detector:
 
         Returns `face` itself where it was seen large enough, or where nothing is found this time.
         """
-        scale = min(1.0, self._max_side_px / max(image.shape[:2]))
+        scale = self.reduction(image)
         if scale == 1.0 or face.size_px * scale >= REFINE_BELOW_PX:
             return face
         middle = _middle(face.box)
@@ -145,11 +154,8 @@ class Detector:
         if self._near is None:
             self._near = self.at(REFINE_SIDE_PX)
         found = self._near.detect(image[y1:y2, x1:x2])
-        shift = np.array([x1, y1], np.float32)
-        best = next((f for f in found if _distance(_middle(f.box) + shift, middle) < reach / 4), None)
-        if best is None:
-            return face
-        return Detection(best.box + np.tile(shift, 2), best.landmarks + shift, best.score)
+        moved = (moved_by(f, int(x1), int(y1)) for f in found)
+        return next((f for f in moved if _distance(_middle(f.box), middle) < reach / 4), face)
 
     def _letterbox(self, image: Image) -> tuple[Canvas, float]:
         """Reduce onto a black canvas whose sides are multiples of 32, lifted where the picture is dark.
@@ -157,7 +163,7 @@ class Detector:
         Returns it and the scale.
         """
         height, width = image.shape[:2]
-        scale = min(1.0, self._max_side_px / max(height, width))
+        scale = self.reduction(image)
         inner_w, inner_h = max(1, round(width * scale)), max(1, round(height * scale))
         outer = (_round_up(inner_h), _round_up(inner_w))
         canvas = self._canvas
@@ -168,6 +174,12 @@ class Detector:
         if (lift := lift_of_scene(inside, LIGHT_STEP)) is not None:
             inside[:] = lift.apply(inside)
         return canvas, scale
+
+
+def moved_by(face: Detection, x: int, y: int) -> Detection:
+    """Return a face found in a part of a frame whose left upper corner is (x, y), in pixels of the frame."""
+    shift = np.array([x, y], np.float32)
+    return Detection(face.box + np.tile(shift, 2), face.landmarks + shift, face.score)
 
 
 def _middle(box: FloatArray) -> FloatArray:

@@ -26,6 +26,8 @@ from edge.core.types import (
     Refusal,
     Track,
 )
+from edge.face.far_search import FarSearch, covers, same_place
+from edge.recognition.attention import Attention
 from edge.recognition.observer import VisitObserver
 from edge.recognition.presence import Presence
 from edge.recognition.recognizer import Recognizer
@@ -36,6 +38,12 @@ log = logging.getLogger(__name__)
 
 STEP_BACK_S = 1.0
 """Frames that lie this far before the last one belong to another run of the camera: a clip begun anew."""
+
+FAR_REDUCTION = 0.4
+"""Frames whose sides are reduced below this share of their length are searched for far faces besides."""
+
+MOST_LOOKS = 3
+"""Far faces that are followed are looked for in one frame, at most."""
 
 NewId = Callable[[], str]
 
@@ -75,6 +83,8 @@ class Pipeline:
         self._detect_ms = self._embed_ms = self._match_ms = 0.0
         self._tracks: list[Track] = []
         self._unable = ToldOnce()  # about liveness models that failed
+        self._attention = Attention()
+        self._turn = 0  # of those who are looked for one after the other
 
     def process(self, frame: Frame, recognizer: Recognizer) -> list[FaceEvent]:
         """Take a frame, in the order of `monotonic_s`, and return what became certain by it, in order.
@@ -154,10 +164,43 @@ class Pipeline:
         return moved or self._presence.due(frame.monotonic_s) or self._tracker.tentative
 
     def _detect(self, frame: Frame, recognizer: Recognizer) -> list[Detection]:
+        """Return the faces of a frame: near ones from the reduced frame, far ones from parts of it."""
         with self._metrics.timed("detect") as watch:
             detections = recognizer.detect(frame.image)
         self._detect_ms = watch.spent_ms
+        if recognizer.far is not None and recognizer.detector.reduction(frame.image) < FAR_REDUCTION:
+            with self._metrics.timed("far") as watch:
+                detections = self._look_far(frame, recognizer.far, detections)
+            self._detect_ms += watch.spent_ms
         return detections
+
+    def _look_far(self, frame: Frame, far: FarSearch, near: list[Detection]) -> list[Detection]:
+        """Return the faces found, and with them those that are too small on the reduced frame.
+
+        Who is followed is looked for where he should be by now, in turn where there are many; others where
+        something new moves.
+        """
+        found = list(near)
+        followed = self._tracker.predicted(frame.monotonic_s)
+        missed = [box for box in followed if not any(covers(face, box) for face in near)]
+        self._turn += 1
+        for number in range(min(MOST_LOOKS, len(missed))):
+            face = far.look(frame.image, missed[(self._turn + number) % len(missed)])
+            if face is not None and not any(same_place(face, other) for other in found):
+                found.append(face)
+        if self._motion is None:
+            return found
+        known = [face.box for face in found] + followed
+        for region in self._attention.regions(
+            self._motion.changed, known, frame.image.shape, frame.monotonic_s
+        ):
+            self._metrics.count("far.regions")
+            for face in far.find(frame.image, region):
+                if not any(same_place(face, other) for other in found):
+                    found.append(face)
+        if self._attention.behind:
+            self._metrics.count(f"far.behind.{self.camera}")
+        return found
 
     def _track(self, frame: Frame, detections: list[Detection] | None) -> list[Track]:
         """Return the tracks after this frame; without detections they stay where they were."""

@@ -22,6 +22,7 @@ from edge.core.types import (
 )
 from edge.face.detector import Detector
 from edge.face.embedder import Embedder
+from edge.face.far_search import FarSearch
 from edge.face.liveness import Liveness
 from edge.face.quality import QualityGate, lighten
 from edge.gallery.admission import Admission
@@ -39,7 +40,8 @@ class Recognizer:
 
     `embedder_choice` says why it is this embedder. `remote` is asked about whom nobody here knows.
     `candidate` is the gallery and embedder that this device may be switched to: it is tried on
-    `candidate_share` of the visits, in [0, 1], and decides none.
+    `candidate_share` of the visits, in [0, 1], and decides none. `far` finds the faces that are too small on
+    the detector's reduced frame.
     """
 
     detector: Detector
@@ -55,6 +57,7 @@ class Recognizer:
     denials: Denials = field(default_factory=Denials.none)
     candidate: "Recognizer | None" = None
     candidate_share: float = 0.0
+    far: FarSearch | None = None
 
     def self_test(self) -> None:
         """Let every model that serves answer its golden input. Any thread may: sessions keep no state.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edge.core.types import Detection, Track
+from edge.core.types import Detection, FloatArray, Track
 
 Box = tuple[float, float, float, float]
 """xyxy in pixels; plain floats, since arrays of four cost more to make than to compute with."""
@@ -65,6 +65,12 @@ class _State:
         apart = math.hypot(new_x - x - self.velocity[0] * elapsed_s, new_y - y - self.velocity[1] * elapsed_s)
         return None if apart > REACH * size else apart / size + abs(math.log(ratio))
 
+    def at(self, at_s: float) -> Box:
+        """Return the box where the face should be at `at_s`."""
+        elapsed_s = at_s - self.seen_s
+        x, y = self.velocity[0] * elapsed_s, self.velocity[1] * elapsed_s
+        return self.box[0] + x, self.box[1] + y, self.box[2] + x, self.box[3] + y
+
     def snapshot(self, *, ended: bool = False) -> Track:
         box = self.detection.box if self.detection is not None else np.array(self.box, np.float32)
         return Track(self.track_id, self.detection, box, self.started_s, self.seen_s, self.hits, ended)
@@ -77,6 +83,10 @@ class Tracker:
         self._states: list[_State] = []
         self._next_id = 1
         self._glimpses: list[Track] = []
+
+    def predicted(self, at_s: float) -> list[FloatArray]:
+        """Return where the faces that are followed should be at `at_s`: boxes (4,), xyxy."""
+        return [np.array(state.at(at_s), np.float32) for state in self._states]
 
     def update(self, detections: Sequence[Detection], at_s: float) -> list[Track]:
         """Assign the detections of the frame at `at_s` and return every reported track.

@@ -25,6 +25,7 @@ from edge.device.settings.load import Settings, environment_without_settings
 from edge.face.choice import Choice, choose, load_session
 from edge.face.detector import Detector
 from edge.face.embedder import Embedder
+from edge.face.far_search import FarSearch
 from edge.face.liveness import Liveness, load_liveness
 from edge.face.manifest import AUTO, Manifest, embedding_dim
 from edge.face.quality import QualityGate
@@ -75,10 +76,11 @@ def build_recognizer(
     )
     if gallery is None:
         gallery = gallery_store(settings).load(manifest.model_id, embedding_dim(manifest))
+    faces = Detector(
+        detector, yunet, max_side_px=side_px or values.detector_width, min_score=values.detector_score
+    )
     return Recognizer(
-        detector=Detector(
-            detector, yunet, max_side_px=side_px or values.detector_width, min_score=values.detector_score
-        ),
+        detector=faces,
         gate=QualityGate(
             min_face_px=values.min_face_px,
             min_sharpness=values.min_sharpness,
@@ -94,6 +96,7 @@ def build_recognizer(
         remote=build_remote(settings, gallery, embedding_dim(manifest), SystemClock()),
         denials=_denials(settings) if denials is None else denials,
         embedder_choice=choice.why,
+        far=FarSearch(faces),
     )
 
 
