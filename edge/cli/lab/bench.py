@@ -1,5 +1,6 @@
-"""Commands that measure speed: bench, bench gallery, bench mqtt."""
+"""Commands that measure speed and range: bench, bench gallery, bench mqtt, bench range."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -66,6 +67,35 @@ def mqtt(
     with progress("mqtt") as step:
         report = measure_mqtt(step, decisions=decisions, rows=rows)
     tell(report, lambda: typer.echo(as_text(report)), as_json=as_json)
+
+
+@app.command("range")
+def measure_distances(
+    people: Annotated[int, typer.Option(min=1, max=1000, help="Faces, one clip each per row.")] = 20,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of portraits; unset: photos of the demo.")
+    ] = None,
+    resolution: Annotated[
+        list[str] | None, typer.Option(help="720p, 1080p or 4K; may be repeated; unset: all.")
+    ] = None,
+    as_json: JsonOption = False,
+    plots: PlotsOption = None,
+    config_file: ConfigOption = None,
+) -> None:
+    """Tell how far faces are found in moving scenes, and what a frame costs, with and without the search."""
+    from edge.lab.bench.range import RESOLUTIONS, measure_range, plot_range, range_table
+
+    chosen = resolution or list(RESOLUTIONS)
+    if unknown := set(chosen) - set(RESOLUTIONS):
+        raise typer.BadParameter(f"{min(unknown)}: use {', '.join(RESOLUTIONS)}", param_hint="--resolution")
+    settings = load_settings(config_file)
+    with progress("clips") as step:
+        fetch_media(media_dir(settings), step)
+    with progress("range") as step:
+        report = measure_range(settings, people=people, images=images, progress=step, resolutions=chosen)
+    if plots is not None:
+        plot_range(report, plots)
+    tell(report, lambda: Console(highlight=False).print(range_table(report)), as_json=as_json)
 
 
 def _print_galleries(sizes: list[dict[str, Any]]) -> None:

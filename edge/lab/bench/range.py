@@ -16,6 +16,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from rich.table import Table
 
 from edge.camera.clips import ReplayCamera
 from edge.camera.photo import SUFFIXES, read_photo
@@ -28,7 +29,7 @@ from edge.device.assembly.recognizer import build_pipeline, build_recognizer
 from edge.device.settings.load import Settings
 from edge.gallery.gallery import Gallery
 from edge.lab.demo.media import ORL_SUBJECTS, media_dir, orl_photo
-from edge.lab.photos.plots import share_interval
+from edge.lab.photos.plots import new_figure, save, share_interval
 from edge.recognition.recognizer import Recognizer
 
 FPS = 15
@@ -65,6 +66,7 @@ def measure_range(
     images: Path | None,
     progress: Progress,
     resolutions: Sequence[str] = tuple(RESOLUTIONS),
+    sizes_px: Sequence[int] = SIZES_PX,
 ) -> dict[str, Any]:
     """Return the JSON document: shares found in time with 95 % intervals, and costs of a frame.
 
@@ -79,7 +81,7 @@ def measure_range(
     rows = []
     for name in resolutions:
         scenes = [_scene(media_dir(settings) / scene, RESOLUTIONS[name]) for scene in SCENES]
-        for size_px in (*SIZES_PX, 0):
+        for size_px in (*sizes_px, 0):
             runs = []
             for number, face in enumerate(faces if size_px else faces[:4]):
                 dice = random.Random(f"{name} {size_px} {number}")
@@ -93,6 +95,43 @@ def measure_range(
 def distance_m(width_px: int, size_px: float) -> float:
     """Return how far a face is that is `size_px` wide in a picture `width_px` wide, in metres."""
     return FACE_M * width_px / (2 * size_px * math.tan(math.radians(LENS_DEG / 2)))
+
+
+def range_table(report: dict[str, Any]) -> Table:
+    """Return the report as a table for people."""
+    columns = ("frame", "face px", "metres", "found in .5 s", "reduced frame only", "cost", "CPU ms", "p95")
+    table = Table(*columns, title=f"{report['people']} people, {report['fps']} frames/s, lens of 78 degrees")
+    for row in report["rows"]:
+        shares = [_share(row.get(key)) for key in ("found", "found_reduced_only")]
+        metres = f"{row['distance_m']:.1f}" if row["face_px"] else "-"
+        costs = (f"{row['cost_ratio']:.2f} x", f"{row['ms_mean']:.1f}", f"{row['ms_p95']:.1f}")
+        table.add_row(row["resolution"], str(row["face_px"] or "nobody"), metres, *shares, *costs)
+    return table
+
+
+def _share(rate: dict[str, Any] | None) -> str:
+    if rate is None:
+        return "-"
+    low, high = rate["interval"]
+    return f"{rate['share']:.2f} ({low:.2f}-{high:.2f})"
+
+
+def plot_range(report: dict[str, Any], folder: Path) -> None:
+    """Draw the shares found over the distance, with their intervals, into `folder`/range.png."""
+    figure, axes = new_figure()
+    axes.set_xlabel("distance in metres (face of 15 cm, lens of 78 degrees)")
+    axes.set_ylabel("share found within half a second")
+    for name in dict.fromkeys(row["resolution"] for row in report["rows"]):
+        rows = [row for row in report["rows"] if row["resolution"] == name and row["face_px"]]
+        metres = [row["distance_m"] for row in rows]
+        for key, style, label in (("found", "-", name), ("found_reduced_only", ":", f"{name}, reduced only")):
+            shares = np.array([row[key]["share"] for row in rows])
+            bounds = np.array([row[key]["interval"] for row in rows]).T
+            errors = np.abs(bounds - shares)
+            axes.errorbar(metres, shares, errors, fmt=f"o{style}", capsize=3, label=label)
+    axes.set_ylim(-0.02, 1.02)
+    axes.legend(title=f"{report['people']} people a point, 95 % intervals")
+    save(figure, folder / "range.png")
 
 
 def cut_out(recognizer: Recognizer, photos: Iterator[Image], most: int) -> list[Cutout]:

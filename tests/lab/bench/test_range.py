@@ -1,0 +1,35 @@
+"""The bench of range: its scenes show what they say, and a far face is found with the search and not without."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge.device.settings.load import load
+from edge.lab.bench.range import Cutout, distance_m, measure_range, paste, range_table
+
+
+def test_a_face_of_fifteen_centimetres_is_as_far_as_the_lens_says():
+    assert distance_m(1920, 80) == pytest.approx(2.22, abs=0.01)
+    assert distance_m(1920, 40) == pytest.approx(2 * distance_m(1920, 80))
+
+
+def test_a_pasted_face_stands_where_it_should_and_may_leave_the_frame():
+    face = Cutout(np.full((80, 80, 3), 250, np.uint8), np.ones((80, 80, 1), np.float32), 40.0, (40.0, 40.0))
+    frame = np.zeros((200, 200, 3), np.uint8)
+    paste(frame, face, 20.0, 100.0, 80.0)
+    assert frame[80, 100].tolist() == [250, 250, 250]
+    assert frame[20, 20].sum() == 0
+    paste(frame, face, 20.0, -5.0, 250.0)
+
+
+def test_far_faces_are_found_in_time_with_the_search_and_not_without(media: Path):
+    report = measure_range(
+        load(), people=3, images=None, progress=lambda *_: None, resolutions=["1080p"], sizes_px=(36,)
+    )
+    far = next(row for row in report["rows"] if row["face_px"] == 36)
+    assert far["found"]["share"] == 1.0
+    assert far["found_reduced_only"]["share"] < 0.5
+    nobody = next(row for row in report["rows"] if row["face_px"] is None)
+    assert nobody["cost_ratio"] > 0
+    assert range_table(report).row_count == 2
