@@ -28,7 +28,7 @@ RESERVE, RESERVE_PER_S = 12.0, 3.0
 TURNS_PER_S = 1.0
 """Regions a second that are searched in turn where motion is a habit."""
 
-MOST_REGIONS = 2
+MOST_REGIONS = 3
 """Regions searched in one frame."""
 
 AGAIN_S = 0.25
