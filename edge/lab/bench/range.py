@@ -41,6 +41,9 @@ SIZES_PX = (24, 32, 48, 80)
 WARM_UP, IN_VIEW = 25, 30
 """Frames before somebody comes into view, and after."""
 
+SIZE_RATIO = 1.8
+"""A face is the pasted one, not one of the scene's, within this factor of its size."""
+
 IN_TIME_S = 0.5
 FACE_M, LENS_DEG = 0.15, 78.0
 """Width of a face and horizontal view of the lens in the table of distances."""
@@ -86,7 +89,7 @@ def measure_range(
             for number, face in enumerate(faces if size_px else faces[:4]):
                 dice = random.Random(f"{name} {size_px} {number}")
                 frames = list(_frames(scenes[number % len(scenes)], face if size_px else None, size_px, dice))
-                runs.append((_run(settings, recognizer, frames), _run(settings, today, frames)))
+                runs.append(tuple(_run(settings, each, frames, size_px) for each in (recognizer, today)))
                 progress(f"{name}, {size_px or 'no'} px", number + 1, len(faces))
             rows.append(_row(name, size_px, runs))
     return {"schema": "edge.bench.range/1", "people": len(faces), "fps": FPS, "rows": rows}
@@ -118,7 +121,8 @@ def _share(rate: dict[str, Any] | None) -> str:
 
 def plot_range(report: dict[str, Any], folder: Path) -> None:
     """Draw the shares found over the distance, with their intervals, into `folder`/range.png."""
-    figure, axes = new_figure()
+    figure = new_figure()
+    axes = figure.subplots()
     axes.set_xlabel("distance in metres (face of 15 cm, lens of 78 degrees)")
     axes.set_ylabel("share found within half a second")
     for name in dict.fromkeys(row["resolution"] for row in report["rows"]):
@@ -130,7 +134,8 @@ def plot_range(report: dict[str, Any], folder: Path) -> None:
             errors = np.abs(bounds - shares)
             axes.errorbar(metres, shares, errors, fmt=f"o{style}", capsize=3, label=label)
     axes.set_ylim(-0.02, 1.02)
-    axes.legend(title=f"{report['people']} people a point, 95 % intervals")
+    title = f"{report['people']} people a point, 95 % intervals"
+    figure.legend(loc="outside lower center", ncols=3, title=title)
     save(figure, folder / "range.png")
 
 
@@ -236,6 +241,7 @@ def _run(
     settings: Settings,
     recognizer: Recognizer,
     frames: Sequence[tuple[Frame, tuple[float, float] | None]],
+    size_px: int,
 ) -> tuple[float | None, list[float]]:
     """Return when the face was followed, in seconds after it came, and the CPU ms of every frame since."""
     pipeline = build_pipeline("range", settings, metrics=Metrics(), clock=SystemClock(), live=False)
@@ -250,7 +256,8 @@ def _run(
             continue
         for track, _ in pipeline.scene():
             x1, y1, x2, y2 = track.box
-            if x1 <= place[0] <= x2 and y1 <= place[1] <= y2 and x2 - x1 < 3 * (y2 - y1):
+            alike = 1 / SIZE_RATIO < math.sqrt((x2 - x1) * (y2 - y1)) / size_px < SIZE_RATIO
+            if alike and x1 <= place[0] <= x2 and y1 <= place[1] <= y2:
                 found_s = (frame.number - WARM_UP) / FPS
     return found_s, spent_ms
 

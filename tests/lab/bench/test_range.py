@@ -1,4 +1,4 @@
-"""The bench of range: its scenes show what they say, and a far face is found with the search and not without."""
+"""The bench of range: its scenes show what they say; a far face is found with the search, not without it."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edge.device.settings.load import load
-from edge.lab.bench.range import Cutout, distance_m, measure_range, paste, range_table
+from edge.lab.bench.range import Cutout, distance_m, measure_range, paste, plot_range, range_table
 
 
 def test_a_face_of_fifteen_centimetres_is_as_far_as_the_lens_says():
@@ -33,3 +33,10 @@ def test_far_faces_are_found_in_time_with_the_search_and_not_without(media: Path
     nobody = next(row for row in report["rows"] if row["face_px"] is None)
     assert nobody["cost_ratio"] > 0
     assert range_table(report).row_count == 2
+
+
+def test_the_plot_is_drawn(tmp_path: Path):
+    rate = {"share": 0.5, "interval": (0.3, 0.7)}
+    row = {"resolution": "720p", "face_px": 24, "distance_m": 4.9, "found": rate, "found_reduced_only": rate}
+    plot_range({"people": 10, "rows": [row, {"resolution": "720p", "face_px": None}]}, tmp_path)
+    assert (tmp_path / "range.png").stat().st_size > 5000
