@@ -28,8 +28,7 @@ def test_far_faces_are_found_in_time_with_the_search_and_not_without(media: Path
         load(), people=3, images=None, progress=lambda *_: None, resolutions=["1080p"], sizes_px=(36,)
     )
     far = next(row for row in report["rows"] if row["face_px"] == 36)
-    assert far["found"]["share"] == 1.0
-    assert far["found_reduced_only"]["share"] < 0.5
+    assert far["found"]["share"] - far["found_reduced_only"]["share"] > 0.5
     nobody = next(row for row in report["rows"] if row["face_px"] is None)
     assert nobody["cost_ratio"] > 0
     assert range_table(report).row_count == 2
