@@ -1,6 +1,7 @@
 """Commands about the gallery as a whole: versions, roll-back, switch, doctor, deny, purge, upload."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -24,11 +25,15 @@ from edge.face.manifest import load_manifest
 from edge.gallery.doctor import Diagnosis, examine, strangers_let_in
 from edge.gallery.store.denials import Denials, DenialStore
 from edge.gallery.store.erasure import ANYBODY
+from edge.gallery.store.store import GalleryChange
 from edge.lab.photos import tail
 from edge.lab.photos.embeddings import first_faces
 
 MAX_TOLD = 20
 """Subjects that a message or a list names; it counts the others."""
+
+SHOWN_IDS = 3
+"""Of the ids that a version enrolled, changed or lost."""
 
 app = typer.Typer(help="The gallery as a whole.", no_args_is_help=True)
 
@@ -47,12 +52,15 @@ def versions(config_file: ConfigOption = None, as_json: JsonOption = False) -> N
     if not kept:
         typer.echo("nobody was ever enrolled here")
         return
-    table = Listing("version", "made at", "subjects", "embedder", "", copied=("version", "embedder"))
+    table = Listing(
+        "version", "made at", "subjects", "what changed", "embedder", "", copied=("version", "embedder")
+    )
     for each in kept:
         table.add_row(
             str(each.version),
             f"{each.at:%Y-%m-%d %H:%M} UTC" if each.at else "",
             "unreadable" if each.size is None else str(each.size),
+            _changes(each.change),
             each.model_id or "",
             "serves" if each.serves else "",
         )
@@ -63,6 +71,21 @@ def versions(config_file: ConfigOption = None, as_json: JsonOption = False) -> N
             f"version {lost} cannot be read; what version {fallen.source} held serves as version "
             f"{fallen.version}, with no more rights than version {lost} granted; enrol or synchronise again"
         )
+
+
+def _changes(change: GalleryChange | None) -> str:
+    """Say what a version changed; nothing where that is not known."""
+    if change is None:
+        return ""
+    by_verb = {"enrolled": change.enrolled, "changed": change.changed, "without": change.gone}
+    told = [f"{verb} {_few(ids)}" for verb, ids in by_verb.items() if ids]
+    told += [f"removed {change.removed}"] if change.removed else []
+    return "; ".join(told) or "nobody"
+
+
+def _few(ids: Sequence[str]) -> str:
+    more = f" and {len(ids) - SHOWN_IDS} more" if len(ids) > SHOWN_IDS else ""
+    return ", ".join(ids[:SHOWN_IDS]) + more
 
 
 @app.command("roll-back")

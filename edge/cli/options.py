@@ -79,6 +79,10 @@ PlotsOption = Annotated[
     Path | None, typer.Option(callback=_can_hold_files, help="Write plots into this directory.")
 ]
 OldOutOption = Annotated[Path | None, typer.Option("--out", callback=_can_be_written, hidden=True)]
+PictureOption = Annotated[
+    Path | None,
+    typer.Option("--out", callback=_can_be_written, help="snapshot: write the picture to this file."),
+]
 ReportOption = Annotated[
     Path | None,
     typer.Option(
@@ -101,6 +105,7 @@ ShowOption = Annotated[
 ]
 
 SubjectArgument = Annotated[str, typer.Argument(help="Opaque id of the subject.")]
+SubjectsArgument = Annotated[list[str], typer.Argument(help="Opaque ids of the subjects.")]
 LabelOption = Annotated[str | None, typer.Option(help="What people read; the id when left out.")]
 GroupOption = Annotated[
     list[str] | None, typer.Option(help="Door group; may be given several times; '' for none.")

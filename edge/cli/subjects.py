@@ -1,6 +1,7 @@
 """Commands about who is enrolled: subjects list, show, set, remove."""
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from edge.cli.options import (
     LabelOption,
     NotesOption,
     SubjectArgument,
+    SubjectsArgument,
     UntilOption,
     WindowOption,
     ZoneOption,
@@ -44,20 +46,28 @@ def list_subjects(config_file: ConfigOption = None, as_json: JsonOption = False)
     gallery = _gallery(load_settings(config_file))
     if as_json:
         rows = [
-            {**_told(subject), "templates": count}
-            for subject, count in zip(gallery.subjects, gallery.counts, strict=True)
+            {
+                **_told(subject),
+                "templates": count,
+                "enrolled_at": enrolled_at.isoformat(timespec="seconds"),
+                "photos": photos,
+            }
+            for subject, count, (enrolled_at, photos) in zip(
+                gallery.subjects, gallery.counts, _enrolments(gallery), strict=True
+            )
         ]
         typer.echo(json.dumps({"version": gallery.version, "model_id": gallery.model_id, "subjects": rows}))
         return
     table = Listing(
-        *("id", "label", "groups", "may pass", "templates"),
+        *("id", "label", "groups", "may pass", "enrolled at", "photos", "templates"),
         copied=("id",),
         title=f"gallery version {gallery.version}",
     )
-    for subject, count in zip(gallery.subjects, gallery.counts, strict=True):
-        table.add_row(
-            subject.subject_id, subject.label, ", ".join(subject.groups), _when(subject), str(count)
-        )
+    for subject, count, (enrolled_at, photos) in zip(
+        gallery.subjects, gallery.counts, _enrolments(gallery), strict=True
+    ):
+        who = (subject.subject_id, subject.label, ", ".join(subject.groups), _when(subject))
+        table.add_row(*who, f"{enrolled_at:%Y-%m-%d %H:%M} UTC", str(photos), str(count))
     table.print()
 
 
@@ -154,10 +164,29 @@ def _change_candidate(settings: Settings, subject: str, said: Details) -> None:
 
 
 @app.command()
-def remove(subject: SubjectArgument, config_file: ConfigOption = None) -> None:
-    """Remove one subject and all that is kept of it; a running daemon follows at once."""
+def remove(subjects: SubjectsArgument, config_file: ConfigOption = None) -> None:
+    """Remove subjects and all that is kept of them; a running daemon follows at once.
+
+    With several, those that can be removed are, and what cannot is told.
+    """
     settings = load_settings(config_file)
     tell_of_fleet(settings)
+    refused: list[EdgeError] = []
+    for subject in dict.fromkeys(subjects):
+        try:
+            _remove(settings, subject)
+        except EnrollmentError as error:
+            refused.append(error)
+    if refused:
+        raise EnrollmentError("; ".join(map(str, refused)))
+
+
+def _remove(settings: Settings, subject: str) -> None:
+    """Remove one subject and say so.
+
+    Raises:
+        EnrollmentError: There is none, or something of it is left.
+    """
     removal = remove_subject(settings, subject, SystemClock().now())
     done = f"removed {subject}; " + " and ".join(
         f"{place} version {gallery.version} has {gallery.size} subject(s)"
@@ -217,6 +246,15 @@ def details(
 def _gallery(settings: Settings) -> Gallery:
     manifest = load_manifest(choose_embedder(settings).name, settings.models_path)
     return gallery_store(settings).load(manifest.model_id, embedding_dim(manifest))
+
+
+def _enrolments(gallery: Gallery) -> list[tuple[datetime, int]]:
+    """Return when each subject's first template was made, and from how many photos or shots all are."""
+    return [
+        (min(row.created_at for row in rows), sum(row.photos for row in rows))
+        for start, count in zip(gallery.starts, gallery.counts, strict=True)
+        for rows in (gallery.provenance[start : start + count],)
+    ]
 
 
 def _when(subject: Subject) -> str:

@@ -32,6 +32,7 @@ from edge.device.commands.parse import Rules
 from edge.device.commands.verbs import Verbs
 from edge.device.galleries import Galleries
 from edge.device.pushes.memory import PushMemory
+from edge.device.pushes.push import settings_told
 from edge.device.pushes.trial import PushTrial, Seen
 from edge.device.reports import Vitals, info
 from edge.device.settings.load import Settings, kept
@@ -275,6 +276,7 @@ class Daemon:
             diagnostics=lambda: {
                 "info": self._info().model_dump(mode="json"),
                 "health": self._health().model_dump(mode="json"),
+                "settings": settings_told(self._settings),
             },
             picture=self._cameras.picture,
             sync=partial(self._galleries.request, 0),

@@ -18,7 +18,7 @@ from edge.face.manifest import load_manifest
 from edge.gallery.gallery import Gallery
 from edge.gallery.store.kept_visits import KeptVisit
 from tests.support.command_line import invoke, run, write_config
-from tests.support.gallery_samples import damage, probe, template, unit_rows
+from tests.support.gallery_samples import AT, damage, probe, template, unit_rows
 
 EMBEDDER, OTHER = load_manifest("sface-int8"), load_manifest("sface-fp32")
 FACE = np.random.default_rng(0).integers(0, 256, (112, 112, 3), np.uint8)
@@ -192,6 +192,44 @@ def test_versions_are_listed_and_there_is_a_way_back_and_forward(door: Door):
     assert door.states()[0] == ["bob active"]
     assert door.run("gallery", "roll-back", "4", "--confirm", door.settings.device).exit_code == 0
     assert door.states()[0] == ["bob active", "carol active"]
+
+
+def test_several_are_removed_at_once_and_who_is_not_there_is_told(door: Door):
+    done = door.run("subjects", "remove", "bob", "nobody", "carol", "bob")
+    assert error_of(done).startswith("no subject 'nobody' in the gallery")
+    assert [line.split(";")[0] for line in done.output.splitlines()] == ["removed bob", "removed carol"]
+    assert door.states() == [["alice active"]] * 2
+
+
+def test_the_list_has_the_day_of_enrolment_and_the_photos(door: Door):
+    listed = json.loads(door.run("subjects", "list", "--json").stdout)["subjects"]
+    assert {each["enrolled_at"] for each in listed} == {AT.isoformat(timespec="seconds")}
+    assert {each["photos"] for each in listed} == {1}
+    told = door.run("subjects", "list").output
+    assert f"{AT:%Y-%m-%d %H:%M} UTC" in told
+    assert "photos" in told
+
+
+def test_versions_say_what_changed_in_them(door: Door):
+    door.run("subjects", "set", "bob", "--state", "suspended")
+    door.run("subjects", "remove", "carol")
+    listed = json.loads(door.run("gallery", "versions", "--json").stdout)["versions"]
+    nothing = {"enrolled": [], "changed": [], "gone": [], "removed": 0}
+    assert [each["change"] for each in listed] == [
+        nothing | {"enrolled": ["alice"]},
+        nothing | {"enrolled": ["bob"]},
+        nothing,
+        nothing | {"changed": ["bob"]},
+        nothing | {"removed": 1},
+    ], "who is removed is named nowhere any more, not even as enrolled before"
+    told = door.run("gallery", "versions").output
+    for said in ("enrolled alice", "enrolled bob", "changed bob", "removed 1", "nobody"):
+        assert said in told
+    door.run("gallery", "roll-back", "1", "--confirm", door.settings.device)
+    listed = json.loads(door.run("gallery", "versions", "--json").stdout)["versions"]
+    assert listed[0]["change"] is None, "the version before is not kept any more"
+    assert listed[-1]["change"] == nothing | {"gone": ["bob"]}
+    assert "without bob" in door.run("gallery", "versions").output
 
 
 def test_a_roll_back_that_gives_rights_back_says_whose_and_asks(door: Door):

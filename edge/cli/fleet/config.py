@@ -5,7 +5,8 @@ What devices say of themselves is shown as text and not trusted.
 
 import json
 import queue
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,12 +16,13 @@ from pydantic import ValidationError
 from edge.cli.options import ConfigOption, JsonOption, load_settings, settings_reader
 from edge.cli.output import Listing, progress
 from edge.core.clock import SystemClock
-from edge.core.errors import ConfigError, LinkError
+from edge.core.errors import CommandError, ConfigError, LinkError
 from edge.core.text import first_problem, printable
 from edge.device.assembly.delivery import build_broker
 from edge.device.pushes.push import (
     MAX_VERSION,
     Desired,
+    Patch,
     document,
     keys_of,
     marks,
@@ -29,6 +31,7 @@ from edge.device.pushes.push import (
     value_of,
 )
 from edge.device.settings.load import Settings
+from edge.fleet.rollout.command import send_command
 from edge.fleet.rollout.config import (
     OPEN,
     Device,
@@ -221,10 +224,25 @@ def status(
 
 
 @app.command()
-def diff(patch: PatchArgument, config_file: ConfigOption = None) -> None:
+def diff(
+    patch: PatchArgument,
+    name: Annotated[
+        str | None, typer.Option(help="Ask this device for what is in force there; --config when unset.")
+    ] = None,
+    command_key: Annotated[
+        Path | None,
+        typer.Option("--command-key", help="With --name: signs the question (`edge fleet command-key`)."),
+    ] = None,
+    wait: Annotated[float, typer.Option(min=1, help="With --name: seconds to wait for the answer.")] = 60.0,
+    config_file: ConfigOption = None,
+) -> None:
     """Compare a patch with a device's settings: what would change, when, and what would be refused."""
-    settings = load_settings(config_file)
+    settings, read = load_settings(config_file), settings_reader(config_file)
     changes = read_patch(patch)
+    if name is not None:
+        there = _in_force(settings, name, command_key, wait)
+        read = partial(_over, read, there)
+        settings = read({})
     known, refused = marks(), refusals(changes, settings)
     wrong = refused | mistakes(changes)
     table = Listing("setting", "now", "pushed", "takes effect", copied=("setting",))
@@ -233,8 +251,40 @@ def diff(patch: PatchArgument, config_file: ConfigOption = None) -> None:
         table.add_row(key, now, str(value), wrong.get(key) or known[key])
     table.print()
     if not wrong:
-        settings_reader(config_file)(changes)  # whether it goes together with the rest
+        read(changes)  # whether it goes together with the rest
     raise typer.Exit(1 if wrong else 0)
+
+
+def _in_force(settings: Settings, device: str, key: Path | None, wait_s: float) -> Patch:
+    """Return what may be pushed to a device as it is in force there.
+
+    Raises:
+        LinkError, CommandError: It does not answer, or not with that.
+    """
+    broker, clock = build_broker(settings.mqtt), SystemClock()
+    response = send_command(broker, settings.site, device, "diagnostics", {}, key, wait_s=wait_s, clock=clock)
+    if response.error is not None:
+        raise CommandError(response.error)
+    told = response.data.get("settings")
+    if not isinstance(told, dict):
+        raise CommandError(f"{device} does not say what is in force there; it has an earlier release")
+    found: dict[str, Any] = {}
+    for name, value in told.items():
+        *sections, leaf = name.split(".")
+        table = found
+        for section in sections:
+            table = table.setdefault(section, {})
+        table[leaf] = value
+    return found
+
+
+def _over(read: Callable[[Patch], Settings], below: Patch, patch: Patch) -> Settings:
+    """Return the settings with two patches on top, `patch` above the other."""
+    merged: dict[str, Any] = {section: dict(values) for section, values in below.items()}
+    for key, value in keys_of(patch).items():
+        section, _, leaf = key.partition(".")
+        merged.setdefault(section, {})[leaf] = value
+    return read(merged)
 
 
 @app.command()

@@ -1,23 +1,25 @@
 """Commands of `edge fleet` about devices and users of the broker: enroll-device, enroll-user, command."""
 
+import base64
+import binascii
 import json
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from edge.cli.options import HERE, ConfigOption, FleetOption, KeysOption, load_settings
+from edge.cli.options import HERE, ConfigOption, FleetOption, KeysOption, PictureOption, load_settings
+from edge.core import files
 from edge.core.clock import SystemClock
 from edge.core.errors import CommandError, ConfigError
 from edge.core.ids import is_slug
 from edge.core.text import printable
 from edge.device.assembly.delivery import build_broker
 from edge.fleet.certificates import Authority
-from edge.fleet.rollout.command import check_args, read_args, send_command
+from edge.fleet.rollout.command import check_args, read_args, send_command, verbs_and_arguments
 from edge.fleet.rollout.config import make_signing_key
 from edge.fleet.rollout.forget import forget_device
-from edge.mqtt.contract.messages import VERBS
 from edge.mqtt.contract.topics import READERS, Party, Topics
 
 USERS = tuple(party.value for party in Party if party in READERS)
@@ -103,14 +105,25 @@ def forget(
 
 def command(
     device: Annotated[str, typer.Argument(help="Which device of the site.")],
-    verb: Annotated[str, typer.Argument(help=f"One of {', '.join(VERBS)}.")],
-    arg: Annotated[list[str] | None, typer.Option(help="key=value; several times.")] = None,
-    photo: Annotated[Path | None, typer.Option(help="A photo, for enroll and identify.")] = None,
+    verb: Annotated[
+        str,
+        typer.Argument(
+            help=f"One of these, each with its arguments: {verbs_and_arguments()}.".replace("[", "\\[")
+        ),
+    ],
+    arg: Annotated[
+        list[str] | None,
+        typer.Option(help="An argument as key=value, such as subject=p-8f21; several times."),
+    ] = None,
+    photo: Annotated[Path | None, typer.Option(help="The argument photo, for enroll and identify.")] = None,
+    out: PictureOption = None,
     key: Annotated[Path | None, typer.Option(help="File of `edge fleet command-key`; signs it.")] = None,
     wait: Annotated[float, typer.Option(min=1, help="Seconds to wait for the answer.")] = 60.0,
     config_file: ConfigOption = None,
 ) -> None:
     """Have a device do something, over MQTT, and print its answer."""
+    if out is not None and verb != "snapshot":
+        raise typer.BadParameter(f"--out is for the picture of snapshot; {verb} has none")
     settings = load_settings(config_file)
     args = read_args(verb, arg or [], photo, partial(typer.echo, err=True))
     check_args(verb, args)
@@ -118,5 +131,23 @@ def command(
     response = send_command(broker, settings.site, device, verb, args, key, wait_s=wait, clock=clock)
     if response.error is not None:
         raise CommandError(response.error)
+    if out is not None:
+        _write_picture(response.data, out)
+        return
     message = response.data.get("message")
     typer.echo(printable(message) if isinstance(message, str) else json.dumps(response.data, indent=2))
+
+
+def _write_picture(data: dict[str, Any], path: Path) -> None:
+    """Write the picture of an answer.
+
+    Raises:
+        CommandError: There is none in it.
+        FileError: It cannot be written.
+    """
+    try:
+        picture = base64.b64decode(data["jpeg"], validate=True)
+    except (KeyError, TypeError, ValueError, binascii.Error):
+        raise CommandError("the device answered without a picture") from None
+    files.write_whole(path, picture)
+    typer.echo(f"{path}: {len(picture)} bytes")

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import to_jsonable_python
 
 from edge.core.errors import EnvelopeError, PushError
 from edge.core.ids import Slug
@@ -241,9 +242,18 @@ def acknowledged(layer: str, layers: Mapping[str, PushLayer], *, restarted: bool
 
 def effective_hash(settings: Settings) -> str:
     """Return a hash of everything that may be pushed, as it is in force: equal on devices that agree."""
-    told = {key: value_of(settings, key) for key, mark in marks().items() if mark != NEVER}
-    text = json.dumps(told, sort_keys=True, default=str, separators=(",", ":"))
+    text = json.dumps(_pushable(settings), sort_keys=True, default=str, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def settings_told(settings: Settings) -> dict[str, Any]:
+    """Return what may be pushed, by `section.key`, as it is in force, for JSON; none of it is secret."""
+    told: dict[str, Any] = to_jsonable_python(_pushable(settings))
+    return told
+
+
+def _pushable(settings: Settings) -> dict[str, Any]:
+    return {key: value_of(settings, key) for key, mark in marks().items() if mark != NEVER}
 
 
 def _parsed(payload: bytes) -> Desired:

@@ -4,7 +4,7 @@ import base64
 import json
 import queue
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,20 @@ from pydantic import ValidationError
 from edge.camera.photo import fit_photo
 from edge.core.clock import Clock
 from edge.core.errors import ConfigError, LinkError, MediaError
-from edge.core.text import problems
+from edge.core.text import printable, problems
 from edge.device.commands.parse import PAYLOAD_TYPE
 from edge.fleet.rollout.config import load_signing_key
-from edge.fleet.rollout.listen import LOOK_S, check_accepted, site_listener
+from edge.fleet.rollout.listen import LOOK_S, QUIET_S, check_accepted, nobody_heard, site_listener
 from edge.mqtt.broker import Broker
 from edge.mqtt.contract.envelope import sign
 from edge.mqtt.contract.messages import MAX_PHOTO_CHARS, VERBS, ResponsePayload
-from edge.mqtt.contract.topics import Topics
+from edge.mqtt.contract.topics import STATUS, Topics
 
 LIFETIME = timedelta(minutes=5)
 """How long a device may still do what it is told."""
+
+SHOWN_DEVICES = 10
+"""Of those that a message names."""
 
 MAX_PHOTO_BYTES = MAX_PHOTO_CHARS // 4 * 3
 
@@ -95,7 +98,7 @@ def send_command(
 
     Raises:
         FleetError: The key cannot be used.
-        LinkError: The broker cannot be reached, refuses it, or nobody answered.
+        LinkError: The broker cannot be reached, refuses it, there is no such device, or nobody answered.
     """
     topics, transaction = Topics(site, device), uuid.uuid4().hex
     document: dict[str, Any] = {"schema": "edge.command/1", "transaction": transaction, "args": args}
@@ -105,15 +108,23 @@ def send_command(
     else:
         document |= {"site": site, "device": device, "verb": verb}
         data = sign(json.dumps(document).encode(), PAYLOAD_TYPE, [load_signing_key(key)])
-    with site_listener(broker, (f"{topics.root}/response/+",)) as listener:
+    seen: dict[str, bytes] = {}
+    statuses = STATUS.topic(site=site, device="+")
+    with site_listener(broker, (f"{topics.root}/response/+", statuses)) as listener:
         correlation = transaction.encode()
         listener.publish(topics.command(verb), data, correlation=correlation)
-        until_s = clock.monotonic() + wait_s
+        began_s = clock.monotonic()
+        until_s = began_s + wait_s
         while (left_s := until_s - clock.monotonic()) > 0:
             check_accepted(listener)
+            if topics.status not in seen and clock.monotonic() - began_s > QUIET_S:
+                raise LinkError(_unknown(broker, site, device, seen))
             try:
                 message = listener.messages.get(timeout=min(left_s, LOOK_S))
             except queue.Empty:
+                continue
+            if message.topic.endswith("/status"):
+                seen[message.topic] = message.payload
                 continue
             try:
                 response = ResponsePayload.model_validate_json(message.payload)
@@ -121,9 +132,28 @@ def send_command(
                 continue  # somebody else's: whoever may publish there may publish anything
             if transaction == response.transaction or message.correlation == correlation:
                 return response
-    raise LinkError(
-        f"{device} did not answer in {wait_s:.0f} s: it is offline or busy, or there is no such device"
-    )
+    why = "it is busy" if seen.get(topics.status) == b"online" else "it is offline"
+    raise LinkError(f"{device} did not answer in {wait_s:.0f} s: {why}")
+
+
+def _unknown(broker: Broker, site: str, device: str, seen: Mapping[str, bytes]) -> str:
+    """Say that there is no such device among those of which the broker has a status, by topic."""
+    if not seen:
+        return nobody_heard(broker, site)
+    names = sorted(topic.split("/")[3] for topic in seen)
+    more = f" and {len(names) - SHOWN_DEVICES} more" if len(names) > SHOWN_DEVICES else ""
+    there = ", ".join(names[:SHOWN_DEVICES])
+    return f"no device {device!r} was ever at site {site}; there are: {printable(there)}{more}"
+
+
+def verbs_and_arguments() -> str:
+    """Return every verb with what it takes, for people; in brackets what may be left out."""
+
+    def taken(verb: str) -> str:
+        fields = VERBS[verb].model_fields.items()
+        return " ".join(name if field.is_required() else f"[{name}]" for name, field in fields)
+
+    return "; ".join(f"{verb}: {taken(verb)}" if taken(verb) else verb for verb in VERBS)
 
 
 def _is_text(schema: dict[str, Any]) -> bool:

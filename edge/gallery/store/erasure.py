@@ -108,6 +108,24 @@ class Erasure:
                 current.version,
             ) from None
 
+    def removed_by_version(self) -> dict[int, int]:
+        """Return how many subjects were erased when a version came into force, as the audit says.
+
+        Lines that a power cut left unfinished say nothing.
+
+        Raises:
+            FileError: The audit cannot be read.
+        """
+        counts: dict[int, int] = {}
+        for line in (files.read_bounded(self._files.directory / AUDIT, MAX_BYTES) or b"").splitlines():
+            try:
+                said = json.loads(line)
+                version, number = int(said["gallery_version"]), len(said["subjects"])
+            except (ValueError, TypeError, KeyError, RecursionError):
+                continue
+            counts[version] = counts.get(version, 0) + number
+        return counts
+
     @property
     def _mark(self) -> Path:
         return self._files.directory / OWED

@@ -20,7 +20,8 @@ from edge.core.errors import (
     GalleryIntegrityError,
     ModelMismatchError,
 )
-from edge.gallery.gallery import Gallery
+from edge.core.types import Subject
+from edge.gallery.gallery import Gallery, Provenance
 from edge.gallery.store.erasure import Erasure
 from edge.gallery.store.rights import Fallen, Rights, regained
 from edge.gallery.store.serving import ServingVersion
@@ -58,14 +59,32 @@ class Edit:
 
 
 @dataclass(frozen=True, slots=True)
+class GalleryChange:
+    """What a version has that the kept one before it had not; sorted ids.
+
+    Who was removed is in no version any more: `removed` counts them. `gone` are in the version before, which
+    was rolled back from, or are not in the gallery that was synchronised.
+    """
+
+    enrolled: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()
+    removed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class KeptVersion:
-    """A version on the disk, made `at` (UTC); size and model are None where it cannot be read."""
+    """A version on the disk, made `at` (UTC); size and model are None where it cannot be read.
+
+    `change` is None where the version before is not kept or one of the two cannot be read.
+    """
 
     version: int
     at: datetime | None
     size: int | None
     model_id: str | None
     serves: bool
+    change: GalleryChange | None = None
 
 
 class GalleryStore:
@@ -219,16 +238,23 @@ class GalleryStore:
             GalleryError: The directory or the device's key cannot be read.
         """
         found = self._serving.find().gallery
-        kept = []
+        kept, removed = [], self._erasure.removed_by_version()
+        before: Gallery | None = Gallery.empty("none")
         for version in self._files.versions():
             at, serves = self._files.written_at(version), found is not None and found.version == version
             try:
                 gallery = self._vault.read(version)
-                kept.append(KeptVersion(version, at, gallery.size, gallery.model_id, serves))
             except FileNotFoundError:
                 continue
             except GalleryIntegrityError:
                 kept.append(KeptVersion(version, at, None, None, serves))
+                before = None
+                continue
+            change = None
+            if before is not None and (kept or version == 1):
+                change = _change(before, gallery, removed.get(version, 0))
+            kept.append(KeptVersion(version, at, gallery.size, gallery.model_id, serves, change))
+            before = gallery
         return kept
 
     def roll_back(self, version: int, returning: Collection[str] | None = None) -> Gallery:
@@ -335,6 +361,23 @@ class GalleryStore:
                 "enrol again"
             )
         return gallery
+
+
+def _change(before: Gallery, after: Gallery, removed: int) -> GalleryChange:
+    """Return what one version has that the one before it had not; `removed`: how many were erased by it."""
+    old, new = _described(before), _described(after)
+    return GalleryChange(
+        enrolled=tuple(sorted(new.keys() - old.keys())),
+        changed=tuple(sorted(each for each in new.keys() & old.keys() if new[each] != old[each])),
+        gone=tuple(sorted(old.keys() - new.keys())),
+        removed=removed,
+    )
+
+
+def _described(gallery: Gallery) -> dict[str, tuple[Subject, tuple[Provenance, ...]]]:
+    """Return each subject by id, and what is known of its templates."""
+    spans = zip(gallery.subjects, gallery.starts, gallery.counts, strict=True)
+    return {each.subject_id: (each, gallery.provenance[at : at + count]) for each, at, count in spans}
 
 
 def install(store: GalleryStore, gallery: Gallery) -> tuple[int, str | None]:

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, RootModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
+from edge.mqtt.contract.messages import VERBS, CommandPayload
 from edge.mqtt.contract.topics import CHANNELS, PARAMETERS, Channel
 
 
@@ -23,14 +24,21 @@ def json_schemas() -> dict[str, dict[str, Any]]:
     for channel in CHANNELS:
         name = re.sub("[A-Z]", lambda found: f"_{found[0].lower()}", channel.name)
         for suffix, payload in zip(("", "_signed"), channel.payloads, strict=False):
-            schemas[name + suffix] = payload.model_json_schema(mode=schema_mode(channel))
+            schema = payload.model_json_schema(mode=schema_mode(channel))
+            if payload is CommandPayload:
+                known = {each.__name__: each.model_json_schema() for each in VERBS.values()}
+                schema["$defs"] = {**schema.get("$defs", {}), **known}
+                _name_arguments(schema, "#/$defs/")
+            schemas[name + suffix] = schema
     return schemas
 
 
 def document(version: str) -> dict[str, Any]:
     """Return the document of this version of the software; operations are the device's own."""
     modes = {payload: schema_mode(channel) for channel in CHANNELS for payload in channel.payloads}
-    _, schemas = models_json_schema(list(modes.items()), ref_template="#/components/schemas/{model}")
+    described = modes | dict.fromkeys(VERBS.values(), modes[CommandPayload])
+    _, schemas = models_json_schema(list(described.items()), ref_template="#/components/schemas/{model}")
+    _name_arguments(schemas["$defs"][CommandPayload.__name__], "#/components/schemas/")
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -54,6 +62,14 @@ def document(version: str) -> dict[str, Any]:
             "schemas": schemas["$defs"],
         },
     }
+
+
+def _name_arguments(command: dict[str, Any], place: str) -> None:
+    """Let the schema of a command say what each verb takes: schemas at `place`, and which is whose."""
+    references = {verb: {"$ref": f"{place}{args.__name__}"} for verb, args in VERBS.items()}
+    args = command["properties"]["args"]
+    args["anyOf"] = list({each["$ref"]: each for each in references.values()}.values())
+    args["x-verbs"] = {verb: each["$ref"] for verb, each in references.items()}
 
 
 def _channel(channel: Channel) -> dict[str, Any]:

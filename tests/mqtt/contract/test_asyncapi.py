@@ -14,9 +14,9 @@ import pytest
 
 from edge import __version__
 from edge.core.types import EventType
-from edge.mqtt.contract.asyncapi import document
+from edge.mqtt.contract.asyncapi import document, json_schemas
 from edge.mqtt.contract.encode import encode
-from edge.mqtt.contract.messages import AckPayload, GalleryReportedPayload
+from edge.mqtt.contract.messages import VERBS, AckPayload, GalleryReportedPayload
 from edge.mqtt.contract.topics import CHANNELS
 from tests.support import places
 from tests.support.broker import Mosquitto, subscriber
@@ -119,3 +119,18 @@ def test_what_devices_take_is_described(made: dict[str, Any], leaf: str, payload
     names = [each["$ref"].rpartition("/")[2] for each in made["channels"][channel.name]["messages"].values()]
     schema = {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in names], **made}
     assert jsonschema.Draft202012Validator(schema).is_valid(json.loads(payload)) is described
+
+
+def test_the_schemas_name_the_arguments_of_every_verb(made: dict[str, Any]):
+    command = made["components"]["schemas"]["CommandPayload"]["properties"]["args"]
+    alone = json_schemas()["command"]
+    assert set(command["x-verbs"]) == set(alone["properties"]["args"]["x-verbs"]) == set(VERBS)
+    for verb, args in VERBS.items():
+        for schemas, said in (
+            (made["components"]["schemas"], command),
+            (alone["$defs"], alone["properties"]["args"]),
+        ):
+            reference = said["x-verbs"][verb]
+            assert {"$ref": reference} in said["anyOf"]
+            schema = schemas[reference.rpartition("/")[2]]
+            assert set(schema.get("properties", {})) == set(args.model_fields)

@@ -2,15 +2,16 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 
 import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
+from edge.fleet.certificates import Authority
 from edge.mqtt.contract.topics import CHANNELS, Party
 from tests.support.broker import Mosquitto, subscriber
-from tests.support.certificates import Authority
 from tests.support.places import ROOT
 from tests.support.waits import wait_until
 
@@ -254,13 +255,15 @@ def test_home_assistant_reads_every_door_and_says_when_it_has_started(guarded: M
 
 
 def test_the_configuration_we_ship_starts_and_guards(tmp_path: Path) -> None:
-    authority = Authority(tmp_path / "certs").make()
-    authority.sign("broker", "broker", "IP:127.0.0.1")
+    certs = tmp_path / "certs"
+    Authority(tmp_path / "keys", datetime.now(UTC)).issue(
+        "broker", certs, "broker", days=1, hosts=["127.0.0.1"]
+    )
     (tmp_path / "edge.acl").write_text((DEPLOY / "acl").read_text())
     (tmp_path / "edge.passwd").write_bytes(password_file(tmp_path).read_bytes())
     shipped = (DEPLOY / "mosquitto.conf").read_text()
     adapted = (
-        shipped.replace("/etc/mosquitto/certs", str(authority.directory))
+        shipped.replace("/etc/mosquitto/certs", str(certs))
         .replace("/etc/mosquitto", str(tmp_path))
         .replace("/var/lib/mosquitto/", f"{tmp_path}/")
     )
@@ -270,7 +273,7 @@ def test_the_configuration_we_ship_starts_and_guards(tmp_path: Path) -> None:
     try:
         client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
         client.username_pw_set("hq/door-03", "pw")
-        client.tls_set(str(authority.file))
+        client.tls_set(str(certs / "ca.crt"))
         client.connect("127.0.0.1", broker.port)
         client.loop_start()
         wait_until(client.is_connected)
