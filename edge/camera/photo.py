@@ -12,7 +12,7 @@ import cv2
 import imagesize
 import numpy as np
 
-from edge.core.errors import MediaError
+from edge.core.errors import PhotoError
 from edge.core.types import Image
 
 SUFFIXES = frozenset(
@@ -66,17 +66,17 @@ def read_photo(path: Path, *, max_pixels: int = MAX_JPEG_PIXELS) -> Image:
     `max_pixels` bounds it further than this file does.
 
     Raises:
-        MediaError: The file is absent, not a photo, damaged, too small or too large.
+        PhotoError: The file is absent, not a photo, damaged, too small or too large.
     """
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):
-            raise MediaError(f"{path}: cannot read the photo: it is a pipe or a device")
+            raise PhotoError(f"{path}: cannot read the photo: it is a pipe or a device")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise MediaError(f"{path}: cannot read the photo: {error.strerror}") from None
+        raise PhotoError(f"{path}: cannot read the photo: {error.strerror}") from None
     except ValueError:  # a NUL in its name
-        raise MediaError(f"{path}: cannot read the photo: no file can have this name") from None
+        raise PhotoError(f"{path}: cannot read the photo: no file can have this name") from None
     return decode_photo(data, str(path), max_pixels=max_pixels)
 
 
@@ -84,17 +84,17 @@ def decode_photo(data: bytes, name: str, *, max_pixels: int = MAX_JPEG_PIXELS) -
     """Decode a photo from memory; `name` says in errors which one it was.
 
     Raises:
-        MediaError: As for `read_photo`.
+        PhotoError: As for `read_photo`.
     """
     if not data:
-        raise MediaError(f"{name}: the file is empty; use a JPEG, PNG, WebP, AVIF, BMP or TIFF photo")
+        raise PhotoError(f"{name}: the file is empty; use a JPEG, PNG, WebP, AVIF, BMP or TIFF photo")
     if len(data) > MAX_BYTES:
-        raise MediaError(f"{name}: larger than {MAX_BYTES >> 20} MiB; reduce the photo first")
+        raise PhotoError(f"{name}: larger than {MAX_BYTES >> 20} MiB; reduce the photo first")
     if _is_heif(data):
         return _decode_heif(data, name, max_pixels)
     width, height = imagesize.get(BytesIO(data))  # (-1, -1) for what is no picture
     if width <= 0 or height <= 0:
-        raise MediaError(f"{name}: not a photo that can be read; use JPEG, PNG, WebP, AVIF, BMP or TIFF")
+        raise PhotoError(f"{name}: not a photo that can be read; use JPEG, PNG, WebP, AVIF, BMP or TIFF")
     jpeg = data.startswith(JPEG)
     _check_size(width, height, name, min(max_pixels, MAX_JPEG_PIXELS if jpeg else MAX_PIXELS))
     halved = jpeg and width * height > HALVED_PIXELS
@@ -110,13 +110,13 @@ def decode_photo(data: bytes, name: str, *, max_pixels: int = MAX_JPEG_PIXELS) -
 
 def _check_size(width: int, height: int, name: str, most: int) -> None:
     if width * height > most:
-        raise MediaError(f"{name}: {width}x{height} pixels are too many (at most {most:,}); reduce it first")
+        raise PhotoError(f"{name}: {width}x{height} pixels are too many (at most {most:,}); reduce it first")
     if min(width, height) < MIN_SIDE_PX:
-        raise MediaError(f"{name}: {width}x{height} pixels are too few to show a face")
+        raise PhotoError(f"{name}: {width}x{height} pixels are too few to show a face")
 
 
-def _damaged(name: str) -> MediaError:
-    return MediaError(
+def _damaged(name: str) -> PhotoError:
+    return PhotoError(
         f"{name}: the photo is damaged or of a kind that cannot be decoded; save it as JPEG or PNG"
     )
 
@@ -135,7 +135,7 @@ def _decode_heif(data: bytes, name: str, max_pixels: int) -> Image:
     try:
         pillow_heif = importlib.import_module("pillow_heif")  # the extra `heic`
     except ImportError:
-        raise MediaError(f"{name}: {HEIF_ADVICE}") from None
+        raise PhotoError(f"{name}: {HEIF_ADVICE}") from None
     try:
         heif = pillow_heif.open_heif(data, convert_hdr_to_8bit=True, bgr_mode=True)  # reads the header alone
         width, height = heif.size
@@ -172,7 +172,7 @@ def fit_photo(data: bytes, name: str, max_bytes: int) -> bytes:
     It fits with `max_bytes` and `COMMAND_PIXELS`.
 
     Raises:
-        MediaError: As for `decode_photo`, or it cannot be made small enough.
+        PhotoError: As for `decode_photo`, or it cannot be made small enough.
     """
     image = decode_photo(data, name)
     width, height = imagesize.get(BytesIO(data))
@@ -184,4 +184,4 @@ def fit_photo(data: bytes, name: str, max_bytes: int) -> bytes:
         ok, jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, quality])
         if ok and jpeg.size <= max_bytes:
             return bytes(jpeg)
-    raise MediaError(f"{name}: cannot be made as small as {max_bytes >> 10} KiB; crop it to the face")
+    raise PhotoError(f"{name}: cannot be made as small as {max_bytes >> 10} KiB; crop it to the face")

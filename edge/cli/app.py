@@ -16,7 +16,16 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command, get_group
 
 from edge import __version__
-from edge.core.errors import EX_CONFIG, EX_FAILURE, REFUSE_TO_START, EdgeError
+from edge.core.errors import (
+    EX_CONFIG,
+    EX_FAILURE,
+    EX_NO_FACE,
+    EX_USAGE,
+    NO_USABLE_FACE,
+    REFUSE_TO_START,
+    EdgeError,
+    UsageError,
+)
 from edge.core.process import PlainFormatter, end_with_parent, quiet_interrupts
 from edge.core.text import printable
 
@@ -50,10 +59,14 @@ COMMANDS = {
         "Enrol a subject from a photo or a camera, or many; nothing is retrained, a running daemon follows.",
     ),
     "identify": Place(
-        "enrol", "identify", "Say whose face a photo shows, or that it is nobody's. Exits 1 for a reject."
+        "enrol",
+        "identify",
+        "Say whose face a photo shows, or that it is nobody's. Exits 1 for a reject, 3 for no usable face.",
     ),
     "verify": Place(
-        "enrol", "verify", "Compare the faces of two photos 1:1. Exits 1 when they are different."
+        "enrol",
+        "verify",
+        "Compare the faces of two photos 1:1. Exits 1 when they are different, 3 for no usable face.",
     ),
     "subjects": Place("subjects", "app", "The enrolled subjects of this device."),
     "strangers": Place(
@@ -223,4 +236,8 @@ def _told(error: Exception) -> int | None:
         case _:
             return None
     print(f"edge: {printable(text)}", file=sys.stderr)
+    if isinstance(error, UsageError):
+        return EX_USAGE
+    if isinstance(error, NO_USABLE_FACE):
+        return EX_NO_FACE
     return EX_CONFIG if isinstance(error, REFUSE_TO_START) else EX_FAILURE

@@ -31,11 +31,12 @@ from edge.cli.options import (
 )
 from edge.cli.output import progress
 from edge.cli.strangers import strangers_visits
-from edge.cli.subjects import details, tell_of_fleet
+from edge.cli.subjects import details, tell_of_fleet, when
 from edge.core import files
-from edge.core.clock import SystemClock
-from edge.core.errors import ConfigError, EnrollmentError, MediaError
-from edge.core.types import EventType, Frame, Probe
+from edge.core.access import SubjectState
+from edge.core.clock import FloorClock, SystemClock
+from edge.core.errors import ConfigError, EnrollmentError, GalleryError, MediaError
+from edge.core.types import Decision, EventType, Frame, Probe, Reason, Score
 from edge.device.assembly.recognizer import PHOTO_SIDE_PX, build_camera, build_recognizer
 from edge.device.assembly.stores import crop_store, gallery_store, visit_store
 from edge.device.assembly.time import device_clock, time_known
@@ -59,6 +60,14 @@ from edge.recognition.recognizer import Recognizer
 MAX_LABEL_BYTES = 1024
 
 PixelsOption = Annotated[int, typer.Option("--max-pixels", hidden=True)]
+
+WHY = {
+    Reason.BELOW_THRESHOLD: "nobody enrolled is alike enough",
+    Reason.AMBIGUOUS: "two subjects are too alike to tell",
+    Reason.GALLERY_EMPTY: "nobody is enrolled who may pass here now",
+    Reason.GALLERY_STALE: "the gallery is past its last day",
+}
+"""Why a face is nobody's."""
 
 
 def enroll(
@@ -263,13 +272,11 @@ def identify(
     config_file: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say whose face a photo shows, or that it is nobody's. Exits 1 for a reject."""
+    """Say whose face a photo shows, or that it is nobody's. Exits 1 for a reject, 3 for no usable face."""
     which = _which(largest, face, show, [photo])
     settings = load_settings(config_file)
     clock = device_clock(settings)
-    recognizer = build_recognizer(
-        settings, side_px=PHOTO_SIDE_PX, time_known=time_known(clock, lambda: settings)
-    )
+    recognizer = _recognizer(settings, clock)
     probe = _probe(photo, recognizer, which, show, max_pixels)
     decision = recognizer.identify(probe, clock.now())
     score = decision.score
@@ -288,11 +295,38 @@ def identify(
             )
         )
     else:
-        who = decision.subject.label if decision.subject else decision.reason
-        numbers = f"best {score.best:.3f}, " if score and score.best is not None else ""
-        limit = f"threshold {score.threshold:.3f}, {score.gallery_size} subjects" if score else ""
-        typer.echo(f"{decision.event_type}: {who} ({numbers}{limit})")
+        typer.echo(f"{decision.event_type}: {_who_or_why(decision, settings)}{_numbers(decision.score)}")
     raise typer.Exit(0 if decision.event_type == EventType.MATCH else 1)
+
+
+def _who_or_why(decision: Decision, settings: Settings) -> str:
+    """Say who it is, and of a reject why: also of somebody who is known and may not pass."""
+    subject, reason = decision.subject, decision.reason
+    if reason is None:
+        return subject.label if subject else "nobody"
+    if subject is None:
+        return f"{reason}, {WHY[reason]}" if reason in WHY else reason
+    access = subject.access
+    if reason != Reason.NOT_ALLOWED_HERE:
+        why = f"may pass {when(subject)}"
+    elif access.state != SubjectState.ACTIVE:
+        why = f"is {access.state}"
+    else:
+        groups = ", ".join(subject.groups) or "none"
+        why = f"has the groups {groups}; this door serves {', '.join(settings.access.groups)}"
+    return f"{subject.label} is known, and {why}: {reason}"
+
+
+def _numbers(score: Score | None) -> str:
+    if score is None:
+        return ""
+    told = [
+        *([f"best {score.best:.3f}"] if score.best is not None else []),
+        *([f"second {score.second:.3f}"] if score.second is not None else []),
+        f"threshold {score.threshold:.3f}",
+        f"{score.gallery_size} subjects may pass",
+    ]
+    return f" ({', '.join(told)})"
 
 
 def verify(
@@ -302,9 +336,9 @@ def verify(
     config_file: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare the faces of two photos 1:1. Exits 1 when they are different."""
+    """Compare the faces of two photos 1:1. Exits 1 when they are different, 3 for no usable face."""
     settings = load_settings(config_file)
-    recognizer = build_recognizer(settings, side_px=PHOTO_SIDE_PX)
+    recognizer = _recognizer(settings, device_clock(settings))
     score = recognizer.verify(
         *(_probe(photo, recognizer, "largest" if largest else None, None) for photo in (first, second))
     )
@@ -316,6 +350,20 @@ def verify(
         verdict = "same subject" if same else "different subjects"
         typer.echo(f"{verdict} (score {score:.3f}, threshold {threshold:.3f})")
     raise typer.Exit(0 if same else 1)
+
+
+def _recognizer(settings: Settings, clock: FloorClock) -> Recognizer:
+    """Return what judges photos; where the gallery cannot be used that is no reject, as 1 would say.
+
+    Raises:
+        ConfigError, ModelError: The settings, a model or the gallery cannot be used.
+    """
+    try:
+        return build_recognizer(
+            settings, side_px=PHOTO_SIDE_PX, time_known=time_known(clock, lambda: settings)
+        )
+    except GalleryError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _camera(name: str, settings: Settings) -> Camera:

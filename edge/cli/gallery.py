@@ -12,7 +12,7 @@ from edge.cli.output import Listing, progress
 from edge.cli.strangers import kept_visit
 from edge.cli.subjects import tell_of_fleet
 from edge.core.clock import SystemClock
-from edge.core.errors import ConfigError, EnrollmentError, GalleryError, GalleryIntegrityError
+from edge.core.errors import ConfigError, EnrollmentError, GalleryError, GalleryIntegrityError, UsageError
 from edge.core.ids import spellings
 from edge.device.assembly.candidate import gallery_in_force, switch_gallery
 from edge.device.assembly.recognizer import admission, decision_rule
@@ -280,7 +280,7 @@ def purge(
     """Erase everybody who is enrolled here, and all that is kept of anybody: faces, denials, visits."""
     settings = load_settings(config_file)
     if confirm != settings.device:
-        raise ConfigError(f"--confirm: this device is {settings.device!r}; nothing was erased")
+        raise UsageError(f"--confirm: this device is {settings.device!r}; nothing was erased")
     tell_of_fleet(settings)
     removal = purge_everything(settings)
     done = f"erased {removal.size} subject(s)"

@@ -8,7 +8,7 @@ import typer
 from edge.cli.options import ConfigOption, JsonOption, load_settings
 from edge.cli.output import Listing
 from edge.core.clock import SystemClock
-from edge.core.errors import ConfigError, EnrollmentError
+from edge.core.errors import EnrollmentError, UsageError
 from edge.device.assembly.recognizer import choose_embedder, decision_rule
 from edge.device.assembly.stores import visit_store
 from edge.device.settings.load import Settings
@@ -73,7 +73,7 @@ def purge(
 ) -> None:
     """Delete kept visits."""
     if bool(visit) == everything:
-        raise ConfigError("name a --visit, or say --all")
+        raise UsageError("name a --visit, or say --all")
     settings = load_settings(config_file)
     store = visit_store(settings)
     typer.echo(f"deleted {store.purge() if everything else store.remove(visit or [])} visit(s)")

@@ -66,7 +66,7 @@ def list_subjects(config_file: ConfigOption = None, as_json: JsonOption = False)
     for subject, count, (enrolled_at, photos) in zip(
         gallery.subjects, gallery.counts, _enrolments(gallery), strict=True
     ):
-        who = (subject.subject_id, subject.label, ", ".join(subject.groups), _when(subject))
+        who = (subject.subject_id, subject.label, ", ".join(subject.groups), when(subject))
         table.add_row(*who, f"{enrolled_at:%Y-%m-%d %H:%M} UTC", str(photos), str(count))
     table.print()
 
@@ -100,7 +100,7 @@ def show(
         typer.echo(json.dumps({**_told(known), "templates": gallery.counts[gallery.subjects.index(known)]}))
         return
     typer.echo(f"id      {known.subject_id}\nlabel   {known.label}\ngroups  {', '.join(known.groups) or '-'}")
-    typer.echo(f"passes  {_when(known)}\nconsent {known.consent or '-'}\nnotes   {known.notes or '-'}")
+    typer.echo(f"passes  {when(known)}\nconsent {known.consent or '-'}\nnotes   {known.notes or '-'}")
     for template in gallery.templates_of(subject):
         quality = template.quality
         typer.echo(
@@ -139,7 +139,7 @@ def change(
     _change_candidate(settings, subject, said)
     if owed is not None:
         raise owed
-    typer.echo(f"{subject} may pass: {_when(changed)}; gallery version {edit.gallery.version}")
+    typer.echo(f"{subject} may pass: {when(changed)}; gallery version {edit.gallery.version}")
 
 
 def _change_candidate(settings: Settings, subject: str, said: Details) -> None:
@@ -257,7 +257,7 @@ def _enrolments(gallery: Gallery) -> list[tuple[datetime, int]]:
     ]
 
 
-def _when(subject: Subject) -> str:
+def when(subject: Subject) -> str:
     """Say in words when a subject may pass."""
     access = subject.access
     if access.state != SubjectState.ACTIVE:

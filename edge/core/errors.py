@@ -8,6 +8,12 @@ image, an embedding or a subject's name. A stranger at the door is a decision, n
 EX_FAILURE = 1
 """Exit code where a command failed, or where its answer is no."""
 
+EX_USAGE = 2
+"""Exit code where the command line is wrong."""
+
+EX_NO_FACE = 3
+"""Exit code where a photo shows no face that can be used."""
+
 EX_INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 and the number of the signal, as shells tell it."""
 
@@ -26,6 +32,10 @@ class EdgeError(Exception):
 
 class ConfigError(EdgeError):
     """The configuration cannot be used."""
+
+
+class UsageError(ConfigError):
+    """The command line is wrong: what it says is impossible, or contradicts itself."""
 
 
 class ModelError(EdgeError):
@@ -177,6 +187,10 @@ class MediaError(EdgeError):
     """A photo or a clip cannot be read."""
 
 
+class PhotoError(MediaError):
+    """A photo cannot be read."""
+
+
 class EnrollmentError(EdgeError):
     """A subject cannot be enrolled."""
 
@@ -200,6 +214,9 @@ class CollisionError(EnrollmentError):
 class OtherFaceError(EnrollmentError):
     """The subject is enrolled already, with a face that is not like this one."""
 
+
+NO_USABLE_FACE = (PhotoError, NoFaceError, ManyFacesError, LowQualityError)
+"""Errors that exit with `EX_NO_FACE`: another photo would mend them."""
 
 REFUSE_TO_START = (ConfigError, ModelError, DeviceKeyError, KeyFileError)
 """Errors that exit with `EX_CONFIG`: trying again would not mend them."""

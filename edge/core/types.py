@@ -234,6 +234,8 @@ class Match:
 class Score:
     """The numbers behind a decision. Cosines in [-1, 1]; `best` and `second` are None where nobody was there.
 
+    They are of the two most alike of all subjects, whether they may pass or not: `second` is never above.
+
     `target_fpir` is None when a raw threshold is configured.
     """
 

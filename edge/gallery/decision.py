@@ -168,6 +168,8 @@ class DecisionRule:
         Nobody passes as the second most alike: a subject that may not pass here now stands against the best
         of those who may, as every other subject does. Where it is recognised itself, by the threshold for
         everybody enrolled, it is rejected with its own reason. By a stale gallery nobody is recognised.
+
+        The score's `best` is that of the most alike subject of all, whether it may pass or not.
         """
         if match.stale:
             score = self._score(match.best, match.second, self.threshold_for(match.comparisons), match)
@@ -185,7 +187,14 @@ class DecisionRule:
             # As alike to a face that is said not to be this subject's as to its own: nobody can tell.
             if match.denied >= threshold and match.denied >= match.best.score:
                 reason = Reason.AMBIGUOUS
-        score = self._score(match.best, rival, threshold, match)
+        best = match.best
+        if barred is not None and rival is barred.nearest and (best is None or rival.score > best.score):
+            # Who is not let in is the most alike: told as that, beside the threshold that it did not pass.
+            best, rival = rival, best
+            if reason == Reason.BELOW_THRESHOLD:
+                threshold = self.threshold_for(barred.comparisons)
+                reason = Reason.AMBIGUOUS if best.score >= threshold else reason
+        score = self._score(best, rival, threshold, match)
         if reason is not None or match.best is None:
             return Decision(EventType.REJECT, reason, None, score)
         return Decision(EventType.MATCH, None, match.best.subject, score)

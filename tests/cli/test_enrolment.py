@@ -14,7 +14,7 @@ from edge.device.assembly.stores import gallery_store
 from edge.device.settings.load import load
 from edge.face.manifest import load_manifest
 from edge.lab.demo.media import orl_photo
-from tests.support.command_line import run, write_config
+from tests.support.command_line import edge, run, write_config
 
 
 @pytest.fixture
@@ -105,3 +105,61 @@ def test_faces_are_named_for_one_photo(
     (tmp_path / "a.jpg").write_bytes(b"a photo")
     run("enroll", "p-1", *more, config=config, code=2)
     assert (tmp_path / "a.jpg").read_bytes() == b"a photo"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        pytest.param(
+            ["--state", "suspended"], "Alice is known, and is suspended: not_allowed_here", id="suspended"
+        ),
+        pytest.param(
+            ["--valid-until", "2020-01-31"],
+            "Alice is known, and may pass until 2020-02-01 00:00 UTC: expired",
+            id="expired",
+        ),
+        pytest.param(
+            ["--group", "visitors"],
+            "Alice is known, and has the groups visitors; this door serves staff: not_allowed_here",
+            id="of another door",
+        ),
+    ],
+)
+def test_who_is_known_and_may_not_pass_is_told_with_the_reason(
+    tmp_path: Path, media: Path, models_dir: Path, change: list[str], says: str
+):
+    config = write_config(
+        tmp_path, '[access]\ngroups = ["staff"]', state_dir=tmp_path / "state", models_dir=models_dir
+    )
+    photo = save(face(media, 1), tmp_path / "alice.png")
+    empty = run("identify", photo, config=config, code=1)
+    assert "reject: gallery_empty, nobody is enrolled who may pass here now" in empty
+    run("enroll", "p-1", photo, "--label", "Alice", "--group", "staff", config=config)
+    assert "match: Alice (best 1.000, threshold" in run("identify", photo, config=config)
+    run("subjects", "set", "p-1", *change, config=config)
+    assert f"reject: {says} (best 1.000, threshold" in run("identify", photo, config=config, code=1)
+
+
+def test_a_code_says_whether_it_is_a_reject_or_the_photo_or_the_gallery(
+    tmp_path: Path, media: Path, config: Path
+):
+    photo, other = (save(face(media, number), tmp_path / f"{number}.png") for number in (1, 2))
+    team, black = media / "multi_face.jpg", save(face(media, 3) * 0, tmp_path / "black.png")
+    run("enroll", "p-1", photo, config=config)
+    for arguments, code in (
+        (["identify", photo], 0),
+        (["identify", other], 1),
+        (["identify", team], 3),
+        (["identify", black], 3),
+        (["identify", tmp_path / "none.png"], 3),
+        (["verify", photo, photo], 0),
+        (["verify", photo, other], 1),
+        (["verify", photo, team], 3),
+        (["enroll", "p-3", black], 3),
+        (["identify", photo, "--largest", "--face", "1"], 2),
+    ):
+        assert edge(*arguments, config=config).returncode == code, arguments
+    for version in (tmp_path / "state" / "gallery").glob("*.sealed"):
+        version.write_bytes(b"damaged")
+    (tmp_path / "state" / "device.key").write_text("0" * 64)
+    assert edge("identify", photo, config=config).returncode == 78

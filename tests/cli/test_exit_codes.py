@@ -14,7 +14,7 @@ import pytest
 
 from edge.cli.app import COMMANDS
 from edge.core import files
-from edge.core.errors import EX_CONFIG, EX_FAILURE, EX_INTERRUPTED
+from edge.core.errors import EX_CONFIG, EX_FAILURE, EX_INTERRUPTED, EX_NO_FACE
 from edge.core.types import Subject
 from edge.device.assembly.stores import gallery_store
 from edge.device.settings.load import environment_without_settings, load
@@ -26,7 +26,7 @@ from tests.support.places import ROOT
 from tests.support.waits import LIMIT_S, wait_until
 
 SUCCESS, USAGE = 0, 2
-CODES = {SUCCESS, EX_FAILURE, USAGE, EX_CONFIG, EX_INTERRUPTED}
+CODES = {SUCCESS, EX_FAILURE, USAGE, EX_NO_FACE, EX_CONFIG, EX_INTERRUPTED}
 
 INTERRUPTED_AT = """
 import os, signal, sys
@@ -68,6 +68,12 @@ def one_line(done: subprocess.CompletedProcess[str]) -> str:
         (["nosuch"], USAGE),
         (["schema", "--nosuch"], USAGE),
         (["enroll"], USAGE),
+        (["enroll", "p-1", "none.jpg"], EX_NO_FACE),
+        (["identify", "none.jpg"], EX_NO_FACE),
+        (["verify", "none.jpg", "none.jpg"], EX_NO_FACE),
+        (["strangers", "purge"], USAGE),
+        (["gallery", "purge", "--confirm", "another"], USAGE),
+        (["journal", "undeliverable", "--retry", "--drop"], USAGE),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
 )
@@ -75,7 +81,9 @@ def test_what_came_of_a_command_is_its_code(
     tmp_path: Path, models_dir: Path, arguments: list[str], code: int
 ):
     write_config(tmp_path, state_dir=tmp_path / "state", models_dir=models_dir)
-    takes_config = arguments[0] in ("subjects", "sync", "enroll")
+    takes_config = arguments[0] in (
+        *("subjects", "sync", "enroll", "identify", "verify", "strangers", "gallery"),
+    )
     done = edge(*arguments, config=tmp_path / "edge.toml" if takes_config else None)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr

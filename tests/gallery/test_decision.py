@@ -82,6 +82,32 @@ def test_who_may_not_pass_is_rejected_with_the_reason_or_stands_in_the_way(
     assert (decision.event_type, decision.reason, decision.subject) == (event_type, reason, subject)
 
 
+@pytest.mark.parametrize("best", [None, 0.2, 0.41, 0.43, 0.47, 0.5, 0.6])
+@pytest.mark.parametrize("second", [None, 0.1, 0.42, 0.46])
+@pytest.mark.parametrize("other", [None, 0.2, 0.42, 0.44, 0.46, 0.48, 0.55])
+@pytest.mark.parametrize("margin", [0, 0.05])
+def test_the_numbers_of_a_decision_agree_with_it(best, second, other, margin):
+    rule = DecisionRule(0.001, None, margin, TABLE)
+    second = None if best is None or second is None or second > best else second
+    match = match_of(best, second) if best is not None else Match(None, None, 0, 0)
+    decision = rule.decide(match if other is None else replace(match, barred=barred(other, comparisons=20)))
+    score = decision.score
+    assert score is not None
+    known = sorted((each for each in (best, second, other) if each is not None), reverse=True)
+    assert score.best == (known[0] if known else None)
+    assert score.second is None or score.second == known[1]
+    clear = score.best is not None and score.best >= score.threshold
+    ahead = score.second is None or (clear and score.best - score.second >= margin)
+    if decision.event_type == EventType.MATCH or decision.reason == Reason.EXPIRED:
+        assert clear
+        assert ahead
+    elif decision.reason == Reason.AMBIGUOUS:
+        assert clear
+        assert not ahead or margin == 0
+    else:
+        assert not clear
+
+
 def test_to_be_recognised_among_everybody_takes_the_threshold_for_everybody():
     rule = DecisionRule(0.001, None, 0.05, TABLE)
     match = Match(None, None, 0, 0, barred(0.45, comparisons=1))
@@ -90,7 +116,8 @@ def test_to_be_recognised_among_everybody_takes_the_threshold_for_everybody():
     decision = rule.decide(crowd)
     assert (decision.reason, decision.subject) == (Reason.BELOW_THRESHOLD, None)
     assert decision.score is not None
-    assert decision.score.second == 0.45
+    assert (decision.score.best, decision.score.second) == (0.45, None)
+    assert decision.score.threshold == rule.threshold_for(1000) > 0.45
 
 
 def test_a_decision_tells_its_numbers():

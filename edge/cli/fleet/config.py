@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from edge.cli.options import ConfigOption, JsonOption, load_settings, settings_reader
 from edge.cli.output import Listing, progress
 from edge.core.clock import SystemClock
-from edge.core.errors import CommandError, ConfigError, LinkError
+from edge.core.errors import CommandError, ConfigError, LinkError, UsageError
 from edge.core.text import first_problem, printable
 from edge.device.assembly.delivery import build_broker
 from edge.device.pushes.push import (
@@ -198,7 +198,7 @@ def status(
 ) -> None:
     """Show the devices of the site: what is desired of each, what is in force, and what it refused."""
     if fleet and device is not None:
-        raise ConfigError("--fleet: this shows all devices; name one, or give --fleet")
+        raise UsageError("--fleet: this shows all devices; name one, or give --fleet")
     settings = load_settings(config_file)
     view, broker = SiteView(), build_broker(settings.mqtt)
     with site_listener(broker, watched(settings.site)) as listener:
@@ -300,14 +300,14 @@ def _desired(settings: Settings, patch: Path, scope: Scope, name: str | None, ve
         ConfigError, FleetError: It cannot be pushed; says why.
     """
     if (name is None) != (scope == "fleet"):
-        raise ConfigError("--name: a device or a group has one, a fleet has none")
+        raise UsageError("--name: a device or a group has one, a fleet has none")
     values = read_patch(patch)
     refused = refusals(values, settings) or mistakes(values)
     if refused:
         raise ConfigError(f"{patch}: " + "; ".join(f"{key}: {why}" for key, why in refused.items()))
     number = int(SystemClock().now().timestamp()) if version is None else version
     if not 1 <= number <= MAX_VERSION:
-        raise ConfigError(f"--version: {number} is not in 1 to {MAX_VERSION}")
+        raise UsageError(f"--version: {number} is not in 1 to {MAX_VERSION}")
     Topics(settings.site, name or settings.device)
     try:
         return Desired.model_validate(

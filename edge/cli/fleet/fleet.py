@@ -9,7 +9,7 @@ from edge.cli.fleet.publish import opened_fleet, publish, reembed, revoke, switc
 from edge.cli.fleet.status import status
 from edge.cli.options import HERE, FleetOption, KeysOption, PassphraseOption
 from edge.core.clock import SystemClock
-from edge.core.errors import ConfigError
+from edge.core.errors import UsageError
 from edge.fleet.fleet import init_fleet
 from edge.fleet.keys import key_ring
 from edge.fleet.plan import PLANS
@@ -99,7 +99,7 @@ def rotate_key(
     """
     scope = role.removeprefix(SEALING) if role.startswith(SEALING) else None
     if prepare and scope is None:
-        raise ConfigError(f"--prepare: {role} has no key that doors need; it is for {SEALING}NAME")
+        raise UsageError(f"--prepare: {role} has no key that doors need; it is for {SEALING}NAME")
     with opened_fleet(fleet, keys, passphrase_file) as opened:
         if scope is None:
             typer.echo(f"{role}: its oldest key is trusted no more; destroy {opened.rotate_key(role)}")

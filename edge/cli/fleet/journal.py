@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from edge.cli.options import ConfigOption, load_settings
 from edge.core.clock import Clock, SystemClock
-from edge.core.errors import ConfigError
+from edge.core.errors import ConfigError, UsageError
 from edge.core.files import sole_daemon
 from edge.core.process import signals_to
 from edge.core.text import problems
@@ -121,7 +121,7 @@ def undeliverable_command(
     device name. The daemon must not run.
     """
     if retry and drop:
-        raise ConfigError("--retry, --drop: choose one")
+        raise UsageError("--retry, --drop: choose one")
     settings, clock = load_settings(config_file), SystemClock()
     if not settings.outbox_path.exists():
         raise ConfigError(f"{settings.outbox_path}: there is no outbox; nothing was ever decided here")
@@ -151,7 +151,7 @@ def _store(path: Path | None, saw: Saw, clock: Clock) -> Store:
         return JsonLines.open(path, saw)
     if path.suffix in (".sqlite", ".db"):
         return Database.open(path, saw, clock.now)
-    raise ConfigError(f"--to: {path} must end in .jsonl or .sqlite")
+    raise UsageError(f"--to: {path} must end in .jsonl or .sqlite")
 
 
 def _mqtt(
@@ -167,7 +167,7 @@ def _mqtt(
     if broker is not None:
         host, _, port = broker.rpartition(":")
         if not (host and port.isdigit()):
-            raise ConfigError(f"--broker {broker!r}: write HOST:PORT")
+            raise UsageError(f"--broker {broker!r}: write HOST:PORT")
         said |= {"host": host.strip("[]"), "port": int(port)}
     if user is not None:
         said |= {"username": user, "password": None, "password_file": None}

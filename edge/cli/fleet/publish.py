@@ -29,7 +29,7 @@ from edge.cli.options import (
 )
 from edge.cli.output import Listing, progress
 from edge.core.clock import SystemClock
-from edge.core.errors import ConfigError, FleetError, LinkError
+from edge.core.errors import FleetError, LinkError, UsageError
 from edge.core.text import printable
 from edge.device.assembly.candidate import candidate_gallery, gallery_in_force
 from edge.device.assembly.delivery import build_broker
@@ -250,7 +250,7 @@ def _lifetime(valid_days: float | None) -> timedelta | None:
     if valid_days is None:
         return None
     if not math.isfinite(valid_days) or not 0 < valid_days <= MAX_VALID_DAYS:
-        raise ConfigError(
+        raise UsageError(
             f"--valid-days {valid_days:g}: must be more than 0 and at most {MAX_VALID_DAYS}; past its end a "
             "gallery closes the doors, see sync.stale"
         )

@@ -24,7 +24,7 @@ from edge.cli.options import (
     load_settings,
 )
 from edge.cli.output import progress, show_table, tell
-from edge.core.errors import ConfigError
+from edge.core.errors import UsageError
 from edge.device.assembly.recognizer import choose_embedder
 from edge.device.settings.load import Settings
 from edge.lab.photos import measure, rates
@@ -118,7 +118,7 @@ def _embed_all(
     """Embed all photos with every model; compares each with the first."""
     names = names or [choose_embedder(settings).name]
     if len(set(names)) != len(names):
-        raise ConfigError("--model: a model is named twice")
+        raise UsageError("--model: a model is named twice")
     found: dict[str, measure.Embeddings] = {}
     for name in names:
         with progress(name) as step:

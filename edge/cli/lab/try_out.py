@@ -13,7 +13,7 @@ from edge.camera.photo import read_photo
 from edge.cli.options import ConfigOption, JsonFileOption, JsonOption, OldOutOption, load_settings
 from edge.cli.output import progress, tell
 from edge.core.clock import SystemClock
-from edge.core.errors import ConfigError
+from edge.core.errors import UsageError
 from edge.core.metrics import Metrics
 from edge.core.process import boot_id
 from edge.core.types import FaceEvent, Subject
@@ -126,7 +126,7 @@ def demo(
 def _recognizer(settings: Settings, directory: Path | None, enrolments: list[str]) -> Recognizer:
     """Return a recognizer whose gallery is the one named, plus who is enrolled for this replay only."""
     if directory is not None and not directory.is_dir():
-        raise ConfigError(f"--gallery: {directory} is not a directory; see `edge check` for this device's")
+        raise UsageError(f"--gallery: {directory} is not a directory; see `edge check` for this device's")
     recognizer = build_recognizer(settings)
     embedder = recognizer.embedder
     if directory is not None:
@@ -142,7 +142,7 @@ def _recognizer(settings: Settings, directory: Path | None, enrolments: list[str
     for enrolment in enrolments:
         subject, separator, photo = enrolment.partition("=")
         if not (subject and separator and photo):
-            raise ConfigError(f"--enroll {enrolment!r}: write SUBJECT=PHOTO")
+            raise UsageError(f"--enroll {enrolment!r}: write SUBJECT=PHOTO")
         photos.setdefault(subject, []).append(Path(photo))
     for subject, paths in photos.items():
         probes = [encode_photo(read_photo(path), str(path), photographer) for path in paths]

@@ -88,9 +88,13 @@ class SubjectPart(Payload):
 class ScorePart(Payload):
     """The numbers behind a decision."""
 
-    best: Cosine | None = Field(description="Score of the most alike subject, a cosine.")
+    best: Cosine | None = Field(
+        description="Score of the most alike subject, a cosine, whether it may pass here now or not; null "
+        "where nobody is enrolled."
+    )
     second: Cosine | None = Field(
-        description="Score of the second most alike subject; null where the gallery has no other."
+        description="Score of the next most alike subject, whether it may pass here now or not, never above "
+        "`best`; null where there is no other."
     )
     threshold: float | None = Field(description="Score from which a face counts as a subject's.")
     margin: float | None = Field(description="How far `best` has to be above `second`.")
