@@ -43,7 +43,7 @@ them by .09 at most."""
 CLOSER = 1.15
 """A rejected face is looked at again once it is this much larger than in its best shot so far."""
 
-STILL_LOOK_S = 4.0
+STILL_LOOK_S = 2.0
 """Longest pause between looks at a decided face that keeps its place; each is twice the one before."""
 
 UNSEEN_S = 0.8
