@@ -1,8 +1,9 @@
 """One camera's road from a frame to its events: gate, detect, track, look, conclude.
 
 Detection runs on every frame that shows motion; embedding on the best shots of visits that are not decided,
-and once a second at most on a face that is: somebody else may have taken its place. Owns what is remembered between frames of this camera; publishes nothing. What accompanies the
-visits besides is an observer's business (`observer`).
+and once a second at most on a face that is: somebody else may have taken its place. Owns what is remembered
+between frames of this camera; publishes nothing. What accompanies the visits besides is an observer's
+business (`observer`).
 """
 
 import logging
