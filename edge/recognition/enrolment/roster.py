@@ -218,7 +218,7 @@ def _decoded(data: bytes, path: Path) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise MediaError(f"{path}: not a CSV file in UTF-8, see line {line}; {SAVE_AS}") from None
-    if "\0" in text:
+    if "\0" in text.partition("\n")[0]:  # UTF-16 that does not say so; in a later row it is that row's fault
         raise MediaError(f"{path}: not a CSV file in UTF-8; {SAVE_AS}")
     return text
 
