@@ -176,7 +176,7 @@ def test_a_place_that_nothing_can_be_written_to_is_refused_at_once(bad: Path, co
 
 
 def test_an_error_that_names_a_hostile_file_is_one_line(device: Device):
-    refuses(device.edge("enroll", "p-1", "a\n\x1b[2J.jpg"), 1, "a\\n\\x1b[2J.jpg")
+    refuses(device.edge("enroll", "p-1", "a\n\x1b[2J.jpg"), 3, "a\\n\\x1b[2J.jpg")
 
 
 def test_a_label_that_looks_like_mark_up_is_listed(device: Device, still: Path):
@@ -327,12 +327,12 @@ def bad(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_a_photo_that_cannot_be_used_is_refused(device: Device, bad: Path, photo: str, says: str):
-    refuses(device.edge("enroll", "p-1", str(bad / photo)), 1, photo, says)
+    refuses(device.edge("enroll", "p-1", str(bad / photo)), 3, photo, says)
     assert not (device.state / "gallery" / "current").exists()
 
 
 def test_a_group_photo_and_a_look_alike_are_refused(building: Device, media: Path, still: Path):
-    refuses(building.edge("enroll", "p-x", str(media / "multi_face.jpg")), 1, "5 faces found", "crop")
+    refuses(building.edge("enroll", "p-x", str(media / "multi_face.jpg")), 3, "5 faces found", "crop")
     refuses(building.edge("enroll", "p-x", str(still)), 1, "'p-man' has nearly the same face", "--force")
 
 
