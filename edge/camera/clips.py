@@ -37,6 +37,20 @@ WHOLE_SHARE = 0.9
 """Less than this of the frames that a clip promises means that it is truncated; promises are estimates."""
 
 
+def check_playable(path: Path, clock: Clock) -> None:
+    """Accept a clip or a folder whose first frame can be decoded.
+
+    Raises:
+        CameraError: It is not there, or nothing that plays.
+    """
+    camera = ReplayCamera("check", path, clock=clock, realtime=False)
+    camera.open()
+    try:
+        camera.read()
+    finally:
+        camera.close()
+
+
 class ReplayCamera:
     """A clip, or a folder whose images and clips are played in the order of their names.
 

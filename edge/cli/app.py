@@ -50,7 +50,7 @@ COMMANDS = {
     "check": Place(
         "run",
         "check",
-        "Explain a configuration: every value in force, and what the daemon would do. Changes nothing.",
+        "Say what this device would do, and what keeps it from that. Connects to nothing, changes nothing.",
     ),
     "schema": Place("run", "schema", "Print what every topic and MQTT message looks like, or write it."),
     "enroll": Place(

@@ -28,11 +28,14 @@ def load_settings(path: Path | None) -> Settings:
     return effective(read({}), read)
 
 
+def config_path(path: Path | None) -> Path | None:
+    """Return the settings file: the one named, or the system's if there is one."""
+    return SYSTEM_CONFIG if path is None and SYSTEM_CONFIG.is_file() else path
+
+
 def settings_reader(path: Path | None) -> Callable[[Patch], Settings]:
     """Return what reads the settings file anew, with a patch on top."""
-    if path is None and SYSTEM_CONFIG.is_file():
-        path = SYSTEM_CONFIG
-    return partial(load, path)
+    return partial(load, config_path(path))
 
 
 def _can_be_written(parameter: CallbackParam, path: Path | None) -> Path | None:

@@ -5,9 +5,10 @@ bar on a terminal and plain lines elsewhere.
 """
 
 import json
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import typer
@@ -97,6 +98,29 @@ def show_table(table: Table) -> None:
     """Print a table of figures."""
     Console().print(table)
 
+
+def facts(rows: Iterable[tuple[str, str]]) -> None:
+    """Print what is so, under a name each; on a terminal lines are broken beside the names, paths are not."""
+    console = Console(highlight=False)
+    width = console.width if console.is_terminal else UNLIMITED
+    for name, text in rows:
+        indent = " " * FACT_CHARS
+        shown = f"{name:{FACT_CHARS}}{printable(text)}"
+        typer.echo(
+            fill(shown, width, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
+        )
+
+
+def descriptions(rows: Iterable[tuple[str, str]]) -> None:
+    """Print on a terminal what each of many things is, below its name."""
+    width = Console().width
+    for name, text in rows:
+        typer.echo(fill(printable(name), width, subsequent_indent="    ", break_long_words=False))
+        typer.echo(fill(printable(text), width, initial_indent="    ", subsequent_indent="    "))
+
+
+FACT_CHARS = 11
+"""Columns that the name of a fact takes."""
 
 UNLIMITED = 10_000
 """Columns of what is no terminal: one line per row, for `grep` and files."""

@@ -5,23 +5,25 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from edge import __version__
-from edge.cli.options import ConfigOption, load_settings, settings_reader
-from edge.cli.output import Listing
+from edge.cli.options import ConfigOption, config_path, load_settings, settings_reader
+from edge.cli.output import Listing, descriptions, facts
 from edge.core.clock import SystemClock
-from edge.core.errors import ConfigError
+from edge.core.errors import EX_CONFIG, ConfigError, GalleryError, ModelError
 from edge.core.metrics import Metrics
 from edge.core.process import return_freed_memory, set_up_logging
-from edge.core.text import scrub, without_credentials
+from edge.core.text import printable, scrub, without_credentials
+from edge.device.assembly.inspection import inspect
 from edge.device.assembly.recognizer import build_recognizer
 from edge.device.assembly.stores import gallery_store
 from edge.device.daemon import Daemon
-from edge.device.pushes.memory import PushMemory
+from edge.device.pushes.memory import PushMemory, with_pushes
 from edge.device.settings import load as config
 from edge.device.settings.load import Settings, cache_dir
 from edge.face.liveness import Liveness
@@ -50,38 +52,93 @@ def run(config_file: ConfigOption = None) -> None:
         os._exit(0)
 
 
-def check(config_file: ConfigOption = None) -> None:
-    """Explain a configuration: every value in force, and what the daemon would do. Changes nothing."""
-    settings = load_settings(config_file)
-    columns = ("setting", "value", "meaning")
-    table = Listing(*columns, copied=("setting",), title=str(config_file or "defaults"))
-    for key, value, meaning in config.explain(settings):
-        table.add_row(key, value, meaning)
+def check(
+    config_file: ConfigOption = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Show every setting with its meaning, not only what differs.")
+    ] = False,
+) -> None:
+    """Say what this device would do, and what keeps it from that. Connects to nothing, changes nothing.
+
+    Shows the settings that differ from their defaults and where each comes from. Exits 78 if something is
+    wrong, with a line for each thing.
+    """
+    path, read = config_path(config_file), settings_reader(config_file)
+    try:
+        settings, pushed = with_pushes(read({}), read)
+        _settings(settings, config.origin(path, pushed), str(path or "defaults"), everything)
+    except ConfigError as error:
+        problems = list(error.problems)
+    else:
+        problems = inspect(settings)
+        try:
+            _facts(settings)
+        except (ModelError, GalleryError, ConfigError) as error:
+            known = any(str(error) in each for each in problems)
+            of_state_dir = isinstance(error, GalleryError) and any(
+                each.startswith("state_dir:") for each in problems
+            )
+            problems += [] if known or of_state_dir else [str(error)]
+    for problem in problems:
+        typer.echo(f"edge: {printable(problem)}", err=True)
+    if problems:
+        raise typer.Exit(EX_CONFIG)
+
+
+def _settings(settings: Settings, origin: Callable[[str], str], title: str, everything: bool) -> None:
+    shown = [each for each in config.explain(settings) if everything or not each.is_default]
+    if not shown:
+        typer.echo(f"{title}: every setting has its default; `edge check --all` shows them")
+        return
+    if everything and sys.stdout.isatty():
+        descriptions((f"{each.key} = {each.value} ({origin(each.key)})", each.meaning) for each in shown)
+        return
+    meaning = ("meaning",) if everything else ()
+    table = Listing("setting", "value", "from", *meaning, copied=("setting", "from"), title=title)
+    for each in shown:
+        table.add_row(each.key, each.value, origin(each.key), *(each.meaning for _ in meaning))
     table.print()
+
+
+def _facts(settings: Settings) -> None:
+    """Print what the daemon would run with.
+
+    Raises:
+        ConfigError, ModelError, GalleryError: Models or gallery cannot be used.
+    """
+    told = [
+        ("broker", f"{settings.mqtt.host}:{settings.mqtt.port}, topics below {_topics(settings)}/"),
+        ("key", _device_key(settings)),
+    ]
+    for name, camera in settings.cameras.items():
+        command = scrub(" ".join(camera.command or ()))
+        source = without_credentials(camera.source) if camera.source else command
+        told.append(("camera", f"{name}: {source}"))
+    try:
+        told = [*_of_models(settings), *told]
+    finally:
+        facts(told)
+
+
+def _of_models(settings: Settings) -> list[tuple[str, str]]:
     recognizer = build_recognizer(settings)
     gallery = gallery_store(settings).load(recognizer.embedder.model_id)
     admitted, comparisons = recognizer.admission.of(gallery).scope(SystemClock().now())
     threshold = recognizer.rule.threshold_for(comparisons)
     problem = int8_problem()
     search = "int8 where the gallery is large" if problem is None else f"float32, slower: {problem}"
-    typer.echo(
-        f"models     {recognizer.stamp.embedder} verified in {settings.models_path}\n"
-        f"embedder   {recognizer.embedder.model_id}; {recognizer.embedder_choice}\n"
-        f"gallery    version {gallery.version}, {gallery.size} subjects in {settings.gallery_path}\n"
-        f"search     {search}\n"
-        f"threshold  {threshold:.3f} for {admitted} subjects who may pass here now\n"
-        f"key        {_device_key(settings)}\n"
-        f"liveness   {_liveness(settings, recognizer.liveness)}\n"
-        f"broker     {settings.mqtt.host}:{settings.mqtt.port}, topics below "
-        f"{Topics(settings.site, settings.device).root}/"
-    )
-    for name, camera in settings.cameras.items():
-        source = (
-            without_credentials(camera.source) if camera.source else scrub(" ".join(camera.command or ()))
-        )
-        typer.echo(f"camera     {name}: {source}")
-    if not settings.cameras:
-        typer.echo("camera     none: add a table [cameras.front] with source or command")
+    return [
+        ("models", f"{recognizer.stamp.embedder} verified in {settings.models_path}"),
+        ("embedder", f"{recognizer.embedder.model_id}; {recognizer.embedder_choice}"),
+        ("gallery", f"version {gallery.version}, {gallery.size} subjects in {settings.gallery_path}"),
+        ("search", search),
+        ("threshold", f"{threshold:.3f} for {admitted} subjects who may pass here now"),
+        ("liveness", _liveness(settings, recognizer.liveness)),
+    ]
+
+
+def _topics(settings: Settings) -> str:
+    return Topics(settings.site, settings.device).root
 
 
 def _device_key(settings: Settings) -> str:

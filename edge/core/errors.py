@@ -31,7 +31,11 @@ class EdgeError(Exception):
 
 
 class ConfigError(EdgeError):
-    """The configuration cannot be used."""
+    """The configuration cannot be used; `problems` are its parts where several things are wrong."""
+
+    def __init__(self, message: str, problems: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.problems = problems or (message,)
 
 
 class UsageError(ConfigError):

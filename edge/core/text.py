@@ -2,7 +2,9 @@
 
 import json
 import re
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any, NamedTuple, get_args
 from urllib.parse import urlsplit, urlunsplit
 
 from pydantic_core import ValidationError  # pydantic has the same and takes long to load
@@ -105,9 +107,21 @@ def problems(error: ValidationError, whole: str = "all of it") -> list[Problem]:
     `whole` is the place of what is wrong with no value in particular.
     """
     return [
-        Problem(printable(".".join(map(str, each["loc"]))) or whole, each["msg"], each["type"])
-        for each in error.errors(include_url=False, include_input=False, include_context=False)
+        Problem(printable(".".join(map(str, each["loc"]))) or whole, _in_words(each), each["type"])
+        for each in error.errors(include_url=False, include_input=False)
     ]
+
+
+def _in_words(problem: Any) -> str:
+    """Return what pydantic says; a pattern that a text does not match is told in words."""
+    if problem["type"] != "string_pattern_mismatch":
+        return str(problem["msg"])
+    pattern = problem["ctx"]["pattern"]
+    if simple := re.fullmatch(r"\^\[([^]^\\]+)\]\{(\d+)(?:,(\d+))?\}\$", pattern):
+        *kinds, last = re.findall(r".-.|.", simple[1])
+        counts = f"{simple[2]} to {simple[3]}" if simple[3] else simple[2]
+        return f"must be {counts} of {', '.join(kinds)}{' and ' if kinds else ''}{last}"
+    return "is not written as it has to be"
 
 
 def first_problem(error: ValidationError, whole: str = "all of it") -> str:
@@ -116,14 +130,34 @@ def first_problem(error: ValidationError, whole: str = "all of it") -> str:
     return str(Problem(where[:MAX_WHERE_CHARS], what[:MAX_WHAT_CHARS], kind))
 
 
-def key_problems(error: ValidationError, whole: str) -> list[Problem]:
-    """Return what is wrong with a file that people write, in words for them; values are left out."""
+def key_problems(error: ValidationError, whole: str, form: Any = None) -> list[Problem]:
+    """Return what is wrong with a file that people write, in words for them; values are left out.
+
+    `form` is the pydantic model of the file: by it a misspelt key is told beside the one that is like it.
+    """
+    places = [
+        each["loc"] for each in error.errors(include_url=False, include_input=False, include_context=False)
+    ]
     return [
-        Problem(where, "unknown key; remove it or correct its spelling", kind)
+        Problem(where, f"unknown key; {_meant(place, form)}", kind)
         if kind == "extra_forbidden"
         else Problem(where, uncapitalized(what.removeprefix("Value error, ")), kind)
-        for where, what, kind in problems(error, whole)
+        for (where, what, kind), place in zip(problems(error, whole), places, strict=True)
     ]
+
+
+def did_you_mean(key: str, known: Sequence[str]) -> str:
+    """Return what to do about a key that is unknown: the known one that is like it, if any."""
+    like = get_close_matches(key, known, 1)
+    return f"did you mean {like[0]}?" if like else "remove it or correct its spelling"
+
+
+def _meant(place: Sequence[str | int], form: Any) -> str:
+    for step in place[:-1]:
+        fields = getattr(form, "model_fields", {})
+        form = fields[step].annotation if step in fields else form
+        form = next((each for each in get_args(form) if hasattr(each, "model_fields")), form)
+    return did_you_mean(str(place[-1]), list(getattr(form, "model_fields", ())))
 
 
 def uncapitalized(text: str) -> str:

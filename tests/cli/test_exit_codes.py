@@ -171,7 +171,8 @@ def test_a_damaged_device_key_is_said_in_one_line(
 
 
 def test_another_device_s_key_is_said_in_one_line(tmp_path: Path, models_dir: Path):
-    config = write_config(tmp_path, state_dir=tmp_path / "state", models_dir=models_dir)
+    front = 'cameras.front.source = "rtsp://10.0.0.5/live"'
+    config = write_config(tmp_path, front, state_dir=tmp_path / "state", models_dir=models_dir)
     enrolled(config)
     files.write_key(tmp_path / "state/device.key", bytes(32))
     for command in (["run"], ["check"], ["subjects", "list"]):

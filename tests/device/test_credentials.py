@@ -77,8 +77,11 @@ def test_units_and_the_command_load_the_same_credentials():
 def test_the_check_says_whether_the_key_is_a_credential_that_is_there(
     config: Path, credentials: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    config.write_text(f'models_dir = "{models_dir}"\n{config.read_text()}')
+    camera = 'cameras.front.source = "rtsp://10.0.0.5/live"'
+    config.write_text(f'models_dir = "{models_dir}"\n{camera}\n{config.read_text()}')
     told = "device.key, a credential of systemd"
     assert f"{told}\n" in run("check", config=config)
     monkeypatch.delenv("CREDENTIALS_DIRECTORY")
-    assert f"{told}, which this command was started without" in run("check", config=config)
+    without = run("check", config=config, code=78)
+    assert f"{told}, which this command was started without" in without
+    assert "device key: device.key: there is no key" in without

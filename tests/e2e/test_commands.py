@@ -252,7 +252,7 @@ def test_check_explains_the_configuration_and_hides_secrets(make_device: MakeDev
         cameras={"front": 'source = "rtsp://me:hunter2@10.0.0.5/live"'},
         settings=('mqtt.username = "door"', 'mqtt.password = "hunter2"'),
     )
-    done = device.edge("check")
+    done = device.edge("check", "--all")
     assert done.returncode == 0, done.stderr
     for words in ("42 subjects", "rtsp://10.0.0.5/live", "decision.target_fpir", "threshold"):
         assert words in done.stdout
@@ -264,7 +264,11 @@ def test_check_explains_the_configuration_and_hides_secrets(make_device: MakeDev
 def test_check_knows_a_key_that_is_a_credential_of_systemd(
     make_device: MakeDevice, monkeypatch: pytest.MonkeyPatch
 ):
-    device = make_device(free_port(), settings=('gallery.device_key = "gallery"',))
+    device = make_device(
+        free_port(),
+        cameras={"front": 'source = "rtsp://10.0.0.5/live"'},
+        settings=('gallery.device_key = "gallery"',),
+    )
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(device.directory))
     (device.state / "device.key").rename(device.directory / "gallery")
     done = device.edge("check")

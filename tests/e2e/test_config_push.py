@@ -1,6 +1,7 @@
 """Pushes to the real daemon: in force at once, kept, rolled back, and never forged."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def test_a_threshold_is_in_force_at_once_and_kept_over_a_restart(
         )
         assert reports(heard)[-1].effective == applied_with_fleet(heard)
         told = device.edge("check").stdout
-        assert "0.6" in told
+        assert re.search(r"decision\.threshold +│ 0\.6 +│ push ", told), told
         assert device.stop() == 0
 
 

@@ -63,19 +63,28 @@ def effective(local: Settings, read: Callable[[Patch], Settings]) -> Settings:
     Raises:
         ConfigError: The memory of pushes is damaged.
     """
+    return with_pushes(local, read)[0]
+
+
+def with_pushes(local: Settings, read: Callable[[Patch], Settings]) -> tuple[Settings, Patch]:
+    """Do `effective`, and return the patch that is over the local settings as well; empty where none is.
+
+    Raises:
+        ConfigError: The memory of pushes is damaged.
+    """
     if not local.push.trusted_keys:
-        return local
+        return local, {}
     try:
         record = push_file(local).read() or PushRecord()
     except FileError as error:
         log.warning("pushes cannot be read, edge.toml stands alone: %s", error)
-        return local
-    layers = record.model_copy(update={"trial": {}}).layers(local.push.groups)
+        return local, {}
+    patch = merged(record.model_copy(update={"trial": {}}).layers(local.push.groups).values())
     try:
-        return read(merged(layers.values())) if layers else local
+        return (read(patch), patch) if patch else (local, {})
     except ConfigError as error:
         log.error("pushes do not fit edge.toml, which stands alone: %s", error)
-        return local
+        return local, {}
 
 
 class PushMemory:

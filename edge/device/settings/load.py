@@ -6,9 +6,9 @@ classes; other rooms take plain values. This module opens nothing but the config
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, Field, ValidationError
 from pydantic_settings import (
@@ -22,7 +22,7 @@ from pydantic_settings import (
 from edge.core.errors import ConfigError
 from edge.core.files import read_toml
 from edge.core.ids import Slug
-from edge.core.text import key_problems, scrub, without_credentials
+from edge.core.text import did_you_mean, key_problems, scrub, without_credentials
 from edge.device.settings.tables import (
     AccessSettings,
     CameraSettings,
@@ -184,7 +184,9 @@ def load(path: Path | None = None, overrides: dict[str, Any] | None = None) -> S
     try:
         return Settings(**values)
     except ValidationError as error:
-        raise ConfigError(f"{where}: " + "; ".join(map(str, key_problems(error, "settings")))) from None
+        found = key_problems(error, "settings", Settings)
+        problems = tuple(f"{_named(each.where, where)}: {each}" for each in found)
+        raise ConfigError(f"{where}: " + "; ".join(map(str, found)), problems) from None
     except SettingsError as error:
         raise ConfigError(f"environment: {error}; write tables as JSON or set EDGE_SECTION__KEY") from None
 
@@ -195,6 +197,40 @@ def environment_sets(key: str) -> bool:
     names = {name.upper() for name in os.environ}
     wanted = [f"EDGE_{name.replace('.', '__')}".upper() for name in (key, before.get(key, key))]
     return any(name in names or name.rpartition("__")[0] in names for name in wanted)
+
+
+def _named(key: str, file: str) -> str:
+    """Return where a wrong value comes from: the environment, or the file."""
+    return "environment" if environment_sets(key) else file
+
+
+def origin(path: Path | None, pushed: Mapping[str, Any]) -> Callable[[str], str]:
+    """Return what says where the value in force of a key comes from: environment, push, file or default.
+
+    `path` and `pushed` are the file and the patch over it that the settings were read from.
+
+    Raises:
+        ConfigError: The file cannot be read.
+    """
+    file = read_toml(path, MAX_CONFIG_BYTES, "configuration", ConfigError) if path else {}
+    layers = {
+        "environment": _Environment(Settings)(),
+        "push": with_new_names(pushed),
+        "file": with_new_names(file),
+    }
+
+    def of(key: str) -> str:
+        return next((name for name, tables in layers.items() if _has(tables, key.split("."))), "default")
+
+    return of
+
+
+def _has(tables: object, steps: list[str]) -> bool:
+    for step in steps:
+        if not isinstance(tables, Mapping) or step not in tables:
+            return False
+        tables = tables[step]
+    return True
 
 
 def environment_without_settings() -> dict[str, str]:
@@ -236,11 +272,23 @@ def _refuse_unknown_environment() -> None:
         if name.upper().startswith("EDGE_"):
             key = name[len("EDGE_") :].split("__")[0].lower()
             if key not in Settings.model_fields:
-                raise ConfigError(f"environment: {name} is not a setting; `edge check` lists what can be set")
+                meant = did_you_mean(key, list(Settings.model_fields))
+                raise ConfigError(
+                    f"environment: {name} is not a setting; {meant} (`edge check --all` lists all)"
+                )
 
 
-def explain(settings: BaseModel, prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    """Yield (key, value, meaning) of every setting in force; secrets and credentials are masked."""
+class Explained(NamedTuple):
+    """A setting in force; `is_default`: nobody need have set it."""
+
+    key: str
+    value: str
+    meaning: str
+    is_default: bool
+
+
+def explain(settings: BaseModel, prefix: str = "") -> Iterator[Explained]:
+    """Yield every setting in force; secrets and credentials are masked."""
     for name, field in type(settings).model_fields.items():
         key, value = f"{prefix}{name}", getattr(settings, name)
         if isinstance(value, BaseModel):
@@ -250,7 +298,8 @@ def explain(settings: BaseModel, prefix: str = "") -> Iterator[tuple[str, str, s
                 yield from explain(table, f"{key}.{entry}.")
         else:
             shown = "unset" if value is None else _shown(value)
-            yield key, shown, field.description or ""
+            default = field.get_default(call_default_factory=True, validated_data={})
+            yield Explained(key, shown, field.description or "", value == default)
 
 
 def _shown(value: object) -> str:

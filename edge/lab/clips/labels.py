@@ -129,7 +129,9 @@ def read_labels(path: Path, base: Path | None = None) -> Labels:
     try:
         labels = Labels(**values)
     except ValidationError as error:
-        raise _refused(path, [_explain(problem) for problem in key_problems(error, "labels")]) from None
+        raise _refused(
+            path, [_explain(problem) for problem in key_problems(error, "labels", Labels)]
+        ) from None
     found = _resolved(labels, (base or path.parent).absolute())
     absent = [f"{key}: {file}: no such file" for key, file in _files(found) if not _is_there(key, file)]
     if absent:
