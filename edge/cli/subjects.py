@@ -107,6 +107,11 @@ def show(
             f"template from {template.source}, {template.created_at:%Y-%m-%d %H:%M} UTC: "
             f"face {quality.face_px:.0f} px, sharpness {quality.sharpness:.2f}, "
             f"yaw {quality.yaw_deg:.0f} deg, weight {quality.weight:.2f}"
+            + (
+                f", recognisability {quality.recognisability:.2f}"
+                if quality.recognisability is not None
+                else ""
+            )
         )
 
 

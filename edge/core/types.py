@@ -89,6 +89,9 @@ class Quality:
     [0, 1], higher is better; `yaw_deg` is the estimated turn of the head, 0 frontal, positive towards
     image right; `detector_score` in [0, 1]. `refused` is None when the shot is usable. `lifted` is how many
     times the levels of a dark face were spread before it was judged and embedded; 1: not at all.
+    `recognisability` in [0, 1] is how sure the embedder was that this is a face as it knows them, by the
+    length of its raw answer; None where that was not measured: a shot that was not embedded, an embedder
+    whose manifest does not say how long its answers are, a template of an earlier release.
     """
 
     face_px: float
@@ -99,16 +102,20 @@ class Quality:
     weight: float
     refused: Refusal | None = None
     lifted: float = 1.0
+    recognisability: float | None = None
 
     @property
     def numbers(self) -> tuple[float, ...]:
-        """All that was measured, in the order of the fields, `lifted` last and only where it is not 1.
+        """All that was measured, in the order of the fields: six, seven or eight numbers.
 
-        So a file without lifted faces is what releases before this field wrote and read.
+        `recognisability` stands there where it was measured, `lifted` before it, or where it is not 1. So a
+        file that has neither is what releases before these fields wrote and read.
         """
         measured = (
             self.face_px, self.sharpness, self.yaw_deg, self.exposure, self.detector_score, self.weight
         )  # fmt: skip
+        if self.recognisability is not None:
+            return (*measured, self.lifted, self.recognisability)
         return measured if self.lifted == 1.0 else (*measured, self.lifted)
 
     @classmethod
@@ -119,8 +126,11 @@ class Quality:
             ValueError: There are more or fewer.
         """
         face_px, sharpness, yaw_deg, exposure, detector_score, weight, *rest = map(float, numbers)
-        (lifted,) = rest or (1.0,)
-        return cls(face_px, sharpness, yaw_deg, exposure, detector_score, weight, refused, lifted)
+        lifted = rest.pop(0) if rest else 1.0
+        (recognisability,) = rest or (None,)
+        return cls(
+            face_px, sharpness, yaw_deg, exposure, detector_score, weight, refused, lifted, recognisability
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -85,8 +85,10 @@ class Embedder:
         """Cut the face with `landmarks` (5, 2) out of a BGR image as BGR uint8 (112, 112, 3)."""
         return align(image, landmarks, self._template, self._size)
 
-    def embed(self, face: Image) -> FloatArray:
-        """Embed an aligned BGR face; returns float32 (D,), unit norm.
+    def embed(self, face: Image) -> tuple[FloatArray, float]:
+        """Embed an aligned BGR face; returns float32 (D,), unit norm, and how long it was before.
+
+        The length says how much of a face the network saw: see `recognisability`.
 
         Raises:
             ModelError: The network answered with zeros or non-finite values.
@@ -100,4 +102,12 @@ class Embedder:
             raise ModelError(
                 f"{self.model_id}: the embedder answered with norm {norm}; run `edge models verify`"
             )
-        return np.asarray(vector / norm, np.float32)
+        return np.asarray(vector / norm, np.float32), norm
+
+    def recognisability(self, length: float) -> float | None:
+        """Return how sure the network was of a face whose raw embedding has this length, in [0, 1].
+
+        None where the manifest has no [recognisability].
+        """
+        scale = self._manifest.recognisability
+        return None if scale is None else scale.of(length)

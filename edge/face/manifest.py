@@ -5,6 +5,7 @@ are data (`models/<name>/manifest.toml`) and travel with the package; weights do
 measures nothing.
 """
 
+import math
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, Self
 
@@ -92,6 +93,24 @@ class CalibrationTable(ManifestTable):
         if {len(self.low), len(self.high)} - {0, len(self.fmr)} or len(self.low) != len(self.high):
             raise ValueError("low and high must be as long as thresholds, or both be left out")
         return self
+
+
+class RecognisabilityScale(ManifestTable):
+    """How the length of a raw embedding tells faces as they should be from spoiled ones.
+
+    `middle` is the length at which both are equally likely; over `width` the odds grow e times. Fitted to
+    `plain` and `spoiled` faces of `source`: upside down, on their side, as negatives, in heavy noise.
+    """
+
+    middle: float = Field(gt=0)
+    width: float = Field(gt=0)
+    plain: int = Field(ge=100)
+    spoiled: int = Field(ge=100)
+    source: str = Field(min_length=1)
+
+    def of(self, length: float) -> float:
+        """Return the recognisability in [0, 1] of a raw embedding of this length."""
+        return 1.0 / (1.0 + math.exp(min(700.0, (self.middle - length) / self.width)))
 
 
 class Source(ManifestTable):
@@ -200,6 +219,7 @@ class Manifest(ManifestTable):
     output: Output
     alignment: Alignment | None = None
     calibration: CalibrationTable | None = None
+    recognisability: RecognisabilityScale | None = None
     accuracy: Accuracy | None = None
     liveness: LivenessHead | None = None
 
@@ -214,8 +234,11 @@ class Manifest(ManifestTable):
             raise ValueError("an embedder needs one output, output.dim of 8 or more and [alignment]")
         if self.kind == "liveness":
             return self._of_liveness()
-        if not embedder and (self.output.dim or self.alignment or self.calibration or self.accuracy):
-            raise ValueError("output.dim, [alignment], [calibration] and [accuracy] belong to embedders")
+        measured = self.calibration or self.accuracy or self.recognisability
+        if not embedder and (self.output.dim or self.alignment or measured):
+            raise ValueError(
+                "output.dim, [alignment], [calibration], [recognisability] and [accuracy] belong to embedders"
+            )
         if self.golden is None or self.liveness is not None:
             raise ValueError(f"a model of kind {self.kind} needs golden and has no [liveness]")
         return self
@@ -226,9 +249,11 @@ class Manifest(ManifestTable):
             raise ValueError("a liveness model needs [liveness], input.size, one output and output.dim")
         if head.live_class >= classes:
             raise ValueError(f"liveness.live_class must lie in 0..{classes - 1}, below output.dim")
-        if self.alignment or self.calibration or self.sources or self.build or self.name == "none":
+        measured = self.calibration or self.recognisability
+        if self.alignment or measured or self.sources or self.build or self.name == "none":
             raise ValueError(
-                "a liveness model has no sources, build, alignment, calibration; nor the name none"
+                "a liveness model has no sources, build, alignment, calibration, recognisability; nor the "
+                "name none"
             )
         return self
 

@@ -94,7 +94,13 @@ class Recognizer:
 
     def embed(self, face: AlignedFace, liveness: float | None = None) -> Probe:
         """Embed an aligned face; `liveness` is what `liveness_of` said of the shot it comes from."""
-        return Probe(self.embedder.embed(face.image), self.embedder.model_id, face.quality, liveness)
+        return self.embed_with_length(face, liveness)[0]
+
+    def embed_with_length(self, face: AlignedFace, liveness: float | None = None) -> tuple[Probe, float]:
+        """Do `embed`, and return the length of the raw embedding too: a scale may still have to be fitted."""
+        embedding, length = self.embedder.embed(face.image)
+        quality = replace(face.quality, recognisability=self.embedder.recognisability(length))
+        return Probe(embedding, self.embedder.model_id, quality, liveness), length
 
     def liveness_of(self, image: Image, detection: Detection) -> float | None:
         """Return how likely a face is alive, in [0, 1], or None where no liveness model is loaded.

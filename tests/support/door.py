@@ -55,7 +55,7 @@ def make_event(event_type: EventType = EventType.MATCH, **changes: Any) -> FaceE
         reason=None if matched or left else Reason.BELOW_THRESHOLD,
         score=Score(0.61, 0.39, 0.44, 0.05, 0.001, 812),
         shots=Shots(3, 11, {Refusal.BLUR: 5, Refusal.SIZE: 3}),
-        quality=Quality(112.0, 0.81, -8.0, 0.7, 0.9, 0.5),
+        quality=Quality(112.0, 0.81, -8.0, 0.7, 0.9, 0.5, recognisability=0.98),
         box=(0.41, 0.22, 0.13, 0.21),
         model=ModelStamp("sface-int8", "ab" * 32, 57),
         latency=None if left else Latency(181.0, 2.1, 12.9, 0.1),

@@ -1,5 +1,6 @@
 """Where the threshold comes from: calibrate."""
 
+import os
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -21,14 +22,19 @@ from edge.cli.output import Listing, progress, tell
 from edge.core.errors import ModelError
 from edge.device.assembly.recognizer import choose_embedder
 from edge.device.settings.load import Settings
-from edge.face.manifest import load_manifest
-from edge.lab.photos import calibration, tail
-from edge.lab.photos.embeddings import embed_all, first_faces
+from edge.face.manifest import RecognisabilityScale, load_manifest
+from edge.lab.photos import calibration, recognisability, tail
+from edge.lab.photos.degrade import damages
+from edge.lab.photos.embeddings import embed_all, first_faces, recognizer_with
 from edge.lab.photos.plots import plot_fmr
 from edge.lab.photos.protocol import subjects
+from edge.lab.photos.shots import take_shots
 
 SEVERAL = (2, 3, 5, 10)
 """Photos per template whose effect on the false match rate is measured."""
+
+SPOILED_PHOTOS = 500
+"""Subjects of whom one photo is spoiled for the recognisability; each costs a third of a second."""
 
 LEAST_EXAMPLES = 20
 """Subjects with that many photos from which the effect is told."""
@@ -48,7 +54,10 @@ def calibrate(
     plots: PlotsOption = None,
     config_file: ConfigOption = None,
 ) -> None:
-    """Measure the false match rate over threshold: for an embedder (--images) or for a site (--cohort)."""
+    """Measure the false match rate over threshold: for an embedder (--images) or for a site (--cohort).
+
+    For an embedder it also measures how long raw embeddings of plain and of spoiled faces are.
+    """
     settings = load_settings(config_file)
     name = model or choose_embedder(settings).name
     if (images is None) == (cohort is None):
@@ -60,11 +69,16 @@ def calibrate(
         tell(report, partial(_show_shift, report), as_json=as_json, json_file=json_file)
         return
     assert images is not None
-    table, report = _table(images, name, source or images.name, plots, settings)
-    tell(report, partial(_show_table, table, report), as_json=as_json, json_file=json_file)
+    source = source or images.name
+    table, report = _table(images, name, source, plots, settings)
+    scale, lengths = _scale(images, name, source, settings)
+    report["recognisability"] = lengths
+    tell(report, partial(_show_table, table, scale, report), as_json=as_json, json_file=json_file)
     if write:
-        calibration.write_table(table, load_manifest(name, settings.models_path).directory / "manifest.toml")
-        typer.echo(f"{name}: calibration written", err=True)
+        manifest = load_manifest(name, settings.models_path).directory / "manifest.toml"
+        for text in (calibration.as_toml(table), recognisability.as_toml(scale)):
+            calibration.write_table(text, manifest)
+        typer.echo(f"{name}: calibration and recognisability written", err=True)
 
 
 def _shift(cohort: Path, name: str, settings: Settings) -> dict[str, Any]:
@@ -116,8 +130,25 @@ def _table(
     return table, {"schema": "edge.calibrate/1", "model": name, **figures}
 
 
-def _show_table(table: calibration.FittedRates, report: dict[str, Any]) -> None:
+def _scale(
+    images: Path, name: str, source: str, settings: Settings
+) -> tuple[RecognisabilityScale, dict[str, Any]]:
+    photos = [paths[0] for paths in subjects(images).values()]
+    photos = recognisability.spread_over(photos, SPOILED_PHOTOS)
+    with progress("spoiled photos") as step:
+        make = partial(recognizer_with, name, settings)
+        shots = take_shots(photos, damages(), make, step, workers=os.cpu_count() or 1)
+    return recognisability.fit(shots, f"{source}; first photo of {len(photos)} subjects")
+
+
+def _show_table(table: calibration.FittedRates, scale: RecognisabilityScale, report: dict[str, Any]) -> None:
     typer.echo(calibration.as_toml(table))
+    typer.echo(recognisability.as_toml(scale))
+    lengths = Listing("condition", "faces", *(f"p{share * 100:g}" for share in recognisability.SHARES))
+    for condition, told in report["recognisability"]["lengths"].items():
+        quantiles = [str(told.get(str(share), "-")) for share in recognisability.SHARES]
+        lengths.add_row(condition, str(told["faces"]), *quantiles)
+    lengths.print()
     shown = Listing(
         "promised", "obtained on the other half / promised", "10th-90th percentile", "within factor 2"
     )

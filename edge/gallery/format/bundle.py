@@ -26,10 +26,13 @@ from edge.core.types import Quality, Refusal, Subject
 from edge.gallery.gallery import MAX_DIM, MAX_ROWS, Gallery, Provenance, check_subject
 
 MAGIC = b"EDGEGAL\0"
-FORMAT = 3
-"""How a bundle begins that is written now."""
+FORMAT = 4
+"""How a bundle begins that is written now, where a template has its recognisability."""
 
-READABLE = (2, FORMAT)
+FORMAT_BEFORE = 3
+"""How one begins that earlier releases read, too: no template has its recognisability."""
+
+READABLE = (2, FORMAT_BEFORE, FORMAT)
 """Format 2 had no access, consent and notes."""
 
 HEADER = Struct("<8sIIQII")
@@ -50,8 +53,9 @@ MAX_BUNDLE_BYTES = 1 << 30
 _Row = (
     tuple[str, AwareDatetime, float, float, float, float, float, float, Refusal | None, int]
     | tuple[str, AwareDatetime, float, float, float, float, float, float, float, Refusal | None, int]
+    | tuple[str, AwareDatetime, float, float, float, float, float, float, float, float, Refusal | None, int]
 )
-"""source, created_at, `Quality.numbers` (six, or seven of a lifted face), `Quality.refused`, photos."""
+"""source, created_at, `Quality.numbers` (six to eight), `Quality.refused`, photos."""
 
 
 class _Access(BaseModel):
@@ -100,7 +104,9 @@ def encode(gallery: Gallery) -> bytes:
         raise GalleryError(
             f"a gallery of {gallery.size} subjects is larger than {MAX_BUNDLE_BYTES} bytes; split it by door"
         )
-    header = HEADER.pack(MAGIC, FORMAT, gallery.dim, gallery.version, len(rows), len(table))
+    known = any(row.quality.recognisability is not None for row in gallery.provenance)
+    number = FORMAT if known else FORMAT_BEFORE
+    header = HEADER.pack(MAGIC, number, gallery.dim, gallery.version, len(rows), len(table))
     body = b"".join((header, table, rows.data))
     return body + hashlib.sha256(body).digest()
 

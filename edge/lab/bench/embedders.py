@@ -57,10 +57,10 @@ def measure_embedders(settings: Settings, media: Path, rounds: int, progress: Pr
             if number >= WARM_UP:
                 spent_ms[name].append((perf_counter() - begun_s) * 1e3)
         progress("rounds", number + 1, WARM_UP + rounds)
-    exact = [embedders[REFERENCE].embed(face) for face in faces]
+    exact = [embedders[REFERENCE].embed(face)[0] for face in faces]
     models = {}
     for name, embedder in embedders.items():
-        cosines = [float(embedder.embed(face) @ row) for face, row in zip(faces, exact, strict=True)]
+        cosines = [float(embedder.embed(face)[0] @ row) for face, row in zip(faces, exact, strict=True)]
         p50, p95 = np.percentile(spent_ms[name], (50, 95))
         models[name] = {
             "model_id": embedder.model_id,

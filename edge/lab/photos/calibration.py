@@ -149,18 +149,17 @@ def as_toml(table: FittedRates) -> str:
     )
 
 
-def write_table(table: FittedRates, manifest: Path) -> None:
-    """Replace the [calibration] table of a manifest file, or add it at the end.
+def write_table(table: str, manifest: Path) -> None:
+    """Replace a table of a manifest file by this TOML, or add it at the end.
 
     Raises:
         ModelError: The file cannot be read or written, or would no longer be a manifest.
     """
     try:
         text = manifest.read_text()
-        kept = re.sub(
-            r"^(?:#.*\n)*\[calibration\]\n(?:(?![\[#]).*\n?)*", "", text, flags=re.MULTILINE
-        ).rstrip()
-        manifest.write_text(f"{kept}\n\n{as_toml(table)}")
+        [name] = re.findall(r"^\[(\w+)\]$", table, flags=re.MULTILINE)
+        kept = re.sub(rf"^(?:#.*\n)*\[{name}\]\n(?:(?![\[#]).*\n?)*", "", text, flags=re.MULTILINE).rstrip()
+        manifest.write_text(f"{kept}\n\n{table}")
         read_manifest(manifest)
     except OSError as error:
         raise ModelError(f"{manifest}: cannot write the calibration: {error.strerror}") from None

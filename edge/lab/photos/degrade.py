@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.core.types import Image
+from edge.core.types import FloatArray, Image
 
 REFERENCE_FACE_PX = 100.0
 """Blur is given in pixels of a face this wide and scaled to the face at hand: near faces blur more."""
@@ -31,12 +31,15 @@ NOISE_LEVELS = 6.0
 class Degradation:
     """A named way to spoil a photo; `apply(image, face_px)` takes the width of its face in pixels.
 
-    `kind` groups what differs in `strength` only.
+    `kind` groups what differs in `strength` only. `turn_deg` is by how much `apply` turns the photo about its
+    middle, counter-clockwise. `wear` puts something on the face with landmarks (5, 2) instead of `apply`.
     """
 
     kind: str
     strength: float
     apply: Callable[[Image, float], Image]
+    turn_deg: float = 0.0
+    wear: Callable[[Image, FloatArray], Image] | None = None
 
     @property
     def name(self) -> str:
@@ -179,6 +182,73 @@ def infrared(image: Image, noise_levels: float = 0.0) -> Image:
     y = (np.arange(height, dtype=np.float32) / height - 0.5)[:, None]
     lit = 230.0 * light * np.exp(-2.0 * (x**2 + y**2))
     return _noisy(np.repeat(lit[..., None], 3, axis=2), image, noise_levels, channels=1)
+
+
+def turned(image: Image, angle_deg: float) -> Image:
+    """Turn a photo counter-clockwise about its middle; it grows, and what was beyond its edge repeats it."""
+    height, width = image.shape[:2]
+    matrix = np.asarray(cv2.getRotationMatrix2D((width / 2, height / 2), angle_deg, 1), np.float64)
+    cosine, sine = abs(matrix[0, 0]), abs(matrix[0, 1])
+    grown = round(height * sine + width * cosine), round(height * cosine + width * sine)
+    matrix[:, 2] += (np.array(grown, float) - np.array((width, height), float)) / 2
+    return np.asarray(cv2.warpAffine(image, matrix, grown, borderMode=cv2.BORDER_REPLICATE), np.uint8)
+
+
+def stretched(image: Image, times: float) -> Image:
+    """Make a photo `times` as wide, as a stream is shown whose pixels are taken for squares."""
+    size = max(1, round(image.shape[1] * times)), image.shape[0]
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
+SUNGLASSES = 0.42
+"""Radius of a dark lens, in eye distances."""
+
+
+def with_sunglasses(image: Image, landmarks: FloatArray) -> Image:
+    """Put black sunglasses on a face with landmarks (5, 2)."""
+    drawn_on = image.copy()
+    left, right = landmarks[0].astype(float), landmarks[1].astype(float)
+    apart = float(np.hypot(*(right - left)))
+    angle_deg = float(np.degrees(np.arctan2(*(right - left)[::-1])))
+    for x, y in (left, right):
+        axes = round(SUNGLASSES * apart), round(0.8 * SUNGLASSES * apart)
+        cv2.ellipse(drawn_on, (round(x), round(y)), axes, angle_deg, 0, 360, (18, 15, 15), -1, cv2.LINE_AA)
+    ends = [tuple(round(float(v)) for v in point) for point in (left, right)]
+    cv2.line(drawn_on, ends[0], ends[1], (18, 15, 15), max(1, round(apart / 12)), cv2.LINE_AA)
+    return drawn_on
+
+
+def damages() -> list[Degradation]:
+    """Return what makes faces look alike to an embedder; the first leaves the photo as it is.
+
+    `roll` is in degrees, `stretched` times the width, `noise` in grey levels.
+    """
+    return [
+        Degradation("clean", 0, _clean),
+        *(
+            Degradation("roll", roll, partial(_turned, angle_deg=roll), turn_deg=roll)
+            for roll in (30.0, 45.0, 60.0, 90.0, 180.0)
+        ),
+        Degradation("negative", 0, lambda image, face_px: np.asarray(255 - image, np.uint8)),
+        *(
+            Degradation("noise", levels, partial(_noise, noise_levels=levels))
+            for levels in (25.0, 40.0, 60.0)
+        ),
+        *(Degradation("stretched", times, partial(_stretched, times=times)) for times in (0.5, 1.5, 2.0)),
+        Degradation("sunglasses", 0, _clean, wear=with_sunglasses),
+    ]
+
+
+def _turned(image: Image, face_px: float, *, angle_deg: float) -> Image:
+    return turned(image, angle_deg)
+
+
+def _noise(image: Image, face_px: float, *, noise_levels: float) -> Image:
+    return dim(image, 1.0, noise_levels)
+
+
+def _stretched(image: Image, face_px: float, *, times: float) -> Image:
+    return stretched(image, times)
 
 
 def conditions() -> list[Degradation]:

@@ -16,10 +16,14 @@ from edge.recognition.recognizer import Recognizer
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shot:
-    """A face of a spoiled photo: its embedding, and its quality, which says whether the gate refuses it."""
+    """A face of a spoiled photo: its embedding, and its quality, which says whether the gate refuses it.
+
+    `length` is that of the raw embedding, NaN where it is not known.
+    """
 
     embedding: FloatArray
     quality: Quality
+    length: float = float("nan")
 
 
 Shots = Mapping[Path, Shot | None]
@@ -58,13 +62,27 @@ def _spoiled(path: Path, worse: Sequence[Degradation], recognizer: Recognizer) -
         return [None] * len(worse)
     shots: list[Shot | None] = []
     for way in worse:
-        bad = way.apply(image, clean.size_px)
-        scale = np.array(bad.shape[1::-1], np.float32) / size
-        place = middle(clean) * scale
+        bad = way.apply(image, clean.size_px) if way.wear is None else way.wear(image, clean.landmarks)
+        scale, place = _moved(middle(clean), size, np.array(bad.shape[1::-1], np.float32), way.turn_deg)
         face = nearest_face(recognizer.detect(bad), place)
         if face is None or float(np.abs(middle(face) - place).max()) > clean.size_px * float(scale[0]) / 2:
             shots.append(None)
             continue
-        probe = recognizer.embed(recognizer.align(bad, face))
-        shots.append(Shot(probe.embedding, probe.quality))
+        probe, length = recognizer.embed_with_length(recognizer.align(bad, face))
+        shots.append(Shot(probe.embedding, probe.quality, length))
     return shots
+
+
+def _moved(
+    place: FloatArray, before: FloatArray, after: FloatArray, turn_deg: float
+) -> tuple[FloatArray, FloatArray]:
+    """Return the scale (2,), and where a place (x, y) is in a photo of size `before` that was made `after`.
+
+    A turned photo keeps its scale; another one was scaled from the one size to the other.
+    """
+    if not turn_deg:
+        scale = np.asarray(after / before, np.float32)
+        return scale, place * scale
+    cosine, sine = np.cos(np.radians(turn_deg)), np.sin(np.radians(turn_deg))
+    turn = np.array([[cosine, sine], [-sine, cosine]], np.float32)
+    return np.ones(2, np.float32), np.asarray(turn @ (place - before / 2) + after / 2, np.float32)

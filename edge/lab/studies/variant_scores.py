@@ -105,7 +105,7 @@ def _views(image: Image, recognizer: Recognizer, template: FloatArray) -> FloatA
         AlignmentMethod.ROBUST: robust_align(image, face.landmarks, template, size),
     }
     rows = [
-        recognizer.embedder.embed(np.ascontiguousarray(crops[way][:, ::-1]) if mirrored else crops[way])
+        recognizer.embedder.embed(np.ascontiguousarray(crops[way][:, ::-1]) if mirrored else crops[way])[0]
         for way, mirrored in VIEWS
     ]
     return np.concatenate(rows)

@@ -134,6 +134,7 @@ def _quality(quality: Quality | None) -> QualityPart | None:
         yaw_deg=_rounded(quality.yaw_deg, 1),
         exposure=_rounded(quality.exposure, 3, 0, 1),
         lifted=_rounded(quality.lifted, 1, 1),
+        recognisability=_rounded(quality.recognisability, 3, 0, 1),
     )
 
 

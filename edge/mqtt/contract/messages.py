@@ -132,6 +132,11 @@ class QualityPart(Payload):
     lifted: float | None = Field(
         1.0, ge=1, description="How many times the levels of a dark face were spread; 1: not at all."
     )
+    recognisability: Fraction | None = Field(
+        None,
+        description="0 is no face to the embedder, or one upside down or covered, 1 a plain one; null "
+        "where it was not embedded.",
+    )
 
 
 class NoLivenessPart(Payload):

@@ -122,6 +122,20 @@ def test_rows_of_lifted_faces_come_back_and_others_are_written_as_before():
     assert b"80.0,0.8,-3.0,0.7,0.9,0.5,7.5,null,1]" in galleries[1]
 
 
+def test_recognisability_comes_back_and_makes_a_gallery_one_of_the_new_format():
+    plain = Quality(80.0, 0.8, -3.0, 0.7, 0.9, 0.5)
+    said = {}
+    for quality in (plain, replace(plain, recognisability=0.97)):
+        template = Template(unit_rows(1)[0], MODEL, quality, "photo", datetime(2026, 1, 1, tzinfo=UTC))
+        gallery = Gallery.empty(MODEL).with_subject(Subject("p-1", "One"), [template])
+        data = encode(gallery)
+        assert_equal(decode(data), gallery)
+        said[quality.recognisability] = HEADER.unpack_from(data)[1], data
+    assert said[None][0] == 3, "earlier releases read what has none"
+    assert said[0.97][0] == 4
+    assert b"80.0,0.8,-3.0,0.7,0.9,0.5,1.0,0.97,null,1]" in said[0.97][1]
+
+
 def test_the_largest_honest_subject_fits_its_table():
     wide = "\U00020000"
     subject = Subject(wide * 64, '"' * 64 + wide * 64, tuple(wide * 31 + chr(0x4E00 + i) for i in range(16)))
@@ -237,9 +251,9 @@ def test_a_bundle_that_is_not_honest_is_refused(data: bytes, says: str):
 
 def test_a_bundle_of_a_newer_format_is_no_damage():
     with pytest.raises(
-        GalleryError, match="format 4 is unknown, 3 is the newest read here; update"
+        GalleryError, match="format 5 is unknown, 4 is the newest read here; update"
     ) as caught:
-        decode(forge(format=4))
+        decode(forge(format=5))
     assert not isinstance(caught.value, GalleryIntegrityError)
 
 

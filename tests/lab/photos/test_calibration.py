@@ -77,7 +77,7 @@ def test_a_written_table_is_read_back_and_nothing_else_changes(tmp_path: Path, t
     path.parent.mkdir()
     path.write_text(original)
     before = read_manifest(path)
-    write_table(table, path)
+    write_table(as_toml(table), path)
     after = read_manifest(path)
     assert after.calibration is not None
     assert after.calibration.thresholds == table.thresholds
@@ -96,7 +96,7 @@ def test_a_table_that_is_none_leaves_the_manifest_as_it_was(tmp_path: Path, tabl
         **{**{k: getattr(table, k) for k in table.__slots__}, "thresholds": (math.nan,) * len(RATES)}
     )
     with pytest.raises(ModelError, match="calibration"):
-        write_table(wrong, path)
+        write_table(as_toml(wrong), path)
     assert path.read_text() == original
     with pytest.raises(ModelError, match="cannot write the calibration"):
-        write_table(table, tmp_path / "none" / "manifest.toml")
+        write_table(as_toml(table), tmp_path / "none" / "manifest.toml")

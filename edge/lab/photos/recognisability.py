@@ -1,0 +1,118 @@
+"""Fit the [recognisability] of an embedder's manifest: which lengths of raw embeddings belong to plain faces.
+
+Takes lengths. How photos are spoiled is `degrade`'s, what a recognisability is good for `face.quality`'s.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.core.errors import MediaError
+from edge.face.manifest import RecognisabilityScale
+from edge.lab.photos.shots import Shots
+
+SPOILED = ("roll 45", "roll 60", "roll 90", "roll 180", "negative", "noise 40")
+"""What faces of strangers are taken for each other in, of `degrade.damages`.
+
+Stretched faces and dark glasses overlap with plain ones: they are measured, and not fitted to.
+"""
+
+LEAST_FACES = 100
+"""Plain faces, and spoiled ones, that a scale is fitted to."""
+
+ROUNDS = 100
+"""Of Newton's method; a scale settles in ten."""
+
+SHARES = (0.05, 0.1, 0.5, 0.9, 0.95)
+"""Quantiles of the lengths that are told."""
+
+Lengths = NDArray[np.float64]
+
+
+def fit(shots: Mapping[str, Shots], source: str) -> tuple[RecognisabilityScale, dict[str, Any]]:
+    """Return the scale for shots by condition, and the lengths of each; `source` says whose they are.
+
+    Raises:
+        MediaError: Too few faces were found.
+    """
+    found = {name: lengths_of(taken) for name, taken in shots.items()}
+    plain, spoiled = found["clean"], np.concatenate([found[name] for name in SPOILED])
+    if min(len(plain), len(spoiled)) < LEAST_FACES:
+        raise MediaError(
+            f"{len(plain)} plain and {len(spoiled)} spoiled faces found; recognisability needs "
+            f"{LEAST_FACES} of each: give photos of more subjects"
+        )
+    middle, width = logistic(plain, spoiled)
+    scale = RecognisabilityScale(
+        middle=round(middle, 3),
+        width=round(width, 3),
+        plain=len(plain),
+        spoiled=len(spoiled),
+        source=source,
+    )
+    told = {name: _quantiles(lengths) for name, lengths in found.items()}
+    return scale, {**scale.model_dump(), "lengths": told}
+
+
+def lengths_of(shots: Shots) -> Lengths:
+    """Return the lengths of the raw embeddings of the shots in which a face was found, (n,)."""
+    return np.array([shot.length for shot in shots.values() if shot is not None], np.float64)
+
+
+def logistic(plain: Lengths, spoiled: Lengths) -> tuple[float, float]:
+    """Return middle and width of the logistic that tells plain lengths (n,) from spoiled ones (m,).
+
+    Both kinds weigh the same. Where they do not overlap it stays finite: targets are a little short of 0 and
+    1. Source: Platt, Probabilistic Outputs for Support Vector Machines (1999).
+
+    Raises:
+        MediaError: Plain embeddings are not longer: this embedder's lengths say nothing.
+    """
+    lengths = np.concatenate([plain, spoiled])
+    centre, spread = float(lengths.mean()), float(lengths.std()) or 1.0
+    x = np.column_stack([(lengths - centre) / spread, np.ones(len(lengths))])
+    target = np.repeat(
+        [(len(plain) + 1) / (len(plain) + 2), 1 / (len(spoiled) + 2)], [len(plain), len(spoiled)]
+    )
+    weight = np.repeat([0.5 / len(plain), 0.5 / len(spoiled)], [len(plain), len(spoiled)])
+    slope = np.zeros(2)
+    for _ in range(ROUNDS):
+        chance = 1 / (1 + np.exp(-np.clip(x @ slope, -30, 30)))
+        bend = (x * (weight * np.maximum(chance * (1 - chance), 1e-6))[:, None]).T @ x
+        step = np.linalg.solve(bend, x.T @ (weight * (target - chance)))
+        slope += step / max(1.0, float(np.abs(step).max()))
+        if float(np.abs(step).max()) < 1e-9:
+            break
+    if not slope[0] > 0:
+        raise MediaError("the embeddings of plain faces are not longer than those of spoiled ones")
+    return centre - spread * float(slope[1] / slope[0]), spread / float(slope[0])
+
+
+def as_toml(scale: RecognisabilityScale) -> str:
+    """Return the scale as a manifest holds it."""
+    return (
+        "# Lengths of raw embeddings of plain and of spoiled faces; `edge calibrate --images DIR --write`.\n"
+        "[recognisability]\n"
+        f"middle = {scale.middle:g}\n"
+        f"width = {scale.width:g}\n"
+        f"plain = {scale.plain}\n"
+        f"spoiled = {scale.spoiled}\n"
+        f'source = "{scale.source}"\n'
+    )
+
+
+def spread_over(photos: Sequence[Path], count: int) -> list[Path]:
+    """Return at most `count` of the photos, evenly spread."""
+    kept = np.linspace(0, len(photos) - 1, min(count, len(photos))).astype(int)
+    return [photos[i] for i in kept]
+
+
+def _quantiles(lengths: Lengths) -> dict[str, float | int]:
+    told: dict[str, float | int] = {"faces": len(lengths)}
+    if len(lengths):
+        values = np.quantile(lengths, SHARES)
+        told |= {str(share): round(float(value), 2) for share, value in zip(SHARES, values, strict=True)}
+    return told
