@@ -35,10 +35,17 @@ from edge.cli.subjects import details, tell_of_fleet, when
 from edge.core import files
 from edge.core.access import SubjectState
 from edge.core.clock import FloorClock, SystemClock
-from edge.core.errors import ConfigError, EnrollmentError, GalleryError, MediaError
+from edge.core.errors import (
+    ConfigError,
+    EdgeError,
+    EnrollmentError,
+    ErasureOwedError,
+    GalleryError,
+    MediaError,
+)
 from edge.core.types import Decision, EventType, Frame, Probe, Reason, Score
 from edge.device.assembly.recognizer import PHOTO_SIDE_PX, build_camera, build_recognizer
-from edge.device.assembly.stores import crop_store, gallery_store, visit_store
+from edge.device.assembly.stores import candidate_store, crop_store, gallery_store, visit_store
 from edge.device.assembly.time import device_clock, time_known
 from edge.device.settings.load import Settings
 from edge.gallery.store.crops import encode_picture
@@ -169,16 +176,43 @@ def enroll(
         owed = edit.commit_owing(enrolment.gallery)
     visit_store(settings).remove(visits)
     _keep_crops(settings, recognizer, {subject: photos or []}, which)
+    warnings = list(enrolment.warnings)
+    if enrolment.other_face and _left_candidate(settings, subject):
+        warnings.append(f"{subject!r} left the candidate, which had the face of before: `edge fleet reembed`")
     if owed is not None:
         raise owed
     gallery = edit.gallery
-    for warning in enrolment.warnings:
+    for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
     best = max(template.quality.weight for template in enrolment.templates)
     typer.echo(
         f"enrolled {subject} from {len(probes)} shot(s) as {len(enrolment.templates)} template(s), "
         f"best quality {best:.2f}; gallery version {gallery.version} has {gallery.size} subject(s)"
     )
+
+
+def _left_candidate(settings: Settings, subject: str) -> bool:
+    """Take a subject with another face than before out of the candidate; returns whether it was there.
+
+    Raises:
+        EnrollmentError: The candidate cannot be changed; a switch would let the face of before pass.
+    """
+    store = candidate_store(settings)
+    try:
+        model_id = store.enrolled_with()
+        if model_id is None:
+            return False
+        with store.edit(model_id) as edit:
+            if subject not in edit.gallery.ids:
+                return False
+            edit.commit(edit.gallery.without_subject(subject))
+    except ErasureOwedError:
+        raise
+    except EdgeError as error:
+        raise EnrollmentError(
+            f"{subject!r} is enrolled, but its face of before is still in the candidate: {error}"
+        ) from None
+    return True
 
 
 def _enroll_many(

@@ -119,7 +119,7 @@ def downloaded(wheel: Wheel, directory: Path, progress: Progress) -> Iterator[Pa
         DownloadError: pip cannot get it or its hash is wrong.
     """
     name = f"{wheel.package}=={wheel.version}"
-    with tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX, dir=directory) as scratch:
+    with tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX, dir=directory.absolute()) as scratch:
         folder = Path(scratch)
         requirement = folder / "requirement.txt"
         requirement.write_text(f"{name} --hash=sha256:{wheel.sha256}\n")

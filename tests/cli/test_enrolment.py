@@ -9,12 +9,14 @@ import pytest
 
 from edge.camera.photo import read_photo
 from edge.core.errors import ManyFacesError
-from edge.core.types import Image
-from edge.device.assembly.stores import gallery_store
+from edge.core.types import Image, Subject
+from edge.device.assembly.stores import candidate_store, gallery_store
 from edge.device.settings.load import load
 from edge.face.manifest import load_manifest
+from edge.gallery.gallery import Gallery
 from edge.lab.demo.media import orl_photo
 from tests.support.command_line import edge, run, write_config
+from tests.support.gallery_samples import template, unit_rows
 
 
 @pytest.fixture
@@ -163,3 +165,20 @@ def test_a_code_says_whether_it_is_a_reject_or_the_photo_or_the_gallery(
         version.write_bytes(b"damaged")
     (tmp_path / "state" / "device.key").write_text("0" * 64)
     assert edge("identify", photo, config=config).returncode == 78
+
+
+def test_a_face_that_was_replaced_leaves_the_candidate_and_a_better_photo_does_not(
+    tmp_path: Path, media: Path, config: Path
+):
+    other, store = load_manifest("sface-fp32").model_id, candidate_store(load(config))
+    for name in ("ann", "bob"):
+        run("enroll", name, save(face(media, 1 + len(enrolled(config))), tmp_path / "a.jpg"), config=config)
+    rows = [template(unit_rows(1, seed=seed)[0], other) for seed in (1, 2)]
+    people = [(Subject(name, name), [row]) for name, row in zip(("ann", "bob"), rows, strict=True)]
+    store.commit(Gallery.empty(other).with_subjects(people))
+    photo = save(read_photo(orl_photo(media, 1, 2)), tmp_path / "again.jpg")
+    assert "candidate" not in run("enroll", "ann", photo, "--replace", config=config)
+    assert store.load(other).ids == {"ann", "bob"}
+    said = run("enroll", "bob", save(face(media, 9), tmp_path / "b.jpg"), "--replace", config=config)
+    assert "'bob' left the candidate, which had the face of before" in said
+    assert (store.load(other).ids, enrolled(config)) == ({"ann"}, {"ann", "bob"})

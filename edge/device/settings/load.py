@@ -25,6 +25,7 @@ from edge.core.ids import Slug
 from edge.core.text import did_you_mean, key_problems, scrub, without_credentials
 from edge.device.settings.tables import (
     AccessSettings,
+    AnyPath,
     CameraSettings,
     CaptureSettings,
     CommandsSettings,
@@ -54,8 +55,9 @@ RENAMED = {("gallery", "shadow_share"): "candidate_share"}
 def default_state_dir() -> Path:
     """Return where state lives by default: systemd's STATE_DIRECTORY, else the XDG state home."""
     if service_dir := os.environ.get("STATE_DIRECTORY"):
-        return Path(service_dir.split(":")[0])
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "edge"
+        return Path(service_dir.split(":")[0]).absolute()
+    home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    return home.absolute() / "edge"
 
 
 def cache_dir() -> Path:
@@ -77,10 +79,12 @@ class Settings(BaseSettings):
 
     site: Slug = Field("home", description="Site this device belongs to; part of every topic.")
     device: Slug = Field("door", description="Name of this device, unique on its site; part of every topic.")
-    state_dir: Path = Field(
+    state_dir: AnyPath = Field(
         default_factory=default_state_dir, description="Directory for gallery, outbox and models."
     )
-    models_dir: Path | None = Field(None, description="Directory of the models; state_dir/models when unset.")
+    models_dir: AnyPath | None = Field(
+        None, description="Directory of the models; state_dir/models when unset."
+    )
     models_mirror: str | None = Field(
         None,
         min_length=1,

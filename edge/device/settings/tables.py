@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -26,6 +27,13 @@ STRICTER: JsonDict = {"push": "stricter"}
 """What a configuration push may do to a field: change it at once, from the next start on, or only as
 far as less leaves the device than the local file says. A field without a mark is never pushed.
 """
+
+
+AnyPath = Annotated[Path, AfterValidator(Path.absolute)]
+"""A file or directory; a relative path starts at the directory that the program was started in."""
+
+SecretPath = Annotated[Path, AfterValidator(lambda path: path if len(path.parts) == 1 else path.absolute())]
+"""The same for a secret's file, whose name without a directory may be a credential of systemd."""
 
 
 class Section(BaseModel):
@@ -61,7 +69,7 @@ class CameraSettings(Section):
         True, description="Clips and folders: play at their own speed, not as fast as possible."
     )
     loop: bool = Field(False, description="Clips and folders: start again at the end.")
-    ca_file: Path | None = Field(
+    ca_file: AnyPath | None = Field(
         None,
         description="https and rtsps: authorities to trust instead of the system's, or the camera's own "
         "certificate (PEM).",
@@ -224,7 +232,7 @@ class LivenessSettings(Section):
         description="report: events tell the liveness; require: a match below threshold is a spoof.",
         json_schema_extra=LIVE,
     )
-    model: Path | None = Field(None, description="Directory with your model and its manifest.toml.")
+    model: AnyPath | None = Field(None, description="Directory with your model and its manifest.toml.")
     threshold: float = Field(
         0.5,
         gt=0,
@@ -263,11 +271,11 @@ class MqttSettings(Section):
     )
     username: str | None = Field(None, min_length=1, description="User at the broker.")
     password: SecretStr | None = Field(None, description="Password at the broker; prefer password_file.")
-    password_file: Path | None = Field(None, description="File that holds the password.")
+    password_file: AnyPath | None = Field(None, description="File that holds the password.")
     tls: bool = Field(False, description="Speak TLS and verify the broker's certificate.")
-    ca_file: Path | None = Field(None, description="Certificates to trust instead of the system's.")
-    cert_file: Path | None = Field(None, description="This device's certificate.")
-    key_file: Path | None = Field(None, description="This device's private key.")
+    ca_file: AnyPath | None = Field(None, description="Certificates to trust instead of the system's.")
+    cert_file: AnyPath | None = Field(None, description="This device's certificate.")
+    key_file: AnyPath | None = Field(None, description="This device's private key.")
     keepalive_s: int = Field(
         15,
         ge=5,
@@ -439,7 +447,7 @@ class GallerySettings(Section):
         "tried on (`edge fleet publish --candidate`, embedder auto).",
         json_schema_extra=LIVE,
     )
-    device_key: Path | None = Field(
+    device_key: SecretPath | None = Field(
         None,
         description="File with the key that this device's templates are encrypted under; a name without a "
         "directory is a credential of systemd. Unset: state_dir/device.key, made at first use.",
@@ -467,12 +475,12 @@ class RemoteSettings(Section):
     )
     url: str | None = Field(None, min_length=1, description="Address of the server, https://host:6333.")
     collection: str = Field("edge", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Collection to search.")
-    secret: Path | None = Field(
+    secret: SecretPath | None = Field(
         None,
         description="File with the site's secret, which signs what is uploaded and rotates templates and "
         "probes before they leave the device; a name without a directory is a credential of systemd.",
     )
-    api_key_file: Path | None = Field(None, description="File with the server's API key.")
+    api_key_file: AnyPath | None = Field(None, description="File with the server's API key.")
     timeout_ms: int = Field(
         250, ge=10, le=2000, description="After this the local decision stands.", json_schema_extra=LIVE
     )
@@ -497,10 +505,10 @@ class SyncSettings(Section):
         None, description="Scope whose gallery this door serves; the device's name when unset."
     )
     tenant: Slug | None = Field(None, description="Whose fleet it is; the site's name when unset.")
-    trusted_root: Path | None = Field(
+    trusted_root: AnyPath | None = Field(
         None, description="The fleet's root metadata, brought here by hand: what trust begins with."
     )
-    sealing_key: Path | None = Field(
+    sealing_key: SecretPath | None = Field(
         None,
         description="File with the key that opens this scope's galleries, or with the new one and the old, "
         "one a line, while it changes; a name without a directory is a credential of systemd.",

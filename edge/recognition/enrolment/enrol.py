@@ -57,11 +57,15 @@ ADVICE = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Enrolment:
-    """A gallery with the subject in it, the templates kept, and what the operator should know."""
+    """A gallery with the subject in it, the templates kept, and what the operator should know.
+
+    `other_face`: the subject was enrolled with another face before.
+    """
 
     gallery: Gallery
     templates: tuple[Template, ...]
     warnings: tuple[str, ...]
+    other_face: bool = False
 
 
 def faces_in(image: Image, recognizer: Recognizer) -> list[Detection]:
@@ -177,13 +181,14 @@ def enroll(
             `force` turns this into a warning.
     """
     warnings: list[str] = []
-    if (problem := _other_face(subject, probes, recognizer, gallery)) is not None:
+    other_face = _other_face(subject, probes, recognizer, gallery)
+    if other_face is not None:
         if not replace:
             raise OtherFaceError(
-                f"{problem}; nothing was enrolled; "
+                f"{other_face}; nothing was enrolled; "
                 f"if this is right: `edge enroll {subject.subject_id} ... --replace`"
             )
-        warnings.append(problem)
+        warnings.append(other_face)
     for problem, serious in (*_disagreements(probes), *_collisions(subject, probes, recognizer, gallery)):
         if serious and not force:
             raise CollisionError(f"{problem}; nothing was enrolled, use --force if this is right")
@@ -196,7 +201,8 @@ def enroll(
         Template(row, best.model_id, _nearest(row, probes).quality, source, at, photos)
         for row, photos in zip(rows, photos_of(rows, embeddings), strict=True)
     )
-    return Enrolment(gallery.with_subject(subject, templates), templates, tuple(warnings))
+    enrolled = gallery.with_subject(subject, templates)
+    return Enrolment(enrolled, templates, tuple(warnings), other_face is not None)
 
 
 def walk_up(frames: Iterable[Frame], recognizer: Recognizer, *, timeout_s: float) -> list[Probe]:

@@ -163,3 +163,41 @@ def test_what_is_shown_hides_secrets(tmp_path: Path):
         "[mqtt]\nusername='u'\npassword='hunter2'\n[cameras.a]\nsource='rtsp://u:hunter2@host/x?key=hunter2'",
     )
     assert "hunter2" not in str(list(explain(load(path))))
+
+
+def test_a_relative_path_starts_where_the_program_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    text = [
+        'state_dir = "state"\nmodels_dir = "models"\n[cameras.a]\nsource = "http://c/a"\nca_file = "a.pem"',
+        '[liveness]\nmodel = "alive"\n[mqtt]\ntls = true\nusername = "u"\npassword_file = "mqtt/password"',
+        'ca_file = "ca.crt"\ncert_file = "door.crt"\nkey_file = "door.key"',
+        '[gallery]\ndevice_key = "k/d.key"\n[remote]\nsecret = "k/site.key"\napi_key_file = "api"',
+        '[sync]\ntrusted_root = "root.json"\nsealing_key = "k/front.key"',
+    ]
+    path = write(tmp_path, "\n".join(text))
+    monkeypatch.chdir(tmp_path)
+    found = _paths(load(path))
+    monkeypatch.chdir("/")
+    assert len(found) == 13
+    assert all(value.is_relative_to(tmp_path) for value in found)
+
+
+def test_the_name_of_a_secret_alone_stays_a_name_for_systemd_to_find(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", "/run/credentials/edge.service")
+    alone = load(write(tmp_path, '[gallery]\ndevice_key = "device.key"'))
+    assert alone.device_key_path == Path("/run/credentials/edge.service/device.key")
+    monkeypatch.chdir(tmp_path)
+    assert load(write(tmp_path, 'state_dir = "."')).device_key_path == tmp_path / "device.key"
+
+
+def _paths(model: BaseModel) -> list[Path]:
+    """All paths among the settings."""
+    found: list[Path] = []
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        for each in value.values() if isinstance(value, dict) else [value]:
+            found += [each] if isinstance(each, Path) else _paths(each) if isinstance(each, BaseModel) else []
+    return found
