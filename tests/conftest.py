@@ -19,6 +19,7 @@ from edge.recognition.recognizer import Recognizer
 from tests.support import leftovers
 from tests.support.broker import Mosquitto
 from tests.support.streams import MjpegServer, make_clip
+from tests.support.weights import install_recommended
 
 OUTSIDE = (subprocess, Mosquitto, MjpegServer, PipeCamera, make_clip, build_recognizer)
 """A module that uses one of these starts brokers, cameras or other programs, or loads the models."""
@@ -56,6 +57,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def models_dir() -> Path:
     """The directory into which `edge models fetch` installed the real models."""
     return load().models_path
+
+
+@pytest.fixture(scope="session")
+def recommended_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with all recommended models, from files beside the project; skips without these."""
+    return install_recommended(tmp_path_factory.mktemp("recommended"))
 
 
 @pytest.fixture(scope="session")

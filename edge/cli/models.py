@@ -7,8 +7,15 @@ import typer
 
 from edge.cli.options import ConfigOption, JsonOption, load_settings
 from edge.cli.output import Listing, progress
-from edge.core.errors import ModelError
-from edge.face.manifest import installed_path, load_manifest, model_names
+from edge.core.errors import EX_FAILURE, ModelError, UsageError
+from edge.core.text import printable
+from edge.face.manifest import (
+    installed_path,
+    load_manifest,
+    model_names,
+    needed_models,
+    recommended_models,
+)
 from edge.face.session import Session, self_test
 from edge.face.weights import fetch as fetch_model
 from edge.face.weights import load_verified
@@ -21,34 +28,63 @@ NamesArgument = Annotated[list[str] | None, typer.Argument(help="Models; all whe
 @app.command()
 def fetch(
     names: NamesArgument = None,
+    recommended: Annotated[
+        bool, typer.Option("--recommended", help="Those that nothing needs and every door is better with.")
+    ] = False,
     mirror: Annotated[str, typer.Option(help="Directory or URL to ask before the package registry.")] = "",
     config_file: ConfigOption = None,
 ) -> None:
-    """Fetch or build the models, verify and install them. What is installed is not fetched again."""
+    """Fetch or build the models, verify and install them. What is installed is not fetched again.
+
+    Without names all that the product needs. Of the recommended ones those that can be had are installed;
+    each of the others costs a line that says why, and what its absence costs, and the exit code is 1.
+    """
+    if names and recommended:
+        raise UsageError("--recommended: it names the models itself; leave the names out, or the option")
     settings = load_settings(config_file)
-    for name in names or model_names():
+    absent = 0
+    for name in names or (recommended_models() if recommended else needed_models()):
         manifest = load_manifest(name)
-        with progress(name) as step:
-            path = fetch_model(
-                manifest, settings.models_path, mirror=mirror or settings.models_mirror, progress=step
-            )
-        typer.echo(f"{name}: verified, {path}")
+        try:
+            with progress(name) as step:
+                path = fetch_model(
+                    manifest, settings.models_path, mirror=mirror or settings.models_mirror, progress=step
+                )
+        except ModelError as error:
+            if not recommended:
+                raise
+            absent += 1
+            typer.echo(f"{printable(str(error))}; without it {manifest.without}", err=True)
+        else:
+            typer.echo(f"{name}: verified, {path}")
+    if absent:
+        raise typer.Exit(EX_FAILURE)
 
 
 @app.command("list")
 def list_models(config_file: ConfigOption = None) -> None:
-    """List the known models and whether they are installed."""
+    """List the known models: what each is for, whose data it has seen, and what is missing."""
     settings = load_settings(config_file)
-    table = Listing("name", "kind", "MB", "licence", "installed", "description", copied=("name",))
+    columns = ("name", "kind", "MB", "installed", "for", "licence", "trained on")
+    table = Listing(*columns, copied=("name",))
+    missing = []
     for name in model_names(settings.models_path):
         manifest = load_manifest(name, settings.models_path)
-        installed = "yes" if installed_path(manifest, settings.models_path).is_file() else "no"
+        installed = installed_path(manifest, settings.models_path).is_file()
         in_use = name in (settings.recognition.detector, settings.recognition.embedder)
         size = f"{manifest.bytes / 1e6:.1f}"
         mark = f"{name} *" if in_use else name
-        table.add_row(mark, manifest.kind, size, manifest.licence, installed, manifest.description)
+        answer = "yes" if installed else "no"
+        told = (manifest.description, manifest.licence, manifest.trained_on)
+        table.add_row(mark, manifest.kind, size, answer, *told)
+        if not installed and manifest.recommended:
+            missing.append(f"{name} is missing: {manifest.without}; {manifest.mend}")
+        elif not installed and in_use:
+            missing.append(f"{name} is missing: this device recognises nobody without it; {manifest.mend}")
     table.print()
     typer.echo("* in use by this configuration")
+    for line in missing:
+        typer.echo(line)
 
 
 @app.command()
@@ -58,6 +94,9 @@ def verify(names: NamesArgument = None, config_file: ConfigOption = None) -> Non
     failures = []
     for name in names or model_names(settings.models_path):
         manifest = load_manifest(name, settings.models_path)
+        installed = installed_path(manifest, settings.models_path).is_file()
+        if manifest.recommended and not installed and not names:
+            continue
         try:
             model = load_verified(manifest, settings.models_path)
             session = Session.of(manifest, model, threads=settings.recognition.threads)

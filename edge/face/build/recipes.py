@@ -13,8 +13,8 @@ from edge.face.build.quantized import equalise, quantize
 from edge.face.build.tables import read_statistics
 
 
-def run_recipe(name: str, parent: bytes, data: bytes) -> bytes:
-    """Build a model.
+def run_recipe(name: str, parent: bytes, *others: bytes, data: bytes = b"") -> bytes:
+    """Build a model of its parent's file, or of its authors' files, and of committed data.
 
     Raises:
         ModelError: No such recipe, or it was not written for this parent or these data.

@@ -12,7 +12,7 @@ from pathlib import Path
 from edge.face.build.recipes import run_recipe
 from edge.face.manifest import Manifest, load_manifest
 from edge.face.session import Session, record_golden
-from edge.face.weights import build_data, load_verified
+from edge.face.weights import build_data, build_parts, load_verified
 
 GOLDEN_SIZE = (64, 64)
 """Golden input of a detector whose size is free."""
@@ -23,15 +23,16 @@ MIN_COSINE_FLOAT = 0.9999
 
 
 def pin(name: str, models_dir: Path) -> None:
-    """Build `name` from its installed parent, pin hash and size, record the golden file."""
+    """Build `name` from what was installed of its parents, pin hash and size, record the golden file."""
     manifest = load_manifest(name)
     path = manifest.directory / "manifest.toml"
     if manifest.build is not None:
-        parent = load_manifest(manifest.build.parent)
-        model = run_recipe(manifest.build.recipe, load_verified(parent, models_dir), build_data(manifest))
+        parts = build_parts(manifest, models_dir)
+        model = run_recipe(manifest.build.recipe, *parts, data=build_data(manifest))
         text = path.read_text()
-        text = re.sub(r'^sha256 = ".*"$', f'sha256 = "{hashlib.sha256(model).hexdigest()}"', text, flags=re.M)
-        text = re.sub(r"^bytes = .*$", f"bytes = {len(model)}", text, flags=re.M)
+        digest = hashlib.sha256(model).hexdigest()
+        text = re.sub(r'^sha256 = ".*"$', f'sha256 = "{digest}"', text, count=1, flags=re.M)
+        text = re.sub(r"^bytes = .*$", f"bytes = {len(model)}", text, count=1, flags=re.M)
         path.write_text(text)
         manifest = load_manifest(name)
         (models_dir / manifest.file).unlink(missing_ok=True)

@@ -14,22 +14,29 @@ from edge.face.manifest import load_manifest, model_names
 from edge.face.session import Session, pattern
 from edge.face.weights import build_data, load_verified
 
+
+def place_of(name: str) -> str:
+    """The fixture that is the directory which has the model."""
+    return "recommended_dir" if load_manifest(name).recommended else "models_dir"
+
+
 BUILT = [name for name in model_names() if load_manifest(name).build]
 
 BUILD = """
 import hashlib, sys
 from pathlib import Path
 from edge.face.build.recipes import run_recipe
-from edge.face.manifest import load
-from edge.face.weights import build_data, load_verified
+from edge.face.manifest import load_manifest
+from edge.face.weights import build_data, build_parts
 manifest = load_manifest(sys.argv[1])
-parent = load_verified(load_manifest(manifest.build.parent), Path(sys.argv[2]))
-print(hashlib.sha256(run_recipe(manifest.build.recipe, parent, build_data(manifest))).hexdigest())
+parts = build_parts(manifest, Path(sys.argv[2]))
+print(hashlib.sha256(run_recipe(manifest.build.recipe, *parts, data=build_data(manifest))).hexdigest())
 """
 
 
 @pytest.mark.parametrize("name", BUILT)
-def test_every_process_builds_the_pinned_bytes(models_dir: Path, name: str) -> None:
+def test_every_process_builds_the_pinned_bytes(name: str, request: pytest.FixtureRequest) -> None:
+    models_dir = request.getfixturevalue(place_of(name))
     command = [sys.executable, "-c", BUILD, name, str(models_dir)]
     # Without numpy's dispatch to newer instructions: what a plainer processor would compute.
     plain = {**os.environ, "NPY_DISABLE_CPU_FEATURES": "AVX512F AVX512_SKX AVX2 FMA3", "PYTHONHASHSEED": "1"}
