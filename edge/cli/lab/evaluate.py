@@ -10,6 +10,7 @@ from rich.table import Table
 
 from edge.cli.lab.clips import clips
 from edge.cli.lab.gate import conditions, fusion, gate
+from edge.cli.lab.groups import groups
 from edge.cli.lab.oneshot import oneshot
 from edge.cli.lab.swap import swap
 from edge.cli.lab.variants import variants
@@ -134,6 +135,7 @@ for command in (
     clips,
     gate,
     conditions,
+    groups,
     fusion,
     swap,
     variants,

@@ -281,6 +281,52 @@ def plot_conditions(report: Mapping[str, Any], path: Path) -> None:
     save(figure, path)
 
 
+def plot_groups(report: Mapping[str, Any], path: Path) -> None:
+    """Draw the share of strangers let in over the promise, of each group of `edge.evaluate.groups/1`.
+
+    Raises:
+        ConfigError: matplotlib is not installed, or the file cannot be written.
+    """
+    groups: Mapping[str, Any] = report["groups"]
+    figure = new_figure((5 + 4.5 * len(report["targets"]), 1.8 + 0.42 * len(groups)))
+    panels = np.atleast_1d(figure.subplots(1, len(report["targets"]), sharey=True))
+    kinds = (
+        ("as_it_is", "without the gallery's shift", "o", "tab:blue", -0.14),
+        ("with_shift", "with it", "s", "tab:orange", 0.14),
+    )
+    for axes, target in zip(panels, report["targets"], strict=True):
+        shown = [figures[f"{target:g}"] for figures in groups.values()]
+        times = [each[kind]["times_promised"] for each in shown for kind, *_ in kinds]
+        floor = min((value for value in times if value > 0), default=0.2) / 2
+        for kind, label, marker, colour, aside in kinds:
+            for at, figures in enumerate(shown):
+                value = max(figures[kind]["times_promised"], floor)
+                low, high = (max(bound, floor) for bound in figures[kind]["times_interval"])
+                far = [[max(0.0, value - low)], [max(0.0, high - value)]]
+                told = label if at == 0 else None
+                axes.errorbar(
+                    [value], [at + aside], xerr=far, fmt=marker, color=colour, capsize=3, label=told
+                )
+        axes.axvline(1, color="grey", linestyle=":")
+        axes.axvline(2, color="tab:red", linestyle="--", label="twice the promise")
+        axes.set(
+            title=f"promised: {target * 1000:g} of 1,000 strangers",
+            xlabel=f"let in / promised (nobody: at {floor:.2g})",
+            xscale="log",
+        )
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.grid(visible=True, axis="x", which="both", alpha=0.3)
+    names = [f"{name}\n{figures['subjects']:,} people" for name, figures in groups.items()]
+    panels[0].set_yticks(range(len(names)), names, fontsize=8)
+    panels[0].invert_yaxis()
+    panels[-1].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=9)
+    figure.suptitle(
+        f"{report['enrolled']} people of a group enrolled, the others of it strangers; bars: 95 % intervals",
+        fontsize=11,
+    )
+    save(figure, path)
+
+
 def _far(shares: Sequence[float], counts: Sequence[int]) -> list[list[float]]:
     """Return how far the intervals of some shares reach below and above them, as error bars take it."""
     bounds = [share_interval(share, count) for share, count in zip(shares, counts, strict=True)]

@@ -6,7 +6,7 @@ Reads lists and no photo; enrols nobody (`bulk`).
 import csv
 import re
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from io import StringIO
@@ -145,7 +145,7 @@ def from_csv(path: Path, door_zone: str = "UTC") -> list[Entry]:
         EnrollmentError: A row says something that is not possible; says which.
     """
     found: dict[str, Entry] = {}
-    for number, row in _rows(path):
+    for number, row in csv_rows(path, ("subject", "photo"), COLUMNS):
         subject_id, photo = composed(row.get("subject", "")), row.get("photo", "")
         if not subject_id or not photo:
             raise EnrollmentError(f"{path}, line {number}: a row needs a subject and a photo")
@@ -173,7 +173,16 @@ def from_csv(path: Path, door_zone: str = "UTC") -> list[Entry]:
     return list(found.values())
 
 
-def _rows(path: Path) -> Iterable[tuple[int, dict[str, str]]]:
+def csv_rows(
+    path: Path, needed: Sequence[str], known: Sequence[str] | None = None
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield the number of the line and the cells by column of each row of a CSV file from a spreadsheet.
+
+    The first line names the columns, the `needed` among them; others only where they are `known` (None: any).
+
+    Raises:
+        MediaError: It cannot be read, or is no such CSV file.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(MAX_ROSTER_BYTES + 1)
@@ -193,10 +202,12 @@ def _rows(path: Path) -> Iterable[tuple[int, dict[str, str]]]:
         names = [name.strip().lower() for name in next(reader, [])]
         while names and not names[-1]:
             names.pop()
-        unknown = sorted(set(names) - set(COLUMNS))
-        if unknown or not {"subject", "photo"} <= set(names):
+        unknown = [] if known is None else sorted(set(names) - set(known))
+        if unknown or not set(needed) <= set(names):
+            among = "" if known is None else f" among {', '.join(known)}"
+            verb = "are" if len(needed) > 1 else "is"
             raise MediaError(
-                f"{path}: the first line must name columns among {', '.join(COLUMNS)}; subject and photo are "
+                f"{path}: the first line must name columns{among}; {' and '.join(needed)} {verb} "
                 f"needed{', ' + unknown[0][:32] + ' is not known' if unknown else ''}"
             )
         for row in reader:

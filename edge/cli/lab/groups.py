@@ -1,0 +1,113 @@
+"""evaluate groups: whether the promise holds for each group of people, as labels divide them."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edge.cli.options import (
+    ConfigOption,
+    EmbedderOption,
+    JsonFileOption,
+    JsonOption,
+    PlotsOption,
+    load_settings,
+)
+from edge.cli.output import Listing, progress, tell
+from edge.core.errors import ConfigError
+from edge.device.assembly.recognizer import choose_embedder
+from edge.lab.photos import tail
+from edge.lab.photos.embeddings import embed_all, recognizer_with
+from edge.lab.photos.plots import plot_groups
+from edge.lab.studies import groups as study
+
+TARGETS = (0.01, 0.001)
+"""Shares of strangers that are promised, where none are named."""
+
+
+def groups(
+    images: Annotated[Path, typer.Option(help="Folder of photos.")],
+    labels: Annotated[
+        Path,
+        typer.Option(
+            help="CSV file with a line for each photo: photo (below the folder), subject where somebody has "
+            "several, and a column for each way to divide people, such as age."
+        ),
+    ],
+    enrolled: Annotated[
+        int,
+        typer.Option(min=tail.MIN_COHORT, help="People of a group in the gallery; the others are strangers."),
+    ] = 40,
+    target_fpir: Annotated[
+        list[float] | None,
+        typer.Option(min=1e-6, max=0.5, help="Promised share of strangers; may be repeated."),
+    ] = None,
+    model: EmbedderOption = None,
+    as_json: JsonOption = False,
+    json_file: JsonFileOption = None,
+    plots: PlotsOption = None,
+    config_file: ConfigOption = None,
+) -> None:
+    """Measure for each group of people how many strangers are let in, over the promise, with intervals."""
+    settings = load_settings(config_file)
+    name = model or choose_embedder(settings).name
+    rule = recognizer_with(name, settings).rule
+    calibration = rule.calibration
+    if calibration is None:
+        raise ConfigError(
+            f"--model: {name} is not calibrated and promises nothing; run `edge calibrate` first"
+        )
+    found = study.read_labels(images, labels)
+    usable, small = study.large_enough(found, enrolled)
+    if found.unlabelled:
+        typer.echo(
+            f"{len(found.unlabelled)} photos below {images} are not in {labels} and are left out, first "
+            f"{found.unlabelled[0].relative_to(images)}",
+            err=True,
+        )
+    for group, count in small.items():
+        least = enrolled + study.LEAST_STRANGERS
+        typer.echo(f"{group}: {count} people, {least} are needed; left out", err=True)
+    wanted = {subject for who in usable.values() for subject in who}
+    photos = [path for subject in found.photos if subject in wanted for path in found.photos[subject]]
+    with progress(name) as step:
+        _, embeddings = embed_all(list(dict.fromkeys(photos)), name, settings, step)
+    targets = list(dict.fromkeys(target_fpir or TARGETS))
+    report: dict[str, Any] = {
+        "schema": "edge.evaluate.groups/1",
+        "images": str(images),
+        "labels": str(labels),
+        "model": name,
+        "enrolled": enrolled,
+        "targets": targets,
+        "left_out": {"unlabelled": len(found.unlabelled), "small": small},
+    }
+    with progress("groups") as step:
+        shift = partial(tail.site_shift, thresholds=calibration.thresholds, fmr=calibration.fmr)
+        report["groups"] = study.compare(
+            found.photos, usable, embeddings, rule, targets, enrolled, shift, step
+        )
+    if plots is not None:
+        plot_groups(report, plots / "groups.png")
+    tell(report, lambda: _table(report).print(), as_json=as_json, json_file=json_file)
+
+
+def _table(report: dict[str, Any]) -> Listing:
+    table = Listing(
+        "group", "people", "promised", "let in / promised", "with its shift", "TPIR", "with", "shift"
+    )
+    for name, figures in report["groups"].items():
+        for target in report["targets"]:
+            kinds = [figures[f"{target:g}"][kind] for kind in ("as_it_is", "with_shift")]
+            times = [_between(each["times_promised"], each["times_interval"]) for each in kinds]
+            tpir = ["-" if each["tpir"] is None else f"{each['tpir']:.3f}" for each in kinds]
+            shift = f"{figures['shift'][0]:+.3f}"
+            table.add_row(name, str(figures["subjects"]), f"{target:g}", *times, *tpir, shift)
+    return table
+
+
+def _between(value: float, bounds: Sequence[float]) -> str:
+    low, high = bounds
+    return f"{value:.2f} ({low:.2f}-{high:.2f})"
