@@ -14,7 +14,7 @@ async def serve(port: int) -> None:
         }
     )
     await broker.start()
-    await asyncio.sleep(60)
+    await asyncio.Event().wait()  # until it is terminated
 
 
 asyncio.run(serve(int(sys.argv[1])))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from edge.core.clock import Clock
 from edge.mqtt.broker import Broker
 from tests.mqtt.linking import Linking
 from tests.support.door import Door
@@ -60,10 +61,11 @@ def connect() -> Iterator[Callable[..., Linking]]:
         client_id: str = "edge.hq.door-03",
         subscriptions: tuple[str, ...] = (),
         for_now: tuple[str, ...] = (),
+        clock: Clock | None = None,
         **options: Any,
     ) -> Linking:
         broker = Broker(host, port, **{"backoff_max_s": 0.2, **options})
-        made.append(Linking(broker, client_id, subscriptions, for_now=for_now))
+        made.append(Linking(broker, client_id, subscriptions, clock, for_now=for_now))
         return made[-1]
 
     yield start

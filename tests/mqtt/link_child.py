@@ -2,7 +2,7 @@
 
 import queue
 import sys
-import time
+import threading
 from typing import Any
 
 from edge.core.clock import SystemClock
@@ -22,4 +22,4 @@ LinkThread(
 ).start()
 assert isinstance(inbox.get(timeout=LIMIT_S), Connected)
 print("connected", flush=True)
-time.sleep(60)
+threading.Event().wait()

@@ -4,7 +4,7 @@ import queue
 import time
 from typing import Any
 
-from edge.core.clock import SystemClock
+from edge.core.clock import Clock, SystemClock
 from edge.core.metrics import Metrics
 from edge.mqtt.broker import Broker, Will
 from edge.mqtt.connection import LinkThread
@@ -21,6 +21,7 @@ class Linking:
         broker: Broker,
         client_id: str = "edge.hq.door-03",
         subscriptions: tuple[str, ...] = (),
+        clock: Clock | None = None,
         **options: Any,
     ) -> None:
         self.inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -32,7 +33,7 @@ class Linking:
             will=WILL,
             subscriptions=subscriptions,
             metrics=self.metrics,
-            clock=SystemClock(),
+            clock=clock or SystemClock(),
             **options,
         )
         self.link.start()

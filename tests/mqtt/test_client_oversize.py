@@ -7,11 +7,12 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edge.mqtt import connection
 from edge.mqtt.broker import Connected, Received
+from edge.mqtt.connection import DEAF_S
 from tests.mqtt.linking import Linking
 from tests.mqtt.listening import door, still_tells
 from tests.support.broker import Mosquitto, subscriber
+from tests.support.clock import SteppedClock
 from tests.support.door import TOPICS
 from tests.support.memory import peak_mb
 from tests.support.waits import LIMIT_S, wait_until
@@ -54,14 +55,15 @@ def test_a_huge_message_costs_no_memory_and_no_decision(
 
 
 def test_after_a_huge_message_the_device_listens_to_nothing_for_a_while(
-    mosquitto: Mosquitto, connect: Callable[..., Linking], monkeypatch: pytest.MonkeyPatch
+    mosquitto: Mosquitto, connect: Callable[..., Linking]
 ):
-    monkeypatch.setattr(connection, "DEAF_S", 3.0)
-    linking = connect(mosquitto.port, version="3.1.1", subscriptions=(DESIRED,))
+    clock = SteppedClock()
+    linking = connect(mosquitto.port, version="3.1.1", subscriptions=(DESIRED,), clock=clock)
     linking.next(Connected)
     publish(mosquitto.port, bytes(2 * 1024 * 1024))
     linking.next(Connected)
     publish(mosquitto.port, b"not heard")
+    clock.now_s += DEAF_S
     linking.next(Connected)
     wait_until(lambda: (publish(mosquitto.port, b"heard"), linking.inbox.qsize())[1])
     assert linking.next(Received).payload == b"heard"

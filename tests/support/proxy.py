@@ -53,13 +53,16 @@ class Proxy:
         self._broker = ("127.0.0.1", broker_port)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._open: list[socket.socket] = []
+        self._thread = threading.Thread(target=self._accept, daemon=True)
         self.port = self._listener.getsockname()[1]
 
     def __enter__(self) -> "Proxy":
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
         for each in (self._listener, *self._open):
             each.close()
 
@@ -67,10 +70,11 @@ class Proxy:
         while True:
             try:
                 door, _ = self._listener.accept()
+            except OSError:
+                return
+            try:
                 broker = socket.create_connection(self._broker)
             except OSError:
-                if self._listener.fileno() < 0:
-                    return
                 door.close()
                 continue
             for each in (door, broker):

@@ -134,10 +134,11 @@ def test_no_subscriber_keeps_the_row_until_there_is_one(
 ) -> None:
     door = open_door(mosquitto.port)
     wait_until(lambda: door.courier.connected)
-    ids = door.publish(30)
-    wait_until(lambda: "nobody subscribes" in caplog.text)
-    wait_until(lambda: door.courier.outbox_health().depth == 30)
-    time.sleep(0.2)  # the live events are gone by now
+    with subscriber(mosquitto.port, "edge/+/+/+/camera/+/event") as live:
+        ids = door.publish(30)
+        wait_until(lambda: "nobody subscribes" in caplog.text)
+        wait_until(lambda: door.courier.outbox_health().depth == 30)
+        live.wait(lambda: len(live.seen) == 30)
 
     with subscriber(mosquitto.port) as seen:
         seen.wait(lambda: len(seen.on("/journal")) >= 30)
@@ -202,7 +203,7 @@ def test_an_event_that_waited_too_long_is_marked_as_replayed(
 def test_live_events_expire_for_subscribers_that_come_back_late(
     mosquitto: Mosquitto, open_door: OpenDoor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.mqtt.delivery.sender.LIVE_S", 1)
+    monkeypatch.setattr("edge.mqtt.delivery.sender.LIVE_S", 2)
     away = Subscriber(mosquitto.port, client_id="away")
     assert away.subscribed.wait(LIMIT_S)
     away.close()

@@ -30,13 +30,16 @@ def journal(seen: Subscriber) -> set[str]:
 def test_decisions_before_the_first_connection_arrive_when_the_broker_appears(
     tmp_path: Path, open_door: OpenDoor
 ) -> None:
-    broker = Mosquitto(tmp_path)
-    door = open_door(broker.port)
-    decided = door.publish(100)
-    wait_until(lambda: door.courier.outbox_health().depth == 100)
-    broker.start()
+    """The broker remembers its consumer over the restart: it knows whose they are before the door comes."""
+    lines = ("allow_anonymous true", "persistence true", f"persistence_location {tmp_path}/")
+    broker = Mosquitto(tmp_path, lines=lines).start()
     try:
         with subscriber(broker.port) as seen:
+            broker.stop()
+            door = open_door(broker.port)
+            decided = door.publish(100)
+            wait_until(lambda: door.courier.outbox_health().depth == 100)
+            broker.start()
             seen.wait(lambda: len(journal(seen)) == 100)
 
             assert list(dict.fromkeys(ids(seen.on("/journal")))) == decided, "in their order"

@@ -34,7 +34,7 @@ def test_stopping_clears_takes_leave_and_leaves_nothing_undelivered(
         wait_until(lambda: door.courier.connected)
         ids = door.publish(40)
         watch = Stopwatch()
-        assert door.courier.stop(5.0)
+        assert door.courier.stop(LIMIT_S)
         assert watch.undisturbed_s < 3.0
         seen.wait(lambda: seen.on("door-03/status")[-1:] == [b"offline"])
 
@@ -54,6 +54,7 @@ def test_stopping_with_a_backlog_that_nobody_takes_keeps_its_deadline(
     door = open_door(mosquitto.port)
     wait_until(lambda: door.courier.connected)
     door.publish(500)
+    wait_until(lambda: door.courier.outbox_health().depth == 500)
     watch = Stopwatch()
 
     assert door.courier.stop(3.0)
@@ -75,6 +76,7 @@ def test_stopping_without_an_answering_broker_keeps_its_deadline(
     else:
         mosquitto.kill()
     door.publish(10)
+    wait_until(lambda: door.courier.outbox_health().depth == 10)
     watch = Stopwatch()
 
     door.courier.stop(2.0)

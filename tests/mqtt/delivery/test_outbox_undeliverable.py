@@ -99,7 +99,6 @@ def test_health_says_when_the_journal_has_been_denied_for_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_door: Callable[..., Door]
 ):
     logging.getLogger("edge.mqtt").setLevel(logging.CRITICAL)
-    monkeypatch.setattr(courier, "REFUSED_S", 1.5)
     rules = tmp_path / "acl"
     rules.write_text("topic read #\ntopic write edge/v1/hq/door-03/status\n")
     broker = Mosquitto(tmp_path, ("allow_anonymous true", f"acl_file {rules}")).start()
@@ -108,6 +107,7 @@ def test_health_says_when_the_journal_has_been_denied_for_a_while(
         door.publish(1)
         wait_until(lambda: door.metrics.counts().get("journal.paused"))
         assert not door.courier.outbox_health().refused
+        monkeypatch.setattr(courier, "REFUSED_S", 1.5)
         wait_until(lambda: door.courier.outbox_health().refused)
         rules.write_text("topic readwrite #\n")
         broker.restart()

@@ -1,7 +1,6 @@
 """Live events: for now or never, also where the broker stops answering while the connection stays."""
 
 import json
-import time
 from collections.abc import Callable
 from functools import partial
 
@@ -9,12 +8,24 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edge.core.clock import SystemClock
+from edge.mqtt.delivery.sender import LIVE_S, SILENT_S
 from tests.support.broker import Mosquitto, Subscriber, subscriber
+from tests.support.clock import SteppedClock
 from tests.support.door import Door
 from tests.support.waits import Stopwatch, wait_until
 
 LIVE = "edge/v1/+/+/camera/+/event"
+
+
+@pytest.fixture
+def clock() -> SteppedClock:
+    """The door's: how long anything took on this machine makes nothing older."""
+    return SteppedClock(now_s=1000.0)
+
+
+def decide(door: Door, count: int = 1) -> list[str]:
+    """Publish events of this moment by the door's clock; returns their ids."""
+    return door.publish(count, monotonic_s=door.clock.monotonic())
 
 
 def ids(payloads: list[bytes]) -> list[str]:
@@ -22,7 +33,7 @@ def ids(payloads: list[bytes]) -> list[str]:
 
 
 def test_a_live_event_expires_ten_seconds_after_its_moment_not_after_it_was_sent(
-    mosquitto: Mosquitto, open_door: Callable[..., Door]
+    mosquitto: Mosquitto, open_door: Callable[..., Door], clock: SteppedClock
 ):
     left: list[int] = []
     client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
@@ -31,13 +42,13 @@ def test_a_live_event_expires_ten_seconds_after_its_moment_not_after_it_was_sent
     client.connect("127.0.0.1", mosquitto.port)
     client.loop_start()
     wait_until(client.is_connected)
-    door = open_door(mosquitto.port)
+    door = open_door(mosquitto.port, clock=clock)
     wait_until(lambda: door.courier.connected)
     with subscriber(mosquitto.port, "edge/v1/+/+/camera/+/journal") as seen:
         for age_s in (0.0, 4.5, 8.5, 9.5, 20.0):
-            door.publish(1, monotonic_s=SystemClock().monotonic() - age_s)
-            time.sleep(0.2)
+            door.publish(1, monotonic_s=clock.monotonic() - age_s)
         seen.wait(lambda: len(seen.seen) == 5)
+        wait_until(lambda: len(left) == 3)
     client.disconnect()
     client.loop_stop()
     assert [each <= most for each, most in zip(left, (10, 5, 1), strict=True)] == [True] * 3, left
@@ -45,45 +56,49 @@ def test_a_live_event_expires_ten_seconds_after_its_moment_not_after_it_was_sent
 
 
 def test_a_broker_that_does_not_answer_is_sent_no_more_live_events(
-    mosquitto: Mosquitto, open_door: Callable[..., Door], monkeypatch: pytest.MonkeyPatch
+    mosquitto: Mosquitto, open_door: Callable[..., Door], clock: SteppedClock
 ):
-    monkeypatch.setattr("edge.mqtt.delivery.sender.LIVE_S", 4)
     with subscriber(mosquitto.port) as seen:
-        door = open_door(mosquitto.port)
+        door = open_door(mosquitto.port, clock=clock)
         wait_until(lambda: door.courier.connected)
         sender = door.courier._sender
-        before = door.publish(1)
+        before = decide(door)
         seen.wait(lambda: seen.on("/event"))
         wait_until(lambda: not sender._asked_s)
         mosquitto.freeze()
-        in_the_socket = door.publish(1)
+        clock.now_s += 0.1  # later than the broker's last answer
+        in_the_socket = decide(door)
         wait_until(lambda: sender._asked_s)
-        time.sleep(1.5)
-        held = door.publish(3)
+        clock.now_s += 1.5 * SILENT_S
+        held = decide(door, 3)
+        wait_until(lambda: len(sender._live) == 3)
+        clock.now_s += LIVE_S
         wait_until(lambda: door.metrics.counts().get("live.missed") == 3)
-        young = door.publish(1)
+        young = decide(door)
         wait_until(lambda: sender._live)
         mosquitto.thaw()
         seen.wait(lambda: len(seen.on("/journal")) >= 6)
         seen.wait(lambda: len(seen.on("/event")) >= 3)
-        time.sleep(0.5)
+        wait_until(lambda: not sender._live and not sender._unanswered)
         assert ids(seen.on("/event")) == [*before, *in_the_socket, *young]
         assert set(ids(seen.on("/journal"))) == {*before, *in_the_socket, *held, *young}
     assert door.metrics.counts()["live.missed"] == 3
 
 
-def test_one_answer_that_was_lost_holds_nothing_back(mosquitto: Mosquitto, open_door: Callable[..., Door]):
+def test_one_answer_that_was_lost_holds_nothing_back(
+    mosquitto: Mosquitto, open_door: Callable[..., Door], clock: SteppedClock
+):
     with subscriber(mosquitto.port) as seen:
-        door = open_door(mosquitto.port)
+        door = open_door(mosquitto.port, clock=clock)
         wait_until(lambda: door.courier.connected)
-        door.courier._sender._asked_s[60_000] = SystemClock().monotonic() - 5
+        door.courier._sender._asked_s[60_000] = clock.monotonic() - 5
         for number in range(1, 4):
             watch = Stopwatch()
-            door.publish(1)
+            decide(door)
             seen.wait(partial(_came, seen, number))
             assert watch.undisturbed_s < 1
-            door.courier._sender._asked_s[60_000 + number] = SystemClock().monotonic()
-            time.sleep(1.5)
+            door.courier._sender._asked_s[60_000 + number] = clock.monotonic()
+            clock.now_s += 1.5 * SILENT_S
 
 
 def _came(seen: Subscriber, number: int) -> bool:
