@@ -22,7 +22,7 @@ from edge.device.removal import purge as purge_everything
 from edge.device.settings.load import Settings
 from edge.face.choice import choose
 from edge.face.manifest import load_manifest
-from edge.gallery.doctor import Diagnosis, examine, strangers_let_in
+from edge.gallery.alike.doctor import Diagnosis, examine, strangers_let_in
 from edge.gallery.store.denials import Denials, DenialStore
 from edge.gallery.store.erasure import ANYBODY
 from edge.gallery.store.store import GalleryChange
@@ -164,8 +164,8 @@ def doctor(
     settings = load_settings(config_file)
     current, manifest = gallery_in_force(settings)
     allowed = admission(settings, current).allowed(SystemClock().now())
-    diagnosis = examine(current, decision_rule(settings, manifest), allowed, pairs=pairs)
-    report: dict[str, Any] = {"schema": "edge.gallery.doctor/1", "gallery_version": current.version}
+    diagnosis = examine(current, decision_rule(settings, manifest, current), allowed, pairs=pairs)
+    report: dict[str, Any] = {"schema": "edge.gallery.alike.doctor/1", "gallery_version": current.version}
     report |= asdict(diagnosis)
     if cohort is not None:
         with progress(manifest.name) as step:

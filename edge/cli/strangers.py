@@ -13,6 +13,7 @@ from edge.device.assembly.recognizer import choose_embedder, decision_rule
 from edge.device.assembly.stores import visit_store
 from edge.device.settings.load import Settings
 from edge.face.manifest import load_manifest
+from edge.gallery.gallery import Gallery
 from edge.gallery.store.kept_visits import SAME_FMR, KeptVisit, Stranger, group
 
 LATEST = 3
@@ -128,7 +129,7 @@ def _kept(settings: Settings) -> list[KeptVisit]:
 
 def _by_face(settings: Settings, visits: list[KeptVisit]) -> list[Stranger]:
     manifest = load_manifest(choose_embedder(settings).name, settings.models_path)
-    calibration = decision_rule(settings, manifest).calibration
+    calibration = decision_rule(settings, manifest, Gallery.empty(manifest.model_id)).calibration
     return group(visits, calibration.threshold_at(SAME_FMR) if calibration else 1.0)
 
 

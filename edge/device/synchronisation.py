@@ -19,7 +19,7 @@ from edge.device.settings.load import Settings, credential_path
 from edge.device.sync.outcome import SyncOutcome, refusal, save_outcome
 from edge.device.sync.sync import Sync, SyncSource
 from edge.face.manifest import AUTO, embedding_dim, usable_embedders
-from edge.gallery.doctor import self_test
+from edge.gallery.alike.doctor import self_test
 from edge.gallery.format.seal import MAX_KEYS
 
 log = logging.getLogger(__name__)

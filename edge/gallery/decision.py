@@ -83,14 +83,50 @@ LEAST_SHIFT = -0.1
 becomes 3e-2."""
 
 
+BISECTIONS = 60
+"""Halvings that leave nothing of a double's 53 bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryShift:
+    """How much more alike the enrolled are among themselves than the calibration's faces (`alike.shift`).
+
+    `shifts[i]`, a cosine >= 0, is added to the calibrated threshold `thresholds[i]`; `low` and `high` are the
+    95 % interval of what was measured there. The sums rise. `subjects` were compared with each other.
+    """
+
+    subjects: int
+    thresholds: Sequence[float]
+    shifts: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+
+    def at(self, threshold: float) -> float:
+        """Return what is added to a calibrated threshold; outside the table, what is added at its end."""
+        return self._between(self.shifts, threshold)
+
+    def interval_at(self, threshold: float) -> tuple[float, float]:
+        """Return the 95 % interval of what was measured at a calibrated threshold."""
+        return self._between(self.low, threshold), self._between(self.high, threshold)
+
+    def _between(self, values: Sequence[float], threshold: float) -> float:
+        at = bisect_left(self.thresholds, threshold)
+        if at in (0, len(self.thresholds)):
+            return values[min(at, len(values) - 1)]
+        first, last = self.thresholds[at - 1 : at + 1]
+        share = (threshold - first) / (last - first)
+        return values[at - 1] + share * (values[at] - values[at - 1])
+
+
 @dataclass(frozen=True, slots=True)
 class DecisionRule:
     """When a probe is a match.
 
     `target_fpir` in (0, 1) is the share of strangers that may be taken for a subject; it needs the
     embedder's `calibration`. A raw `threshold` in [-1, 1] takes its place where both are given. `margin` in
-    [0, 2] is how far the best subject must be ahead of the second. `site_shift` in [-0.1, 0.5] is added to
-    the calibrated thresholds: how much more alike strangers look at this site than in the calibration.
+    [0, 2] is how far the best subject must be ahead of the second. The larger of `site_shift` in [-0.1, 0.5],
+    of `gallery_shift` and of 0 is added to the calibrated thresholds: how much more alike strangers look at
+    this site than in the calibration, as a cohort and as the enrolled themselves say.
 
     Raises:
         ConfigError: Neither a threshold nor a calibrated target, a value out of range, or together a
@@ -102,6 +138,7 @@ class DecisionRule:
     margin: float
     calibration: Calibration | None
     site_shift: float = 0.0
+    gallery_shift: GalleryShift | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.margin <= 2:
@@ -112,7 +149,9 @@ class DecisionRule:
             raise ConfigError(f"decision.target_fpir: {self.target_fpir} must lie between 0 and 1")
         if not LEAST_SHIFT <= self.site_shift <= 0.5:
             raise ConfigError(f"decision.site_shift: {self.site_shift} must lie in {LEAST_SHIFT}..0.5")
-        self._check_lowest(self.threshold_for(1))
+        # Below 0 a shift is not in force; the settings are refused as if it were.
+        below = min(0.0, self.site_shift) if self.threshold is None else 0.0
+        self._check_lowest(self.threshold_for(1) + below)
 
     def _check_lowest(self, lowest: float) -> None:
         """Accept the threshold of one comparison, the lowest of all, where the calibration knows its rate."""
@@ -143,7 +182,7 @@ class DecisionRule:
                 "decision.target_fpir: the embedder is not calibrated; set decision.threshold instead"
             )
         fmr = max(LEAST_FMR, -math.expm1(math.log1p(-self.target_fpir) / max(1, comparisons)))
-        return min(1.0, self.calibration.threshold_at(fmr) + self.site_shift)
+        return self._shifted(self.calibration.threshold_at(fmr))
 
     @property
     def agrees_from(self) -> float:
@@ -153,13 +192,31 @@ class DecisionRule:
         """
         if self.calibration is None:
             return self.threshold_for(1)
-        return min(1.0, self.calibration.threshold_at(AGREEING_FMR) + self.site_shift)
+        return self._shifted(self.calibration.threshold_at(AGREEING_FMR))
+
+    def shift_at(self, threshold: float) -> float:
+        """Return what is added to a calibrated threshold here, a cosine >= 0."""
+        of_gallery = 0.0 if self.gallery_shift is None else self.gallery_shift.at(threshold)
+        return max(0.0, self.site_shift, of_gallery)
+
+    def _shifted(self, threshold: float) -> float:
+        return min(1.0, threshold + self.shift_at(threshold))
+
+    def calibrated(self, threshold: float) -> float:
+        """Return the calibrated threshold that was shifted to this one: the inverse of the shift."""
+        if self.gallery_shift is None:
+            return threshold - self.shift_at(threshold)
+        low, high = threshold - max(self.shift_at(t) for t in self.gallery_shift.thresholds), threshold
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if middle + self.shift_at(middle) < threshold else (low, middle)
+        return high
 
     def expected_fpir(self, comparisons: float) -> float | None:
         """Return the share of strangers that the threshold in force lets pass; None without a calibration."""
         if self.calibration is None:
             return None
-        fmr = self.calibration.fmr_at(self.threshold_for(comparisons) - self.site_shift)
+        fmr = self.calibration.fmr_at(self.calibrated(self.threshold_for(comparisons)))
         return -math.expm1(max(1, comparisons) * math.log1p(-fmr)) if fmr < 1 else 1.0
 
     def decide(self, match: Match) -> Decision:

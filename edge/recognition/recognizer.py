@@ -26,6 +26,7 @@ from edge.face.far_search import FarSearch
 from edge.face.liveness import Liveness
 from edge.face.quality import QualityGate, lighten
 from edge.gallery.admission import Admission
+from edge.gallery.alike.shift import shifted
 from edge.gallery.decision import DecisionRule
 from edge.gallery.gallery import Gallery
 from edge.gallery.matcher import make_matcher
@@ -167,7 +168,8 @@ class Recognizer:
         return replace(self, gate=self.gate.for_enrolment())
 
     def with_gallery(self, gallery: Gallery) -> "Recognizer":
-        """Return a recognizer with the same models that searches another gallery."""
+        """Return a recognizer with the same models that searches another gallery, by the rule for it."""
         stamp = replace(self.stamp, gallery_version=gallery.version)
         matcher = make_matcher(gallery, self.matcher)
-        return replace(self, matcher=matcher, admission=self.admission.of(gallery), stamp=stamp)
+        rule = shifted(self.rule, gallery)
+        return replace(self, matcher=matcher, admission=self.admission.of(gallery), stamp=stamp, rule=rule)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from edge.core.errors import ConfigError, ModelError
 from edge.core.types import Barred, EventType, Match, Reason, ScoredSubject, Subject
-from edge.gallery.decision import Calibration, DecisionRule
+from edge.gallery.decision import Calibration, DecisionRule, GalleryShift
 
 ALICE, BOB = Subject("a", "Alice"), Subject("b", "Bob")
 TABLE = Calibration((0.3, 0.4, 0.5), (1e-2, 1e-3, 1e-4))
@@ -203,6 +203,41 @@ def test_a_site_s_shift_moves_every_calibrated_threshold_and_no_raw_one():
     assert DecisionRule(None, 0.44, 0, TABLE, 0.05).threshold_for(10) == 0.44
     with pytest.raises(ConfigError, match="site_shift"):
         DecisionRule(1e-3, None, 0, TABLE, 0.6)
+
+
+LEARNED = GalleryShift(40, TABLE.thresholds, (0.02, 0.04, 0.06), (0.0, 0.01, 0.02), (0.05, 0.07, 0.1))
+
+
+@pytest.mark.parametrize(
+    ("site_shift", "learned", "shift"),
+    [
+        pytest.param(0.01, None, 0.01, id="of the site alone"),
+        pytest.param(-0.05, None, 0.0, id="of the site, below 0"),
+        pytest.param(0.0, LEARNED, 0.04, id="of the gallery"),
+        pytest.param(-0.05, LEARNED, 0.04, id="of the gallery, the site's below 0"),
+        pytest.param(0.01, LEARNED, 0.04, id="of the gallery, which is larger"),
+        pytest.param(0.05, LEARNED, 0.05, id="of the site, which is larger"),
+    ],
+)
+def test_the_larger_shift_is_in_force_and_none_below_0(
+    site_shift: float, learned: GalleryShift | None, shift: float
+):
+    rule = DecisionRule(1e-3, None, 0, TABLE, site_shift, learned)
+    assert rule.threshold_for(1) == pytest.approx(0.4 + shift)
+    assert rule.shift_at(0.4) == pytest.approx(shift)
+    assert rule.expected_fpir(1) == pytest.approx(1e-3)
+
+
+def test_a_gallery_s_shift_lies_between_its_entries_and_goes_on_beyond_them():
+    assert LEARNED.at(0.35) == pytest.approx(0.03)
+    assert (LEARNED.at(0.1), LEARNED.at(0.3), LEARNED.at(0.5), LEARNED.at(0.9)) == (0.02, 0.02, 0.06, 0.06)
+    assert LEARNED.interval_at(0.45) == (pytest.approx(0.015), pytest.approx(0.085))
+
+
+@given(site_shift=st.floats(0, 0.1), rate=st.floats(1e-7, 1e-2))
+def test_a_shifted_threshold_is_traced_back(site_shift: float, rate: float):
+    rule = DecisionRule(rate, None, 0, TABLE, site_shift, LEARNED)
+    assert rule.expected_fpir(1) == pytest.approx(rate, rel=1e-6)
 
 
 @pytest.mark.parametrize(

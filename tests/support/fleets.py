@@ -16,7 +16,7 @@ from edge.device.sync.sync import Sync, SyncSource
 from edge.fleet.fleet import Fleet, init_fleet
 from edge.fleet.keys import KeyRing
 from edge.fleet.repository import RolePlan
-from edge.gallery.doctor import self_test
+from edge.gallery.alike.doctor import self_test
 from edge.gallery.gallery import Gallery
 from edge.gallery.store.store import GalleryStore
 from tests.support.clock import SteppedClock

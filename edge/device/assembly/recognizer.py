@@ -30,6 +30,7 @@ from edge.face.liveness import Liveness, load_liveness
 from edge.face.manifest import AUTO, Manifest, embedding_dim
 from edge.face.quality import QualityGate
 from edge.gallery.admission import Admission
+from edge.gallery.alike.shift import shifted
 from edge.gallery.decision import Calibration, DecisionRule
 from edge.gallery.gallery import Gallery
 from edge.gallery.matcher import make_matcher
@@ -90,7 +91,7 @@ def build_recognizer(
         embedder=Embedder(embedder, manifest),
         matcher=make_matcher(gallery),
         admission=admission(settings, gallery, time_known),
-        rule=decision_rule(settings, manifest),
+        rule=decision_rule(settings, manifest, gallery),
         stamp=ModelStamp(manifest.name, manifest.sha256, gallery.version),
         liveness=build_liveness(settings),
         remote=build_remote(settings, gallery, embedding_dim(manifest), SystemClock()),
@@ -134,7 +135,7 @@ def build_candidate(settings: Settings, recognizer: Recognizer) -> Recognizer | 
         embedder=Embedder(session, manifest),
         matcher=make_matcher(gallery),
         admission=recognizer.admission.of(gallery),
-        rule=decision_rule(settings, manifest),
+        rule=decision_rule(settings, manifest, gallery),
         stamp=ModelStamp(manifest.name, manifest.sha256, gallery.version),
         remote=None,
         candidate=None,
@@ -172,8 +173,8 @@ def with_photo_detector(recognizer: Recognizer, side_px: int) -> Recognizer:
     return replace(recognizer, detector=recognizer.detector.at(side_px))
 
 
-def decision_rule(settings: Settings, manifest: Manifest) -> DecisionRule:
-    """Return the rule that turns a match into a decision.
+def decision_rule(settings: Settings, manifest: Manifest, gallery: Gallery) -> DecisionRule:
+    """Return the rule that turns a match with this gallery into a decision.
 
     Raises:
         ConfigError: A target is set, but the embedder was never calibrated.
@@ -183,13 +184,14 @@ def decision_rule(settings: Settings, manifest: Manifest) -> DecisionRule:
         raise ConfigError(
             f"decision.target_fpir: the embedder {manifest.name!r} has no calibration; set decision.threshold"
         )
-    return DecisionRule(
+    rule = DecisionRule(
         target_fpir=settings.decision.target_fpir if settings.decision.threshold is None else None,
         threshold=settings.decision.threshold,
         margin=settings.decision.margin,
         calibration=Calibration(table.thresholds, table.fmr) if table else None,
         site_shift=settings.decision.site_shift,
     )
+    return shifted(rule, gallery)
 
 
 def admission(

@@ -188,7 +188,8 @@ class DecisionSettings(Section):
         ge=-0.1,
         le=0.5,
         description="Added to the calibrated threshold: how much more alike strangers look here than in the "
-        "embedder's calibration. `edge calibrate --cohort DIR` measures it.",
+        "embedder's calibration. `edge calibrate --cohort DIR` measures it. The gallery shows a shift "
+        "itself; the larger of both counts, and 0 where both are below.",
         json_schema_extra=LIVE,
     )
     margin: float = Field(

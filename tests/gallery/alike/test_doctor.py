@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from edge.core.types import FloatArray, Subject
+from edge.gallery.alike.doctor import examine, strangers_let_in
 from edge.gallery.decision import Calibration, DecisionRule
-from edge.gallery.doctor import examine, strangers_let_in
 from edge.gallery.gallery import SEVERAL_PHOTOS, Gallery
 from tests.support.gallery_samples import MODEL, QUALITY, gallery_of, template, unit_rows
 
@@ -80,7 +80,7 @@ def test_the_closest_pairs_do_not_depend_on_how_the_work_is_cut(monkeypatch: pyt
                 pair = (int(owners[j]), int(owners[i]))
                 best[pair] = max(best.get(pair, -1), float(rows[i] @ rows[j]))
     expected = sorted(best.values(), reverse=True)[:6]
-    monkeypatch.setattr("edge.gallery.doctor.BLOCK_SCORES", block)
+    monkeypatch.setattr("edge.gallery.alike.doctor.BLOCK_SCORES", block)
     diagnosis = examine(gallery, RULE, pairs=6)
     assert len(diagnosis.duplicates) + diagnosis.more == sum(
         score >= diagnosis.threshold for score in best.values()

@@ -1,0 +1,1 @@
+"""How alike the enrolled are: what that does to the threshold, and who is too alike."""
