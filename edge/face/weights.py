@@ -155,7 +155,7 @@ def _build(manifest: Manifest, models_dir: Path, *, mirror: str | None, progress
     assert build is not None
     try:
         # onnx is not on a device that has a mirror.
-        from edge.face.build.recipes import run_recipe
+        from edge.face.recipes import run_recipe
     except ImportError as error:
         raise ModelError(
             f"{manifest.name}: cannot be built here ({error}); install edge-recognizer[build] or set a "

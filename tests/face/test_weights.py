@@ -137,7 +137,7 @@ def test_a_build_with_other_bytes_than_pinned_is_refused(yunet: Path) -> None:
 
 @pytest.mark.usefixtures("no_registry")
 def test_without_onnx_the_way_out_is_named(yunet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.startswith("edge.face.build.")]:
+    for name in [name for name in sys.modules if name.startswith(("edge.face.build.", "edge.face.recipes"))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ModelError, match=r"install edge-recognizer\[build\] or set a mirror that has yunet"):

@@ -9,8 +9,8 @@ import re
 import sys
 from pathlib import Path
 
-from edge.face.build.recipes import run_recipe
 from edge.face.manifest import Manifest, load_manifest
+from edge.face.recipes import run_recipe
 from edge.face.session import Session, record_golden
 from edge.face.weights import build_data, build_parts, load_verified
 

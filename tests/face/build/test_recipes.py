@@ -9,8 +9,8 @@ import pytest
 
 from edge.core.errors import ModelError
 from edge.face.build.fp32 import free_input_size
-from edge.face.build.recipes import run_recipe
 from edge.face.manifest import load_manifest, model_names
+from edge.face.recipes import run_recipe
 from edge.face.session import Session, pattern
 from edge.face.weights import build_data, load_verified
 
@@ -25,7 +25,7 @@ BUILT = [name for name in model_names() if load_manifest(name).build]
 BUILD = """
 import hashlib, sys
 from pathlib import Path
-from edge.face.build.recipes import run_recipe
+from edge.face.recipes import run_recipe
 from edge.face.manifest import load_manifest
 from edge.face.weights import build_data, build_parts
 manifest = load_manifest(sys.argv[1])
