@@ -78,6 +78,7 @@ class Refusal(StrEnum):
     EXPOSURE = "exposure"
     SCORE = "score"
     CROPPED = "cropped"
+    COVERED = "covered"
     LIVENESS = "liveness"
 
 

@@ -14,6 +14,16 @@ from edge.core.types import FloatArray, Image
 from edge.face.manifest import Manifest
 from edge.face.session import Session, self_test
 
+LOWER_HALF = 0.58
+"""Where the lower half of an aligned face begins, of its height: between the eyes and the tip of the nose.
+
+Measured with sface-int8 on 301 masked photos, with a limit that .2 % of plain ones miss: at .49, .54, .58,
+.62 and .67 of the height 77, 92, 95, 91 and 74 % of the masked ones are told.
+"""
+
+BLANK = 127
+"""Grey level of what is blanked out: the middle of what the network takes."""
+
 
 def similarity_transform(source: FloatArray, target: FloatArray) -> FloatArray:
     """Return the (2, 3) matrix that maps `source` points (N, 2) closest onto `target` points (N, 2).
@@ -103,6 +113,29 @@ class Embedder:
                 f"{self.model_id}: the embedder answered with norm {norm}; run `edge models verify`"
             )
         return np.asarray(vector / norm, np.float32), norm
+
+    def lower_half_length(self, face: Image) -> float:
+        """Return the length of the raw embedding of an aligned BGR face whose upper half is blanked out.
+
+        Raises:
+            ModelError: As for `embed`.
+        """
+        lower = face.copy()
+        lower[: round(LOWER_HALF * face.shape[0])] = BLANK
+        return self.embed(lower)[1]
+
+    def is_covered(self, face: Image) -> bool:
+        """Say whether the lower half of an aligned BGR face is hardly a face's: a mask, a scarf or a hand.
+
+        False where the manifest does not say how long the embedding of a lower half is.
+
+        Raises:
+            ModelError: As for `embed`.
+        """
+        scale = self._manifest.recognisability
+        if scale is None or scale.lower_half is None:
+            return False
+        return self.lower_half_length(face) < scale.lower_half
 
     def recognisability(self, length: float) -> float | None:
         """Return how sure the network was of a face whose raw embedding has this length, in [0, 1].

@@ -101,10 +101,13 @@ class RecognisabilityScale(ManifestTable):
 
     `middle` is the length at which both are equally likely; over `width` the odds grow e times. Fitted to
     `plain` and `spoiled` faces of `source`: upside down, on their side, as negatives, in heavy noise.
+    `lower_half` is the length that the lower halves of nearly all plain faces reach by themselves, and those
+    of masked ones do not; None: not measured.
     """
 
     middle: float = Field(gt=0)
     width: float = Field(gt=0)
+    lower_half: float | None = Field(None, gt=0)
     plain: int = Field(ge=100)
     spoiled: int = Field(ge=100)
     source: str = Field(min_length=1)

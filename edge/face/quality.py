@@ -65,7 +65,10 @@ that are both back-lit or both in deep night are taken for each other several ti
 
 @dataclass(frozen=True, slots=True)
 class QualityGate:
-    """Limits of a usable shot: size, sharpness, turn of the head, detector score, exposure, lifting."""
+    """Limits of a usable shot: size, sharpness, turn of the head, detector score, exposure, lifting.
+
+    `refuses_covered` asks for a second embedding, which tells whether a mask covers the lower half.
+    """
 
     min_face_px: float
     min_sharpness: float
@@ -73,6 +76,7 @@ class QualityGate:
     min_score: float
     min_exposure: float = MIN_EXPOSURE
     max_lifted: float = np.inf
+    refuses_covered: bool = False
 
     def for_enrolment(self) -> "QualityGate":
         """Return the gate for photos to be enrolled: never looser than this one."""
@@ -82,6 +86,7 @@ class QualityGate:
             min_sharpness=max(self.min_sharpness, ENROLMENT_SHARPNESS),
             min_exposure=max(self.min_exposure, ENROLMENT_EXPOSURE),
             max_lifted=min(self.max_lifted, ENROLMENT_LIFTED),
+            refuses_covered=True,
         )
 
     def refuse(self, detection: Detection, frame_shape: tuple[int, ...]) -> Refusal | None:

@@ -114,6 +114,12 @@ class Recognizer:
     def encode(self, image: Image, detection: Detection) -> Probe | Quality:
         """Return the probe of one face, or the quality that says why the shot was refused."""
         face = self.align(image, detection)
+        if (
+            face.quality.refused is None
+            and self.gate.refuses_covered
+            and self.embedder.is_covered(face.image)
+        ):
+            return replace(face.quality, refused=Refusal.COVERED)
         return face.quality if face.quality.refused is not None else self.embed(face)
 
     def match(self, probe: Probe, at: datetime) -> Match:

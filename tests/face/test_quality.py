@@ -90,7 +90,9 @@ def test_enrolment_is_never_looser_than_recognition():
     soft = cv2.GaussianBlur(TEXTURE, (0, 0), 1.8)
     assert gate.measure(soft, face()).refused is None
     assert strict.measure(soft, face()).refused == Refusal.BLUR
-    dearer = replace(gate, min_face_px=80, min_sharpness=0.5, min_exposure=0.9, max_lifted=1.0)
+    dearer = replace(
+        gate, min_face_px=80, min_sharpness=0.5, min_exposure=0.9, max_lifted=1.0, refuses_covered=True
+    )
     assert dearer.for_enrolment() == dearer
 
 

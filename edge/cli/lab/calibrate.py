@@ -133,12 +133,16 @@ def _table(
 def _scale(
     images: Path, name: str, source: str, settings: Settings
 ) -> tuple[RecognisabilityScale, dict[str, Any]]:
-    photos = [paths[0] for paths in subjects(images).values()]
-    photos = recognisability.spread_over(photos, SPOILED_PHOTOS)
+    everybody = [paths[0] for paths in subjects(images).values()]
+    photos = recognisability.spread_over(everybody, SPOILED_PHOTOS)
+    make, workers = partial(recognizer_with, name, settings), os.cpu_count() or 1
     with progress("spoiled photos") as step:
-        make = partial(recognizer_with, name, settings)
-        shots = take_shots(photos, damages(), make, step, workers=os.cpu_count() or 1)
-    return recognisability.fit(shots, f"{source}; first photo of {len(photos)} subjects")
+        shots = take_shots(photos, damages(), make, step, workers=workers)
+    scale, report = recognisability.fit(shots, f"{source}; first photo of {len(photos)} subjects")
+    with progress("lower halves") as step:
+        lengths = recognisability.lower_half_lengths(everybody, make, step, workers=workers)
+    least = recognisability.lower_half(lengths)
+    return scale.model_copy(update={"lower_half": least}), {**report, "lower_half": least}
 
 
 def _show_table(table: calibration.FittedRates, scale: RecognisabilityScale, report: dict[str, Any]) -> None:

@@ -3,16 +3,20 @@
 Takes lengths. How photos are spoiled is `degrade`'s, what a recognisability is good for `face.quality`'s.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.camera.photo import read_photo
+from edge.core.download import Progress
 from edge.core.errors import MediaError
 from edge.face.manifest import RecognisabilityScale
+from edge.lab.photos.embeddings import centre, each_photo, nearest_face
 from edge.lab.photos.shots import Shots
+from edge.recognition.recognizer import Recognizer
 
 SPOILED = ("roll 45", "roll 60", "roll 90", "roll 180", "negative", "noise 40")
 """What faces of strangers are taken for each other in, of `degrade.damages`.
@@ -28,6 +32,12 @@ ROUNDS = 100
 
 SHARES = (0.05, 0.1, 0.5, 0.9, 0.95)
 """Quantiles of the lengths that are told."""
+
+LOWER_HALF_SHARE = 0.003
+"""Of plain faces whose lower half is taken for covered: of three in a thousand another photo is asked for."""
+
+LEAST_LOWER_HALVES = 1000
+"""Plain faces of which so small a share can be told."""
 
 Lengths = NDArray[np.float64]
 
@@ -55,6 +65,37 @@ def fit(shots: Mapping[str, Shots], source: str) -> tuple[RecognisabilityScale, 
     )
     told = {name: _quantiles(lengths) for name, lengths in found.items()}
     return scale, {**scale.model_dump(), "lengths": told}
+
+
+def lower_half_lengths(
+    photos: Sequence[Path], make_recognizer: Callable[[], Recognizer], progress: Progress, *, workers: int
+) -> Lengths:
+    """Return `Embedder.lower_half_length` of the faces in photos that could be enrolled, (n,).
+
+    Raises:
+        MediaError: A photo cannot be read.
+    """
+
+    def work(path: Path, recognizer: Callable[[], Recognizer]) -> float:
+        image, known = read_photo(path), recognizer()
+        found = nearest_face(known.detect(image), centre(image))
+        if found is None:
+            return float("nan")
+        face = known.align(image, found)
+        fit_for = known.gate.for_enrolment()
+        refused = face.quality.refused or fit_for.judge(face.quality)
+        return float("nan") if refused is not None else known.embedder.lower_half_length(face.image)
+
+    taken = each_photo(photos, work, make_recognizer, progress, workers=workers)
+    lengths = np.array(list(taken.values()), np.float64)
+    return lengths[np.isfinite(lengths)]
+
+
+def lower_half(lengths: Lengths) -> float | None:
+    """Return the length below which a lower half counts as covered, None where too few faces tell it."""
+    if len(lengths) < LEAST_LOWER_HALVES:
+        return None
+    return round(float(np.quantile(lengths, LOWER_HALF_SHARE)), 3)
 
 
 def lengths_of(shots: Shots) -> Lengths:
@@ -98,7 +139,8 @@ def as_toml(scale: RecognisabilityScale) -> str:
         "[recognisability]\n"
         f"middle = {scale.middle:g}\n"
         f"width = {scale.width:g}\n"
-        f"plain = {scale.plain}\n"
+        + ("" if scale.lower_half is None else f"lower_half = {scale.lower_half:g}\n")
+        + f"plain = {scale.plain}\n"
         f"spoiled = {scale.spoiled}\n"
         f'source = "{scale.source}"\n'
     )

@@ -51,6 +51,7 @@ ADVICE = {
     Refusal.EXPOSURE: "the face is too dark or too bright; use a better lit photo",
     Refusal.SCORE: "the face is hard to make out; use a clearer photo",
     Refusal.CROPPED: "the face is cut off by the edge; use a photo that shows all of it",
+    Refusal.COVERED: "the lower half of the face seems covered; use a photo without mask, scarf or hand",
 }
 """What to do about a photo that the quality gate refuses."""
 

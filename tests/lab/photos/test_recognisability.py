@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -15,9 +16,18 @@ from edge.lab.demo.media import orl_photo
 from edge.lab.photos.calibration import write_table
 from edge.lab.photos.degrade import Degradation, damages
 from edge.lab.photos.embeddings import recognizer_with
-from edge.lab.photos.recognisability import SPOILED, as_toml, fit, logistic, spread_over
+from edge.lab.photos.recognisability import (
+    SPOILED,
+    as_toml,
+    fit,
+    logistic,
+    lower_half,
+    lower_half_lengths,
+    spread_over,
+)
 from edge.lab.photos.shots import Shot, take_shots
 
+WALL = cv2.imencode(".png", np.full((64, 64, 3), 128, np.uint8))[1].tobytes()
 QUALITY = Quality(80.0, 0.8, 0.0, 0.9, 0.9, 0.5)
 
 
@@ -69,6 +79,26 @@ def test_a_written_scale_is_read_back_and_nothing_else_changes(tmp_path: Path):
     assert after.recognisability == scale
     assert after.calibration == before.calibration
     assert path.read_text().count("[recognisability]") == 1
+
+
+def test_a_lower_half_counts_as_covered_where_few_plain_ones_are_so_short():
+    assert lower_half(lengths(7, 999, 3)) is None
+    # 2.75 standard deviations below the mean lie 3 of 1,000.
+    assert lower_half(lengths(7, 100_000, 4)) == pytest.approx(7 - 2.748, abs=0.05)
+
+
+def test_the_lower_half_of_a_face_is_measured_and_written(tmp_path: Path, media: Path):
+    photos = [orl_photo(media, subject, 1) for subject in range(1, 5)]
+    (tmp_path / "wall.png").write_bytes(WALL)
+    make = partial(recognizer_with, "sface-int8", load())
+    found = lower_half_lengths([*photos, tmp_path / "wall.png"], make, lambda *_: None, workers=1)
+    scale = load_manifest("sface-int8").recognisability
+    assert scale is not None
+    assert scale.lower_half is not None
+    assert len(found) == 4
+    assert found.min() > scale.lower_half
+    assert f"lower_half = {scale.lower_half}" in as_toml(scale)
+    assert "lower_half" not in as_toml(scale.model_copy(update={"lower_half": None}))
 
 
 def test_photos_are_spread_over_a_folder():

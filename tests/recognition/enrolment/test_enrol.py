@@ -232,3 +232,41 @@ def test_two_people_who_take_turns_are_not_one_subject(recognizer: Recognizer, m
 
     with pytest.raises(ManyFacesError, match="two different faces"):
         walk_up(both(), recognizer, timeout_s=1e9)
+
+
+def masked(image: Image, recognizer: Recognizer) -> Image:
+    """Paint a medical mask over a face: from under the eyes to the chin, with folds."""
+    face = find_face(image, "photo", recognizer)
+    left, right, nose, mouth_left, mouth_right = (face.landmarks[i] for i in range(5))
+    eyes, mouth = (left + right) / 2, (mouth_left + mouth_right) / 2
+    across, down = right - left, mouth - eyes
+    top, bottom = (eyes + nose) / 2, eyes + 1.75 * down
+    outline = [top, nose + 0.85 * across - 0.1 * down, mouth + 0.8 * across, bottom + 0.35 * across]
+    outline += [bottom - 0.35 * across, mouth - 0.8 * across, nose - 0.85 * across - 0.1 * down]
+    painted = image.copy()
+    cv2.fillPoly(painted, [np.array(outline).astype(np.int32)], (214, 190, 140))
+    for share in (0.75, 1.0, 1.25):
+        fold = [eyes + share * down - 0.6 * across, eyes + share * down + 0.6 * across]
+        cv2.polylines(painted, [np.array(fold).astype(np.int32)], False, (190, 165, 120), 1)
+    return painted
+
+
+def test_nobody_is_enrolled_with_a_mask_and_everybody_without(recognizer: Recognizer, media: Path):
+    strict = recognizer.for_enrolment()
+    said = []
+    for subject in range(1, 41):
+        image = read_photo(orl_photo(media, subject, 1))
+        encode_photo(image, "plain.jpg", strict)
+        try:
+            encode_photo(masked(image, strict), "masked.jpg", strict)
+        except (LowQualityError, NoFaceError) as error:
+            said.append(str(error))
+    told = "masked.jpg: the lower half of the face seems covered; use a photo without mask, scarf or hand"
+    covered = [line for line in said if line.startswith(told)]
+    assert len(covered) >= 38
+    assert all("\n" not in line for line in covered)
+
+
+def test_a_mask_is_no_reason_to_be_refused_at_the_door(recognizer: Recognizer, media: Path):
+    image = masked(read_photo(orl_photo(media, 1, 1)), recognizer)
+    assert isinstance(recognizer.encode(image, find_face(image, "photo", recognizer)), Probe)
