@@ -14,11 +14,14 @@ from edge.camera.clips import ReplayCamera
 from edge.cli.lab.try_out import position
 from edge.core.clock import SystemClock
 from edge.core.metrics import Metrics
+from edge.core.types import Frame, Image, Track
 from edge.device.assembly.recognizer import build_pipeline
 from edge.device.settings.load import load
-from edge.lab.replay import ReplaySummary, replay
+from edge.lab.photos.degrade import dim
+from edge.lab.replay import AnnotatedVideo, ReplaySummary, replay
 from edge.recognition.recognizer import Recognizer
 from tests.support.command_line import edge, environment_of, write_config
+from tests.support.gallery_samples import AT
 from tests.support.streams import make_clip
 
 
@@ -110,3 +113,42 @@ def test_on_a_terminal_the_bar_moves_and_no_event_stands_behind_it(
     assert len(set(shares)) > 3
     events = re.findall(r"(.{4})(\d:\d\d\.\d{3} v-\w+ (?:reject|left))", text, re.DOTALL)
     assert [before for before, _ in events] == ["\x1b[2K"] * 2, "each event begins a line that was cleared"
+
+
+def video_of(tmp_path: Path, frames: list[Image], boxes: list[tuple[float, float, float, float]]) -> Image:
+    """Return the last frame of an annotated video of these frames, in which faces have these boxes."""
+    with AnnotatedVideo(tmp_path / "out.mp4", 10.0) as video:
+        for number, image in enumerate(frames):
+            at_s = number / 10
+            tracks = [
+                Track(place, None, np.array(box, np.float32), 0.0, at_s, 1) for place, box in enumerate(boxes)
+            ]
+            video.add(Frame("front", image, AT, at_s, number), [(each, None) for each in tracks], [])
+    reader = cv2.VideoCapture(str(tmp_path / "out.mp4"))
+    shown = []
+    while (read := reader.read())[0]:
+        shown.append(np.asarray(read[1], np.uint8))
+    reader.release()
+    assert len(shown) == len(frames)
+    return shown[-1]
+
+
+def test_a_dark_frame_is_shown_as_bright_as_the_detector_sees_it(tmp_path: Path, man: Image):
+    dark = dim(man, 0.12)
+    shown = video_of(tmp_path, [dark], [])
+    assert np.percentile(dark, 99) < 40
+    assert np.percentile(shown, 99) > 200
+    bright = video_of(tmp_path, [man], [])
+    assert np.abs(bright.astype(int) - man).mean() < 6
+
+
+def test_nothing_is_drawn_on_a_far_face_and_it_is_shown_enlarged(tmp_path: Path):
+    scene = np.full((720, 1280, 3), 120, np.uint8)
+    scene[300:340, 600:630] = (0, 0, 250)
+    shown = video_of(tmp_path, [scene], [(600, 300, 630, 340)])
+    assert np.abs(shown[305:335, 605:625].astype(int) - scene[305:335, 605:625]).mean() < 12
+    corner = shown[8:168, 1112:1272]
+    red = (corner[..., 2] > 200) & (corner[..., 1] < 60)
+    assert red.mean() == pytest.approx(30 / 40 / 4, abs=0.05), "half as high as the picture, and narrower"
+    near = video_of(tmp_path, [scene], [(500, 200, 700, 460)])
+    assert not ((near[8:168, 1112:1272, 2] > 200) & (near[8:168, 1112:1272, 1] < 60)).any()

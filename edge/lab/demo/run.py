@@ -48,12 +48,15 @@ def run_demo(settings: Settings, *, broker: str | None, console: Console, progre
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-demo-")))
         host, port = stack.enter_context(_broker(broker))
-        folders = scenario.lay_out(media, work)
+        with progress("clips") as step:
+            folders = scenario.lay_out(media, work, step)
         config = write_config(work, settings, folders, host, port, mqtt="auto" if broker else VERSION)
         with progress("enrol") as step:
             enrolled = enrol_all(settings, work / "state", media, step)
         topics = Topics(SITE, DEVICE)
         console.print(f"{enrolled} subjects enrolled, one photo each; the broker listens at {host}:{port}")
+        for camera, shown in scenario.SHOWN.items():
+            console.print(f"camera {camera:6} {shown}", soft_wrap=True)
         listener = stack.enter_context(
             Listener(host, port, (f"{topics.root}/#",), version="auto" if broker else VERSION)
         )
@@ -68,6 +71,7 @@ def run_demo(settings: Settings, *, broker: str | None, console: Console, progre
         if not result.as_expected:
             console.print((work / "daemon.log").read_text()[-4000:], markup=False)
     console.print(result.table())
+    console.print(result.scenes(), markup=False, soft_wrap=True)
     console.print(result.summary())
     return result
 

@@ -1,26 +1,44 @@
 """What the demo plays and what a door must say about it.
 
-Camera `front`: an empty door, the enrolled man comes, stands, goes, an empty door. Camera `side`: an
-empty door, a stranger, an empty door, another stranger. 42 subjects are enrolled, one photo each.
+Two cameras play clips as they are, three play what `stage` makes of them. 42 subjects are enrolled, one photo
+each.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from edge.camera.clips import ReplayCamera
 from edge.camera.photo import read_photo
 from edge.core.clock import SystemClock
+from edge.core.download import Progress
 from edge.core.errors import MediaError
 from edge.core.types import Image, Subject
 from edge.lab.demo.media import ORL_SUBJECTS, orl_photo
+from edge.lab.demo.stage import make_dark, make_far, make_pause, make_two
 
-CAMERAS = {
+CAMERAS: dict[str, tuple[str | Callable[[Path, Path], None], ...]] = {
     "front": ("no_face.mp4", "noface_face.mov", "face_noface.mov", "no_face.mp4"),
     "side": ("no_face.mp4", "carphone_pristine.mp4", "no_face.mp4", "WolfgangLanger_Pexels.mp4"),
+    "dark": (make_dark,),
+    "two": (partial(make_pause, seconds=10), make_two),
+    "far": (partial(make_pause, seconds=21), make_far),
 }
-"""Clips that each camera plays one after the other, at their own speed."""
+"""Clips that each camera plays one after the other, at their own speed: fetched ones, or what makes one.
+
+What is made begins when the others show little, so that two cores suffice.
+"""
+
+SHOWN = {
+    "front": "an empty door, an enrolled man comes, stands and goes",
+    "side": "an empty door, a stranger, an empty door, another stranger",
+    "dark": "the man at night: an eighth of the light, and noise",
+    "two": "the man and a stranger at once",
+    "far": "the man walks past far away, his face 26 to 42 pixels wide in 1280x720",
+}
+"""What is to be seen before each camera."""
 
 SUBJECTS = ORL_SUBJECTS + 2
 
@@ -33,6 +51,14 @@ EXPECTED: Counter[Told] = Counter(
         ("front", "left", "p-man"): 1,
         ("side", "reject", ""): 2,
         ("side", "left", ""): 2,
+        ("dark", "match", "p-man"): 1,
+        ("dark", "left", "p-man"): 1,
+        ("far", "match", "p-man"): 1,
+        ("far", "left", "p-man"): 1,
+        ("two", "match", "p-man"): 1,
+        ("two", "left", "p-man"): 1,
+        ("two", "reject", ""): 1,
+        ("two", "left", ""): 1,
     }
 )
 """One decision per visit, then one `left`; nothing for the clips without faces."""
@@ -63,15 +89,24 @@ def photos(media: Path) -> Iterator[Photo]:
         yield Photo(Subject(f"p-orl-{number:02}", f"ORL {number}", ("staff",)), read_photo(path), path.name)
 
 
-def lay_out(media: Path, directory: Path) -> dict[str, Path]:
-    """Make a folder per camera that plays its clips in order; returns them by camera."""
+def lay_out(media: Path, directory: Path, step: Progress) -> dict[str, Path]:
+    """Make a folder per camera that plays its clips in order; returns them by camera.
+
+    Raises:
+        MediaError: A clip cannot be made.
+    """
     folders = {}
-    for camera, clips in CAMERAS.items():
+    for done, (camera, clips) in enumerate(CAMERAS.items()):
+        step(f"clips for camera {camera}", done, len(CAMERAS))
         folder = directory / camera
         folder.mkdir()
         for number, clip in enumerate(clips):
-            (folder / f"{number}-{clip}").symlink_to(media / clip)
+            if isinstance(clip, str):
+                (folder / f"{number}-{clip}").symlink_to(media / clip)
+            else:
+                clip(media, folder / f"{number}.avi")
         folders[camera] = folder
+    step("clips", len(CAMERAS), len(CAMERAS))
     return folders
 
 

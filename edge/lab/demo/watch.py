@@ -27,6 +27,8 @@ class DemoResult:
     """What was heard, and how the daemon fared."""
 
     seen: Counter[scenario.Told]
+    said: tuple[tuple[str, str], ...]
+    """Camera, and what was decided before it, in one line."""
     latencies_ms: tuple[float, ...]
     health: dict[str, Any]
     journal_complete: bool
@@ -46,6 +48,14 @@ class DemoResult:
             mark = "[green]ok[/]" if expected == seen else "[red]wrong[/]"
             table.add_row(told[0], told[1], told[2] or "-", str(expected), str(seen), mark)
         return table
+
+    def scenes(self) -> str:
+        """Return what was to be seen before each camera, and what was said of it, a line each."""
+        lines = []
+        for camera, shown in scenario.SHOWN.items():
+            lines.append(f"{camera:6} {shown}")
+            lines += [f"       {said}" for each, said in self.said if each == camera]
+        return "\n".join(lines)
 
     def summary(self) -> str:
         """Return the figures of the run in a few lines."""
@@ -67,6 +77,7 @@ class DemoResult:
         """Return the result for machines."""
         return {
             "as_expected": self.as_expected,
+            "said": [list(each) for each in self.said],
             "seen": [[*told, number] for told, number in sorted(self.seen.items())],
             "expected": [[*told, number] for told, number in sorted(scenario.EXPECTED.items())],
             "capture_to_decision_ms": list(self.latencies_ms),
@@ -82,6 +93,7 @@ class Watcher:
     def __init__(self, messages: "queue.SimpleQueue[Message]", topics: Topics, console: Console) -> None:
         self._messages, self._topics, self._console = messages, topics, console
         self._seen: Counter[scenario.Told] = Counter()
+        self._said: list[tuple[str, str]] = []
         self._latencies_ms: list[float] = []
         self._live: set[str] = set()
         self._journal: set[str] = set()
@@ -103,7 +115,9 @@ class Watcher:
         while self._hear():
             continue
         complete = bool(self._journal) and self._journal == self._live
-        return DemoResult(self._seen, tuple(self._latencies_ms), self._health, complete, exit_code, rss_mb)
+        latencies_ms = tuple(self._latencies_ms)
+        said = tuple(self._said)
+        return DemoResult(self._seen, said, latencies_ms, self._health, complete, exit_code, rss_mb)
 
     def _hear(self) -> bool:
         try:
@@ -139,8 +153,19 @@ class Watcher:
         )
         who = subject.get("label") or event["reason"] or ""
         took = f"{latency:.0f} ms after capture" if latency is not None else ""
+        face = _face(event["quality"] or {}) if kind != "left" else ""
+        if kind != "left":
+            self._said.append((camera, f"{kind} {who}: " + ", ".join(filter(None, (numbers, face)))))
         self._console.print(
             f"{event['captured_at'][11:23]} {camera:6} [{COLOURS.get(kind, 'white')}]{kind:11}[/] {who:16} "
-            f"{numbers:28} {took}",
+            f"{numbers:28} {face:22} {took}",
             soft_wrap=True,
         )
+
+
+def _face(quality: dict[str, Any]) -> str:
+    """Return how large the face was, and how much it was lifted."""
+    if not quality:
+        return ""
+    lifted = f", lifted {quality['lifted']:.0f} times" if quality["lifted"] > 1 else ""
+    return f"face {quality['face_px']:.0f} px{lifted}"
