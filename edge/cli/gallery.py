@@ -165,7 +165,7 @@ def doctor(
     current, manifest = gallery_in_force(settings)
     allowed = admission(settings, current).allowed(SystemClock().now())
     diagnosis = examine(current, decision_rule(settings, manifest, current), allowed, pairs=pairs)
-    report: dict[str, Any] = {"schema": "edge.gallery.alike.doctor/1", "gallery_version": current.version}
+    report: dict[str, Any] = {"schema": "edge.gallery.doctor/1", "gallery_version": current.version}
     report |= asdict(diagnosis)
     if cohort is not None:
         with progress(manifest.name) as step:

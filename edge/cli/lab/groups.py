@@ -1,7 +1,6 @@
 """evaluate groups: whether the promise holds for each group of people, as labels divide them."""
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +17,7 @@ from edge.cli.options import (
 from edge.cli.output import Listing, progress, tell
 from edge.core.errors import ConfigError
 from edge.device.assembly.recognizer import choose_embedder
-from edge.lab.photos import tail
+from edge.gallery.alike.shift import MIN_SUBJECTS
 from edge.lab.photos.embeddings import embed_all, recognizer_with
 from edge.lab.photos.plots import plot_groups
 from edge.lab.studies import groups as study
@@ -38,7 +37,7 @@ def groups(
     ],
     enrolled: Annotated[
         int,
-        typer.Option(min=tail.MIN_COHORT, help="People of a group in the gallery; the others are strangers."),
+        typer.Option(min=MIN_SUBJECTS, help="People of a group in the gallery; the others are strangers."),
     ] = 40,
     target_fpir: Annotated[
         list[float] | None,
@@ -54,8 +53,7 @@ def groups(
     settings = load_settings(config_file)
     name = model or choose_embedder(settings).name
     rule = recognizer_with(name, settings).rule
-    calibration = rule.calibration
-    if calibration is None:
+    if rule.calibration is None:
         raise ConfigError(
             f"--model: {name} is not calibrated and promises nothing; run `edge calibrate` first"
         )
@@ -85,10 +83,7 @@ def groups(
         "left_out": {"unlabelled": len(found.unlabelled), "small": small},
     }
     with progress("groups") as step:
-        shift = partial(tail.site_shift, thresholds=calibration.thresholds, fmr=calibration.fmr)
-        report["groups"] = study.compare(
-            found.photos, usable, embeddings, rule, targets, enrolled, shift, step
-        )
+        report["groups"] = study.compare(found.photos, usable, embeddings, rule, targets, enrolled, step)
     if plots is not None:
         plot_groups(report, plots / "groups.png")
     tell(report, lambda: _table(report).print(), as_json=as_json, json_file=json_file)
@@ -100,10 +95,10 @@ def _table(report: dict[str, Any]) -> Listing:
     )
     for name, figures in report["groups"].items():
         for target in report["targets"]:
-            kinds = [figures[f"{target:g}"][kind] for kind in ("as_it_is", "with_shift")]
+            kinds = [figures[f"{target:g}"][kind] for kind in ("without_shift", "with_shift")]
             times = [_between(each["times_promised"], each["times_interval"]) for each in kinds]
             tpir = ["-" if each["tpir"] is None else f"{each['tpir']:.3f}" for each in kinds]
-            shift = f"{figures['shift'][0]:+.3f}"
+            shift = f"{figures[f'{target:g}']['shift'][0]:.3f}"
             table.add_row(name, str(figures["subjects"]), f"{target:g}", *times, *tpir, shift)
     return table
 

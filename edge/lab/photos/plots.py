@@ -291,7 +291,7 @@ def plot_groups(report: Mapping[str, Any], path: Path) -> None:
     figure = new_figure((5 + 4.5 * len(report["targets"]), 1.8 + 0.42 * len(groups)))
     panels = np.atleast_1d(figure.subplots(1, len(report["targets"]), sharey=True))
     kinds = (
-        ("as_it_is", "without the gallery's shift", "o", "tab:blue", -0.14),
+        ("without_shift", "without the gallery's shift", "o", "tab:blue", -0.14),
         ("with_shift", "with it", "s", "tab:orange", 0.14),
     )
     for axes, target in zip(panels, report["targets"], strict=True):
