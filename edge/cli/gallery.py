@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from edge.cli.options import CohortOption, ConfigOption, JsonOption, load_settings
-from edge.cli.output import Listing, progress
+from edge.cli.output import FOR_ADULTS, Listing, progress, shift_told
 from edge.cli.strangers import kept_visit
 from edge.cli.subjects import tell_of_fleet
 from edge.core.clock import SystemClock
@@ -298,6 +298,7 @@ def _tell(diagnosis: Diagnosis, report: dict[str, Any], settings: Settings) -> N
         f"threshold {diagnosis.threshold:.3f}, expected FPIR "
         + ("unknown (embedder not calibrated)" if expected is None else f"{expected:.2g}")
         + (f" (target {settings.decision.target_fpir:g})" if settings.decision.threshold is None else "")
+        + f"\nshift {shift_told(diagnosis.shift)}\n{FOR_ADULTS}"
     )
     if diagnosis.duplicates or diagnosis.look_alikes:
         table = Listing("subject", "other subject", "score", "", copied=("subject", "other subject"))

@@ -20,9 +20,33 @@ from rich.text import Text
 
 from edge.core.errors import ConfigError
 from edge.core.text import printable
+from edge.gallery.alike.shift import MIN_SUBJECTS
+from edge.gallery.decision import ThresholdShift
+
+FOR_ADULTS = (
+    "decision.target_fpir is promised for adults. Children look alike: where few are enrolled, strangers of "
+    "their age pass more often; where many are, the enrolled ones are often rejected"
+)
+"""What has to be known wherever the threshold is told. Source: models/MEASURED.md."""
 
 PLAIN_STEP = 0.25
 """Share of the work between two plain lines."""
+
+
+def shift_told(shift: ThresholdShift | None) -> str:
+    """Say what is added to the calibrated threshold here, and why."""
+    if shift is None:
+        return "none: a raw threshold does not follow how alike people are here"
+    if shift.gallery is None:
+        shown = (
+            f"fewer than {MIN_SUBJECTS} people can be compared: the gallery does not tell how alike they are"
+        )
+    else:
+        alike = f"are {shift.gallery:.3f} more alike" if shift.gallery else "are not more alike"
+        shown = f"the {shift.compared} enrolled {alike} than the calibration's faces"
+        shown += f" (95 % interval {shift.low:.3f} to {shift.high:.3f})"
+    of_site = "decision.site_shift; " if shift.site > (shift.gallery or 0.0) else ""
+    return f"+{shift.value:.3f}: {of_site}{shown}"
 
 
 class Shown:

@@ -13,7 +13,7 @@ import typer
 
 from edge import __version__
 from edge.cli.options import ConfigOption, config_path, load_settings, settings_reader
-from edge.cli.output import Listing, descriptions, facts
+from edge.cli.output import FOR_ADULTS, Listing, descriptions, facts, shift_told
 from edge.core.clock import SystemClock
 from edge.core.errors import EX_CONFIG, ConfigError, GalleryError, ModelError
 from edge.core.metrics import Metrics
@@ -133,6 +133,8 @@ def _of_models(settings: Settings) -> list[tuple[str, str]]:
         ("gallery", f"version {gallery.version}, {gallery.size} subjects in {settings.gallery_path}"),
         ("search", search),
         ("threshold", f"{threshold:.3f} for {admitted} subjects who may pass here now"),
+        ("shift", shift_told(recognizer.rule.shift_for(comparisons))),
+        ("promise", FOR_ADULTS),
         ("liveness", _liveness(settings, recognizer.liveness)),
     ]
 

@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 NOTHING = 0
 """The stamp of denials where there is no file."""
 
+TOLD_SHIFT = 0.005
+"""By how much the threshold's shift has to change for the log to tell, a cosine."""
+
 NONE_YET = SyncOutcome("current", 0, 0, None)
 """What is told before the first synchronisation."""
 
@@ -121,7 +124,8 @@ class Galleries:
 
     def problems(self, recognizer: Recognizer) -> list[str]:
         """Return what an operator has to mend, as words of `health`."""
-        return self._gallery.problems(recognizer) + self._denials.problems(recognizer)
+        alike = ["gallery_alike"] if recognizer.rule.very_alike else []
+        return self._gallery.problems(recognizer) + alike + self._denials.problems(recognizer)
 
     def stop(self) -> None:
         """End a synchronisation that still runs."""
@@ -185,6 +189,7 @@ class GalleryWatch:
         gallery = found.matcher.gallery
         self._refused = None if gallery.version == version else version
         log.info("gallery swapped", extra={"gallery_version": gallery.version, "subjects": gallery.size})
+        _tell_shift(recognizer, found)
         return found
 
     def problems(self, recognizer: Recognizer) -> list[str]:
@@ -196,6 +201,23 @@ class GalleryWatch:
         except EdgeError:
             return ["gallery_refused"]
         return ["gallery_refused"] if current != recognizer.stamp.gallery_version else []
+
+
+def _tell_shift(before: Recognizer, now: Recognizer) -> None:
+    """Tell in the log that a new gallery shows people to be more alike, or no longer shows it."""
+    comparisons = float(now.matcher.gallery.comparisons.sum())
+    old, new = before.rule.shift_for(comparisons), now.rule.shift_for(comparisons)
+    if old is None or new is None:
+        return
+    if new.value - old.value >= TOLD_SHIFT:
+        log.warning(
+            "the enrolled look more alike than before: the threshold is %.3f higher than for faces of the "
+            "calibration, it was %.3f; `edge gallery doctor` tells more",
+            new.value,
+            old.value,
+        )
+    elif old.value - new.value >= TOLD_SHIFT:
+        log.info("the enrolled look less alike than before: %.3f instead of %.3f", new.value, old.value)
 
 
 class CandidateWatch:

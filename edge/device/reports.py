@@ -4,6 +4,7 @@ Only reads; the daemon decides when it is told.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 
 from edge import __version__
@@ -14,6 +15,7 @@ from edge.core.threads import Beats
 from edge.device.assembly.recognizer import visit_rule
 from edge.device.settings.load import Settings
 from edge.device.sync.outcome import MAX_ERROR_CHARS, SyncOutcome
+from edge.gallery.decision import ThresholdShift
 from edge.gallery.gallery import Gallery
 from edge.mqtt.contract.encode import to_millisecond
 from edge.mqtt.contract.messages import (
@@ -25,6 +27,7 @@ from edge.mqtt.contract.messages import (
     ModelInfo,
     OutboxHealth,
     Percentiles,
+    ShiftInfo,
 )
 from edge.recognition.candidate import AGREED, DIFFERED
 from edge.recognition.recognizer import Recognizer
@@ -56,11 +59,19 @@ def info(
         gallery_size=recognizer.matcher.gallery.size,
         config_version=config_version,
         threshold=round(rule.threshold_for(comparisons), 4),
+        shift=_shift(rule.shift_for(comparisons)),
         target_fpir=rule.target_fpir,
         liveness=settings.liveness.policy,
         live_from=visit_rule(settings).live_from,
         anonymous=settings.privacy.anonymous,
     )
+
+
+def _shift(shift: ThresholdShift | None) -> ShiftInfo | None:
+    if shift is None:
+        return None
+    rounded = {name: None if value is None else round(value, 4) for name, value in asdict(shift).items()}
+    return ShiftInfo.model_validate(rounded)
 
 
 def gallery_report(

@@ -11,6 +11,7 @@ import pytest
 
 from edge.core.clock import SystemClock
 from edge.core.metrics import Metrics
+from edge.core.types import Subject
 from edge.device.assembly.recognizer import build_recognizer
 from edge.device.assembly.stores import denial_store, gallery_store
 from edge.device.galleries import Galleries
@@ -19,7 +20,7 @@ from edge.device.sync.floors import Floors, save_floors
 from edge.device.sync.outcome import SyncOutcome, save_outcome
 from tests.support.command_line import write_config
 from tests.support.fleets import people
-from tests.support.gallery_samples import damage, probe, unit_rows
+from tests.support.gallery_samples import alike_rows, damage, probe, template, unit_rows
 
 AT = datetime(2026, 11, 24, 2, 0, tzinfo=UTC)
 REFUSED = SyncOutcome("refused", 0, 0, None, "an old state is offered", reason="rollback", at=AT)
@@ -175,3 +176,24 @@ def test_health_says_that_the_newest_gallery_cannot_be_used(door: Door):
     store.commit(replace(people("eve", model_id="other@1"), version=store.current_version()))
     door.tick()
     assert door.galleries.problems(door.recognizer) == ["gallery_refused"]
+
+
+def test_a_gallery_of_look_alikes_raises_the_threshold_and_the_log_and_health_tell_it(
+    door: Door, caplog: pytest.LogCaptureFixture
+):
+    plain = door.recognizer.rule
+    group = [Subject(f"p-{number}", "") for number in range(40)]
+    store = gallery_store(door.settings)
+    alike = zip(group, alike_rows(40, 0.4), strict=True)
+    before = store.load(door.model_id)
+    store.commit(before.with_subjects((who, [template(row, door.model_id)]) for who, row in alike))
+    door.tick()
+    raised = door.recognizer.rule
+    assert raised.threshold_for(42) > plain.threshold_for(42) + 0.15
+    assert "the enrolled look more alike than before" in caplog.text
+    assert not any(who.subject_id in caplog.text for who in group)
+    assert door.galleries.problems(door.recognizer) == ["gallery_alike"]
+    store.roll_back(before.version, [])
+    door.tick()
+    assert door.recognizer.rule.threshold_for(42) == plain.threshold_for(42)
+    assert door.galleries.problems(door.recognizer) == []

@@ -1,5 +1,7 @@
 """What a device tells about itself: the threshold is the one that its decisions are made by."""
 
+import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import pytest
 
 from edge.core.access import Access, SubjectState
 from edge.core.clock import SystemClock
-from edge.core.types import Probe, Subject
+from edge.core.types import FloatArray, Probe, Subject
 from edge.device.assembly.recognizer import build_recognizer
 from edge.device.assembly.stores import gallery_store
 from edge.device.reports import info
@@ -15,7 +17,7 @@ from edge.device.settings.load import load
 from edge.gallery.gallery import Gallery
 from edge.recognition.recognizer import Recognizer
 from tests.support.command_line import invoke, write_config
-from tests.support.gallery_samples import QUALITY, template, unit_rows
+from tests.support.gallery_samples import QUALITY, alike_rows, template, unit_rows
 
 ROWS = unit_rows(100, seed=3)
 
@@ -67,3 +69,47 @@ def test_check_and_doctor_tell_the_same_threshold(tmp_path: Path):
     examined = invoke("gallery", "doctor", config=path)
     assert f"threshold {expected}" in examined.output, examined.output
     assert "10 may pass here now" in examined.output
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        pytest.param(alike_rows(50, 0.3), "the 50 enrolled are 0.", id="look-alikes"),
+        pytest.param(unit_rows(50), "the 50 enrolled are not more alike", id="as the calibration"),
+        pytest.param(alike_rows(19, 0.3), "fewer than 20 people can be compared", id="too few"),
+    ],
+)
+def test_info_check_and_doctor_tell_how_alike_the_enrolled_are(rows: FloatArray, says: str, tmp_path: Path):
+    path = write_config(tmp_path, state_dir=tmp_path / "state", models_dir=load().models_path)
+    settings = load(path)
+    model_id = build_recognizer(settings, Gallery.empty("none")).embedder.model_id
+    enrolled = Gallery.empty(model_id).with_subjects(
+        (Subject(f"p-{number}", ""), [template(row, model_id)]) for number, row in enumerate(rows)
+    )
+    gallery_store(settings).commit(enrolled)
+    recognizer = build_recognizer(settings)
+    shift = info(settings, recognizer, SystemClock()).shift
+    assert shift is not None
+    plain = replace(recognizer.rule, gallery_shift=None).threshold_for(len(rows))
+    threshold = recognizer.rule.threshold_for(len(rows))
+    assert shift.value == pytest.approx(threshold - plain, abs=1e-4)
+    if shift.gallery is not None:
+        assert shift.low is not None
+        assert shift.high is not None
+        assert shift.low <= shift.gallery <= shift.high + 1e-4
+    checked = invoke("check", config=path).output
+    assert f"+{shift.value:.3f}: {says}" in checked
+    assert "promised for adults" in checked
+    examined = invoke("gallery", "doctor", config=path).output
+    assert f"shift +{shift.value:.3f}: {says}" in examined
+    assert "promised for adults" in examined
+    report = json.loads(invoke("gallery", "doctor", "--json", config=path).output)
+    assert report["shift"]["value"] == pytest.approx(shift.value, abs=1e-4)
+    assert report["schema"] == "edge.gallery.doctor/1"
+
+
+def test_a_raw_threshold_has_no_shift():
+    settings = load(overrides={"decision": {"threshold": 0.5}})
+    nobody = build_recognizer(settings, Gallery.empty("none"))
+    recognizer = nobody.with_gallery(people(nobody.embedder.model_id))
+    assert info(settings, recognizer, SystemClock()).shift is None

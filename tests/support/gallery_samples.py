@@ -19,6 +19,12 @@ def unit_rows(count: int, dim: int = 128, seed: int = 0) -> FloatArray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
+def alike_rows(count: int, alike: float, dim: int = 128, seed: int = 0) -> FloatArray:
+    """Return unit rows of a mean cosine of about `alike`."""
+    rows = np.sqrt(1 - alike) * unit_rows(count, dim, seed) + np.sqrt(alike) * unit_rows(1, dim, 4711)
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+
+
 def template(embedding: FloatArray, model_id: str = MODEL) -> Template:
     return Template(embedding, model_id, QUALITY, "photo", AT)
 

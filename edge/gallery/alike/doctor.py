@@ -10,7 +10,7 @@ import numpy as np
 
 from edge.core.errors import GalleryError
 from edge.core.types import FloatArray, Probe
-from edge.gallery.decision import DecisionRule
+from edge.gallery.decision import DecisionRule, ThresholdShift
 from edge.gallery.gallery import Gallery
 from edge.gallery.matcher import make_matcher
 from edge.gallery.search import Mask, Scope
@@ -56,6 +56,7 @@ class Diagnosis:
     """What is to be said about a gallery.
 
     `threshold` is the one in force for the `admitted` subjects, who may pass and are worth `comparisons`;
+    `shift` is what was added to the calibrated one (None: it is a raw one);
     `expected_fpir` is the share of strangers it lets pass (None without a calibration). `duplicates` are
     subjects that may be taken for each other, `look_alikes` come close; `more` is how many further pairs are
     as alike as duplicates.
@@ -66,6 +67,7 @@ class Diagnosis:
     admitted: int
     comparisons: float
     threshold: float
+    shift: ThresholdShift | None
     expected_fpir: float | None
     duplicates: tuple[Pair, ...]
     look_alikes: tuple[Pair, ...]
@@ -90,6 +92,7 @@ def examine(
         admitted=admitted,
         comparisons=comparisons,
         threshold=threshold,
+        shift=rule.shift_for(comparisons),
         expected_fpir=rule.expected_fpir(comparisons),
         duplicates=duplicates,
         look_alikes=tuple(pair for pair in closest if pair.score < threshold),

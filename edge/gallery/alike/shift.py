@@ -10,8 +10,8 @@ models/MEASURED.md shows it on the other half:
 1. The excess of the pairs' quantiles over the thresholds of the calibration is a line over those thresholds,
    fitted from a rate of .5 down to the last pairs that duplicates cannot fill. Alone, its level misses the
    tail: in every group the excess rises as the rate falls.
-2. Pairs that are more alike than this line lets one pair in twenty galleries be are left out: one person
-   under two ids, twins. They are no strangers of each other.
+2. Subjects who are more alike than this line lets one pair in twenty galleries be count as one: a person
+   under several ids, twins. They are no strangers of each other.
 3. Leaving out a twentieth of the subjects in turn says how sure the line is: its standard error.
 4. The shift is the excess and `CAUTION` standard errors, less `DOUBT` (error / excess)^2 of it: a gallery
    that is as mixed as the calibration is left alone, and a group is not trusted to be less alike than it may
@@ -32,6 +32,10 @@ from edge.gallery.gallery import SEVERAL_PHOTOS, Gallery
 MIN_SUBJECTS = 20
 """Fewer have less than 190 pairs: the error would be as large as the shift of an ethnic group."""
 
+LEAST_PEOPLE = 15
+"""Different people that have to be among them: two strangers may be so alike by chance, in one
+gallery of 20."""
+
 MAX_SUBJECTS = 500
 """That are compared with each other, spread over the gallery: 125,000 pairs, .1 s on a busy x86_64 core."""
 
@@ -45,10 +49,10 @@ DUPLICATES = 0.25
 """Share of subjects that may be somebody else's duplicate without their pairs deciding the fit."""
 
 BULK_RATE = 0.02
-"""Down to which rate the first fit goes, which finds duplicates."""
+"""Down to which rate the first fit goes, which finds who is there twice."""
 
 CHANCE = 0.05
-"""Share of galleries in which one pair is left out that is of strangers."""
+"""Share of galleries in which two strangers count as one."""
 
 FIT_POINTS = 20
 FIT_WEIGHT = 0.25
@@ -128,21 +132,23 @@ def shift_among(
     if len(rows) > MAX_SUBJECTS:
         spread = np.linspace(0, len(rows) - 1, MAX_SUBJECTS).astype(np.intp)
         rows, several = rows[spread], several[spread]
-    first, second = np.triu_indices(len(rows), 1)
-    scores = (rows @ rows.T)[first, second].astype(np.float64)
+    scores = (rows @ rows.T).astype(np.float64)
     if several.any():
-        scores -= _allowance(calibration) * (several[first].astype(np.float64) + several[second])
-    lowest = max(LEAST_PAIRS, DUPLICATES * len(rows)) / len(scores)
-    if calibration.fmr[0] < 2 * max(lowest, BULK_RATE) or calibration.fmr[-1] > lowest:
+        scores -= _allowance(calibration) * (several[:, None].astype(np.float64) + several)
+    people = _people(scores, calibration)
+    if people is None:
         return None
-    order = np.argsort(-scores)
-    scores, first, second = scores[order], first[order], second[order]
-    excess = _fit(scores, calibration, len(rows))
+    scores = scores[np.ix_(people, people)]
+    first, second = np.triu_indices(len(people), 1)
+    order = np.argsort(-scores[first, second])
+    first, second = first[order], second[order]
+    ranked = scores[first, second]
+    excess = _line(ranked, calibration, _lowest(len(people)))
     left = []
     for out in range(GROUPS_LEFT_OUT):
         kept = (first % GROUPS_LEFT_OUT != out) & (second % GROUPS_LEFT_OUT != out)
-        left.append(_fit(scores[kept], calibration, len(rows)))
-    return _shift(len(rows), excess, left, calibration.thresholds)
+        left.append(_line(ranked[kept], calibration, _lowest(len(people))))
+    return _shift(len(people), excess, left, calibration.thresholds)
 
 
 def most_shift(thresholds: Sequence[float]) -> float:
@@ -164,13 +170,35 @@ def _allowance(calibration: Calibration) -> float:
     return (calibration.threshold_at(MEMBER_RATE / SEVERAL_PHOTOS) - single) / 2
 
 
-def _fit(scores: Scores, calibration: Calibration, subjects: int) -> _Excess:
-    """Fit the excess of scores (n,), highest first, without the pairs that are no strangers."""
-    count = len(scores)
-    bulk = _line(scores, calibration, max(BULK_RATE, LEAST_PAIRS / count))
-    rarest = calibration.threshold_at(CHANCE / count)
-    alike = min(subjects, int(np.searchsorted(-scores, -(rarest + bulk.at(rarest)))))
-    return _line(scores[alike:], calibration, max(LEAST_PAIRS, DUPLICATES * subjects) / count)
+def _lowest(people: int) -> float:
+    """Return the lowest rate of the fit."""
+    return max(LEAST_PAIRS, DUPLICATES * people) / (people * (people - 1) / 2)
+
+
+def _people(scores: Scores, calibration: Calibration) -> NDArray[np.intp] | None:
+    """Return which subjects to compare: the first of those who seem to be one person.
+
+    A subject is one person with others where it is so alike to them in the mean: of children, who are like
+    each other, not all are one. None where they are too few, or the calibration does not have the rates that
+    their pairs show.
+    """
+    pairs = np.sort(scores[np.triu_indices(len(scores), 1)])[::-1]
+    if calibration.fmr[0] < 2 * max(_lowest(len(scores)), BULK_RATE) or calibration.fmr[-1] > BULK_RATE:
+        return None
+    bulk = _line(pairs, calibration, max(BULK_RATE, LEAST_PAIRS / len(pairs)))
+    rarest = calibration.threshold_at(CHANCE / len(pairs))
+    same = rarest + bulk.at(rarest)
+    people: list[int] = []
+    sizes, sums = np.zeros(len(scores)), np.zeros(scores.shape)
+    for each in range(len(scores)):
+        means = sums[: len(people), each] / sizes[: len(people)]
+        at = int(means.argmax()) if people else 0
+        if not people or means[at] < same:
+            at = len(people)
+            people.append(each)
+        sizes[at] += 1
+        sums[at] += scores[each]
+    return np.array(people, np.intp) if len(people) >= LEAST_PEOPLE else None
 
 
 def _line(scores: Scores, calibration: Calibration, lowest: float) -> _Excess:

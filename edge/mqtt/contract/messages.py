@@ -291,6 +291,19 @@ class ModelInfo(Payload):
     sha256: str = Field(description="Hash of its file.")
 
 
+class ShiftInfo(Payload):
+    """What is added to the calibrated threshold, because people look more alike here."""
+
+    value: float = Field(description="What is added, a cosine: the largest of `site`, `gallery` and 0.")
+    site: float = Field(description="decision.site_shift.")
+    gallery: float | None = Field(
+        description="What the enrolled themselves show; null where fewer than 20 can be compared."
+    )
+    low: float | None = Field(description="Lower end of its 95 % interval.")
+    high: float | None = Field(description="Upper end of its 95 % interval.")
+    compared: Count = Field(description="How many subjects were compared with each other.")
+
+
 class InfoPayload(Payload):
     """`info`: what runs on this device, sent at start, after every connect and when it changes."""
 
@@ -312,6 +325,9 @@ class InfoPayload(Payload):
     threshold: float | None = Field(
         description="Score from which a face counts as a subject's, for those who may pass when this was "
         "said."
+    )
+    shift: ShiftInfo | None = Field(
+        None, description="Why it is higher than for the faces of the calibration; null for a raw threshold."
     )
     target_fpir: Fraction | None = Field(description="As in the score of an event.")
     liveness: Literal["off", "report", "require"] = Field(
@@ -396,7 +412,9 @@ class HealthPayload(Payload):
         "gallery_fallback: the newest gallery cannot be read, an older one serves with no more rights than "
         "the newest granted (enrol or publish again); gallery_refused: the newest gallery cannot be used, "
         "the one before it serves; denials_lost: denials are damaged or gone, and whoever had some is "
-        "rejected as ambiguous (restore them, or `edge gallery deny --forget-lost`); clock_behind: the clock "
+        "rejected as ambiguous (restore them, or `edge gallery deny --forget-lost`); gallery_alike: the "
+        "enrolled look so alike that the threshold is .15 or more higher, and many of them are rejected (see "
+        "`edge gallery doctor`); clock_behind: the clock "
         "shows a time that has passed already (set it; access.clock_behind says what the door does).",
     )
     fps: dict[Slug, float] = Field(description="Frames a second since the last of these messages, by camera.")
