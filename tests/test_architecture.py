@@ -44,6 +44,7 @@ LIBRARIES = {
         "face.build.graph",
         "face.build.heads",
         "face.build.int8",
+        "face.build.minifasnet.published",
         "face.build.network",
     },
     "onnxruntime": {"face.session"},

@@ -12,9 +12,10 @@ from edge.core.clock import Clock
 from edge.core.metrics import Metrics
 from edge.core.process import boot_id, clock_synced, rss_mb, temperature_c
 from edge.core.threads import Beats
-from edge.device.assembly.recognizer import visit_rule
+from edge.device.assembly.recognizer import liveness_policy, visit_rule
 from edge.device.settings.load import Settings
 from edge.device.sync.outcome import MAX_ERROR_CHARS, SyncOutcome
+from edge.face.liveness import Liveness
 from edge.gallery.decision import ThresholdShift
 from edge.gallery.gallery import Gallery
 from edge.mqtt.contract.encode import to_millisecond
@@ -52,7 +53,7 @@ def info(
             "detector": ModelInfo(id=recognizer.detector.model_id, sha256=recognizer.detector.sha256),
             "embedder": ModelInfo(id=recognizer.embedder.model_id, sha256=recognizer.embedder.sha256),
         }
-        | ({"liveness": ModelInfo(id=liveness.model_id, sha256=liveness.sha256)} if liveness else {}),
+        | _liveness_models(liveness),
         embedder_choice=recognizer.embedder_choice,
         execution_provider=recognizer.embedder.provider,
         gallery_version=recognizer.stamp.gallery_version,
@@ -61,7 +62,7 @@ def info(
         threshold=round(rule.threshold_for(comparisons), 4),
         shift=_shift(rule.shift_for(comparisons)),
         target_fpir=rule.target_fpir,
-        liveness=settings.liveness.policy,
+        liveness=liveness_policy(settings) if liveness else "off",
         live_from=visit_rule(settings).live_from,
         anonymous=settings.privacy.anonymous,
     )
@@ -72,6 +73,15 @@ def _shift(shift: ThresholdShift | None) -> ShiftInfo | None:
         return None
     rounded = {name: None if value is None else round(value, 4) for name, value in asdict(shift).items()}
     return ShiftInfo.model_validate(rounded)
+
+
+def _liveness_models(liveness: Liveness | None) -> dict[str, ModelInfo]:
+    """Return the networks that are asked for it: liveness, liveness-2 and so on."""
+    networks = liveness.networks if liveness else ()
+    return {
+        f"liveness-{place}" if place > 1 else "liveness": ModelInfo(id=each.model_id, sha256=each.sha256)
+        for place, each in enumerate(networks, start=1)
+    }
 
 
 def gallery_report(

@@ -216,13 +216,37 @@ class Alignment(ManifestTable):
 class LivenessHead(ManifestTable):
     """How a liveness network is asked and understood.
 
-    It sees the face's box enlarged `crop_scale` times; `live_class` is the output's index that means alive;
-    `gives` says whether a softmax is still to be applied.
+    It sees the face's box enlarged `crop_scale` times: with the border "inside" in the box's shape and moved
+    into the frame, with "reflect" as a square whose pixels outside the frame are mirrored from inside.
+    `live_class` is the output's index that means alive; `gives` says whether a softmax is still to come.
     """
 
     crop_scale: float = Field(ge=1, le=8)
+    border: Literal["inside", "reflect"] = "inside"
     live_class: int = Field(ge=0)
     gives: Literal["logits", "probabilities"]
+
+
+class Fusion(ManifestTable):
+    """What was measured of this liveness network and `others`, asked together.
+
+    `live_from[i]` is the mean of their logits from which a face whose box has a shorter side of `face_px[i]`
+    counts as alive, linear in between. Faces below `min_face_px` cannot be told from pictures.
+    """
+
+    others: tuple[Name, ...] = Field(alias="with", max_length=8)
+    min_face_px: float = Field(ge=0, le=MAX_SIDE_PX)
+    face_px: tuple[float, ...] = Field(min_length=1, max_length=64)
+    live_from: tuple[float, ...] = Field(min_length=1, max_length=64)
+    source: str = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        if len(self.face_px) != len(self.live_from):
+            raise ValueError("face_px and live_from must be equally long")
+        if any(b <= a for a, b in zip(self.face_px, self.face_px[1:], strict=False)):
+            raise ValueError("face_px must rise")
+        return self
 
 
 class Manifest(ManifestTable):
@@ -256,6 +280,7 @@ class Manifest(ManifestTable):
     recognisability: RecognisabilityScale | None = None
     accuracy: Accuracy | None = None
     liveness: LivenessHead | None = None
+    fusion: tuple[Fusion, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -277,8 +302,8 @@ class Manifest(ManifestTable):
             raise ValueError(
                 "output.dim, [alignment], [calibration], [recognisability] and [accuracy] belong to embedders"
             )
-        if self.golden is None or self.liveness is not None:
-            raise ValueError(f"a model of kind {self.kind} needs golden and has no [liveness]")
+        if self.golden is None or self.liveness is not None or self.fusion:
+            raise ValueError(f"a model of kind {self.kind} needs golden and has no [liveness] or [[fusion]]")
         return self
 
     def _of_liveness(self) -> Self:
@@ -288,10 +313,9 @@ class Manifest(ManifestTable):
         if head.live_class >= classes:
             raise ValueError(f"liveness.live_class must lie in 0..{classes - 1}, below output.dim")
         measured = self.calibration or self.recognisability
-        if self.alignment or measured or self.sources or self.build or self.name == "none":
+        if self.alignment or measured or self.name == "none":
             raise ValueError(
-                "a liveness model has no sources, build, alignment, calibration, recognisability; nor the "
-                "name none"
+                "a liveness model has no alignment, calibration, recognisability; nor the name none"
             )
         return self
 

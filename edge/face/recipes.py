@@ -7,6 +7,8 @@ from edge.core.errors import ModelError
 from edge.face.build.fp32 import flip_steep_slopes, free_input_size, write_fp32
 from edge.face.build.heads import join_heads
 from edge.face.build.int8 import write_int8
+from edge.face.build.minifasnet.published import fit_published
+from edge.face.build.minifasnet.writer import write_minifasnet
 from edge.face.build.network import parse
 from edge.face.build.prelu import add_prelu, max_prelu
 from edge.face.build.quantized import equalise, quantize
@@ -29,5 +31,9 @@ def run_recipe(name: str, parent: bytes, *others: bytes, data: bytes = b"") -> b
             quantized = quantize(equalise(parse(parent), statistics), statistics)
             prelu = max_prelu if name == "sface-int8" else add_prelu
             return write_int8(quantized, input_name="data", output_name="fc1", prelu=prelu)
+        case "minifasnet":
+            return write_minifasnet(parent, input_name="input", output_name="logits")
+        case "minifasnet-published":
+            return fit_published(parent)
         case _:
             raise ModelError(f"no recipe named {name!r}; install edge again")

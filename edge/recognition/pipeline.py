@@ -238,8 +238,9 @@ class Pipeline:
             return
         liveness = self._liveness(frame, detection, recognizer)
         if liveness is None and visit.rule.live_from is not None:
-            visit.refuse(replace(face.quality, refused=Refusal.LIVENESS), detection, frame.monotonic_s)
-            self._metrics.count(f"shots.refused.{Refusal.LIVENESS}")
+            reason = Refusal.LIVENESS if recognizer.tells_alive(detection) else Refusal.SIZE
+            visit.refuse(replace(face.quality, refused=reason), detection, frame.monotonic_s)
+            self._metrics.count(f"shots.refused.{reason}")
             return
         with self._metrics.timed("embed") as watch:
             probe = recognizer.embed(face, liveness)
@@ -261,7 +262,10 @@ class Pipeline:
         visit.look(detection, probe, frame.monotonic_s)
 
     def _liveness(self, frame: Frame, detection: Detection, recognizer: Recognizer) -> float | None:
-        """Return a shot's liveness in [0, 1]; None without a model or where it failed, told once."""
+        """Return a shot's liveness in [0, 1]; None without a model, of a face too small, or where it failed.
+
+        A failure is told once.
+        """
         if recognizer.liveness is None:
             return None
         try:

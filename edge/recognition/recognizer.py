@@ -104,12 +104,18 @@ class Recognizer:
         return Probe(embedding, self.embedder.model_id, quality, liveness), length
 
     def liveness_of(self, image: Image, detection: Detection) -> float | None:
-        """Return how likely a face is alive, in [0, 1], or None where no liveness model is loaded.
+        """Return how surely a face is alive, in [0, 1].
+
+        None where no liveness model is loaded, or where the face is too small for it.
 
         Raises:
             ModelError: The model gave no score. Whoever needs one must not take the face for alive.
         """
         return None if self.liveness is None else self.liveness.score(image, detection.box)
+
+    def tells_alive(self, detection: Detection) -> bool:
+        """Say whether a face is large enough to be told from a picture; so where no model is loaded."""
+        return self.liveness is None or self.liveness.says_something(detection.box)
 
     def encode(self, image: Image, detection: Detection) -> Probe | Quality:
         """Return the probe of one face, or the quality that says why the shot was refused."""

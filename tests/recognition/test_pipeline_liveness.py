@@ -202,7 +202,7 @@ def test_the_recognizer_scores_a_detection(make: Callable[..., Made], media: Pat
         "whether a match counts, the visit says"
     )
     told = info(settings, recognizer, SystemClock())
-    assert told.models["liveness"].sha256 == recognizer.liveness.sha256
+    assert told.models["liveness"].sha256 == recognizer.liveness.networks[0].sha256
     assert (told.liveness, told.live_from) == ("report", None)
 
 

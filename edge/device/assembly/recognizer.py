@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 from uuid import uuid4
 
 from edge.camera.clips import ReplayCamera
@@ -15,7 +16,7 @@ from edge.camera.network import Trust
 from edge.camera.pipe import PipeCamera
 from edge.camera.sources import Camera, OpenCVCamera
 from edge.core.clock import Clock, SystemClock
-from edge.core.errors import ConfigError, EdgeError
+from edge.core.errors import ConfigError, EdgeError, ModelError
 from edge.core.ids import uuid7
 from edge.core.metrics import Metrics
 from edge.core.types import ModelStamp
@@ -27,7 +28,13 @@ from edge.face.detector import Detector
 from edge.face.embedder import Embedder
 from edge.face.far_search import FarSearch
 from edge.face.liveness import Liveness, load_liveness
-from edge.face.manifest import AUTO, Manifest, embedding_dim
+from edge.face.manifest import (
+    AUTO,
+    Manifest,
+    embedding_dim,
+    installed_path,
+    load_manifest,
+)
 from edge.face.quality import QualityGate
 from edge.gallery.admission import Admission
 from edge.gallery.alike.shift import shifted
@@ -157,15 +164,46 @@ def choose_embedder(settings: Settings, gallery: Gallery | None = None) -> Choic
 
 
 def build_liveness(settings: Settings) -> Liveness | None:
-    """Load the operator's liveness model, unless the policy is off.
+    """Load the liveness models, unless the policy is off.
+
+    With the policy "auto", a model that is installed and cannot be used is told, and nothing is reported.
 
     Raises:
-        ModelError: It cannot be used.
+        ModelError: One cannot be used, and the settings ask for it.
     """
-    values = settings.liveness
-    if values.policy == "off" or values.model is None:
+    if liveness_policy(settings) == "off":
         return None
-    return load_liveness(values.model, threads=settings.recognition.threads)
+    directories = [_liveness_directory(each) for each in settings.liveness.models]
+    try:
+        return load_liveness(directories, settings.models_path, threads=settings.recognition.threads)
+    except ModelError as error:
+        if settings.liveness.policy != "auto":
+            raise
+        log.error("liveness is not reported: %s", error)
+        return None
+
+
+def liveness_policy(settings: Settings) -> Literal["off", "report", "require"]:
+    """Return what the policy comes to here: "auto" is "report" where every model is installed, else "off".
+
+    Raises:
+        ModelError: A manifest is not valid.
+    """
+    policy, models = settings.liveness.policy, settings.liveness.models
+    if policy != "auto":
+        return policy
+    return "report" if all(_is_installed(each, settings.models_path) for each in models) else "off"
+
+
+def _is_installed(model: str | Path, models_dir: Path) -> bool:
+    if isinstance(model, Path):
+        return (model / "manifest.toml").is_file()
+    return installed_path(load_manifest(model), models_dir).is_file()
+
+
+def _liveness_directory(model: str | Path) -> Path:
+    """Return where the manifest of a liveness model is: one of this package's by name, or a directory."""
+    return model if isinstance(model, Path) else load_manifest(model).directory
 
 
 def with_photo_detector(recognizer: Recognizer, side_px: int) -> Recognizer:

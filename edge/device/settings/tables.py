@@ -225,27 +225,47 @@ class DecisionSettings(Section):
         return self
 
 
-class LivenessSettings(Section):
-    """Whether a face must be alive. The model is yours: models/README.md says what it must look like."""
+RECOMMENDED_LIVENESS = ("liveness-minifasnet-v1se", "liveness-minifas-128")
+"""The liveness models that were measured together; see models/LIVENESS.md."""
 
-    policy: Literal["off", "report", "require"] = Field(
-        "off",
-        description="report: events tell the liveness; require: a match below threshold is a spoof.",
+LivenessName = Annotated[str, StringConstraints(pattern=r"^liveness-[a-z0-9-]+$")]
+"""A liveness model of this package; anything else is the directory of one of the operator's own."""
+
+
+class LivenessSettings(Section):
+    """Whether a face must be alive; without `require` a picture of a subject opens the door."""
+
+    policy: Literal["auto", "off", "report", "require"] = Field(
+        "auto",
+        description="report: events tell the liveness; require: a match below threshold is a spoof; auto: "
+        "report where the models are installed, else off.",
         json_schema_extra=LIVE,
     )
-    model: AnyPath | None = Field(None, description="Directory with your model and its manifest.toml.")
+    model: Literal["recommended"] | LivenessName | AnyPath | tuple[LivenessName | AnyPath, ...] = Field(
+        "recommended",
+        description="The models that are asked together: recommended, or one or a list of names of `edge "
+        "models list` and of directories with a model of yours and its manifest.toml.",
+    )
     threshold: float = Field(
         0.5,
         gt=0,
         le=1,
-        description="Liveness from which a face is alive; find yours with policy report at the door.",
+        description="Liveness from which a face is alive. Scores of the recommended models are such that 0.5 "
+        "is their measured threshold; of yours, find it with policy report at the door.",
         json_schema_extra=LIVE,
     )
 
+    @property
+    def models(self) -> tuple[str | Path, ...]:
+        """The models that are asked together: names, or directories."""
+        if self.model == "recommended":
+            return RECOMMENDED_LIVENESS
+        return self.model if isinstance(self.model, tuple) else (self.model,)
+
     @model_validator(mode="after")
     def _consistent(self) -> "LivenessSettings":
-        if self.policy != "off" and self.model is None:
-            raise ValueError(f"policy {self.policy} needs model, the directory of your liveness model")
+        if not self.models:
+            raise ValueError("model names none; leave it out, or set policy off")
         return self
 
 

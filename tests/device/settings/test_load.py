@@ -94,9 +94,12 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
             "[cameras.a]\ncommand=['x']\nformat='bgr24'", "needs width and height", id="raw without size"
         ),
         pytest.param("[decision]\nmin_shots = 9", "min_shots must not exceed max_shots", id="shots"),
-        pytest.param("[liveness]\npolicy = 'require'", "policy require needs model", id="no liveness model"),
-        pytest.param("[liveness]\npolicy = 'report'", "policy report needs model", id="none to report"),
-        pytest.param("[liveness]\npolicy = 'on'", "liveness.policy: input should be 'off'", id="policy"),
+        pytest.param(
+            "[liveness]\npolicy = 'require'\nmodel = []", "model names none", id="no liveness model"
+        ),
+        pytest.param("[liveness]\nmodel = []", "set policy off", id="none to report"),
+        pytest.param("[liveness]\nmodel = [3]", "liveness.model", id="no name of a model"),
+        pytest.param("[liveness]\npolicy = 'on'", "liveness.policy: input should be 'auto'", id="policy"),
         pytest.param("[liveness]\nthreshold = 0", "liveness.threshold: input should", id="all alive"),
         pytest.param("[liveness]\nthreshold = 1.1", "liveness.threshold: input should", id="none alive"),
         pytest.param("[liveness]\nthreshold = nan", "liveness.threshold: input should be", id="nan liveness"),

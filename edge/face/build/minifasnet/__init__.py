@@ -1,0 +1,1 @@
+"""MiniFASNet, a liveness network: reads its authors' checkpoint and writes it as ONNX."""
