@@ -159,7 +159,8 @@ def enroll(
     else:
         assert source is not None
         typer.echo(f"stand alone before camera {camera!r} and look at it ...", err=True)
-        probes = walk_up(_frames(source), recognizer, timeout_s=timeout)
+        live_from = settings.liveness.threshold
+        probes = walk_up(_frames(source), recognizer, timeout_s=timeout, live_from=live_from)
     with gallery_store(settings).edit(recognizer.embedder.model_id, recognizer.embedder.dim) as edit:
         subject = edit.gallery.id_of(subject)
         enrolment = enroll_probes(

@@ -135,6 +135,14 @@ def facts(rows: Iterable[tuple[str, str]]) -> None:
         )
 
 
+def warning(text: str) -> None:
+    """Print what somebody should know before it hurts, in yellow where there are colours."""
+    console = Console()
+    width = console.width if console.is_terminal else UNLIMITED
+    shown = fill(printable(text), width, break_on_hyphens=False, break_long_words=False)
+    typer.secho(shown, fg=typer.colors.YELLOW)
+
+
 def descriptions(rows: Iterable[tuple[str, str]]) -> None:
     """Print on a terminal what each of many things is, below its name."""
     width = Console().width

@@ -13,7 +13,7 @@ import typer
 
 from edge import __version__
 from edge.cli.options import ConfigOption, config_path, load_settings, settings_reader
-from edge.cli.output import FOR_ADULTS, Listing, descriptions, facts, shift_told
+from edge.cli.output import FOR_ADULTS, Listing, descriptions, facts, shift_told, warning
 from edge.core.clock import SystemClock
 from edge.core.errors import EX_CONFIG, ConfigError, GalleryError, ModelError
 from edge.core.metrics import Metrics
@@ -26,7 +26,9 @@ from edge.device.daemon import Daemon
 from edge.device.pushes.memory import PushMemory, with_pushes
 from edge.device.settings import load as config
 from edge.device.settings.load import Settings, cache_dir
+from edge.device.settings.tables import RECOMMENDED_LIVENESS
 from edge.face.liveness import Liveness
+from edge.face.manifest import installed_path, load_manifest
 from edge.face.session import delete_telemetry
 from edge.gallery.matcher import int8_problem
 from edge.mqtt.contract import asyncapi, reference
@@ -73,6 +75,7 @@ def check(
         problems = inspect(settings)
         try:
             _facts(settings)
+            _warn_of_pictures(settings)
         except (ModelError, GalleryError, ConfigError) as error:
             known = any(str(error) in each for each in problems)
             of_state_dir = isinstance(error, GalleryError) and any(
@@ -161,8 +164,22 @@ def _liveness(settings: Settings, model: Liveness | None) -> str:
     if model is None:
         return "off: a printed photo of a subject can be recognised, and every event says so"
     if values.policy == "require":
-        return f"{model.model_id} verified in {values.model}; a match below {values.threshold} is a spoof"
-    return f"{model.model_id} verified in {values.model}; events tell its score, decisions ignore it"
+        least = f"; a face below {model.min_face_px:.0f} px has to come closer" if model.min_face_px else ""
+        return f"{model.model_id} verified; a match below {values.threshold} is a spoof{least}"
+    return f"{model.model_id} verified; events tell its score, decisions ignore it"
+
+
+def _warn_of_pictures(settings: Settings) -> None:
+    """Say plainly what a door without `require` can be opened by."""
+    if settings.liveness.policy == "require":
+        return
+    manifests = map(load_manifest, RECOMMENDED_LIVENESS)
+    here = all(installed_path(each, settings.models_path).is_file() for each in manifests)
+    first = "" if here else "run `edge models fetch --recommended`, then "
+    warning(
+        f"A printed photo or a screen that shows a subject opens this door: {first}"
+        'set liveness.policy = "require"'
+    )
 
 
 def schema(

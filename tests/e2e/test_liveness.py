@@ -99,13 +99,15 @@ def test_the_daemon_publishes_a_spoof_and_nobody_is_present(
 
 def test_check_says_what_a_printed_photo_would_come_to(make_device: MakeDevice, tmp_path: Path):
     model = install(tmp_path)
-    off = make_device(free_port()).edge("check").stdout
+    off = make_device(free_port(), settings=('liveness.policy = "off"',)).edge("check").stdout
     report = make_device(free_port(), settings=liveness("report", model)).edge("check").stdout
     require = make_device(free_port(), settings=liveness("require", model)).edge("check").stdout
     assert "liveness   off: a printed photo of a subject can be recognised" in off
     assert "events tell its score, decisions ignore it" in report
     assert f"liveness   {NAME}@" in require
     assert "a match below 0.7 is a spoof" in require
+    plainly = "A printed photo or a screen that shows a subject opens this door"
+    assert (plainly in off, plainly in report, plainly in require) == (True, True, False)
 
 
 @pytest.mark.parametrize(

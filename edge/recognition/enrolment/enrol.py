@@ -4,7 +4,7 @@ Says clearly why a face cannot be enrolled. Nothing is retrained, and nothing he
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
@@ -206,12 +206,19 @@ def enroll(
     return Enrolment(enrolled, templates, tuple(warnings), other_face is not None)
 
 
-def walk_up(frames: Iterable[Frame], recognizer: Recognizer, *, timeout_s: float) -> list[Probe]:
+def walk_up(
+    frames: Iterable[Frame], recognizer: Recognizer, *, timeout_s: float, live_from: float = 0.5
+) -> list[Probe]:
     """Gather shots of the one person who stands before a camera, until enough or until `timeout_s` of frames.
+
+    Where the recognizer has a liveness model, the face has to be alive: the mean of the shots reaches
+    `live_from`, in (0, 1].
 
     Raises:
         NoFaceError: Nobody gave a usable shot in time.
         ManyFacesError: Two people took turns.
+        LowQualityError: It was a picture of a face.
+        ModelError: The liveness model gave no score.
     """
     probes: list[Probe] = []
     refused: dict[Refusal, int] = {}
@@ -228,11 +235,14 @@ def walk_up(frames: Iterable[Frame], recognizer: Recognizer, *, timeout_s: float
             reason = encoded.refused or Refusal.SCORE
             refused[reason] = refused.get(reason, 0) + 1
             continue
+        if not recognizer.tells_alive(faces[0]):
+            refused[Refusal.SIZE] = refused.get(Refusal.SIZE, 0) + 1
+            continue
         if probes and recognizer.verify(probes[0], encoded) < SAME_FACE:
             raise ManyFacesError(
                 "two different faces were seen; let one person stand before the camera alone"
             )
-        probes.append(encoded)
+        probes.append(replace(encoded, liveness=recognizer.liveness_of(frame.image, faces[0])))
         last_s = frame.monotonic_s
         if len(probes) == WALK_UP_SHOTS:
             break
@@ -241,7 +251,22 @@ def walk_up(frames: Iterable[Frame], recognizer: Recognizer, *, timeout_s: float
         raise NoFaceError(
             f"no usable shot within {timeout_s:.0f} s ({why}); come closer and look at the camera"
         )
+    _check_alive(probes, live_from)
     return probes
+
+
+def _check_alive(probes: Sequence[Probe], live_from: float) -> None:
+    """Refuse a picture of a face.
+
+    Raises:
+        LowQualityError: The mean of what was measured does not reach `live_from`.
+    """
+    measured = [probe.liveness for probe in probes if probe.liveness is not None]
+    if measured and not sum(measured) / len(measured) >= live_from:
+        raise LowQualityError(
+            f"this looks like a picture of a face (liveness {sum(measured) / len(measured):.2f}, at least "
+            f"{live_from} is needed); stand there yourself, in better light, or enrol from a photo"
+        )
 
 
 def _advice(quality: Quality) -> str:

@@ -1,6 +1,7 @@
 """One-shot enrolment on real photos and clips: what is accepted, what is refused, and what is said."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from edge.core.errors import CollisionError, LowQualityError, ManyFacesError, No
 from edge.core.types import EventType, Frame, Image, Probe, Subject
 from edge.device.assembly.recognizer import PHOTO_SIDE_PX, build_recognizer
 from edge.device.settings.load import load
+from edge.face.liveness import Liveness, load_liveness
+from edge.face.manifest import Fusion
 from edge.gallery.gallery import Gallery
 from edge.lab.demo.media import orl_photo
 from edge.recognition.enrolment.enrol import (
@@ -28,6 +31,7 @@ from edge.recognition.enrolment.enrol import (
     walk_up,
 )
 from edge.recognition.recognizer import Recognizer
+from tests.support.liveness import install, network
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -218,6 +222,36 @@ def test_somebody_who_walks_up_to_the_camera_is_enrolled(recognizer: Recognizer,
         walk_up(frames_of(media / "single_face.mp4"), recognizer, timeout_s=30)[0], AT
     )
     assert match.event_type == EventType.MATCH
+
+
+@pytest.mark.parametrize(
+    ("alive_from", "alive"),
+    [pytest.param(110.0, True, id="alive"), pytest.param(160.0, False, id="a picture")],
+)
+def test_who_walks_up_must_be_alive_where_a_model_can_tell(
+    recognizer: Recognizer, media: Path, tmp_path: Path, alive_from: float, alive: bool
+):
+    directory = install(tmp_path, network(alive_from=alive_from))
+    judging = replace(recognizer, liveness=load_liveness([directory], tmp_path, threads=1))
+    clip = frames_of(media / "single_face.mp4")
+    if alive:
+        probes = walk_up(clip, judging, timeout_s=30, live_from=0.7)
+        assert all(probe.liveness > 0.7 for probe in probes)
+    else:
+        with pytest.raises(LowQualityError, match=r"looks like a picture of a face \(liveness 0\.0"):
+            walk_up(clip, judging, timeout_s=30, live_from=0.7)
+
+
+def test_who_walks_up_comes_close_enough_to_be_told_from_a_picture(
+    recognizer: Recognizer, media: Path, tmp_path: Path
+):
+    directory = install(tmp_path)
+    judge = load_liveness([directory], tmp_path, threads=1)
+    far = Liveness(
+        judge.networks, Fusion(**{"with": ()}, min_face_px=400, face_px=(400,), live_from=(0,), source="x")
+    )
+    with pytest.raises(NoFaceError, match=r"no usable shot within 1 s \(size x\d+"):
+        walk_up(frames_of(media / "single_face.mp4"), replace(recognizer, liveness=far), timeout_s=1)
 
 
 def test_nobody_walks_up_in_time(recognizer: Recognizer, media: Path):
