@@ -118,11 +118,15 @@ def test_an_empty_door_is_silent(mosquitto: Mosquitto, make_device: MakeDevice, 
 def test_what_is_retained_tells_a_late_comer_everything(
     mosquitto: Mosquitto, make_device: MakeDevice, media: Path
 ):
-    device = make_device(mosquitto.port, cameras={"front": clip(media, "no_face.mp4", loop=True)}).start()
-    wait_until(lambda: device.said("connected") and device.said("camera online"))
-    time.sleep(0.5)
+    make_device(mosquitto.port, cameras={"front": clip(media, "no_face.mp4", loop=True)}).start()
+    topics = (f"{ROOT}/info", f"{ROOT}/health", f"{ROOT}/status", f"{ROOT}/camera/front/status")
+    with subscriber(mosquitto.port) as early:
+        early.wait(lambda: all(map(early.on, topics)))
+        early.wait(
+            lambda: early.on("/camera/front/status")[-1] == early.on(f"{ROOT}/status")[-1] == b"online"
+        )
     with subscriber(mosquitto.port) as late:
-        late.wait(lambda: late.on(f"{ROOT}/health") and late.on("/camera/front/status"))
+        late.wait(lambda: all(map(late.on, topics)))
         info = InfoPayload.model_validate_json(late.on(f"{ROOT}/info")[0])
         HealthPayload.model_validate_json(late.on(f"{ROOT}/health")[0])
         assert late.on(f"{ROOT}/status") == [b"online"]
@@ -247,16 +251,24 @@ def test_sigterm_with_a_frozen_broker_ends_in_time_and_keeps_the_events(
         heard.wait(lambda: journal_ids(heard) >= decided)
 
 
-def test_a_second_signal_forces_the_end(mosquitto: Mosquitto, make_device: MakeDevice, media: Path):
-    device = make_device(mosquitto.port, cameras={"front": clip(media, "carphone_pristine.mp4")}).start()
-    wait_until(lambda: device.said("connected"))
-    mosquitto.freeze()
-    wait_until(lambda: len(device.decided()) >= 1)
-    device.process.send_signal(signal.SIGINT)
-    time.sleep(0.5)
-    watch = Stopwatch()
-    assert device.stop(signal.SIGINT) == 128 + signal.SIGINT
-    assert watch.undisturbed_s < 1.0
+def test_a_second_signal_forces_the_end(
+    mosquitto: Mosquitto, make_device: MakeDevice, media: Path, tmp_path: Path
+):
+    with notify_socket(tmp_path / "notify") as manager:
+        device = make_device(
+            mosquitto.port,
+            cameras={"front": clip(media, "carphone_pristine.mp4")},
+            environment={"NOTIFY_SOCKET": os.fspath(tmp_path / "notify")},
+        ).start()
+        wait_until(lambda: device.said("connected"))
+        mosquitto.freeze()
+        wait_until(lambda: len(device.decided()) >= 1)
+        device.process.send_signal(signal.SIGINT)
+        while manager.recv(4096) != b"STOPPING=1":
+            pass
+        watch = Stopwatch()
+        assert device.stop(signal.SIGINT) == 128 + signal.SIGINT
+        assert watch.undisturbed_s < 1.0
     mosquitto.thaw()
 
 
@@ -375,15 +387,17 @@ def test_privacy_mode_publishes_neither_label_nor_box(
 def test_health_is_one_json_document_of_numbers(mosquitto: Mosquitto, make_device: MakeDevice, media: Path):
     device = make_device(mosquitto.port, cameras={"front": clip(media, "single_face.mp4", loop=True)})
     with subscriber(mosquitto.port) as heard:
+        watch = Stopwatch()
         device.start()
         heard.wait(lambda: events(heard, "event") and heard.on(f"{ROOT}/health"))
         time.sleep(1.0)
+        undisturbed = watch.undisturbed_s / watch.wall_s
         device.stop()
         heard.wait(lambda: len(heard.on(f"{ROOT}/health")) >= 2)
     last = HealthPayload.model_validate_json(heard.on(f"{ROOT}/health")[-1])
     assert last.counters["events.match"] == 1
     assert last.stages_ms["detect"].p50 > 0
-    assert last.fps["front"] > 5
+    assert last.fps["front"] > 5 * undisturbed
     assert last.outbox.durable
     assert json.loads(heard.on(f"{ROOT}/health")[-1])["schema"] == "edge.health/1"
 

@@ -250,11 +250,13 @@ def test_what_is_not_believed_is_not_done_and_the_daemon_goes_on(
         for number in range(1000):
             sender.client.publish(f"{ROOT}/command/subjects", plain(f"f-{number}"), 1)
         wait_until(lambda: device.said("command refused"))
-        for _ in range(20):  # until the bucket has filled again
-            time.sleep(1)
+
+        def answered() -> bool:  # once the bucket has filled again
             sender.send("subjects", signed("subjects", "t-9"), ResponseTopic=own, CorrelationData=b"\x01")
-            if len(heard.on(own)) > before:
-                break
+            time.sleep(1)
+            return len(heard.on(own)) > before
+
+        wait_until(answered)
         told = ResponsePayload.model_validate_json(heard.on(own)[before])
         assert (told.transaction, told.data["count"]) == ("t-9", 42)
         sender.send("diagnostics", signed("diagnostics", "t-10"))

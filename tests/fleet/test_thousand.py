@@ -57,11 +57,11 @@ def test_a_thousand_devices_acknowledge_a_push_and_come_back_one_after_the_other
 
         broker.kill()
         broker.start()
-        until_s = time.monotonic() + LIMIT_S
+        until_s = time.monotonic() + 4 * LIMIT_S
         lost: list[SimulatedDevice] = []
         while len(lost) < DEVICES and time.monotonic() < until_s:
             lost += fleet.serve(0.05)
-        when = fleet.come_back(lost, 60)
+        when = fleet.come_back(lost, 4 * LIMIT_S)
         assert sum(when.values()) == DEVICES
         print("came back by second:", sorted(when.items()))
         assert max(when.values()) <= MOST_AT_ONCE * DEVICES, sorted(when.items())

@@ -187,7 +187,9 @@ def test_a_session_brings_what_came_while_the_follower_was_away(
 )
 def test_what_cannot_be_followed_is_one_line(tmp_path: Path, options: tuple[str, ...], says: str) -> None:
     command = [sys.executable, "-m", "edge", "journal", "follow", *options]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path.cwd(), timeout=20, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=Path.cwd(), timeout=LIMIT_S, check=False
+    )
     assert done.returncode in (1, 2, 78)
     assert says in done.stderr
     assert len(done.stderr.splitlines()) == 1
