@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass, is_dataclass
+from functools import partial, wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer import CallbackParam
@@ -126,19 +128,74 @@ ConsentOption = Annotated[str | None, typer.Option(help="Where the subject's con
 NotesOption = Annotated[str | None, typer.Option(help="One line for yourself.")]
 
 FleetOption = Annotated[Path, typer.Option("--fleet", help="Directory of the fleet.")]
-KeysOption = Annotated[
-    Path | None, typer.Option("--keys", help="Directory of its keys; FLEET/keys when unset.")
-]
-PassphraseOption = Annotated[
-    Path | None, typer.Option("--passphrase-file", help="Its first line encrypts the signing keys.")
-]
 HERE = Path("fleet")
-NudgeOption = Annotated[
-    bool,
-    typer.Option("--nudge", help="Ask the doors over MQTT to synchronise now, and wait until they have it."),
-]
-DeviceOption = Annotated[
-    list[str] | None,
-    typer.Option(help="With --nudge: only this device; several times. All that serve the scope when unset."),
-]
-WaitOption = Annotated[float, typer.Option(min=0, max=3600, help="With --nudge: seconds to wait for them.")]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyOptions:
+    """Where the keys of a fleet are."""
+
+    fleet: FleetOption = HERE
+    keys: Annotated[
+        Path | None, typer.Option("--keys", help="Directory of its keys; FLEET/keys when unset.")
+    ] = None
+
+    @property
+    def directory(self) -> Path:
+        """The directory of the keys."""
+        return self.keys or self.fleet / "keys"
+
+
+@dataclass(frozen=True, slots=True)
+class FleetOptions(KeyOptions):
+    """A fleet that is to be changed, and what its keys are encrypted with."""
+
+    passphrase_file: Annotated[
+        Path | None, typer.Option("--passphrase-file", help="Its first line encrypts the signing keys.")
+    ] = None
+
+
+@dataclass(frozen=True, slots=True)
+class NudgeOptions:
+    """Whether doors are asked to synchronise after a publication, which ones, and for how long."""
+
+    nudge: Annotated[
+        bool,
+        typer.Option(
+            "--nudge", help="Ask the doors over MQTT to synchronise now, and wait until they have it."
+        ),
+    ] = False
+    device: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="With --nudge: only this device; several times. All that serve the scope when unset."
+        ),
+    ] = None
+    wait: Annotated[float, typer.Option(min=0, max=3600, help="With --nudge: seconds to wait for them.")] = (
+        60.0
+    )
+
+
+def with_option_groups(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command take dataclasses of options: every field of one is an option of the command."""
+    parameters: list[Parameter] = []
+    groups: dict[str, type[Any]] = {}
+    for parameter in signature(command).parameters.values():
+        kind = parameter.annotation
+        if isinstance(kind, type) and is_dataclass(kind):
+            groups[parameter.name] = kind
+            fields = signature(kind).parameters.values()
+            parameters += [field.replace(kind=Parameter.KEYWORD_ONLY) for field in fields]
+        else:
+            parameters.append(parameter)
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        made = {
+            name: group(**{field: given.pop(field) for field in signature(group).parameters})
+            for name, group in groups.items()
+        }
+        command(**given, **made)
+
+    run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    return run

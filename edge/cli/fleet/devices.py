@@ -9,7 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
-from edge.cli.options import HERE, ConfigOption, FleetOption, KeysOption, PictureOption, load_settings
+from edge.cli.options import (
+    ConfigOption,
+    KeyOptions,
+    PictureOption,
+    load_settings,
+    with_option_groups,
+)
 from edge.core import files
 from edge.core.clock import SystemClock
 from edge.core.errors import CommandError, ConfigError
@@ -26,6 +32,7 @@ USERS = tuple(party.value for party in Party if party in READERS)
 """The users that the access rules know beside the devices."""
 
 
+@with_option_groups
 def enroll_device(
     device: Annotated[str, typer.Argument(help="Which device of the site; or the broker, with --host.")],
     out: Annotated[Path, typer.Option(help="Directory for ca.crt, device.crt and device.key.")],
@@ -33,13 +40,13 @@ def enroll_device(
         list[str] | None, typer.Option(help="Make the broker's certificate for these names and addresses.")
     ] = None,
     days: Annotated[int, typer.Option(min=1, help="How long it is valid.")] = 825,
-    fleet: FleetOption = HERE,
-    keys: KeysOption = None,
+    *,
+    options: KeyOptions,
     config_file: ConfigOption = None,
 ) -> None:
     """Make the certificate by which a device is known to the broker, and print its settings."""
     settings, clock = load_settings(config_file), SystemClock()
-    authority = Authority(keys or fleet / "keys", clock.now())
+    authority = Authority(options.directory, clock.now())
     if host:
         ends = authority.issue(device, out, "broker", days=days, hosts=host)
         typer.echo(f"{out}: the broker's certificate, valid until {ends:%Y-%m-%d}")
@@ -50,19 +57,20 @@ def enroll_device(
     _tell_settings(Path("/etc/edge"), "device")
 
 
+@with_option_groups
 def enroll_user(
     user: Annotated[str, typer.Argument(help=f"Who logs in at the broker, such as {', '.join(USERS)}.")],
     out: Annotated[Path, typer.Option(help="Directory for ca.crt, USER.crt and USER.key.")],
     days: Annotated[int, typer.Option(min=1, help="How long it is valid.")] = 825,
-    fleet: FleetOption = HERE,
-    keys: KeysOption = None,
+    *,
+    options: KeyOptions,
 ) -> None:
     """Make the certificate of a user of the broker that is no device, and print its settings for `edge`."""
     if not is_slug(user):
         raise ConfigError(f"{user[:40]!r} is no user that is not a device; use 1 to 32 of a-z, 0-9 and -")
     if user == "broker":
         raise ConfigError("the broker is no user; make its certificate with enroll-device and --host")
-    ends = Authority(keys or fleet / "keys", SystemClock().now()).issue(user, out, user, days=days)
+    ends = Authority(options.directory, SystemClock().now()).issue(user, out, user, days=days)
     if user not in USERS:
         typer.echo(f"warning: the access rules have to know {user}; they know {', '.join(USERS)}", err=True)
     typer.echo(f"# {out}: valid until {ends:%Y-%m-%d}; as edge.toml takes it, on this machine")

@@ -7,7 +7,7 @@ import typer
 from edge.cli.fleet.devices import command, command_key, enroll_device, enroll_user, forget
 from edge.cli.fleet.publish import opened_fleet, publish, reembed, revoke, switch, tell
 from edge.cli.fleet.status import status
-from edge.cli.options import HERE, FleetOption, KeysOption, PassphraseOption
+from edge.cli.options import FleetOptions, with_option_groups
 from edge.core.clock import SystemClock
 from edge.core.errors import UsageError
 from edge.fleet.fleet import init_fleet
@@ -23,6 +23,7 @@ SEALING = "sealing-"
 
 
 @app.command()
+@with_option_groups
 def init(
     tenant: Annotated[str, typer.Argument(help="Whose fleet it is: a-z, 0-9 and -.")],
     scope: Annotated[list[str] | None, typer.Option(help="A door, or doors alike; several times.")] = None,
@@ -35,9 +36,8 @@ def init(
     online_days: Annotated[
         int, typer.Option(help="Days after which a device notices that updates are held back.")
     ] = PLANS["timestamp"].days,
-    fleet: FleetOption = HERE,
-    keys: KeysOption = None,
-    passphrase_file: PassphraseOption = None,
+    *,
+    options: FleetOptions,
 ) -> None:
     """Make a fleet: its keys, its scopes, and an empty directory to publish."""
     plans = {
@@ -46,8 +46,8 @@ def init(
         "snapshot": RolePlan(1, 1, online_days),
         "timestamp": RolePlan(1, 1, online_days),
     }
-    ring = key_ring(keys or fleet / "keys", passphrase_file)
-    made = init_fleet(fleet, ring, tenant, SystemClock(), plans, scope or ())
+    ring = key_ring(options.directory, options.passphrase_file)
+    made = init_fleet(options.fleet, ring, tenant, SystemClock(), plans, scope or ())
     root = f"{made.published}/metadata/{made.repository.root().signed.version}.root.json"
     typer.echo(
         f"fleet {tenant} with {len(made.scopes())} scope(s): publish {made.published} with any web server\n"
@@ -57,28 +57,28 @@ def init(
 
 
 @app.command("scope")
+@with_option_groups
 def add_scope(
     name: Annotated[str, typer.Argument(help="A door, or doors alike: a-z, 0-9 and -.")],
-    fleet: FleetOption = HERE,
-    keys: KeysOption = None,
-    passphrase_file: PassphraseOption = None,
+    *,
+    options: FleetOptions,
 ) -> None:
     """Add a scope; its devices need its sealing key."""
-    with opened_fleet(fleet, keys, passphrase_file) as opened:
+    with opened_fleet(options) as opened:
         opened.add_scope(name)
     typer.echo(f"scope {name}: publish its gallery with `edge fleet publish {name}`")
 
 
 @app.command()
-def renew(
-    fleet: FleetOption = HERE, keys: KeysOption = None, passphrase_file: PassphraseOption = None
-) -> None:
+@with_option_groups
+def renew(*, options: FleetOptions) -> None:
     """Sign again what would expire; needs the online keys only. To be run every day."""
-    with opened_fleet(fleet, keys, passphrase_file) as opened:
+    with opened_fleet(options) as opened:
         typer.echo(f"renewed: {', '.join(opened.repository.renew())}")
 
 
 @app.command("rotate-key")
+@with_option_groups
 def rotate_key(
     role: Annotated[
         str,
@@ -89,9 +89,8 @@ def rotate_key(
     prepare: Annotated[
         bool, typer.Option(help="sealing-NAME: only make the new key, so that doors have it before its use.")
     ] = False,
-    fleet: FleetOption = HERE,
-    keys: KeysOption = None,
-    passphrase_file: PassphraseOption = None,
+    *,
+    options: FleetOptions,
 ) -> None:
     """Replace the oldest key of a role by a new one; devices follow by themselves.
 
@@ -100,7 +99,7 @@ def rotate_key(
     scope = role.removeprefix(SEALING) if role.startswith(SEALING) else None
     if prepare and scope is None:
         raise UsageError(f"--prepare: {role} has no key that doors need; it is for {SEALING}NAME")
-    with opened_fleet(fleet, keys, passphrase_file) as opened:
+    with opened_fleet(options) as opened:
         if scope is None:
             typer.echo(f"{role}: its oldest key is trusted no more; destroy {opened.rotate_key(role)}")
             return

@@ -16,16 +16,12 @@ import typer
 from rich.console import Console
 
 from edge.cli.options import (
-    HERE,
     ConfigOption,
-    DeviceOption,
-    FleetOption,
-    KeysOption,
-    NudgeOption,
-    PassphraseOption,
+    FleetOptions,
+    NudgeOptions,
     ReportOption,
-    WaitOption,
     load_settings,
+    with_option_groups,
 )
 from edge.cli.output import Listing, progress
 from edge.core.clock import SystemClock
@@ -56,6 +52,7 @@ SHOWN_DOORS = 5
 """Of the doors that a message names."""
 
 
+@with_option_groups
 def publish(
     scope: Annotated[str | None, typer.Argument(help="Scope to publish this device's gallery for.")] = None,
     group: Annotated[
@@ -76,12 +73,9 @@ def publish(
     allow_missing: Annotated[
         bool, typer.Option(help="With --candidate: also where it lacks somebody of the gallery in force.")
     ] = False,
-    nudge: NudgeOption = False,
-    device: DeviceOption = None,
-    wait: WaitOption = 60.0,
-    fleet: FleetOption = HERE,
-    keys: KeysOption = None,
-    passphrase_file: PassphraseOption = None,
+    *,
+    nudging: NudgeOptions,
+    options: FleetOptions,
     config_file: ConfigOption = None,
 ) -> None:
     """Publish the gallery that was enrolled here (`edge enroll`) for a scope, or a model, or both."""
@@ -95,7 +89,7 @@ def publish(
     lifetime = _lifetime(valid_days)
     settings = load_settings(config_file)
     published = None
-    with opened_fleet(fleet, keys, passphrase_file) as opened:
+    with opened_fleet(options) as opened:
         if model is not None:
             _publish_model(opened, settings, model)
         if scope is not None:
@@ -112,11 +106,12 @@ def publish(
                 allow_missing=allow_missing,
             )
             tell(published)
-    if nudge and published is not None:
+    if nudging.nudge and published is not None:
         wanted = {published.scope: Wanted(published.version, published.candidate)}
-        raise typer.Exit(ask_doors(settings, wanted, device, wait))
+        raise typer.Exit(ask_doors(settings, wanted, nudging.device, nudging.wait))
 
 
+@with_option_groups
 def switch(
     scope: Annotated[str, typer.Argument(help="Scope whose gallery and its candidate change places.")],
     drop: Annotated[
@@ -133,12 +128,9 @@ def switch(
             "was removed or restricted is so there as well.",
         ),
     ] = False,
-    nudge: NudgeOption = False,
-    device: DeviceOption = None,
-    wait: WaitOption = 60.0,
-    fleet: FleetOption = HERE,
-    keys: KeysOption = None,
-    passphrase_file: PassphraseOption = None,
+    *,
+    nudging: NudgeOptions,
+    options: FleetOptions,
     config_file: ConfigOption = None,
 ) -> None:
     """Move the doors of a scope to their candidate, model and threshold with it; again: back.
@@ -146,8 +138,8 @@ def switch(
     What the doors report at the broker of --config has to say that they can use the model.
     """
     asks = not (drop or force)
-    settings = load_settings(config_file) if nudge or asks else None
-    with opened_fleet(fleet, keys, passphrase_file) as opened:
+    settings = load_settings(config_file) if nudging.nudge or asks else None
+    with opened_fleet(options) as opened:
         if drop:
             opened.drop_candidate(scope)
             typer.echo(f"scope {scope}: there is no candidate any more")
@@ -162,8 +154,8 @@ def switch(
                 "gallery and all after it"
             )
             wanted = Wanted(published.version)
-    if settings is not None and nudge:
-        raise typer.Exit(ask_doors(settings, {scope: wanted}, device, wait))
+    if settings is not None and nudging.nudge:
+        raise typer.Exit(ask_doors(settings, {scope: wanted}, nudging.device, nudging.wait))
 
 
 def reembed(
@@ -201,19 +193,17 @@ def reembed(
     raise typer.Exit(1 if counts["refused"] else 0)
 
 
+@with_option_groups
 def revoke(
     subject: Annotated[str, typer.Argument(help="Opaque id of the subject.")],
     undo: Annotated[bool, typer.Option(help="Let the subject be published again.")] = False,
-    nudge: NudgeOption = False,
-    device: DeviceOption = None,
-    wait: WaitOption = 60.0,
-    fleet: FleetOption = HERE,
-    keys: KeysOption = None,
-    passphrase_file: PassphraseOption = None,
+    *,
+    nudging: NudgeOptions,
+    options: FleetOptions,
     config_file: ConfigOption = None,
 ) -> None:
     """Take a subject out of every scope, and keep it out of what is published later."""
-    settings = load_settings(config_file) if nudge else None
+    settings = load_settings(config_file) if nudging.nudge else None
     published: list[Publication] = []
     refused: FleetError | None = None
 
@@ -221,7 +211,7 @@ def revoke(
         published.append(each)
         tell(each)
 
-    with opened_fleet(fleet, keys, passphrase_file) as opened:
+    with opened_fleet(options) as opened:
         if undo:
             opened.reinstate(subject)
             typer.echo(f"{subject} may be published again; publish the scopes it belongs to")
@@ -234,8 +224,7 @@ def revoke(
     try:
         if settings is not None and published:
             wanted = {each.scope: Wanted(each.version, each.candidate, removal=True) for each in published}
-            code = ask_doors(settings, wanted, device, wait)
-            raise typer.Exit(code)
+            raise typer.Exit(ask_doors(settings, wanted, nudging.device, nudging.wait))
     finally:
         if refused is not None:
             raise refused
@@ -264,11 +253,11 @@ def _publish_model(opened: Fleet, settings: Settings, model: str) -> None:
     typer.echo(f"model {model}: published with {len(files)} file(s) and its weights")
 
 
-def opened_fleet(
-    fleet: Path, keys: Path | None, passphrase_file: Path | None
-) -> AbstractContextManager[Fleet]:
+def opened_fleet(options: FleetOptions) -> AbstractContextManager[Fleet]:
     """Open the fleet that the options name for a change."""
-    return fleet_for_change(fleet, key_ring(keys or fleet / "keys", passphrase_file), SystemClock())
+    return fleet_for_change(
+        options.fleet, key_ring(options.directory, options.passphrase_file), SystemClock()
+    )
 
 
 def tell(published: Publication) -> None:
