@@ -23,6 +23,7 @@ from edge.device.settings.load import Settings
 from edge.face.choice import choose
 from edge.face.manifest import load_manifest
 from edge.gallery.alike.doctor import Diagnosis, examine, strangers_let_in
+from edge.gallery.alike.strangers import strangers_taken
 from edge.gallery.store.denials import Denials, DenialStore
 from edge.gallery.store.erasure import ANYBODY
 from edge.gallery.store.store import GalleryChange
@@ -164,22 +165,27 @@ def doctor(
     settings = load_settings(config_file)
     current, manifest = gallery_in_force(settings)
     allowed = admission(settings, current).allowed(SystemClock().now())
-    diagnosis = examine(current, decision_rule(settings, manifest, current), allowed, pairs=pairs)
+    rule, table = decision_rule(settings, manifest, current), manifest.calibration
+    diagnosis = examine(current, rule, allowed, pairs=pairs)
     report: dict[str, Any] = {"schema": "edge.gallery.doctor/1", "gallery_version": current.version}
     report |= asdict(diagnosis)
+    low, high = (table.low, table.high) if table is not None else ((), ())
+    taken_here = strangers_taken(rule, diagnosis.comparisons, low, high) if diagnosis.admitted else None
+    report["strangers_taken"] = asdict(taken_here) if taken_here is not None else None
     if cohort is not None:
         with progress(manifest.name) as step:
             strangers = first_faces(cohort, manifest.name, settings, step)
         share, taken = strangers_let_in(current, strangers, diagnosis.threshold, allowed)
         report["cohort"] = {"strangers": len(strangers), "fpir": round(share, 5), "taken_for": taken}
-        if manifest.calibration is not None and len(strangers) >= tail.MIN_COHORT:
-            table = manifest.calibration
+        if table is not None and len(strangers) >= tail.MIN_COHORT:
             shift = tail.site_shift(strangers, table.thresholds, table.fmr)
             report["cohort"]["site_shift"] = round(shift, 4)
     if as_json:
         typer.echo(json.dumps(report, indent=2))
     else:
         _tell(diagnosis, report, settings)
+        if taken_here is not None:
+            typer.echo(taken_here.sentence())
 
 
 @app.command()

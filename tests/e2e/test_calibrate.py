@@ -64,6 +64,10 @@ def test_the_doctor_finds_one_person_under_two_ids_and_counts_strangers(
     told = device.edge("gallery", "doctor").stdout
     assert "6 subjects" in told
     assert "one person twice" in told
+    assert told.splitlines()[-1].startswith(
+        "Of 1,000 strangers at this door about 1 is taken for somebody, if"
+    )
+    assert report["strangers_taken"] == {"share": pytest.approx(0.001, rel=0.01), "low": None, "high": None}
 
 
 def test_a_cohort_of_a_few_people_does_not_hide_the_diagnosis(device: Device, cohort: Path, media: Path):

@@ -1,8 +1,8 @@
 """How well the promise holds for groups of people: what share of strangers a door of one group lets in.
 
-A group is what labels say: an age, a light, a kind of camera. People of the group are enrolled, with one
-photo each, and all others of it are strangers, in galleries drawn at random. That is the hardest case: at
-most doors people are mixed. No quality gate judges the photos.
+A group is what labels say: an age, a light, a kind of camera. People of the group are enrolled, with their
+first photo, and all others of it are strangers, with all photos, in galleries drawn at random. That is the
+hardest case: at most doors people are mixed. No quality gate judges the photos.
 """
 
 import re
@@ -31,8 +31,11 @@ PHOTO, SUBJECT = "photo", "subject"
 EVERYBODY = "everybody"
 """Name of the group of all, where there are several groups."""
 
-LEAST_STRANGERS = 15
+LEAST_STRANGERS = 5
 """People that a group needs besides those enrolled."""
+
+UNIQUE = 0.632
+"""Share of the people whom a sample with replacement holds: 1 - 1 / e."""
 
 MOST_SUBJECTS = 2000
 """People of a group that are looked at, drawn at random: their pairs fit into memory."""
@@ -60,15 +63,17 @@ class GroupLabels:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _People:
-    """Cosines of everybody's first photo with everybody's (n, n), and with all their other photos (m, n).
+    """The first photo of each of the people, `rows` (n, D), and the cosines of all photos with these (m, n).
 
-    `owners` (m,) says whose the other photos are.
+    `owners` (m,) says whose each photo is, `first` (m,) whether it is the first, which is enrolled, and
+    `share` (m,) which part of its owner's photos it is.
     """
 
     rows: FloatArray
-    alike: FloatArray
-    others: FloatArray
+    scores: FloatArray
     owners: NDArray[np.intp]
+    first: NDArray[np.bool_]
+    share: NDArray[np.float64]
 
 
 def read_labels(images: Path, path: Path) -> GroupLabels:
@@ -184,11 +189,12 @@ def compare(
 def _people(photos: Sequence[Sequence[Path]], embeddings: Embeddings) -> _People:
     found = [[row for path in each if (row := embeddings[path]) is not None] for each in photos]
     found = [rows for rows in found if rows]
-    first = np.stack([rows[0] for rows in found]) if found else np.zeros((0, 1), np.float32)
-    owners = [number for number, rows in enumerate(found) for _ in rows[1:]]
-    others = [row for rows in found for row in rows[1:]]
-    scores = np.stack(others) @ first.T if others else np.zeros((0, len(first)), np.float32)
-    return _People(first, first @ first.T, scores, np.array(owners, np.intp))
+    rows = np.stack([each[0] for each in found]) if found else np.zeros((0, 1), np.float32)
+    counts = np.array([len(each) for each in found], np.intp)
+    owners = np.repeat(np.arange(len(found)), counts)
+    first = np.diff(owners, prepend=-1) > 0
+    everything = np.concatenate([np.stack(each) for each in found]) if found else rows
+    return _People(rows, everything @ rows.T, owners, first, 1 / counts[owners])
 
 
 def _group(
@@ -199,20 +205,35 @@ def _group(
     generator: np.random.Generator,
 ) -> dict[str, Any]:
     count = len(people.rows)
-    whole = np.ones(count)
-    drawn = [_draw(people, whole, rule, targets, enrolled, generator) for _ in range(DRAWS)]
+    rule = replace(rule, threshold=None, target_fpir=targets[0], gallery_shift=None)
+    everybody = np.ones(count)
+
+    def draw(weights: NDArray[np.float64]) -> NDArray[np.intp]:
+        return generator.choice(count, enrolled, replace=False, p=weights / weights.sum())
+
+    drawn = [_passed(people, draw(everybody), everybody, rule, targets) for _ in range(DRAWS)]
     sampled: list[NDArray[np.float64]] = []
     for _ in range(ROUNDS):
-        weights = np.bincount(generator.integers(0, count, count), minlength=count).astype(np.float64)
-        if np.count_nonzero(weights) > enrolled:
-            again = [_draw(people, weights, rule, targets, enrolled, generator) for _ in range(DRAWS_EACH)]
-            sampled.append(np.mean([shares for shares, _ in again], axis=0))
+        if UNIQUE * count < enrolled + 2 * LEAST_STRANGERS:
+            # Too few for a sample to hold a gallery: the gallery is of all, and strangers alone are sampled.
+            galleries = [draw(everybody)]
+            outside = np.setdiff1d(np.arange(count), galleries[0])
+            weights = _times(generator.choice(outside, len(outside)), count)
+            weights[galleries[0]] = 1
+        else:
+            weights = _times(generator.integers(0, count, count), count)
+            while np.count_nonzero(weights) < enrolled + LEAST_STRANGERS:
+                weights = _times(generator.integers(0, count, count), count)
+            galleries = [draw(weights) for _ in range(DRAWS_EACH)]
+        again = [_passed(people, inside, weights, rule, targets)[0] for inside in galleries]
+        sampled.append(np.mean(again, axis=0))
     rates, shifts = np.array([each for each, _ in drawn]), np.array([each for _, each in drawn])
     bounds = np.array(((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
     spread: NDArray[np.float64] = np.quantile(np.array(sampled), bounds, axis=0)
+    several = len(people.owners) > count
     told: dict[str, Any] = {
         "subjects": count,
-        "photos": count + len(people.others),
+        "photos": len(people.owners),
     }
     for number, target in enumerate(targets):
         told[f"{target:g}"] = {"shift": _rounded(np.quantile(shifts[:, number], (0.5, 0.1, 0.9)))}
@@ -227,48 +248,50 @@ def _group(
                 "times_promised": round(share / target, 3),
                 "times_interval": _rounded((low / target, high / target)),
                 "times_of_galleries": _rounded(np.quantile(rates[:, number, kind, 0], (0.1, 0.9)) / target),
-                "tpir": round(float(genuine.mean()), 5) if len(people.others) else None,
-                "tpir_interval": _rounded(spread[:, number, kind, 1]) if len(people.others) else None,
+                "tpir": round(float(genuine.mean()), 5) if several else None,
+                "tpir_interval": _rounded(spread[:, number, kind, 1]) if several else None,
             }
     return told
 
 
-def _draw(
+def _passed(
     people: _People,
+    inside: NDArray[np.intp],
     weights: NDArray[np.float64],
     rule: DecisionRule,
     targets: Sequence[float],
-    enrolled: int,
-    generator: np.random.Generator,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Enrol some; return the shares of strangers and of photos of subjects that pass, and the shifts.
+    """Enrol those `inside`; return the shares of strangers' and subjects' photos that pass, and the shifts.
 
     `weights` (n,) is how often each of the people is there; who is enrolled is no stranger. The shares are
     (targets, without and with the shift, strangers and subjects), the shifts (targets,).
     """
-    inside = generator.choice(len(weights), enrolled, replace=False, p=weights / weights.sum())
-    enrolled_here = np.zeros(len(weights), bool)
-    enrolled_here[inside] = True
-    outside = np.flatnonzero(~enrolled_here & (weights > 0))
-    best = people.alike[np.ix_(outside, inside)].max(axis=1)
-    genuine = np.flatnonzero(enrolled_here[people.owners])
-    scores = people.others[np.ix_(genuine, inside)]
-    own = people.others[genuine, people.owners[genuine]]
-    right, heavy = own >= scores.max(axis=1, initial=-1.0), weights[people.owners[genuine]]
-    plain = replace(rule, threshold=None, gallery_shift=None)
+    is_inside = np.zeros(len(weights), bool)
+    is_inside[inside] = True
+    counts = weights[people.owners] * people.share
+    strangers = np.flatnonzero(~is_inside[people.owners] & (counts > 0))
+    best = people.scores[np.ix_(strangers, inside)].max(axis=1)
+    genuine = np.flatnonzero(is_inside[people.owners] & ~people.first)
+    own = people.scores[genuine, people.owners[genuine]]
+    right = own >= people.scores[np.ix_(genuine, inside)].max(axis=1, initial=-1.0)
     shift = None if rule.calibration is None else shift_among(people.rows[inside], rule.calibration)
     shares, shifts = np.empty((len(targets), 2, 2)), np.empty(len(targets))
     for number, target in enumerate(targets):
         thresholds = [
-            replace(plain, target_fpir=target, gallery_shift=each).threshold_for(enrolled)
+            replace(rule, target_fpir=target, gallery_shift=each).threshold_for(len(inside))
             for each in (None, shift)
         ]
         for kind, threshold in enumerate(thresholds):
-            passed = np.average(best >= threshold, weights=weights[outside])
-            named = np.average(right & (own >= threshold), weights=heavy) if len(own) else 0.0
+            passed = np.average(best >= threshold, weights=counts[strangers])
+            named = np.average(right & (own >= threshold), weights=counts[genuine]) if len(own) else 0.0
             shares[number, kind] = passed, named
         shifts[number] = thresholds[1] - thresholds[0]
     return shares, shifts
+
+
+def _times(sample: NDArray[np.intp], count: int) -> NDArray[np.float64]:
+    """Return how often each of so many people is in a sample, (count,)."""
+    return np.bincount(sample, minlength=count).astype(np.float64)
 
 
 def _rounded(values: Sequence[float] | NDArray[np.float64]) -> list[float]:

@@ -16,7 +16,7 @@ from edge.lab.demo.media import orl_photo
 from edge.lab.photos.calibration import calibrate
 from edge.lab.studies.groups import compare, large_enough, read_labels
 from tests.lab.photos.test_tail import DIM
-from tests.support.command_line import invoke, run
+from tests.support.command_line import invoke, run, run_json
 from tests.support.gallery_samples import unit_rows
 
 TABLE = calibrate(unit_rows(400, DIM, seed=1), "random directions").calibration
@@ -138,12 +138,12 @@ def test_labels_with_a_mistake_are_refused_in_one_line(tmp_path: Path, lines: li
 
 
 def test_groups_that_are_too_small_are_left_out_and_none_at_all_is_refused(tmp_path: Path):
-    lines = [f"0.jpg,{number},{'a' if number < 55 else 'b'}" for number in range(95)]
+    lines = [f"0.jpg,{number},{'a' if number < 45 else 'b'}" for number in range(85)]
     found = read_labels(*labelled(tmp_path, "photo,subject,kind", *lines))
     usable, small = large_enough(found, 40)
-    assert {name: len(who) for name, who in usable.items()} == {"everybody": 95, "kind: a": 55}
+    assert {name: len(who) for name, who in usable.items()} == {"everybody": 85, "kind: a": 45}
     assert small == {"kind: b": 40}
-    with pytest.raises(MediaError, match=r"no group has 56 people .* kind: a, has 55"):
+    with pytest.raises(MediaError, match=r"no group has 46 people .* kind: a, has 45"):
         large_enough(found, 41)
 
 
@@ -172,5 +172,9 @@ def test_the_command_tells_each_group_and_what_it_leaves_out(
     picture = cv2.imread(str(plots / "groups.png"))
     assert picture is not None
     assert picture.std() > 5
-    refused = invoke(*asked, "30")
+    [few] = run_json(*asked, "30", "--target-fpir", "0.05", "--json")
+    few = few["groups"]["half: all"]
+    low, high = few["0.05"]["with_shift"]["fpir_interval"]
+    assert low <= few["0.05"]["with_shift"]["fpir"] <= high
+    refused = invoke(*asked, "36")
     assert isinstance(refused.exception, MediaError)
