@@ -14,7 +14,7 @@ import cv2
 
 from edge.camera.buffers import FrameBuffers
 from edge.camera.photo import SUFFIXES, read_photo
-from edge.camera.sources import open_capture, read_capture
+from edge.camera.sources import TrueShape, open_capture, read_capture
 from edge.core.clock import Clock
 from edge.core.errors import CameraError, MediaError
 from edge.core.types import Frame, Image
@@ -81,7 +81,7 @@ class ReplayCamera:
         self._step_s = 0.0
         self._played = 0.0
         self._interrupted = threading.Event()
-        self._buffers = FrameBuffers()
+        self._buffers, self._shape = FrameBuffers(), TrueShape()
         self.paced = realtime
         self.description = str(path)
 
@@ -201,7 +201,8 @@ class ReplayCamera:
                 offset_s += step_s if believed else self._step_s * min(number, 1)
                 last_stamp_s, jumped = stamp_s, jumped or not believed
                 number += 1
-                yield offset_s, min(1.0, number / promised) if promised > 0 else 0.0, image
+                shown = self._shape.of(image, capture)
+                yield offset_s, min(1.0, number / promised) if promised > 0 else 0.0, shown
             if number == 0:
                 code = (
                     int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little", signed=True).decode("latin-1")

@@ -4,6 +4,7 @@ The only file that opens a VideoCapture; replays get theirs from here. Reconnect
 business: a camera that fails raises and is thrown away.
 """
 
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -21,9 +22,17 @@ from edge.core.errors import CameraError
 from edge.core.text import without_credentials
 from edge.core.types import Frame, Image
 
+log = logging.getLogger(__name__)
+
 MJPG = cv2.VideoWriter.fourcc(*"MJPG")
 """USB cameras send large frames at full speed only when compressed."""
 
+
+MAX_PIXEL_ASPECT = 4.0
+"""Longer pixels than this are a mistake of who wrote the stream; those of broadcasts go up to 2.2."""
+
+SQUARE = 0.01
+"""By how much a pixel may miss being a square."""
 
 VERIFIED = Trust()
 """The system's authorities, and no redirect."""
@@ -88,6 +97,41 @@ def read_capture(capture: cv2.VideoCapture, buffers: FrameBuffers) -> Image | No
     return picture
 
 
+class TrueShape:
+    """Stretches the frames of captures whose pixels are no squares to what they show.
+
+    Squeezed faces look alike to an embedder. The longer side of a pixel stays, so that nothing is lost.
+    """
+
+    def __init__(self) -> None:
+        self._buffers = FrameBuffers()
+        self._told = False
+
+    def of(self, image: Image, capture: cv2.VideoCapture) -> Image:
+        """Return the frame that `capture` has just given, in its true shape."""
+        aspect = self._pixel_aspect(capture)
+        if abs(aspect - 1) < SQUARE:
+            return image
+        height, width = image.shape[:2]
+        size = (round(width * aspect), height) if aspect > 1 else (width, round(height / aspect))
+        shown = np.asarray(cv2.resize(image, size, self._buffers.free()), np.uint8)
+        self._buffers.keep(shown)
+        return shown
+
+    def _pixel_aspect(self, capture: cv2.VideoCapture) -> float:
+        """Return width over height of a pixel, as the container or stream says; 1 where it says nothing."""
+        wide, high = capture.get(cv2.CAP_PROP_SAR_NUM), capture.get(cv2.CAP_PROP_SAR_DEN)
+        if not (wide > 0 and high > 0):
+            return 1.0
+        aspect = wide / high
+        if 1 / MAX_PIXEL_ASPECT <= aspect <= MAX_PIXEL_ASPECT:
+            return float(aspect)
+        if not self._told:
+            log.warning("a pixel of %g by %g is not believed: frames are shown as they come", wide, high)
+            self._told = True
+        return 1.0
+
+
 class OpenCVCamera:
     """A V4L2 device or a network stream.
 
@@ -125,7 +169,7 @@ class OpenCVCamera:
         }
         self._capture: cv2.VideoCapture | None = None
         self._number = 0
-        self._buffers = FrameBuffers()
+        self._buffers, self._shape = FrameBuffers(), TrueShape()
         self.description = without_credentials(source)
         self._url = None if re.fullmatch(r"/dev/[\w./:-]+", source, re.ASCII) else parse(source)
         self._trust = trust
@@ -210,6 +254,7 @@ class OpenCVCamera:
             raise CameraError(
                 f"{self.description}: gave no frame for {now_s - started_s:.1f} s: unplugged, ended or silent"
             )
+        image = self._shape.of(image, self._capture)
         frame = Frame(self._name, image, self._clock.now(), now_s, self._number)
         self._number += 1
         return frame

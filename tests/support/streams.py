@@ -11,9 +11,11 @@ import cv2
 import numpy as np
 
 
-def make_clip(path: Path, *, size: str = "320x240", seconds: float = 1.0, fps: int = 20) -> Path:
-    """Encode a moving test picture."""
-    source = f"testsrc=size={size}:rate={fps}:duration={seconds}"
+def make_clip(
+    path: Path, *, size: str = "320x240", seconds: float = 1.0, fps: int = 20, pixel: str = "1/1"
+) -> Path:
+    """Encode a moving test picture whose pixels are declared to be as wide over high as `pixel`."""
+    source = f"testsrc=size={size}:rate={fps}:duration={seconds},setsar={pixel}"
     subprocess.run(
         ["ffmpeg", "-v", "error", "-y", "-f", "lavfi", "-i", source, "-pix_fmt", "yuv420p", str(path)],
         check=True,
@@ -22,9 +24,19 @@ def make_clip(path: Path, *, size: str = "320x240", seconds: float = 1.0, fps: i
     return path
 
 
-def jpeg(shade: int, size: tuple[int, int] = (120, 160)) -> bytes:
-    """A plain picture of one shade."""
-    return cv2.imencode(".jpg", np.full((*size, 3), shade, np.uint8))[1].tobytes()
+JFIF_PIXEL = b"JFIF\0\1\1\0"
+"""What stands before the width and height of a pixel in a JPEG that OpenCV writes. Source: JFIF 1.02."""
+
+
+def jpeg(shade: int, size: tuple[int, int] = (120, 160), pixel: tuple[int, int] = (1, 1)) -> bytes:
+    """A plain picture of one shade, whose pixels are declared to be of a shape (wide, high).
+
+    Without a unit, the densities that JFIF declares are the shape.
+    """
+    data = cv2.imencode(".jpg", np.full((*size, 3), shade, np.uint8))[1].tobytes()
+    square = JFIF_PIXEL + bytes((0, 1, 0, 1))
+    assert square in data
+    return data.replace(square, JFIF_PIXEL + bytes((0, pixel[0], 0, pixel[1])))
 
 
 class MjpegServer:
@@ -34,7 +46,13 @@ class MjpegServer:
     """
 
     def __init__(
-        self, port: int = 0, *, stall_after: int | None = None, fps: float = 25, first_s: float = 0
+        self,
+        port: int = 0,
+        *,
+        stall_after: int | None = None,
+        fps: float = 25,
+        first_s: float = 0,
+        pixel: tuple[int, int] = (1, 1),
     ) -> None:
         stopping = self._stopping = threading.Event()
 
@@ -49,7 +67,7 @@ class MjpegServer:
                     if stall_after is not None and number >= stall_after:
                         stopping.wait(30)
                         return
-                    body = jpeg(40 + number % 200)
+                    body = jpeg(40 + number % 200, pixel=pixel)
                     head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(body)}\r\n\r\n"
                     try:
                         self.wfile.write(head.encode() + body + b"\r\n")

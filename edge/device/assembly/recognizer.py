@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from edge.camera.clips import ReplayCamera
 from edge.camera.motion import MotionGate
+from edge.camera.mounting import MountedCamera
 from edge.camera.network import Trust
 from edge.camera.pipe import PipeCamera
 from edge.camera.sources import Camera, OpenCVCamera
@@ -253,11 +254,18 @@ def visit_rule(settings: Settings) -> VisitRule:
 
 
 def build_camera(name: str, settings: Settings, clock: Clock) -> Camera:
-    """Return the configured camera `name`, not opened yet.
+    """Return the configured camera `name`, not opened yet, whose frames are shown upright.
 
     Raises:
         CameraError: Its source is nothing that can be a camera.
     """
+    values, camera = settings.cameras[name], _camera_as_mounted(name, settings, clock)
+    if not values.rotate and not values.flip:
+        return camera
+    return MountedCamera(camera, rotate=values.rotate, flip=values.flip)
+
+
+def _camera_as_mounted(name: str, settings: Settings, clock: Clock) -> Camera:
     values, capture = settings.cameras[name], settings.capture
     read_timeout_s = READ_SHARE * capture.stall_s
     if values.command is not None:

@@ -69,6 +69,15 @@ class CameraSettings(Section):
         True, description="Clips and folders: play at their own speed, not as fast as possible."
     )
     loop: bool = Field(False, description="Clips and folders: start again at the end.")
+    rotate: Literal[0, 90, 180, 270] = Field(
+        0,
+        description="Turn frames clockwise by this many degrees: 180 where the camera hangs upside down. "
+        "`edge check --look` finds out.",
+    )
+    flip: bool = Field(
+        False,
+        description="Mirror frames, left and right, after turning them: a camera that looks into a mirror.",
+    )
     ca_file: AnyPath | None = Field(
         None,
         description="https and rtsps: authorities to trust instead of the system's, or the camera's own "
