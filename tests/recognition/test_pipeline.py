@@ -1,6 +1,7 @@
 """The pipeline on real clips with real models, as fast as it goes: decisions, and what they cost."""
 
 import logging
+import subprocess
 from itertools import count
 from pathlib import Path
 
@@ -14,8 +15,14 @@ from edge.core.clock import SystemClock
 from edge.core.errors import ModelError
 from edge.core.metrics import Metrics
 from edge.core.types import EventType, FaceEvent, Frame, Image
-from edge.device.assembly.recognizer import PHOTO_SIDE_PX, build_pipeline, build_recognizer
+from edge.device.assembly.recognizer import (
+    PHOTO_SIDE_PX,
+    build_camera,
+    build_pipeline,
+    build_recognizer,
+)
 from edge.device.settings.load import Settings, load
+from edge.device.settings.tables import CameraSettings
 from edge.face.choice import load_session
 from edge.face.embedder import Embedder
 from edge.gallery.gallery import Gallery
@@ -231,6 +238,42 @@ def test_the_annotated_video_shows_every_frame(
     assert len(images) == 120
     red = (images[60][..., 2].astype(int) - images[60][..., 1] > 100).mean()
     assert red > 0.002, "the rejected face has a red box"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "values"),
+    [
+        pytest.param("vflip,hflip", {"rotate": 180}, id="upside down"),
+        pytest.param("transpose=clock", {"rotate": 270}, id="on its side"),
+        pytest.param("hflip", {"flip": True}, id="in a mirror"),
+        pytest.param("scale=iw/2:ih,setsar=2/1", {}, id="squeezed"),
+    ],
+)
+def test_what_a_camera_sees_the_wrong_way_round_is_told_as_of_the_upright_picture(
+    settings: Settings,
+    recognizer: Recognizer,
+    media: Path,
+    tmp_path: Path,
+    wrong: str,
+    values: dict[str, object],
+):
+    clips = {"front": media / "single_face.mp4", "wrong": tmp_path / "wrong.mp4"}
+    encode = ("-vf", wrong, "-crf", "10", "-y", str(clips["wrong"]))
+    subprocess.run(["ffmpeg", "-v", "error", "-i", str(clips["front"]), *encode], check=True)
+    told = {}
+    for name, clip in clips.items():
+        camera = CameraSettings(source=str(clip), realtime=False, **(values if name == "wrong" else {}))
+        described = settings.model_copy(update={"cameras": {"front": camera}})
+        pipeline = build_pipeline("front", described, metrics=Metrics(), clock=SystemClock(), live=False)
+        shown = build_camera("front", described, SystemClock())
+        shown.open()
+        frames = iter(shown.read, None)
+        told[name] = [event for frame in frames for event in pipeline.process(frame, recognizer)]
+        shown.close()
+    assert [event.event_type for event in told["wrong"]] == [event.event_type for event in told["front"]]
+    first, same = told["front"][0], told["wrong"][0]
+    assert first.event_type == EventType.MATCH
+    assert np.allclose(first.box, same.box, atol=0.03), "fractions of the upright frame"
 
 
 def test_the_int8_embedder_is_close_to_the_original_on_all_orl_faces(settings: Settings, media: Path):
