@@ -35,6 +35,24 @@ px on the input nothing is gained.
 REFINE_SIDE_PX = 160
 """Longer side of the neighbourhood of a face, two faces wide, when its landmarks are found again."""
 
+UPRIGHT_WITHIN_DEG = 3.0
+"""A face that is tilted further by its landmarks is turned upright and looked at again.
+
+Of upright photos every third is, which costs .5 ms a shot on average. From 6 degrees on it would be .05 ms,
+and faces turned by 45 degrees be taken for each other 17 times as often as promised at 1e-3, and not 5 times.
+"""
+
+UNDERSTATED = 1.5
+"""How many times as far it is turned as its landmarks say: YuNet sees about half of a tilt."""
+
+UPRIGHT_LOOKS = 2
+"""How often, at 1 ms each.
+
+Measured on lfw-dev photos turned by 20 / 30 / 40 degrees with sface-int8: median cosine to the face as it
+was .95 / .94 / .94; without .81 / .52 / .30; with one look that takes the landmarks at their word .92 / .82 /
+.61. A third look gains nothing.
+"""
+
 MAX_FACES = 64
 """Faces returned per frame, best first, so that a poster full of faces cannot stall the loop."""
 
@@ -140,10 +158,14 @@ class Detector:
         return [Detection(boxes[i], landmarks[i], float(scores[i])) for i in kept[:MAX_FACES]]
 
     def refine(self, image: Image, face: Detection) -> Detection:
-        """Look again at one face at its full resolution: its landmarks, where the frame had been reduced.
+        """Look again at the landmarks of one face: at its full resolution, and upright where it is tilted.
 
-        Returns `face` itself where it was seen large enough, or where nothing is found this time.
+        Returns `face` itself where it was seen large enough and upright, or where nothing is found this time.
         """
+        return self._set_upright(image, self._nearer(image, face))
+
+    def _nearer(self, image: Image, face: Detection) -> Detection:
+        """Look again at a face that was small where the frame had been reduced."""
         scale = self.reduction(image)
         if scale == 1.0 or face.size_px * scale >= REFINE_BELOW_PX:
             return face
@@ -151,11 +173,38 @@ class Detector:
         reach = float(max(face.box[2:] - face.box[:2]))
         x1, y1 = np.maximum(0, middle - reach).astype(int)
         x2, y2 = np.ceil(middle + reach).astype(int)
-        if self._near is None:
-            self._near = self.at(REFINE_SIDE_PX)
-        found = self._near.detect(image[y1:y2, x1:x2])
+        found = self._close().detect(image[y1:y2, x1:x2])
         moved = (moved_by(f, int(x1), int(y1)) for f in found)
         return next((f for f in moved if _distance(_middle(f.box), middle) < reach / 4), face)
+
+    def _set_upright(self, image: Image, face: Detection) -> Detection:
+        """Turn the neighbourhood of a tilted face, look for its landmarks there, and turn these back."""
+        landmarks, turned_deg = face.landmarks, 0.0
+        middle = _middle(face.box)
+        reach = float(max(face.box[2:] - face.box[:2]))
+        scale = min(1.0, REFINE_SIDE_PX / (2 * reach))
+        side = max(1, round(2 * reach * scale))
+        for _ in range(UPRIGHT_LOOKS):
+            tilt_deg = roll_deg(landmarks) - turned_deg
+            if abs(tilt_deg) < UPRIGHT_WITHIN_DEG:
+                break
+            turned_deg += UNDERSTATED * tilt_deg
+            turn = np.asarray(cv2.getRotationMatrix2D(tuple(map(float, middle)), turned_deg, scale))
+            turn[:, 2] = turn[:, 2] + side / 2 - middle
+            cut = cv2.warpAffine(image, turn, (side, side), borderMode=cv2.BORDER_REPLICATE)
+            found = self._close().detect(np.asarray(cut, np.uint8))
+            centre = np.full(2, side / 2, np.float32)
+            near = next((f for f in found if _distance(_middle(f.box), centre) < side / 8), None)
+            if near is None:
+                break
+            back = cv2.invertAffineTransform(turn)
+            landmarks = np.asarray(near.landmarks @ back[:, :2].T + back[:, 2], np.float32)
+        return face if landmarks is face.landmarks else Detection(face.box, landmarks, face.score)
+
+    def _close(self) -> "Detector":
+        if self._near is None:
+            self._near = self.at(REFINE_SIDE_PX)
+        return self._near
 
     def _letterbox(self, image: Image) -> tuple[Canvas, float]:
         """Reduce onto a black canvas whose sides are multiples of 32, lifted where the picture is dark.
@@ -180,6 +229,12 @@ def moved_by(face: Detection, x: int, y: int) -> Detection:
     """Return a face found in a part of a frame whose left upper corner is (x, y), in pixels of the frame."""
     shift = np.array([x, y], np.float32)
     return Detection(face.box + np.tile(shift, 2), face.landmarks + shift, face.score)
+
+
+def roll_deg(landmarks: FloatArray) -> float:
+    """Return the tilt of a head in degrees from landmarks (5, 2): 0 upright, positive clockwise."""
+    across, up = (landmarks[0] + landmarks[1] - landmarks[3] - landmarks[4]).astype(float)
+    return math.degrees(math.atan2(across, -up))
 
 
 def _middle(box: FloatArray) -> FloatArray:

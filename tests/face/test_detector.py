@@ -6,12 +6,16 @@ import cv2
 import numpy as np
 import pytest
 
+from edge.camera.photo import read_photo
 from edge.core.errors import ModelShapeError
 from edge.core.types import Detection, FloatArray
-from edge.face.detector import STRIDES, Canvas, Detector
+from edge.face.detector import STRIDES, UPRIGHT_WITHIN_DEG, Canvas, Detector, roll_deg
 from edge.face.manifest import installed_path, load_manifest
 from edge.face.session import Session
 from edge.face.weights import load_verified
+from edge.lab.demo.media import orl_photo
+from edge.lab.photos.degrade import turned
+from edge.recognition.recognizer import Recognizer
 
 
 @pytest.fixture(scope="module")
@@ -123,14 +127,17 @@ def test_a_small_face_is_looked_at_again_at_full_resolution(session: Session, gr
     assert np.mean(after) < 0.8 * np.mean(before)
 
 
-def test_a_large_face_and_a_whole_frame_are_not_looked_at_again(session: Session, group: np.ndarray):
-    yunet = load_manifest("yunet")
+def test_a_large_upright_face_and_a_whole_frame_are_not_looked_at_again(session: Session, group: np.ndarray):
+    yunet, upright = load_manifest("yunet"), 0
     for side_px, image in ((320, group), (4096, group)):
         detector = Detector(session, yunet, max_side_px=side_px, min_score=0.6)
         scale = min(1.0, side_px / max(image.shape[:2]))
         for face in detector.detect(image):
-            if scale == 1 or face.size_px * scale >= 30:
+            tilted = abs(roll_deg(face.landmarks)) >= UPRIGHT_WITHIN_DEG
+            if not tilted and (scale == 1 or face.size_px * scale >= 30):
                 assert detector.refine(image, face) is face
+                upright += 1
+    assert upright >= 2
 
 
 def test_where_nothing_is_found_again_the_first_look_stands(session: Session):
@@ -212,3 +219,39 @@ def test_a_model_without_the_joined_heads_is_refused(models_dir: Path):
     session = Session.of(published, load_verified(published, models_dir), threads=1)
     with pytest.raises(ModelShapeError, match=r"yunet-2023mar: a detector needs the output head_16, .*cls_8"):
         Detector(session, published, max_side_px=640, min_score=0.6)
+
+
+@pytest.mark.parametrize("degrees", [-30, -20, 20, 30])
+def test_a_tilted_head_is_recognised_as_the_upright_one(recognizer: Recognizer, media: Path, degrees: int):
+    cosines = []
+    for subject in range(1, 41):
+        photo = read_photo(orl_photo(media, subject, 1))
+        photo = cv2.copyMakeBorder(photo, 40, 40, 40, 40, cv2.BORDER_REPLICATE)
+        rows = []
+        for image in (photo, turned(photo, degrees)):
+            face = max(recognizer.detect(image), key=lambda each: each.size_px, default=None)
+            rows.append(None if face is None else recognizer.embed(recognizer.align(image, face)).embedding)
+        if all(row is not None for row in rows):
+            cosines.append(float(rows[0] @ rows[1]))
+    assert len(cosines) >= 25, "of 40 faces"
+    assert np.median(cosines) > 0.8
+
+
+def test_the_tilt_of_a_head_is_told_from_its_landmarks():
+    upright = np.array([[-1, -1], [1, -1], [0, 0], [-0.8, 1], [0.8, 1]], np.float32)
+    assert roll_deg(upright) == pytest.approx(0)
+    for degrees in (-170.0, -30.0, 20.0, 90.0):
+        angle = np.radians(degrees)
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        assert roll_deg((upright @ turn.T).astype(np.float32)) == pytest.approx(degrees, abs=1e-3)
+
+
+def test_an_upright_face_is_not_looked_at_again(session: Session):
+    class Untouched(Detector):
+        def detect(self, image: np.ndarray) -> list[Detection]:
+            raise AssertionError("looked again")
+
+    detector = Untouched(session, load_manifest("yunet"), max_side_px=320, min_score=0.7)
+    points = np.array([[40, 40], [80, 41], [60, 60], [45, 85], [75, 85]], np.float32)
+    face = Detection(np.array([20, 10, 100, 110], np.float32), points, 0.9)
+    assert detector.refine(np.zeros((240, 320, 3), np.uint8), face) is face
