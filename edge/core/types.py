@@ -79,6 +79,9 @@ class Refusal(StrEnum):
     SCORE = "score"
     CROPPED = "cropped"
     COVERED = "covered"
+    SUNGLASSES = "sunglasses"
+    TILT = "tilt"
+    RECOGNISABILITY = "recognisability"
     LIVENESS = "liveness"
 
 

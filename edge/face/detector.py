@@ -14,6 +14,7 @@ from edge.core.errors import ModelShapeError
 from edge.core.types import Detection, FloatArray, Image
 from edge.face.lighting import lift_of_scene
 from edge.face.manifest import Manifest
+from edge.face.quality import roll_deg
 from edge.face.session import Session, self_test
 
 STRIDES = (8, 16, 32)
@@ -229,12 +230,6 @@ def moved_by(face: Detection, x: int, y: int) -> Detection:
     """Return a face found in a part of a frame whose left upper corner is (x, y), in pixels of the frame."""
     shift = np.array([x, y], np.float32)
     return Detection(face.box + np.tile(shift, 2), face.landmarks + shift, face.score)
-
-
-def roll_deg(landmarks: FloatArray) -> float:
-    """Return the tilt of a head in degrees from landmarks (5, 2): 0 upright, positive clockwise."""
-    across, up = (landmarks[0] + landmarks[1] - landmarks[3] - landmarks[4]).astype(float)
-    return math.degrees(math.atan2(across, -up))
 
 
 def _middle(box: FloatArray) -> FloatArray:

@@ -12,6 +12,7 @@ import numpy as np
 from edge.core.errors import ModelError
 from edge.core.types import FloatArray, Image
 from edge.face.manifest import Manifest
+from edge.face.quality import INNER
 from edge.face.session import Session, self_test
 
 LOWER_HALF = 0.58
@@ -90,6 +91,20 @@ class Embedder:
             ModelError: It computes something else.
         """
         self_test(self._session, self._manifest)
+
+    def visible(self, landmarks: FloatArray, frame_shape: tuple[int, ...]) -> float:
+        """Return the share of a face with `landmarks` (5, 2) that lies inside a frame, in [0, 1].
+
+        It is of the middle of the aligned face, `INNER`, that a frame's edge must not cut.
+
+        Raises:
+            ValueError: All landmarks coincide.
+        """
+        matrix = similarity_transform(self._template, landmarks)
+        rows, columns = np.mgrid[INNER]
+        points = np.stack([columns.ravel(), rows.ravel()], 1) @ matrix[:, :2].T + matrix[:, 2]
+        height, width = frame_shape[:2]
+        return float(((points >= 0) & (points <= (width - 1, height - 1))).all(axis=1).mean())
 
     def align(self, image: Image, landmarks: FloatArray) -> Image:
         """Cut the face with `landmarks` (5, 2) out of a BGR image as BGR uint8 (112, 112, 3)."""

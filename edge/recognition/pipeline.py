@@ -245,6 +245,10 @@ class Pipeline:
         with self._metrics.timed("embed") as watch:
             probe = recognizer.embed(face, liveness)
         self._embed_ms += watch.spent_ms
+        if probe.quality.refused is not None:
+            visit.refuse(probe.quality, detection, frame.monotonic_s)
+            self._metrics.count(f"shots.refused.{probe.quality.refused}")
+            return
         self._observer.shot(frame, visit, face, recognizer)
         visit = self._presence.add(visit, probe, frame.monotonic_s)
         if visit.unasked:
@@ -259,6 +263,8 @@ class Pipeline:
             with self._metrics.timed("embed") as watch:
                 probe = recognizer.embed(face)
             self._embed_ms += watch.spent_ms
+            if probe.quality.refused is not None:
+                probe = None
         visit.look(detection, probe, frame.monotonic_s)
 
     def _liveness(self, frame: Frame, detection: Detection, recognizer: Recognizer) -> float | None:

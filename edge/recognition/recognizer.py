@@ -24,7 +24,7 @@ from edge.face.detector import Detector
 from edge.face.embedder import Embedder
 from edge.face.far_search import FarSearch
 from edge.face.liveness import Liveness
-from edge.face.quality import QualityGate, lighten
+from edge.face.quality import DARK_GLASSES, QualityGate, eye_shade, lighten
 from edge.gallery.admission import Admission
 from edge.gallery.alike.shift import shifted
 from edge.gallery.decision import DecisionRule
@@ -85,6 +85,11 @@ class Recognizer:
         if refused not in (Refusal.SIZE, Refusal.SCORE):
             detection = self.detector.refine(image, detection)
             refused = self.gate.refuse(detection, image.shape)
+        if (
+            refused is None
+            and self.embedder.visible(detection.landmarks, image.shape) < self.gate.min_visible
+        ):
+            refused = Refusal.CROPPED
         crop, lifted = lighten(self.embedder.align(image, detection.landmarks))
         return AlignedFace(crop, self.gate.measure(crop, detection, refused, lifted), detection)
 
@@ -94,13 +99,16 @@ class Recognizer:
         return replace(face, image=crop)
 
     def embed(self, face: AlignedFace, liveness: float | None = None) -> Probe:
-        """Embed an aligned face; `liveness` is what `liveness_of` said of the shot it comes from."""
+        """Embed an aligned face; `liveness` is what `liveness_of` said of the shot it comes from.
+
+        The quality of the probe says whether the shot is refused after all: `Refusal.RECOGNISABILITY`.
+        """
         return self.embed_with_length(face, liveness)[0]
 
     def embed_with_length(self, face: AlignedFace, liveness: float | None = None) -> tuple[Probe, float]:
         """Do `embed`, and return the length of the raw embedding too: a scale may still have to be fitted."""
         embedding, length = self.embedder.embed(face.image)
-        quality = replace(face.quality, recognisability=self.embedder.recognisability(length))
+        quality = self.gate.recognised(face.quality, self.embedder.recognisability(length))
         return Probe(embedding, self.embedder.model_id, quality, liveness), length
 
     def liveness_of(self, image: Image, detection: Detection) -> float | None:
@@ -120,13 +128,18 @@ class Recognizer:
     def encode(self, image: Image, detection: Detection) -> Probe | Quality:
         """Return the probe of one face, or the quality that says why the shot was refused."""
         face = self.align(image, detection)
-        if (
-            face.quality.refused is None
-            and self.gate.refuses_covered
-            and self.embedder.is_covered(face.image)
-        ):
-            return replace(face.quality, refused=Refusal.COVERED)
-        return face.quality if face.quality.refused is not None else self.embed(face)
+        if face.quality.refused is not None:
+            return face.quality
+        probe = self.embed(face)
+        refused = probe.quality.refused
+        if refused in (None, Refusal.RECOGNISABILITY) and self.gate.refuses_covered:
+            refused = self._covered(face.image) or refused
+        return probe if refused is None else replace(probe.quality, refused=refused)
+
+    def _covered(self, crop: Image) -> Refusal | None:
+        if eye_shade(crop) < DARK_GLASSES:
+            return Refusal.SUNGLASSES
+        return Refusal.COVERED if self.embedder.is_covered(crop) else None
 
     def match(self, probe: Probe, at: datetime) -> Match:
         """Find the two subjects closest to a probe among those who may pass here at a moment (aware).

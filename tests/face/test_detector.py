@@ -9,8 +9,9 @@ import pytest
 from edge.camera.photo import read_photo
 from edge.core.errors import ModelShapeError
 from edge.core.types import Detection, FloatArray
-from edge.face.detector import STRIDES, UPRIGHT_WITHIN_DEG, Canvas, Detector, roll_deg
+from edge.face.detector import STRIDES, UPRIGHT_WITHIN_DEG, Canvas, Detector
 from edge.face.manifest import installed_path, load_manifest
+from edge.face.quality import roll_deg
 from edge.face.session import Session
 from edge.face.weights import load_verified
 from edge.lab.demo.media import orl_photo

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from edge.core.types import Detection, Refusal
-from edge.face.quality import QualityGate, sharpness, yaw_deg
+from edge.face.quality import (
+    DARK_GLASSES,
+    EYES,
+    QualityGate,
+    eye_shade,
+    sharpness,
+    width_ratio,
+    yaw_deg,
+)
 from edge.lab.photos.degrade import motion_blur
 
 GATE = QualityGate(min_face_px=40, min_sharpness=0.15, max_yaw_deg=45, min_score=0.7)
@@ -91,9 +99,76 @@ def test_enrolment_is_never_looser_than_recognition():
     assert gate.measure(soft, face()).refused is None
     assert strict.measure(soft, face()).refused == Refusal.BLUR
     dearer = replace(
-        gate, min_face_px=80, min_sharpness=0.5, min_exposure=0.9, max_lifted=1.0, refuses_covered=True
+        gate,
+        min_face_px=80,
+        min_sharpness=0.5,
+        min_exposure=0.9,
+        max_lifted=1.0,
+        refuses_covered=True,
+        min_recognisability=0.9,
+        max_tilt_deg=10,
+        min_visible=1.0,
     )
     assert dearer.for_enrolment() == dearer
+
+
+def test_a_tilted_head_is_refused_at_enrolment_only():
+    angle = np.radians(40)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    upright = face()
+    middle = upright.landmarks.mean(axis=0)
+    tilted = replace(upright, landmarks=((upright.landmarks - middle) @ turn.T + middle).astype(np.float32))
+    assert GATE.refuse(tilted, FRAME) is None
+    assert GATE.for_enrolment().refuse(tilted, FRAME) == Refusal.TILT
+    assert GATE.for_enrolment().refuse(upright, FRAME) is None
+
+
+@pytest.mark.parametrize(
+    ("sure", "at_the_door", "enrolled"),
+    [
+        (0.999, None, None),
+        (0.31, None, None),
+        (0.29, None, Refusal.RECOGNISABILITY),
+        (0.009, Refusal.RECOGNISABILITY, Refusal.RECOGNISABILITY),
+        (None, None, None),
+    ],
+)
+def test_a_shot_weighs_as_much_as_the_embedder_is_sure(
+    sure: float | None, at_the_door: Refusal | None, enrolled: Refusal | None
+):
+    measured = GATE.measure(TEXTURE, face())
+    known = GATE.recognised(measured, sure)
+    assert known.recognisability == sure
+    assert known.weight == pytest.approx(measured.weight * (1.0 if sure is None else sure))
+    assert (known.refused, GATE.for_enrolment().recognised(measured, sure).refused) == (at_the_door, enrolled)
+    assert GATE.for_enrolment().judge(replace(known, refused=None)) == enrolled
+
+
+def test_a_shot_that_was_refused_before_keeps_its_reason():
+    blurred = GATE.measure(cv2.GaussianBlur(TEXTURE, (0, 0), 6), face())
+    assert GATE.recognised(blurred, 0.0).refused == Refusal.BLUR
+    assert GATE.recognised(blurred, 0.0).weight > 0
+
+
+def test_eyes_behind_sunglasses_are_darker_than_the_cheeks():
+    crop = np.full((112, 112, 3), 150, np.uint8)
+    assert eye_shade(crop) == pytest.approx(1)
+    for eye in EYES:
+        crop[eye] = 40
+    assert eye_shade(crop) < DARK_GLASSES
+    crop[EYES[0]] = 110  # one eye is seen
+    assert eye_shade(crop) > DARK_GLASSES
+    assert eye_shade(np.zeros((112, 112, 3), np.uint8)) == 0
+
+
+def test_the_width_of_a_face_is_told_whatever_way_it_looks():
+    points = np.array([[-1, -1], [1, -1], [0, 0], [-0.8, 1], [0.8, 1]], np.float32)
+    assert width_ratio(points) == pytest.approx(1)
+    assert width_ratio(points * np.float32([0.5, 1])) == pytest.approx(0.5)
+    turned = points * np.float32([np.cos(np.radians(30)), 1])
+    turned[2, 0] = np.sin(np.radians(30)) * 2 * 0.5  # the nose stands out by half of the distance of the eyes
+    assert width_ratio(turned) == pytest.approx(1, abs=0.02)
+    assert np.isfinite(width_ratio(np.zeros((5, 2), np.float32)))
 
 
 @pytest.mark.parametrize(

@@ -276,6 +276,19 @@ def test_what_a_camera_sees_the_wrong_way_round_is_told_as_of_the_upright_pictur
     assert np.allclose(first.box, same.box, atol=0.03), "fractions of the upright frame"
 
 
+def test_nobody_is_named_before_a_camera_that_hangs_upside_down(
+    settings: Settings, recognizer: Recognizer, media: Path, tmp_path: Path
+):
+    clip = tmp_path / "down.mp4"
+    turn = ("-vf", "vflip,hflip", "-crf", "10", "-y", str(clip))
+    subprocess.run(["ffmpeg", "-v", "error", "-i", str(media / "single_face.mp4"), *turn], check=True)
+    events, metrics = run(settings, recognizer, clip)
+    assert EventType.MATCH not in [event.event_type for event in events]
+    refused = metrics.counts().get("shots.refused.recognisability", 0)
+    seen = sum(event.shots.seen for event in events)
+    assert not seen or refused, "a face that was found is not believed"
+
+
 def test_the_int8_embedder_is_close_to_the_original_on_all_orl_faces(settings: Settings, media: Path):
     manifest, session = load_session(
         "sface", "embedder", settings.models_path, threads=settings.recognition.threads

@@ -16,6 +16,7 @@ from edge.core.types import Detection, Frame, Image, Probe, Quality, Refusal, Su
 from edge.gallery.gallery import Gallery
 from edge.gallery.matcher import DenseMatcher
 from edge.gallery.prototypes import photos_of, prototypes
+from edge.recognition.enrolment.showing import way_to_turn, wrongly_shown
 from edge.recognition.presence import SAME_FACE
 from edge.recognition.recognizer import Recognizer
 
@@ -52,6 +53,9 @@ ADVICE = {
     Refusal.SCORE: "the face is hard to make out; use a clearer photo",
     Refusal.CROPPED: "the face is cut off by the edge; use a photo that shows all of it",
     Refusal.COVERED: "the lower half of the face seems covered; use a photo without mask, scarf or hand",
+    Refusal.SUNGLASSES: "the eyes seem to be behind sunglasses; use a photo without them",
+    Refusal.TILT: "the head is tilted; turn the photo so that it is upright",
+    Refusal.RECOGNISABILITY: "hardly a face can be made out; is the photo upside down, or the face covered?",
 }
 """What to do about a photo that the quality gate refuses."""
 
@@ -85,7 +89,10 @@ def find_face(image: Image, name: str, recognizer: Recognizer, which: Which = No
         NoFaceError: There is none, or none of that number.
         ManyFacesError: There are several and none is named; says how many and where.
     """
-    return choose_face(faces_in(image, recognizer), image, name, which)
+    faces = faces_in(image, recognizer)
+    if not faces and (way := way_to_turn(image, recognizer)) is not None:
+        raise NoFaceError(f"{name}: no face found; there is one when the photo is turned {way}")
+    return choose_face(faces, image, name, which)
 
 
 def choose_face(faces: Sequence[Detection], image: Image, name: str, which: Which) -> Detection:
@@ -154,6 +161,9 @@ def encode_face(image: Image, face: Detection, name: str, recognizer: Recognizer
         LowQualityError: It is not fit for recognition; says why and what to do.
     """
     encoded = recognizer.encode(image, face)
+    quality = encoded if isinstance(encoded, Quality) else encoded.quality
+    if (wrong := wrongly_shown(image, face, quality, recognizer)) is not None:
+        raise LowQualityError(f"{name}: {wrong}")
     if isinstance(encoded, Quality):
         raise LowQualityError(
             f"{name}: {_advice(encoded)} (face {encoded.face_px:.0f} px, sharpness {encoded.sharpness:.2f}, "
