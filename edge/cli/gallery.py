@@ -23,6 +23,7 @@ from edge.device.settings.load import Settings
 from edge.face.choice import choose
 from edge.face.manifest import load_manifest
 from edge.gallery.alike.doctor import Diagnosis, examine, strangers_let_in
+from edge.gallery.alike.look_alikes import named
 from edge.gallery.alike.strangers import strangers_taken
 from edge.gallery.store.denials import Denials, DenialStore
 from edge.gallery.store.erasure import ANYBODY
@@ -318,6 +319,11 @@ def _tell(diagnosis: Diagnosis, report: dict[str, Any], settings: Settings) -> N
     if diagnosis.duplicates:
         typer.echo(
             "whoever is like both of a pair is rejected as ambiguous: remove one, or enrol better photos"
+        )
+    for group in diagnosis.groups:
+        typer.echo(
+            f"{len(group)} subjects look alike: {named(group, MAX_TOLD)}; strangers like them are taken for "
+            "one of them more often than promised, as is so with children: let a person open for them"
         )
     for complaint in diagnosis.poor:
         typer.echo(f"{complaint.subject_id}: {complaint.problem}")

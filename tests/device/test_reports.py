@@ -108,6 +108,22 @@ def test_info_check_and_doctor_tell_how_alike_the_enrolled_are(rows: FloatArray,
     assert report["schema"] == "edge.gallery.doctor/1"
 
 
+def test_the_doctor_names_look_alikes_in_a_mixed_gallery(tmp_path: Path):
+    path = write_config(tmp_path, state_dir=tmp_path / "state", models_dir=load().models_path)
+    settings = load(path)
+    model_id = build_recognizer(settings, Gallery.empty("none")).embedder.model_id
+    rows = [*unit_rows(200, seed=5), *alike_rows(10, 0.5, seed=6)]
+    gallery_store(settings).commit(
+        Gallery.empty(model_id).with_subjects(
+            (Subject(f"p-{number}", ""), [template(row, model_id)]) for number, row in enumerate(rows)
+        )
+    )
+    told = invoke("gallery", "doctor", config=path).output
+    assert "10 subjects look alike: p-200, p-201, p-202, " in told
+    report = json.loads(invoke("gallery", "doctor", "--json", config=path).output)
+    assert report["groups"] == [[f"p-{number}" for number in range(200, 210)]]
+
+
 def test_a_raw_threshold_has_no_shift():
     settings = load(overrides={"decision": {"threshold": 0.5}})
     nobody = build_recognizer(settings, Gallery.empty("none"))

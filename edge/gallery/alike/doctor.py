@@ -10,6 +10,7 @@ import numpy as np
 
 from edge.core.errors import GalleryError
 from edge.core.types import FloatArray, Probe
+from edge.gallery.alike.look_alikes import look_alike_groups
 from edge.gallery.decision import DecisionRule, ThresholdShift
 from edge.gallery.gallery import Gallery
 from edge.gallery.matcher import make_matcher
@@ -56,10 +57,11 @@ class Diagnosis:
     """What is to be said about a gallery.
 
     `threshold` is the one in force for the `admitted` subjects, who may pass and are worth `comparisons`;
-    `shift` is what was added to the calibrated one (None: it is a raw one);
-    `expected_fpir` is the share of strangers it lets pass (None without a calibration). `duplicates` are
-    subjects that may be taken for each other, `look_alikes` come close; `more` is how many further pairs are
-    as alike as duplicates.
+    `shift` is what was added to the calibrated one (None: it is a raw one); `expected_fpir` is the share of
+    strangers it lets pass (None without a calibration). `duplicates` are subjects that may be taken for each
+    other, `look_alikes` come close; `more` is how many further pairs are as alike as duplicates. `groups` are
+    the ids of subjects who look alike together: strangers like them are taken for one of them more often than
+    promised.
     """
 
     subjects: int
@@ -72,6 +74,7 @@ class Diagnosis:
     duplicates: tuple[Pair, ...]
     look_alikes: tuple[Pair, ...]
     more: int
+    groups: tuple[tuple[str, ...], ...]
     poor: tuple[Complaint, ...]
 
 
@@ -97,6 +100,7 @@ def examine(
         duplicates=duplicates,
         look_alikes=tuple(pair for pair in closest if pair.score < threshold),
         more=alike - len(duplicates),
+        groups=tuple(look_alike_groups(gallery, rule)),
         poor=tuple(_poor(gallery)),
     )
 

@@ -103,11 +103,18 @@ def shifted(rule: DecisionRule, gallery: Gallery) -> DecisionRule:
 
 def measure_shift(gallery: Gallery, calibration: Calibration) -> GalleryShift | None:
     """Return the shift of a gallery: `shift_among` the template of the fewest photos of each subject."""
+    rows, several = one_template_each(gallery)
+    return shift_among(rows, calibration, several)
+
+
+def one_template_each(gallery: Gallery) -> tuple[FloatArray, Flags]:
+    """Return the template of the fewest photos of each subject, (size, D), and whether it is of several."""
     photos = np.array([row.photos for row in gallery.provenance], np.intp)
-    rows = np.array(
-        [start + int(np.argmin(photos[start : start + count])) for start, count in _spans(gallery)], np.intp
-    )
-    return shift_among(gallery.matrix[rows], calibration, photos[rows] > 1)
+    if len(photos) != gallery.size:
+        spans = zip(gallery.starts.tolist(), gallery.counts, strict=True)
+        rows = np.array([at + int(np.argmin(photos[at : at + count])) for at, count in spans], np.intp)
+        return gallery.matrix[rows], photos[rows] > 1
+    return gallery.matrix, photos > 1
 
 
 def shift_among(
@@ -134,7 +141,7 @@ def shift_among(
         rows, several = rows[spread], several[spread]
     scores = (rows @ rows.T).astype(np.float64)
     if several.any():
-        scores -= _allowance(calibration) * (several[:, None].astype(np.float64) + several)
+        scores -= allowance(calibration) * (several[:, None].astype(np.float64) + several)
     people = _people(scores, calibration)
     if people is None:
         return None
@@ -156,11 +163,7 @@ def most_shift(thresholds: Sequence[float]) -> float:
     return max(0.0, min(MOST_SHIFT, SHARE_LEFT * (1 - thresholds[-1])))
 
 
-def _spans(gallery: Gallery) -> list[tuple[int, int]]:
-    return list(zip(gallery.starts.tolist(), gallery.counts, strict=True))
-
-
-def _allowance(calibration: Calibration) -> float:
+def allowance(calibration: Calibration) -> float:
     """Return how much more alike a template of several photos is to others because it is one, a cosine.
 
     Measured on lfw-dev between templates of 2, 3 and 5 photos: .010, .014 and .019 for each of a pair; this

@@ -13,6 +13,7 @@ import numpy as np
 
 from edge.core.errors import CollisionError, LowQualityError, ManyFacesError, NoFaceError, OtherFaceError
 from edge.core.types import Detection, Frame, Image, Probe, Quality, Refusal, Subject, Template
+from edge.gallery.alike.look_alikes import look_alikes_of, named
 from edge.gallery.gallery import Gallery
 from edge.gallery.matcher import DenseMatcher
 from edge.gallery.prototypes import photos_of, prototypes
@@ -204,6 +205,7 @@ def enroll(
         if serious and not force:
             raise CollisionError(f"{problem}; nothing was enrolled, use --force if this is right")
         warnings.append(problem)
+    warnings += _look_alikes(subject, probes, recognizer, gallery)
     embeddings = np.stack([probe.embedding for probe in probes])
     weights = np.array([probe.quality.weight for probe in probes], np.float32)
     best = max(probes, key=lambda probe: probe.quality.weight)
@@ -325,6 +327,21 @@ def _other_face(
         f"subject {subject.subject_id!r} is enrolled with another face (score {score:.2f}, "
         f"threshold {threshold:.2f})"
     )
+
+
+def _look_alikes(
+    subject: Subject, probes: Sequence[Probe], recognizer: Recognizer, gallery: Gallery
+) -> list[str]:
+    """Say whether the subject belongs to a group of people who look alike, as children do."""
+    others = gallery.without_subjects({subject.subject_id})
+    best = max(probes, key=lambda probe: probe.quality.weight)
+    found = look_alikes_of(best.embedding, others, recognizer.rule)
+    if not found:
+        return []
+    return [
+        f"looks like subjects {named(found)}, who look like each other: strangers like them are taken for "
+        "one of them more often than promised, as is so with children; `edge gallery doctor` names everybody"
+    ]
 
 
 def _collisions(

@@ -1,5 +1,6 @@
 """One-shot enrolment on real photos and clips: what is accepted, what is refused, and what is said."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -31,6 +32,7 @@ from edge.recognition.enrolment.enrol import (
     walk_up,
 )
 from edge.recognition.recognizer import Recognizer
+from tests.support.gallery_samples import template, unit_rows
 from tests.support.liveness import install, network
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -86,6 +88,37 @@ def test_several_photos_become_prototypes(recognizer: Recognizer, media: Path):
     gallery = enrolled(empty(recognizer), "orl-1", probes, recognizer)
     assert 1 <= len(gallery.templates_of("orl-1")) <= 3
     assert gallery.size == 1
+
+
+def test_who_looks_like_a_group_of_look_alikes_is_enrolled_with_a_warning(
+    recognizer: Recognizer, media: Path
+):
+    seen = orl(media, 1, 1, recognizer)
+    model_id = recognizer.embedder.model_id
+    crowd = [(f"p-{number}", row) for number, row in enumerate(unit_rows(60))]
+    like = np.sqrt(0.6) * unit_rows(12, seed=2) + np.sqrt(0.4) * seen.embedding
+    like /= np.linalg.norm(like, axis=1, keepdims=True)
+    group = [(f"c-{number}", row) for number, row in enumerate(like.astype(np.float32))]
+    told = []
+    for everybody in (crowd, crowd + group):
+        gallery = Gallery.empty(model_id).with_subjects(
+            (Subject(name, ""), [template(row, model_id)]) for name, row in everybody
+        )
+        done = enroll(
+            Subject("new", ""),
+            [seen],
+            recognizer,
+            gallery,
+            source="photo",
+            at=AT,
+            max_prototypes=3,
+            force=True,
+        )
+        told.append([text for text in done.warnings if "look like each other" in text])
+    assert told[0] == []
+    assert re.match(
+        r"looks like subjects c-\d+, c-\d+, c-\d+ and 5 more, who look like each other", told[1][0]
+    )
 
 
 def test_enrolling_again_replaces(recognizer: Recognizer, media: Path):
