@@ -9,6 +9,7 @@ from edge.cli.options import ConfigOption, JsonOption, load_settings
 from edge.cli.output import Listing, progress
 from edge.core.errors import EX_FAILURE, ModelError, UsageError
 from edge.core.text import printable
+from edge.device.assembly.recognizer import liveness_policy
 from edge.face.manifest import (
     installed_path,
     load_manifest,
@@ -68,10 +69,11 @@ def list_models(config_file: ConfigOption = None) -> None:
     columns = ("name", "kind", "MB", "installed", "for", "licence", "trained on")
     table = Listing(*columns, copied=("name",))
     missing = []
+    alive = settings.liveness.models if liveness_policy(settings) != "off" else ()
     for name in model_names(settings.models_path):
         manifest = load_manifest(name, settings.models_path)
         installed = installed_path(manifest, settings.models_path).is_file()
-        in_use = name in (settings.recognition.detector, settings.recognition.embedder)
+        in_use = name in (settings.recognition.detector, settings.recognition.embedder, *alive)
         size = f"{manifest.bytes / 1e6:.1f}"
         mark = f"{name} *" if in_use else name
         answer = "yes" if installed else "no"

@@ -11,6 +11,7 @@ from rich.table import Table
 from edge.cli.lab.clips import clips
 from edge.cli.lab.gate import conditions, fusion, gate
 from edge.cli.lab.groups import groups
+from edge.cli.lab.liveness import liveness
 from edge.cli.lab.oneshot import oneshot
 from edge.cli.lab.swap import swap
 from edge.cli.lab.variants import variants
@@ -136,6 +137,7 @@ for command in (
     gate,
     conditions,
     groups,
+    liveness,
     fusion,
     swap,
     variants,
