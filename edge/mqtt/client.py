@@ -88,6 +88,15 @@ def properties(packet_type: int, **values: int | bytes) -> Properties:
     return made
 
 
+def let_go(client: paho.Client) -> None:
+    """Take its callbacks from a client that has left.
+
+    It holds sockets of its own, and closes them once nobody refers to it. Whoever hears its callbacks does.
+    """
+    client.on_connect = client.on_disconnect = client.on_publish = client.on_socket_register_write = None
+    client.on_message = client.on_subscribe = client.on_socket_open = None
+
+
 class Unread:
     """How much of what others publish waits to be looked at, over all connections. Thread-safe.
 
@@ -166,9 +175,7 @@ class MqttSession:
         sock = self.client.socket()
         if sock is not None:
             sock.close()
-        client = self.client
-        client.on_connect = client.on_disconnect = client.on_publish = client.on_socket_register_write = None
-        client.on_message = client.on_subscribe = client.on_socket_open = None
+        let_go(self.client)
 
     def _on_socket_open(self, _c: paho.Client, _u: Any, sock: Any) -> None:
         _bound(sock, MAX_PACKET_BYTES, partial(setattr, self, "oversize"))

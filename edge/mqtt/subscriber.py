@@ -18,7 +18,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from edge.core.errors import LinkError
 from edge.mqtt.broker import CONNECT_TIMEOUT_S, Protocol, ProtocolChoice, Version
-from edge.mqtt.client import new_client, properties
+from edge.mqtt.client import let_go, new_client, properties
 
 LONGEST_PAUSE_S = 30
 """Between two tries to connect again."""
@@ -102,8 +102,7 @@ class Listener:
     ) -> None:
         """Wait shortly for what was published last, and disconnect."""
         self.flush()
-        self._client.disconnect()
-        self._client.loop_stop()
+        self._leave()
 
     @property
     def connected(self) -> bool:
@@ -159,6 +158,7 @@ class Listener:
             self._greeted()
             answer = self._ready.get(timeout=CONNECT_TIMEOUT_S)
         except (OSError, UnicodeError) as error:
+            self._leave()
             raise LinkError(f"broker at {host}:{port} cannot be reached: {error}") from None
         except queue.Empty:
             self._leave()
@@ -199,6 +199,7 @@ class Listener:
     def _leave(self) -> None:
         self._client.disconnect()
         self._client.loop_stop()
+        let_go(self._client)
 
     def _new_client(self) -> paho.Client:
         username, password = self._credentials

@@ -18,6 +18,7 @@ from edge.device.settings.load import load
 from edge.gallery.gallery import Gallery
 from tests.support.command_line import invoke, run, write_config
 from tests.support.gallery_samples import template, unit_rows
+from tests.support.waits import LIMIT_S
 
 
 def edge(directory: Path, *arguments: str, config: str = "") -> subprocess.CompletedProcess[str]:
@@ -30,7 +31,7 @@ def edge(directory: Path, *arguments: str, config: str = "") -> subprocess.Compl
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=LIMIT_S,
         check=False,
     )
 

@@ -20,7 +20,7 @@ from edge.cli.fleet.devices import USERS
 from edge.core.errors import ConfigError, FleetError, LinkError
 from edge.fleet.certificates import Authority
 from tests.e2e.device import Device
-from tests.support.broker import Mosquitto
+from tests.support.broker import Mosquitto, leave
 from tests.support.command_line import run, write_config
 from tests.support.places import ROOT
 from tests.support.waits import LIMIT_S, wait_until
@@ -88,8 +88,7 @@ class Client:
         self.client.loop_start()
 
     def close(self) -> None:
-        self.client.disconnect()
-        self.client.loop_stop()
+        leave(self.client)
 
 
 def test_a_device_is_itself_and_nobody_else(site: Path, broker: Mosquitto):

@@ -89,7 +89,7 @@ def test_a_broker_of_3_1_1_is_understood(old_broker: int):
     with Listener("127.0.0.1", old_broker, ("t",)) as listener:
         assert listener.protocol == "3.1.1"
         listener.publish("t", b"x")
-        assert listener.messages.get(timeout=5).payload == b"x"
+        assert listener.messages.get(timeout=LIMIT_S).payload == b"x"
 
 
 @contextmanager

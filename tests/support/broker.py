@@ -16,6 +16,7 @@ from typing import Any
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
+from edge.mqtt.client import let_go
 from tests.support.ports import free_port
 from tests.support.waits import LIMIT_S, wait_until
 
@@ -80,6 +81,13 @@ class Mosquitto:
         self.process.send_signal(signal.SIGCONT)
 
 
+def leave(client: paho.Client) -> None:
+    """End a client whose loop runs; else its sockets are found open in whichever test comes then."""
+    client.disconnect()
+    client.loop_stop()
+    let_go(client)
+
+
 @dataclass(frozen=True)
 class Seen:
     topic: str
@@ -124,8 +132,7 @@ class Subscriber:
         return f"messages; seen on {sorted({message.topic for message in list(self.seen)})}"
 
     def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
+        leave(self._client)
 
 
 @contextmanager

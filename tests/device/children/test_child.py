@@ -16,7 +16,7 @@ from edge.device.settings.load import load
 from tests.support.clock import SteppedClock
 from tests.support.command_line import write_config
 from tests.support.streams import SilentServer
-from tests.support.waits import wait_until
+from tests.support.waits import LIMIT_S, wait_until
 
 DAEMON = """
 import sys, time
@@ -91,13 +91,13 @@ def test_a_child_ends_when_its_daemon_is_killed(daemon: subprocess.Popen[str], c
 
 
 def test_a_child_whose_daemon_had_ended_before_it_looked_ends_at_once():
-    told = subprocess.run([*EDGE, "--version"], env={**os.environ, PARENT: "1"}, check=False, timeout=60)
+    told = subprocess.run([*EDGE, "--version"], env={**os.environ, PARENT: "1"}, check=False, timeout=LIMIT_S)
     assert told.returncode == 128 + 9
 
 
 def test_the_variable_is_no_setting_and_is_not_handed_on():
     told = subprocess.run(
-        [*EDGE, "check"], env={**os.environ, PARENT: str(os.getpid())}, capture_output=True, timeout=60
+        [*EDGE, "check"], env={**os.environ, PARENT: str(os.getpid())}, capture_output=True, timeout=LIMIT_S
     )
     assert PARENT.encode() not in told.stderr
 

@@ -181,7 +181,7 @@ def test_a_session_brings_what_came_while_the_follower_was_away(
         pytest.param(("--to", "journal.txt"), "must end in .jsonl or .sqlite", id="an unknown kind of file"),
         pytest.param(("--site", "a/b"), "cannot be in a topic", id="a site with a slash"),
         pytest.param(("--password-file", "x"), "a password needs a username", id="password without user"),
-        pytest.param(("--user", "u", "--password-file", "none"), "cannot read none", id="no such password"),
+        pytest.param(("--user", "u", "--password-file", "none"), "/none: ", id="no such password"),
         pytest.param(("--ca-file", "ca.pem"), "need tls = true", id="certificates without TLS"),
     ],
 )

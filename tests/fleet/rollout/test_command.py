@@ -21,7 +21,7 @@ from edge.fleet.rollout import command
 from edge.fleet.rollout.command import check_args, read_args, send_command
 from edge.mqtt.broker import Broker
 from edge.mqtt.contract.messages import VERBS, ResponsePayload
-from tests.support.broker import Mosquitto
+from tests.support.broker import Mosquitto, leave
 from tests.support.command_line import run, write_config
 from tests.support.waits import LIMIT_S, Stopwatch
 
@@ -142,8 +142,7 @@ class AnsweringDevice:
         self._client.publish(f"{self._root}/response/{verb}", answer.model_dump_json(by_alias=True), 1)
 
     def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
+        leave(self._client)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from edge.core.text import printable
 from edge.device.settings.load import Settings, load
 from edge.fleet.rollout.gallery import Arrival, DoorSync, Wanted
 from edge.mqtt.contract.messages import CandidatePayload, GalleryReportedPayload
-from tests.support.broker import Mosquitto, subscriber
+from tests.support.broker import Mosquitto, leave, subscriber
 from tests.support.command_line import run
 from tests.support.fleets import make_fleet, people
 from tests.support.waits import LIMIT_S, Stopwatch
@@ -151,8 +151,7 @@ class SimulatedDoor:
             self.tell(said)
 
     def close(self) -> None:
-        self.client.disconnect()
-        self.client.loop_stop()
+        leave(self.client)
 
 
 @pytest.fixture

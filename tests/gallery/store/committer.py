@@ -46,6 +46,7 @@ def killed(directory: Path, rounds: int) -> None:
         reading, writing = os.pipe()
         child = os.fork()
         if child == 0:
+            os.close(reading)  # so that it ends with whoever reads
             commit_for_ever(directory, writing)
         os.close(writing)
         with os.fdopen(reading) as told:

@@ -16,6 +16,7 @@ from edge.core.types import Subject
 from edge.gallery.store.store import GalleryStore
 from tests.support.gallery_samples import MODEL, gallery_of, template, unit_rows
 from tests.support.places import ROOT
+from tests.support.waits import LIMIT_S
 
 COMMITTER = [sys.executable, "-m", "tests.gallery.store.committer"]
 NOBODY = 65534
@@ -67,7 +68,7 @@ def test_a_process_killed_at_any_moment_leaves_the_old_or_the_new_version(tmp_pa
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=4 * LIMIT_S,
     )
     assert done.returncode == 0, done.stderr
     rounds, in_the_middle = map(int, done.stdout.split())
@@ -81,7 +82,7 @@ def test_two_processes_that_enrol_at_once_lose_nothing(tmp_path: Path):
         subprocess.Popen([*COMMITTER, "enrol", str(directory), prefix, "30"], cwd=ROOT)
         for prefix in ("left", "right")
     ]
-    assert [process.wait(timeout=60) for process in processes] == [0, 0]
+    assert [process.wait(timeout=2 * LIMIT_S) for process in processes] == [0, 0]
     gallery = store_in(directory).load(MODEL)
     expected = {f"{prefix}-{i}" for prefix in ("left", "right") for i in range(30)}
     assert {subject.subject_id for subject in gallery.subjects} == expected

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge.core.errors import GalleryError, GalleryIntegrityError
-from edge.gallery.format.bundle import encode
+from edge.gallery.format.bundle import FORMAT, encode
 from edge.gallery.store.sealed import device_key
 from edge.gallery.store.store import GalleryStore
 from edge.gallery.store.vault import encrypt
@@ -90,9 +90,9 @@ def test_a_gallery_without_a_readable_version_is_an_error_and_not_an_empty_galle
 def test_a_gallery_of_a_newer_format_is_refused_but_not_set_aside(store: GalleryStore, directory: Path):
     enrol(store, "a", "b")
     (directory / "gallery-00000002.edge").write_bytes(
-        encrypt(forge(format=4), MODEL, 2, device_key(directory.parent / "device.key", make=False))
+        encrypt(forge(format=FORMAT + 1), MODEL, 2, device_key(directory.parent / "device.key", make=False))
     )
-    with pytest.raises(GalleryError, match="format 4 is unknown"):
+    with pytest.raises(GalleryError, match=f"format {FORMAT + 1} is unknown"):
         store.load(MODEL)
     assert store.versions() == [1, 2]
 
