@@ -156,11 +156,11 @@ def _show_table(table: calibration.FittedRates, scale: RecognisabilityScale, rep
     shown = Listing(
         "promised", "obtained on the other half / promised", "10th-90th percentile", "within factor 2"
     )
-    for kind in ("fmr", "fpir"):
+    for kind, told in (("fmr", "FMR"), ("fpir", "FPIR"), ("fpir_with_shift", "FPIR, with the shift")):
         for promise, ratio in report["halves"][kind].items():
             spread = f"{ratio['p10']:.2f}-{ratio['p90']:.2f}"
             cells = (f"{ratio['median']:.2f}", spread, f"{ratio['within_factor_2']:.0%} of splits")
-            shown.add_row(f"{kind.upper()} {promise}", *cells)
+            shown.add_row(f"{told} {promise}", *cells)
     shown.print()
     for photos_each, ratios in report["several_photos"].items():
         told = ", ".join(f"{ratio} times at {rate}" for rate, ratio in ratios.items())

@@ -47,6 +47,8 @@ def test_halves_are_checked_against_each_other():
     report = check_halves(unit_rows(400, DIM, seed=4), splits=5)
     assert report["fmr"]["0.01"]["median"] == pytest.approx(1, abs=0.1)
     assert report["fpir"]["0.01 of 100"]["within_factor_2"] >= 0.8
+    for promise, ratio in report["fpir_with_shift"].items():
+        assert 0 < ratio["median"] <= report["fpir"][promise]["median"]
 
 
 def test_a_folder_full_of_the_same_faces_under_two_names_is_refused():
