@@ -162,7 +162,9 @@ def _gate_table(report: dict[str, Any]) -> Table:
 def _conditions_table(report: dict[str, Any]) -> Listing:
     fmrs = [f"FMR {rate}" for rate in condition_study.FMRS]
     tpirs = [f"TPIR at {rate}" for rate in measure.FPIRS]
-    table = Listing("worse", "condition", "enrolled", "FTA", *tpirs, "by rule", "FPIR", *fmrs, "lifted")
+    table = Listing(
+        "worse", "condition", "enrolled", "FTA", *tpirs, "by rule", "FPIR", *fmrs, "lifted", "recognisable"
+    )
     for side in condition_study.SIDES:
         for name, figures in report[side].items():
             rates = [figures["fta"], *(figures["tpir"].get(str(rate)) for rate in measure.FPIRS)]
@@ -170,7 +172,8 @@ def _conditions_table(report: dict[str, Any]) -> Listing:
             for rate in condition_study.FMRS:
                 obtained = figures["fmr"].get(str(rate))
                 cells.append("-" if obtained is None else f"{obtained['times_promised']:.2f}x")
-            table.add_row(side, name, str(figures["enrolled"]), *cells, str(figures["lifted"]))
+            cells += [str(figures["lifted"]), _rate(figures["recognisability"])]
+            table.add_row(side, name, str(figures["enrolled"]), *cells)
     return table
 
 

@@ -49,12 +49,14 @@ def compare(
     enrolled = [path for photos in protocol.gallery.values() for path in photos]
     for name, taken in shots.items():
         rows, fit = _usable(taken), _usable(taken, enrolment)
-        spoiled = [shot.quality.lifted for shot in taken.values() if shot is not None]
+        spoiled = [shot.quality for shot in taken.values() if shot is not None]
+        known = [each.recognisability for each in spoiled if each.recognisability is not None]
         for side in SIDES:
             gallery = {path: (clean if side == "probes" else fit)[path] for path in enrolled}
             report[side][name] = {
                 **judge(protocol, gallery, rows, rule, max_prototypes),
-                "lifted": round(float(np.median(spoiled)), 1) if spoiled else None,
+                "lifted": round(float(np.median([each.lifted for each in spoiled])), 1) if spoiled else None,
+                "recognisability": round(float(np.median(known)), 3) if known else None,
             }
     return report
 

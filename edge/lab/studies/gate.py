@@ -32,6 +32,7 @@ MEASURES: Mapping[str, Callable[[Quality], float]] = {
     "exposure": lambda quality: quality.exposure,
     "face_px": lambda quality: quality.face_px,
     "detector_score": lambda quality: quality.detector_score,
+    "recognisability": lambda quality: 0.0 if quality.recognisability is None else quality.recognisability,
     "frontal": lambda quality: -abs(quality.yaw_deg),
 }
 """What the gate measures on a shot; higher should mean more useful."""

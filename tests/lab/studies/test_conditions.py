@@ -25,7 +25,7 @@ ENROLMENT = QualityGate(20, 0.3, 45, 0.7, max_lifted=1.0)
 
 
 def shot(row: np.ndarray, refused: Refusal | None = None, lifted: float = 1.0) -> Shot:
-    return Shot(row, Quality(80, 0.8, 0.0, 0.9, 0.9, 0.5, refused, lifted))
+    return Shot(row, Quality(80, 0.8, 0.0, 0.9, 0.9, 0.5, refused, lifted, 0.75))
 
 
 def test_conditions_are_judged_with_a_clean_gallery_and_with_a_spoiled_one(tmp_path: Path):
@@ -48,6 +48,8 @@ def test_conditions_are_judged_with_a_clean_gallery_and_with_a_spoiled_one(tmp_p
     assert both["alike"]["fmr"]["0.0001"] == {"times_promised": 10_000.0, "expected": 0.0}
     assert probes["lifted"]["tpir_by_rule"] == 1
     assert probes["lifted"]["lifted"] == 8
+    assert probes["clean"]["recognisability"] == 0.75
+    assert probes["gone"]["recognisability"] is None
     assert (both["lifted"]["enrolled"], both["lifted"]["fta"]) == (0, 1.0)
     for name in ("refused", "gone"):
         assert probes[name]["fta"] == 1

@@ -1,6 +1,7 @@
 """What the gate costs and saves, by hand; and the command on real faces, some of them beyond recognition."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -93,7 +94,11 @@ def test_separation_is_the_area_under_the_roc_curve():
     told = separation(qualities, useful)
     assert told["weight"] == pytest.approx(roc_auc_score(useful, weights), abs=1e-5)
     assert told["frontal"] == 0
-    assert told["sharpness"] == 0.5
+    assert told["sharpness"] == told["recognisability"] == 0.5
+    sure = [
+        replace(each, recognisability=0.5 + good / 2) for each, good in zip(qualities, useful, strict=True)
+    ]
+    assert separation(sure, useful)["recognisability"] == 1
     assert separation(qualities, np.ones(300, bool))["weight"] is None
 
 
