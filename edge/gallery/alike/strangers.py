@@ -82,4 +82,7 @@ def strangers_taken(
         of_table = float(np.interp(calibrated, table.thresholds, widths))
     measured, most = max(measured, rule.site_shift), max(most, rule.site_shift)
     below, above = (math.hypot(measured - least, of_table), math.hypot(most - measured, of_table))
-    return StrangersTaken(share(measured), share(measured - below), share(measured + above))
+    low_share, high_share = share(measured - below), share(measured + above)
+    # The tails of look-alikes are heavier than the shift's line says: no fewer than the rule expects.
+    expected = max(share(measured), rule.expected_fpir(comparisons) or 0.0)
+    return StrangersTaken(min(expected, high_share), low_share, high_share)
