@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.core.types import Image
+from edge.core.types import FloatArray, Image
 
 DARK_BELOW = 100
 """Luma of the brightest pixels under which a picture is dark.
@@ -51,6 +51,21 @@ LEAST_BLUR_PX, MOST_BLUR_PX = 0.3, 2.0
 
 MAD_TO_SIGMA = 1.4826
 """Standard deviation over the median of absolute values of normal noise."""
+
+GLARE_PX, GLARE_STEP, GLARE_BLUR_PX = 17, 4, 12.0
+"""Side of the neighbourhoods whose darkest channel is glare, its reduction, and how far it is smoothed.
+
+What a bright door lays over a dark face grows towards its edge and has no detail. Source: the dark channel of
+He, Sun and Tang (2009). Measured on lfw-dev faces before a bright door at gain .25, TPIR at FPIR .01 / .001:
+with the glare .68 / .50, without it .78 / .70. Neighbourhoods of 9 px take the face as well (.62 / .55), and
+35 px leave more glare (.71 / .67). It costs a fraction of a millisecond.
+"""
+
+GLARE_SHARE = 0.9
+"""Share of the glare that is taken away: with all of it, shadows turn black."""
+
+GLARE_OWN, GLARE_MOST = 0.02, 240.0
+"""Quantile of the glare before the middle of a face that is its own darkness; most glare, in levels."""
 
 SHADOW_BELOW = 30
 """Luma of what lies in the shadow of a scene that has bright parts too."""
@@ -115,6 +130,28 @@ def lift_of_face(image: Image) -> Lift | None:
     if _is_bright(grey, FACE_DARK_BELOW, FACE_WHITE_SHARE):
         return None
     return _spread(grey, image, FACE_WHITE_SHARE, FACE_TOP)
+
+
+def glare_over(face: Image) -> FloatArray:
+    """Return the light that lies over an aligned BGR face, in levels (H, W): smooth, without detail."""
+    blue, green, red = cv2.split(face)
+    darkest = cv2.min(cv2.min(blue, green), red)
+    least = cv2.erode(darkest, np.ones((GLARE_PX, GLARE_PX), np.uint8)).astype(np.float32)
+    share = 1 / GLARE_STEP
+    small = cv2.resize(least, None, fx=share, fy=share, interpolation=cv2.INTER_AREA)
+    smooth = cv2.GaussianBlur(small, (0, 0), GLARE_BLUR_PX * share)
+    return np.asarray(cv2.resize(smooth, face.shape[1::-1]), np.float32)
+
+
+def without_glare(face: Image, glare: FloatArray, middle: tuple[slice, slice]) -> Image:
+    """Return an aligned BGR face without the light that lies over it; the least in its `middle` is its own.
+
+    What shows through less is spread as much as it was pressed.
+    """
+    own = float(np.quantile(glare[middle], GLARE_OWN))
+    over = GLARE_SHARE * np.maximum(glare - own, 0)[..., None]
+    rest = (face - over) / (1 - np.minimum(over, GLARE_MOST) / 255)
+    return np.asarray(np.clip(rest, 0, 255).round(), np.uint8)
 
 
 def noise_levels(image: Image) -> float:

@@ -9,9 +9,17 @@ import pytest
 
 from edge.core.clock import SystemClock
 from edge.core.types import Detection, Image, Quality, Refusal
-from edge.face.lighting import MOST_BLUR_PX, SHADOW_LIFT, lift_of_face, lift_of_scene, noise_levels
-from edge.face.quality import lighten
-from edge.lab.photos.degrade import before_bright_door, dim
+from edge.face.lighting import (
+    MOST_BLUR_PX,
+    SHADOW_LIFT,
+    glare_over,
+    lift_of_face,
+    lift_of_scene,
+    noise_levels,
+    without_glare,
+)
+from edge.face.quality import MIDDLE, is_back_lit, lighten
+from edge.lab.photos.degrade import before_bright_door, dim, gaussian_blur
 from edge.recognition.recognizer import Recognizer
 
 GENERATOR = np.random.default_rng(8)
@@ -135,3 +143,53 @@ def test_nobody_is_enrolled_from_a_face_that_had_to_be_lifted(recognizer: Recogn
     assert isinstance(refused, Quality)
     assert refused.refused == Refusal.EXPOSURE
     assert replace(enrolment.gate, max_lifted=25).judge(refused) is None
+
+
+def near(recognizer: Recognizer, man: Image) -> tuple[Image, Detection]:
+    """The man's head in the middle of a picture, and his face in it."""
+    face = largest(recognizer, man)
+    x1, y1, x2, y2 = (face.box + np.float32([-80, -80, 80, 80])).clip(0).astype(int)
+    return man[y1:y2, x1:x2], face
+
+
+def test_glare_is_taken_off_a_dark_face_and_the_face_stays(recognizer: Recognizer, man: Image):
+    face = largest(recognizer, man)
+    crop = dim(recognizer.embedder.align(man, face.landmarks), 0.25)
+    y, x = np.mgrid[-1:1:112j, -1:1:112j]
+    over = (120 * (x**2 + y**2) ** 2 / 4)[..., None]
+    veiled = np.clip(crop + over, 0, 255).astype(np.uint8)
+    clear = without_glare(veiled, glare_over(veiled), MIDDLE)
+    before, after = (np.abs(each.astype(int) - crop).mean() for each in (veiled, clear))
+    assert after < 0.7 * before
+    assert alike(clear, crop) > alike(veiled, crop)
+
+
+def test_a_face_is_back_lit_where_it_is_dim_before_something_bright(recognizer: Recognizer, man: Image):
+    image, face = near(recognizer, man)
+    bright, door = before_bright_door(image, face.size_px, 1.0), before_bright_door(image, face.size_px, 0.5)
+    crops = [recognizer.embedder.align(each, largest(recognizer, each).landmarks) for each in (bright, door)]
+    assert [is_back_lit(crop) for crop in crops] == [False, True]
+    alone = np.zeros_like(crops[1])
+    alone[MIDDLE] = crops[1][MIDDLE]
+    assert not is_back_lit(alone), "dim before nothing"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "refused"),
+    [
+        pytest.param(lambda image, px: image, None, id="as it is"),
+        pytest.param(
+            lambda image, px: before_bright_door(image, px, 0.5, 4), Refusal.EXPOSURE, id="back-lit"
+        ),
+        pytest.param(lambda image, px: gaussian_blur(image, 4 * px / 100), Refusal.BLUR, id="blurred"),
+    ],
+)
+def test_what_looks_alike_in_everybody_is_not_enrolled_and_is_seen_at_the_door(
+    recognizer: Recognizer, man: Image, spoil: Callable[[Image, float], Image], refused: Refusal | None
+):
+    image, face = near(recognizer, man)
+    bad = spoil(image, face.size_px)
+    found = largest(recognizer, bad)
+    enrolment = recognizer.for_enrolment()
+    assert recognizer.align(bad, found).quality.refused is None
+    assert enrolment.align(bad, found).quality.refused == refused

@@ -199,6 +199,34 @@ def test_a_visit_in_the_dark_is_named_and_says_that_it_was_lifted(
     assert told[0].quality.lifted > 5
 
 
+@pytest.mark.parametrize(
+    ("fps", "frames", "blur_px", "told"),
+    [
+        pytest.param(15, 5, 0.0, ["match", "left"], id="a third of a second suffices"),
+        pytest.param(15, 5, 14.0, ["no_decision low_quality", "left"], id="a third of a second, blurred"),
+        pytest.param(15, 1, 0.0, ["no_decision too_few_looks", "left"], id="one frame"),
+        pytest.param(1, 1, 0.0, ["no_decision too_few_looks", "left"], id="a frame a second, seen in one"),
+    ],
+)
+def test_who_passes_leaves_an_event_with_its_reason(
+    settings: Settings,
+    recognizer: Recognizer,
+    man: Image,
+    fps: float,
+    frames: int,
+    blur_px: float,
+    told: list[str],
+):
+    shown = cv2.GaussianBlur(man, (0, 0), blur_px) if blur_px else man
+    pipeline = build_pipeline("front", settings, metrics=Metrics(), clock=SystemClock(), live=False)
+    said = []
+    for number in range(frames + round(8 * fps)):
+        image = shown if number < frames else np.full_like(man, 90)
+        frame = Frame("front", image, SystemClock().now(), number / fps, number)
+        said += pipeline.process(frame, recognizer)
+    assert [" ".join(filter(None, (each.event_type, each.reason))) for each in said] == told
+
+
 def test_a_visit_that_cannot_be_told_takes_no_decision_about_another_back(
     settings: Settings, recognizer: Recognizer, man: Image, media: Path, caplog: pytest.LogCaptureFixture
 ):

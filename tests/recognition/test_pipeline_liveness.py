@@ -12,12 +12,13 @@ from edge.camera.clips import ReplayCamera
 from edge.core.clock import SystemClock
 from edge.core.errors import ModelError
 from edge.core.metrics import Metrics
-from edge.core.types import EventType, FaceEvent, Frame, LivenessCheck, Reason
+from edge.core.types import EventType, FaceEvent, Frame, Image, LivenessCheck, Reason
 from edge.device.assembly.recognizer import build_pipeline, build_recognizer
 from edge.device.reports import info
 from edge.device.settings.load import Settings, load
 from edge.gallery.gallery import Gallery
 from edge.lab.demo.device import enrolled
+from edge.lab.photos.degrade import dim
 from edge.lab.replay import describe
 from edge.recognition.recognizer import Recognizer
 from tests.support.liveness import BLIND_BELOW, NAME, install, network
@@ -204,6 +205,16 @@ def test_the_recognizer_scores_a_detection(make: Callable[..., Made], media: Pat
     told = info(settings, recognizer, SystemClock())
     assert told.models["liveness"].sha256 == recognizer.liveness.networks[0].sha256
     assert (told.liveness, told.live_from) == ("report", None)
+
+
+def test_a_dark_face_is_lifted_for_the_embedder_and_not_for_the_liveness(
+    make: Callable[..., Made], man: Image
+):
+    _, recognizer = make("report")
+    night = dim(man, 0.2)
+    [face] = recognizer.detect(night)
+    assert recognizer.align(night, face).quality.lifted > 3
+    assert recognizer.liveness_of(night, face) < 0.01, "the network is shown what the camera saw"
 
 
 def test_info_names_the_policy(make: Callable[..., Made]):

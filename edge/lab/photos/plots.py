@@ -250,13 +250,17 @@ def plot_conditions(report: Mapping[str, Any], path: Path) -> None:
         places = [at + aside for at, _ in shown]
         upper.errorbar(places, shares, far, fmt=marker, color=colour, capsize=2, label=label, markersize=6)
         for rate, filled in (("0.01", "full"), ("0.001", "none")):
-            times = [(at + aside, f["fmr"][rate]["times_promised"]) for at, f in shown if f["fmr"]]
-            seen = [(x, y) for x, y in times if y > 0]
+            beside = aside + (0.03 if filled == "none" else -0.03)
+            times = [(at + beside, f["fmr"][rate]) for at, f in shown if f["fmr"]]
+            seen = [(x, f["times_promised"], f["interval"]) for x, f in times if f["times_promised"] > 0]
             told = f"{label}, promised {rate}"
-            lower.plot(
-                [x for x, _ in seen],
-                [y for _, y in seen],
-                marker,
+            bars = [[max(0.0, y - low) for _, y, (low, _) in seen], [high - y for _, y, (_, high) in seen]]
+            lower.errorbar(
+                [x for x, _, _ in seen],
+                [y for _, y, _ in seen],
+                bars,
+                fmt=marker,
+                capsize=2,
                 color=colour,
                 fillstyle=filled,
                 label=told,
@@ -271,7 +275,7 @@ def plot_conditions(report: Mapping[str, Any], path: Path) -> None:
     )
     lower.axhline(1, color="grey", linestyle=":")
     lower.axhline(2, color="tab:red", linestyle="--", label="twice the promise")
-    lower.set(ylabel="false match rate obtained / promised", yscale="log")
+    lower.set(ylabel="false match rate obtained / promised", yscale="log", ylim=(0.2, 12))
     lower.set_yticks([0.25, 0.5, 1, 2, 4, 8], ["1/4", "1/2", "1", "2", "4", "8"])
     lower.minorticks_off()
     for axes in (upper, lower):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge.core.types import FloatArray
 from edge.face.quality import QualityGate
@@ -21,6 +22,9 @@ from edge.lab.photos.shots import Shots
 
 FMRS = (0.01, 0.001, 0.0001)
 """False match rates whose thresholds are tried."""
+
+BOOTSTRAPS, BOOTSTRAP_SEED = 300, 20261129
+"""Draws for an interval, and where they begin."""
 
 SIDES = ("probes", "both")
 """What is made worse: the probes alone, or the enrolled photos too."""
@@ -98,10 +102,11 @@ def _false_matches(
     gallery: Mapping[Path, FloatArray | None],
     asked: Mapping[Path, FloatArray | None],
     rule: DecisionRule,
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, Any]]:
     """Return how often a probe and an enrolled photo of two people reach the thresholds of the calibration.
 
-    By promised rate: the share obtained over the promise, and the pairs that were to be expected.
+    By promised rate: the share obtained over the promise, its 95 % interval over enrolled photos and people
+    before the camera, and the pairs that were to be expected.
     """
     if rule.calibration is None:
         return {}
@@ -114,14 +119,40 @@ def _false_matches(
         return {}
     scores = np.stack([row for _, row in seen]) @ np.stack([row for _, row in enrolled]).T
     others = np.array([[name != who for who, _ in enrolled] for name, _ in seen])
-    impostors = scores[others]
-    return {
-        str(rate): {
-            "times_promised": round(rates.accepted(impostors, rule.calibration.threshold_at(rate)) / rate, 3),
-            "expected": round(len(impostors) * rate, 1),
+    if not others.any():
+        return {}
+    people = {name or str(number): number for number, (name, _) in enumerate(seen)}
+    whose = np.array([people[name or str(number)] for number, (name, _) in enumerate(seen)])
+    told: dict[str, dict[str, Any]] = {}
+    for rate in FMRS:
+        reached = others & (scores >= rule.calibration.threshold_at(rate))
+        low, high = _interval(reached, others, whose)
+        told[str(rate)] = {
+            "times_promised": round(float(reached.sum() / others.sum()) / rate, 3),
+            "interval": [round(low / rate, 3), round(high / rate, 3)],
+            "expected": round(float(others.sum()) * rate, 1),
         }
-        for rate in FMRS
-    }
+    return told
+
+
+def _interval(
+    reached: NDArray[np.bool_], counted: NDArray[np.bool_], whose: NDArray[np.intp]
+) -> tuple[float, float]:
+    """Return the 95 % interval of the share of the pairs that are `reached` among those `counted`.
+
+    Bootstrap over the enrolled photos (columns) and over the people (`whose`) that the rows show.
+    """
+    generator = np.random.default_rng(BOOTSTRAP_SEED)
+    rows, columns = reached.shape
+    hits, pairs = reached.astype(np.float32), counted.astype(np.float32)
+    shares = []
+    for _ in range(BOOTSTRAPS):
+        photos = np.bincount(generator.integers(0, columns, columns), minlength=columns).astype(np.float32)
+        drawn = np.bincount(generator.integers(0, rows, rows), minlength=rows)[whose].astype(np.float32)
+        if (number := float(drawn @ pairs @ photos)) > 0:
+            shares.append(float(drawn @ hits @ photos) / number)
+    low, high = np.quantile(shares, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def _usable(shots: Shots, enrolment: QualityGate | None = None) -> dict[Path, FloatArray | None]:

@@ -50,7 +50,7 @@ ADVICE = {
     Refusal.SIZE: "the face is too small; use a photo in which it fills more of the picture",
     Refusal.BLUR: "the face is blurred; use a sharper photo",
     Refusal.POSE: "the face is turned away; use a photo that looks at the camera",
-    Refusal.EXPOSURE: "the face is too dark or too bright; use a better lit photo",
+    Refusal.EXPOSURE: "the face is too dark, too bright, or before something bright; use a better lit photo",
     Refusal.SCORE: "the face is hard to make out; use a clearer photo",
     Refusal.CROPPED: "the face is cut off by the edge; use a photo that shows all of it",
     Refusal.COVERED: "the lower half of the face seems covered; use a photo without mask, scarf or hand",
@@ -163,6 +163,8 @@ def encode_face(image: Image, face: Detection, name: str, recognizer: Recognizer
     """
     encoded = recognizer.encode(image, face)
     quality = encoded if isinstance(encoded, Quality) else encoded.quality
+    if quality.refused == Refusal.BLUR:  # which a photo may be that is stretched
+        quality = recognizer.embed(recognizer.align(image, face)).quality
     if (wrong := wrongly_shown(image, face, quality, recognizer)) is not None:
         raise LowQualityError(f"{name}: {wrong}")
     if isinstance(encoded, Quality):

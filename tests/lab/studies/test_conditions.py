@@ -15,7 +15,7 @@ from edge.gallery.decision import Calibration, DecisionRule
 from edge.lab.demo.media import orl_photo
 from edge.lab.photos.protocol import open_set
 from edge.lab.photos.shots import Shot
-from edge.lab.studies.conditions import compare
+from edge.lab.studies.conditions import _interval, compare
 from tests.lab.photos.test_protocol import people, unit
 from tests.support.command_line import run
 
@@ -45,7 +45,11 @@ def test_conditions_are_judged_with_a_clean_gallery_and_with_a_spoiled_one(tmp_p
         assert side["clean"]["fpir_by_rule"] == side["clean"]["fmr"]["0.01"]["times_promised"] == 0
     assert probes["alike"]["tpir_by_rule"] == 0.5
     assert probes["alike"]["fpir_by_rule"] == 1
-    assert both["alike"]["fmr"]["0.0001"] == {"times_promised": 10_000.0, "expected": 0.0}
+    assert both["alike"]["fmr"]["0.0001"] == {
+        "times_promised": 10_000.0,
+        "interval": [10_000.0, 10_000.0],
+        "expected": 0.0,
+    }
     assert probes["lifted"]["tpir_by_rule"] == 1
     assert probes["lifted"]["lifted"] == 8
     assert probes["clean"]["recognisability"] == 0.75
@@ -55,6 +59,22 @@ def test_conditions_are_judged_with_a_clean_gallery_and_with_a_spoiled_one(tmp_p
         assert probes[name]["fta"] == 1
         assert probes[name]["tpir"]["0.01"] == probes[name]["tpir_by_rule"] == 0
     assert json.loads(json.dumps(report)) == report
+
+
+def test_the_interval_knows_that_pairs_of_one_photo_belong_together():
+    generator = np.random.default_rng(5)
+    counted = np.ones((200, 20), bool)
+    scattered = generator.random((200, 20)) < 0.1
+    of_two_photos = np.zeros((200, 20), bool)
+    of_two_photos[:, :2] = True
+    everybody = np.arange(200)
+    widths = []
+    for reached in (scattered, of_two_photos):
+        low, high = _interval(reached, counted, everybody)
+        assert low < 0.1 < high
+        widths.append(high - low)
+    assert widths[0] < 0.06
+    assert widths[1] > 0.15
 
 
 def test_a_rule_without_a_calibration_promises_nothing(tmp_path: Path):
