@@ -21,7 +21,7 @@ from edge.lab.demo.device import enrolled
 from edge.lab.photos.degrade import dim
 from edge.lab.replay import describe
 from edge.recognition.recognizer import Recognizer
-from tests.support.liveness import BLIND_BELOW, NAME, install, network
+from tests.support.liveness import BLIND_BELOW, NAME, install, manifest, network
 
 DARK = 0.75
 """Frames made darker by this factor: a face at 134 comes to 100, which the network takes for dead."""
@@ -231,3 +231,80 @@ def test_a_model_that_is_not_there_stops_the_start_unless_the_policy_is_off(tmp_
         build_recognizer(load(overrides={"liveness": table}), gallery)
     off = load(overrides={"liveness": table | {"policy": "off"}})
     assert build_recognizer(off, gallery).liveness is None
+
+
+TOO_SMALL = """
+[[fusion]]
+with = []
+min_face_px = 2000
+face_px = [2000]
+live_from = [0.0]
+source = "made up"
+"""
+
+
+@pytest.fixture
+def blind(tmp_path: Path, gallery: Gallery) -> Callable[[str], Made]:
+    """A network that can tell no face of the clip from a picture."""
+
+    def build(policy: str) -> Made:
+        model = network()
+        directory = install(tmp_path, model, manifest(model) + TOO_SMALL)
+        settings = load(overrides={"liveness": {"policy": policy, "model": str(directory)}})
+        return settings, build_recognizer(settings, gallery)
+
+    return build
+
+
+def test_who_is_too_far_to_be_told_from_a_picture_has_to_come_closer(
+    blind: Callable[[str], Made], media: Path
+):
+    run = Run(blind("require"), media / "single_face.mp4")
+    assert run.told == [("no_decision", None), ("left", None)]
+    assert run.events[0].reason == Reason.TOO_SMALL
+    assert run.events[0].shots.refused.keys() == {"size"}
+    assert "liveness.failed" not in run.metrics.counts()
+
+
+def test_a_report_of_who_is_too_far_is_null(blind: Callable[[str], Made], media: Path):
+    run = Run(blind("report"), media / "single_face.mp4")
+    assert run.told == MATCHED
+    assert run.events[0].liveness == LivenessCheck(NAME, None)
+
+
+def test_auto_reports_where_the_models_are_installed(tmp_path: Path, gallery: Gallery):
+    table = {"policy": "auto", "model": str(tmp_path / NAME)}
+    absent = load(overrides={"liveness": table})
+    assert build_recognizer(absent, gallery).liveness is None
+    assert info(absent, build_recognizer(absent, gallery), SystemClock()).liveness == "off"
+    install(tmp_path)
+    here = build_recognizer(absent, gallery)
+    assert here.liveness.name == NAME
+    told = info(absent, here, SystemClock())
+    assert (told.liveness, told.live_from) == ("report", None)
+
+
+def test_auto_serves_on_without_a_model_that_is_damaged(
+    tmp_path: Path, gallery: Gallery, caplog: pytest.LogCaptureFixture
+):
+    (install(tmp_path) / f"{NAME}.onnx").write_bytes(b"x")
+    settings = load(overrides={"liveness": {"policy": "auto", "model": str(tmp_path / NAME)}})
+    with caplog.at_level(logging.ERROR):
+        recognizer = build_recognizer(settings, gallery)
+    assert recognizer.liveness is None
+    assert "liveness is not reported: brightness: " in caplog.text
+    assert info(settings, recognizer, SystemClock()).liveness == "off"
+
+
+def test_all_networks_are_named_in_info(tmp_path: Path, gallery: Gallery):
+    first = install(tmp_path / "a")
+    model = network(alive_from=100)
+    second = install(tmp_path / "b", model, manifest(model).replace(f'"{NAME}"', '"darkness"', 1))
+    second = second.rename(tmp_path / "darkness")
+    table = {"policy": "report", "model": [str(first), str(second)]}
+    settings = load(overrides={"liveness": table})
+    recognizer = build_recognizer(settings, gallery)
+    models = info(settings, recognizer, SystemClock()).models
+    assert models["liveness"].id.startswith(f"{NAME}@")
+    assert models["liveness-2"].id.startswith("darkness@")
+    assert recognizer.liveness.name == f"{NAME}+darkness"

@@ -164,8 +164,8 @@ def liveness_report(
         "min_shots": min_shots,
         "all": rates(lambda each: True),
         "no_score": {
-            "attacks": share(sum(e.kind != LIVE and not e.scores for e in presentations), len(attacks)),
-            "live": share(sum(e.kind == LIVE and not e.scores for e in presentations), len(live)),
+            "attacks": _no_score([each for each in presentations if each.kind != LIVE]),
+            "live": _no_score([each for each in presentations if each.kind == LIVE]),
         },
         "eer": _eer(ranked_live, ranked_attacks),
         "bpcer_at_apcer": {"apcer": APCER, "bpcer": _bpcer_at(ranked_live, ranked_attacks, APCER)},
@@ -185,6 +185,10 @@ def liveness_report(
             for low, high in pairwise(sizes)
         },
     }
+
+
+def _no_score(chosen: Sequence[Presentation]) -> dict[str, Any]:
+    return share(sum(not each.scores for each in chosen), len(chosen))
 
 
 def share(count: int, total: int) -> dict[str, Any]:

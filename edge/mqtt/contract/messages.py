@@ -146,10 +146,13 @@ class NoLivenessPart(Payload):
 
 
 class LivenessPart(Payload):
-    """The model that judged whether the face is alive; `score` is null where it could not."""
+    """The models that judged whether the face is alive; `score` is null where they could not."""
 
-    method: str = Field(description="Id of the model that judged it.")
-    score: Fraction | None = Field(description="How likely the face is alive; the mean of the shots.")
+    method: str = Field(description="Id of the model that judged it; of several, joined by +.")
+    score: Fraction | None = Field(
+        description="How surely the face is alive; the mean of the shots. Of the recommended models 0.5 is "
+        "the measured threshold. Null: a face too small for them, or a failure."
+    )
 
 
 class ModelPart(Payload):
@@ -315,7 +318,7 @@ class InfoPayload(Payload):
     at: Timestamp = Field(description="When this was said.")
     cameras: tuple[Slug, ...] = Field(description="The cameras in the settings.")
     models: dict[str, ModelInfo] = Field(
-        description="By use: detector, embedder, and liveness where it is configured."
+        description="By use: detector, embedder, and liveness, liveness-2 and so on where these are asked."
     )
     embedder_choice: str = Field("configured", description="Why it is this embedder: the settings, or auto.")
     execution_provider: str = Field(description="What the embedder runs on, as onnxruntime calls it.")

@@ -54,6 +54,7 @@ def test_rates_are_told_of_all_by_kind_and_by_column() -> None:
     assert report["groups"]["light"]["night"]["apcer"]["share"] == 1
     assert report["groups"]["light"]["night"]["bpcer"]["share"] == 1
     assert report["no_score"]["attacks"]["count"] == report["no_score"]["live"]["count"] == 1
+    assert report["no_score"]["live"]["total"] == 9
     assert report["eer"] == pytest.approx(1 / 8)
     assert report["bpcer_at_apcer"] == {"apcer": 0.07, "bpcer": pytest.approx(1 / 8)}
     assert sum(each["apcer"]["total"] for each in report["face_px"].values()) == 8
