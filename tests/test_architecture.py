@@ -43,7 +43,6 @@ LIBRARIES = {
         "face.build.fp32",
         "face.build.graph",
         "face.build.heads",
-        "face.build.int8",
         "face.build.minifasnet.published",
         "face.build.network",
     },

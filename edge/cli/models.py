@@ -11,10 +11,11 @@ from edge.core.errors import EX_FAILURE, ModelError, UsageError
 from edge.core.text import printable
 from edge.device.assembly.recognizer import liveness_policy
 from edge.face.manifest import (
-    installed_path,
+    is_installed,
     load_manifest,
     model_names,
     needed_models,
+    parts_of,
     recommended_models,
 )
 from edge.face.session import Session, self_test
@@ -72,9 +73,10 @@ def list_models(config_file: ConfigOption = None) -> None:
     alive = settings.liveness.models if liveness_policy(settings) != "off" else ()
     for name in model_names(settings.models_path):
         manifest = load_manifest(name, settings.models_path)
-        installed = installed_path(manifest, settings.models_path).is_file()
+        parts = parts_of(manifest, settings.models_path)
+        installed = is_installed(manifest, settings.models_path)
         in_use = name in (settings.recognition.detector, settings.recognition.embedder, *alive)
-        size = f"{manifest.bytes / 1e6:.1f}"
+        size = f"{sum(part.bytes for part in parts) / 1e6:.1f}"
         mark = f"{name} *" if in_use else name
         answer = "yes" if installed else "no"
         told = (manifest.description, manifest.licence, manifest.trained_on)
@@ -96,13 +98,13 @@ def verify(names: NamesArgument = None, config_file: ConfigOption = None) -> Non
     failures = []
     for name in names or model_names(settings.models_path):
         manifest = load_manifest(name, settings.models_path)
-        installed = installed_path(manifest, settings.models_path).is_file()
-        if manifest.recommended and not installed and not names:
+        if manifest.optional and not is_installed(manifest, settings.models_path) and not names:
             continue
         try:
-            model = load_verified(manifest, settings.models_path)
-            session = Session.of(manifest, model, threads=settings.recognition.threads)
-            self_test(session, manifest)
+            for part in parts_of(manifest, settings.models_path):
+                model = load_verified(part, settings.models_path)
+                session = Session.of(part, model, threads=settings.recognition.threads)
+                self_test(session, part)
         except ModelError as error:
             failures.append(name)
             typer.echo(f"{name}: FAILED: {error}", err=True)
@@ -119,10 +121,7 @@ def bench(
     config_file: ConfigOption = None,
 ) -> None:
     """Time every embedder on this device, alternately in one run: choose float or int8 by this."""
-    from edge.lab.bench.embedders import (  # a door that verifies models needs none
-        REFERENCE,
-        measure_embedders,
-    )
+    from edge.lab.bench.embedders import measure_embedders  # a door that verifies models needs none
     from edge.lab.demo.media import fetch_media, media_dir
 
     settings = load_settings(config_file)
@@ -133,10 +132,12 @@ def bench(
     if as_json:
         typer.echo(json.dumps(report, indent=2))
         return
-    table = Listing("model", "ms p50", "ms p95", "MB", f"cosine to {REFERENCE}")
+    table = Listing("model", "ms p50", "ms p95", "CPU ms p50", "MB", "cosine to its floats")
     for name, figures in report["models"].items():
-        cells = (f"{figures['ms_p50']:.2f}", f"{figures['ms_p95']:.2f}", f"{figures['bytes'] / 1e6:.1f}")
-        table.add_row(name, *cells, f"{figures['cosine_to_fp32']:.4f}")
+        times = [f"{figures[key]:.2f}" for key in ("ms_p50", "ms_p95", "cpu_ms_p50")]
+        cosine = figures["cosine_to_fp32"]
+        size = f"{figures['bytes'] / 1e6:.1f}"
+        table.add_row(name, *times, size, "-" if cosine is None else f"{cosine:.4f}")
     table.print()
     for reason in report["refused"].values():
         typer.echo(f"not timed: {reason}", err=True)

@@ -1,8 +1,8 @@
 """Load models by name, and choose the embedder where the settings say "auto".
 
-The gallery decides, because its templates can be compared with no other model's embeddings; where it is
-empty, the fastest on this device of those whose manifests promise enough accuracy. What is loaded to be
-timed is not kept.
+The gallery decides, because its templates can be compared with no other model's embeddings. Where it is
+empty, a pair is taken that is installed and fast enough here; else the fastest of those whose manifests
+promise enough accuracy. What is loaded to be timed is not kept.
 """
 
 import logging
@@ -13,8 +13,11 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
+import numpy as np
+
 from edge.core.errors import ConfigError, ModelError, ModelMissingError
-from edge.face.manifest import AUTO, Accuracy, Manifest, load_manifest, model_names
+from edge.face.embedder import Embedder, EmbedderPair
+from edge.face.manifest import AUTO, Accuracy, Manifest, load_manifest, model_names, parts_of
 from edge.face.session import Session, pattern, self_test
 from edge.face.weights import load_verified
 
@@ -25,6 +28,9 @@ BUDGET_S = 0.5
 
 LEAST_ROUNDS, MOST_ROUNDS = 3, 20
 """Rounds that are timed; one more before them is not, since first runs allocate."""
+
+FAST_ENOUGH_MS = 100.0
+"""Time for one face up to which a pair is preferred: two shots, which most visits need, in .2 s."""
 
 ALIKE = 0.95
 """Only a model that needs less than this share of a more accurate one's time is preferred to it."""
@@ -37,12 +43,39 @@ def load_session(name: str, kind: str, models_dir: Path, *, threads: int) -> tup
         ConfigError: The model is of another kind.
         ModelError: It is unknown, absent, damaged or computes something else than it should.
     """
-    manifest = load_manifest(name, models_dir)
-    if manifest.kind != kind:
-        raise ConfigError(f"recognition.{kind}: {name!r} is a {manifest.kind}; see `edge models list`")
+    manifest = _of_kind(name, kind, models_dir)
     session = Session.of(manifest, load_verified(manifest, models_dir), threads=threads)
     self_test(session, manifest)
     return manifest, session
+
+
+def load_embedder(name: str, models_dir: Path, *, threads: int) -> tuple[Manifest, Embedder]:
+    """Load an embedder by name, which may be a pair, from verified bytes and run its self-test.
+
+    Raises:
+        ConfigError: The model is of another kind.
+        ModelError: It is unknown, absent, damaged or computes something else than it should.
+    """
+    manifest = _of_kind(name, "embedder", models_dir)
+    return manifest, _embedder_of(manifest, models_dir, threads)
+
+
+def _of_kind(name: str, kind: str, models_dir: Path) -> Manifest:
+    manifest = load_manifest(name, models_dir)
+    if manifest.kind != kind:
+        raise ConfigError(f"recognition.{kind}: {name!r} is a {manifest.kind}; see `edge models list`")
+    return manifest
+
+
+def _embedder_of(manifest: Manifest, models_dir: Path, threads: int) -> Embedder:
+    loaded = []
+    for part in parts_of(manifest, models_dir):
+        model = load_verified(part, models_dir)
+        keep = manifest.pair is not None  # who has the time for two has the memory too
+        loaded.append((Session.of(part, model, threads=threads, keep_buffers=keep), part))
+    embedder = Embedder(*loaded[0]) if manifest.pair is None else EmbedderPair(manifest, *loaded)
+    embedder.self_test()
+    return embedder
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,32 +112,34 @@ def accurate_enough() -> list[Manifest]:
 def fastest(
     embedders: list[Manifest], models_dir: Path, *, threads: int, clock: Callable[[], float] = perf_counter
 ) -> Choice:
-    """Time the embedders that work here in turn, on a generated picture, and return the fastest.
+    """Time the embedders that work here in turn, on a generated picture, and return the one to use.
 
-    `clock` gives seconds. Those not installed are passed over; those that do not work are, with a warning.
+    A pair is worth its time up to `FAST_ENOUGH_MS`. `clock` gives seconds. Those not installed are passed
+    over; those that do not work are, with a warning.
 
     Raises:
         ModelError: None of them works; says why of each.
     """
-    sessions: dict[str, Session] = {}
+    working: dict[str, Embedder] = {}
     refused: list[str] = []
     for manifest in embedders:
         try:
-            session = Session.of(manifest, load_verified(manifest, models_dir), threads=threads)
-            self_test(session, manifest)
-            sessions[manifest.name] = session
+            working[manifest.name] = _embedder_of(manifest, models_dir, threads)
         except ModelMissingError as error:
             refused.append(str(error))
         except ModelError as error:
             refused.append(str(error))
             log.warning("an embedder is passed over: %s", error)
-    if not sessions:
+    if not working:
         raise ModelError(f"recognition.embedder: auto found no embedder that works: {'; '.join(refused)}")
     accuracy = {m.name: m.accuracy for m in embedders if m.accuracy is not None}
-    image = pattern(112, 112)
-    taken_ms = times_ms({name: partial(session.run, image) for name, session in sessions.items()}, clock)
+    face = pattern(112, 112)[0].transpose(1, 2, 0).astype(np.uint8)
+    taken_ms = times_ms({name: partial(each.embed, face) for name, each in working.items()}, clock)
     told = ", ".join(f"{name} {taken_ms[name]:.1f} ms" for name in sorted(taken_ms, key=taken_ms.__getitem__))
-    return Choice(prefer(taken_ms, accuracy), f"auto: the gallery is empty; timed here: {told}")
+    pairs = [m.name for m in embedders if m.pair and taken_ms.get(m.name, np.inf) <= FAST_ENOUGH_MS]
+    single = {m.name: taken_ms[m.name] for m in embedders if m.name in taken_ms and not m.pair}
+    name = min(pairs, key=taken_ms.__getitem__) if pairs else prefer(single or taken_ms, accuracy)
+    return Choice(name, f"auto: the gallery is empty; timed here: {told}")
 
 
 def prefer(taken_ms: Mapping[str, float], accuracy: Mapping[str, Accuracy]) -> str:

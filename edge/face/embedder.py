@@ -159,3 +159,54 @@ class Embedder:
         """
         scale = self._manifest.recognisability
         return None if scale is None else scale.of(length)
+
+
+class EmbedderPair(Embedder):
+    """Two embedders whose answers are one vector: a second opinion inside the cosine.
+
+    Both see the crop of the first one, whose template is the wider: for the second it is warped again, from
+    template to template, instead of cut out of the picture. Measured on lfw-dev (5,581 photos): cosine .998
+    to the other way, and the same accuracy.
+    """
+
+    def __init__(self, manifest: Manifest, first: tuple[Session, Manifest], second: tuple[Session, Manifest]):
+        """Take the pair's manifest, and session and manifest of its parts.
+
+        Raises:
+            ModelError: One of the manifests is not that of an embedder, or that of no pair.
+        """
+        super().__init__(first[0], manifest)
+        if manifest.pair is None or second[1].alignment is None:
+            raise ModelError(f"{manifest.name}: not a pair of embedders")
+        self._first, self._second = Embedder(*first), Embedder(*second)
+        self._shares = [np.float32(np.sqrt(part.share)) for part in manifest.pair]
+        self._rewarp = similarity_transform(self._template, self._second._template)
+
+    def self_test(self) -> None:
+        """Compare what both sessions compute now with their golden files.
+
+        Raises:
+            ModelError: One computes something else.
+        """
+        self._first.self_test()
+        self._second.self_test()
+
+    def embed(self, face: Image) -> tuple[FloatArray, float]:
+        """Embed an aligned BGR face; returns float32 (D,), unit norm, and how long the first answer was.
+
+        Raises:
+            ModelError: A network answered with zeros or non-finite values.
+        """
+        first, length = self._first.embed(face)
+        height, width = self._second._size
+        crop = cv2.warpAffine(face, self._rewarp, (width, height), flags=cv2.INTER_LINEAR)
+        second, _ = self._second.embed(crop.astype(np.uint8, copy=False))
+        return np.concatenate([self._shares[0] * first, self._shares[1] * second]), length
+
+    def lower_half_length(self, face: Image) -> float:
+        """Return what the first embedder says.
+
+        Raises:
+            ModelError: As for `embed`.
+        """
+        return self._first.lower_half_length(face)

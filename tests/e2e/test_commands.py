@@ -293,7 +293,7 @@ def test_models_bench_times_every_embedder(media: Path):
     assert {"sface", "sface-fp32", "sface-int8"} <= models.keys()
     for figures in models.values():
         assert 0 < figures["ms_p50"] <= figures["ms_p95"]
-        assert figures["cosine_to_fp32"] > 0.99
+    assert all(models[name]["cosine_to_fp32"] > 0.99 for name in ("sface", "sface-fp32", "sface-int8"))
     assert models["sface-int8"]["bytes"] < 11_000_000
 
 

@@ -10,7 +10,7 @@ import cv2
 import paho.mqtt.publish as mqtt
 import pytest
 
-from edge.face.manifest import load_manifest
+from edge.face.manifest import is_installed, load_manifest
 from edge.gallery.format.published import full_path
 from edge.mqtt.contract.messages import EventPayload, GalleryReportedPayload
 from tests.e2e.device import Device
@@ -76,7 +76,19 @@ class Operator:
 
 
 @pytest.fixture
-def operator(tmp_path: Path, models_dir: Path, still: Path, media: Path, mosquitto: Mosquitto) -> Operator:
+def office_models(request: pytest.FixtureRequest, models_dir: Path, tmp_path: Path) -> Path:
+    """Where the operator has its models; with a pair's name as the parameter, its parts are there too."""
+    if getattr(request, "param", "sface-int8") != "sface-0095":
+        return models_dir
+    recommended: Path = request.getfixturevalue("recommended_dir")
+    directory = tmp_path / "models-of-the-office"
+    shutil.copytree(recommended, directory)
+    shutil.copy(models_dir / load_manifest("yunet").file, directory)
+    return directory
+
+
+@pytest.fixture
+def operator(tmp_path: Path, office_models: Path, still: Path, media: Path, mosquitto: Mosquitto) -> Operator:
     capture = cv2.VideoCapture(str(media / "carphone_pristine.mp4"))
     ok, image = capture.read()
     capture.release()
@@ -85,7 +97,7 @@ def operator(tmp_path: Path, models_dir: Path, still: Path, media: Path, mosquit
     cv2.imwrite(str(visitor), image)
     directory = tmp_path / "office"
     directory.mkdir()
-    return Operator(directory, models_dir, still, visitor, mosquitto)
+    return Operator(directory, office_models, still, visitor, mosquitto)
 
 
 @pytest.fixture
@@ -239,7 +251,14 @@ def test_past_its_end_a_gallery_closes_the_door_or_not_as_configured(
             assert device.stop() == 0
 
 
+@pytest.mark.parametrize(
+    ("office_models", "target"),
+    [("sface-fp32", "sface-fp32"), ("sface-0095", "sface-0095")],
+    indirect=["office_models"],
+    ids=["floats", "a pair"],
+)
 def test_the_doors_move_to_another_embedder_and_back(
+    target: str,
     operator: Operator,
     server: StaticServer,
     mosquitto: Mosquitto,
@@ -248,7 +267,7 @@ def test_the_doors_move_to_another_embedder_and_back(
     media: Path,
     tmp_path: Path,
 ):
-    old, new = (load_manifest(name) for name in ("sface-int8", "sface-fp32"))
+    old, new = (load_manifest(name) for name in ("sface-int8", target))
     of_the_door = tmp_path / "models-of-the-door"
     of_the_door.mkdir()
     for name in ("yunet", "sface-int8"):
@@ -277,12 +296,12 @@ def test_the_doors_move_to_another_embedder_and_back(
         door.start()
 
         # The photos are embedded anew by the operator; model and gallery arrive beside what serves.
-        operator.edge("fleet", "reembed", "--photos", str(operator.photos), "--model", "sface-fp32")
-        operator.publish("front", "--candidate", "--model", "sface-fp32", "--nudge")
+        operator.edge("fleet", "reembed", "--photos", str(operator.photos), "--model", target)
+        operator.publish("front", "--candidate", "--model", target, "--nudge")
         heard.wait(lambda: reports(heard, "front-door") and reports(heard, "front-door")[-1].beside)
         report = reports(heard, "front-door")[-1]
         assert (report.model_id, report.beside.model_id) == (old.model_id, new.model_id)
-        assert (of_the_door / new.file).is_file()
+        assert is_installed(new, of_the_door), "weights travel with the gallery"
         tried_at = datetime.now(UTC)
         heard.wait(lambda: matched_by(heard, tried_at))
         assert matched_by(heard, tried_at) == {"sface-int8"}, "what lies beside decides nothing"

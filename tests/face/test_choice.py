@@ -4,14 +4,14 @@ import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
-from itertools import chain, repeat
+from itertools import chain, count, repeat
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edge.core.clock import SystemClock
-from edge.core.errors import ModelError
+from edge.core.errors import ModelError, ModelMissingError
 from edge.core.types import Quality, Subject, Template
 from edge.device.assembly.recognizer import build_recognizer, choose_embedder
 from edge.device.assembly.stores import gallery_store
@@ -19,16 +19,18 @@ from edge.device.reports import info
 from edge.device.settings.load import Settings, load
 from edge.face.choice import (
     BUDGET_S,
+    FAST_ENOUGH_MS,
     LEAST_ROUNDS,
     MOST_ROUNDS,
     Choice,
     accurate_enough,
     choose,
     fastest,
+    load_embedder,
     prefer,
     times_ms,
 )
-from edge.face.manifest import Accuracy, load_manifest
+from edge.face.manifest import Accuracy, load_manifest, parts_of
 from edge.gallery.gallery import Gallery
 from tests.support.waits import Stopwatch
 
@@ -78,7 +80,8 @@ def test_a_gallery_of_a_model_that_nobody_knows_is_refused(models_dir: Path) -> 
 
 
 def test_only_accurate_and_calibrated_embedders_are_asked() -> None:
-    assert {m.name for m in accurate_enough()} == {"sface-fp32", "sface-int8", "sface-int8-add"}
+    named = {m.name for m in accurate_enough()}
+    assert named == {"sface-fp32", "sface-int8", "sface-int8-add", "sface-0095"}
 
 
 @pytest.mark.parametrize(
@@ -171,11 +174,32 @@ def test_one_outlier_does_not_decide() -> None:
     assert taken_ms["a"] < taken_ms["b"]
 
 
+def test_a_pair_that_is_installed_is_preferred_where_it_is_fast_enough(recommended_dir: Path) -> None:
+    quick = partial(next, count(0.0, FAST_ENOUGH_MS / 1000 * 0.9))
+    assert fastest(accurate_enough(), recommended_dir, threads=1, clock=quick).name == "sface-0095"
+    slow = partial(next, count(0.0, FAST_ENOUGH_MS / 1000 * 1.1))
+    choice = fastest(accurate_enough(), recommended_dir, threads=1, clock=slow)
+    assert choice.name == "sface-int8"
+    assert "sface-0095 110.0 ms" in choice.why
+
+
+def test_half_a_pair_is_none(tmp_path: Path, recommended_dir: Path) -> None:
+    for part in parts_of(load_manifest("sface-0095"))[:1]:
+        shutil.copy(recommended_dir / part.file, tmp_path)
+    assert fastest(accurate_enough(), tmp_path, threads=1).name == "sface-int8"
+    with pytest.raises(ModelMissingError, match=r"omz-0095-int8.* is not there; run: edge models fetch omz"):
+        load_embedder("sface-0095", tmp_path, threads=1)
+
+
 def test_on_this_machine_an_empty_gallery_gets_integers_within_a_second(
     tmp_path: Path, models_dir: Path
 ) -> None:
+    needed = tmp_path / "needed"
+    needed.mkdir()
+    for name in ("sface-int8", "sface-int8-add"):
+        shutil.copy(models_dir / load_manifest(name).file, needed)
     watch = Stopwatch()
-    choice = choose_embedder(settings_of(tmp_path, models_dir))
+    choice = choose_embedder(settings_of(tmp_path, needed))
     assert choice.name in ("sface-int8", "sface-int8-add")
     assert watch.undisturbed_s < 5, "under a second on an idle machine"
 

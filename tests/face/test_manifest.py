@@ -7,7 +7,16 @@ import pytest
 
 import edge
 from edge.core.errors import ModelError
-from edge.face.manifest import Input, load_manifest, manifests_dir, model_names, read_manifest
+from edge.face.manifest import (
+    Input,
+    Part,
+    load_manifest,
+    manifests_dir,
+    model_names,
+    pair_sha256,
+    parts_of,
+    read_manifest,
+)
 from edge.face.weights import build_data
 
 GOOD = """
@@ -186,8 +195,11 @@ def test_an_unknown_model_lists_the_known_ones() -> None:
 @pytest.mark.parametrize("name", model_names())
 def test_every_shipped_manifest_is_whole(name: str) -> None:
     manifest = load_manifest(name)
-    assert manifest.golden_path.is_file()
     assert manifest.trained_on != "not said"
+    if manifest.pair:
+        assert len(parts_of(manifest)) == 2
+        return
+    assert manifest.golden_path.is_file()
     assert bool(manifest.sources) + bool(manifest.build) + bool(manifest.url) == 1
     if manifest.build:
         assert not manifest.build.parent or load_manifest(manifest.build.parent).kind == manifest.kind
@@ -196,7 +208,65 @@ def test_every_shipped_manifest_is_whole(name: str) -> None:
         assert len({(s.package, s.version) for s in manifest.sources}) >= 2, "carriers can vanish"
 
 
-@pytest.mark.parametrize("name", ["sface-int8", "sface-int8-add", "sface-fp32"])
+FIRST, SECOND = "a" * 64, "b" * 64
+OF_PAIR = pair_sha256(
+    [Part(model="sface-int8", sha256=FIRST, share=0.75), Part(model="sface-fp32", sha256=SECOND, share=0.25)]
+)
+PAIR = f"""
+[[pair]]
+model = "sface-int8"
+sha256 = "{FIRST}"
+share = 0.75
+
+[[pair]]
+model = "sface-fp32"
+sha256 = "{SECOND}"
+share = 0.25
+"""
+GOOD_PAIR = (
+    GOOD.replace(SOURCES, PAIR)
+    .replace('file = "toy.onnx"\n', "")
+    .replace("bytes = 1000\n", "")
+    .replace('golden = "golden.json"\n', "")
+    .replace("0123456789abcdef" * 4, OF_PAIR)
+)
+
+
+def test_a_pair_is_known_by_its_parts_and_their_shares(tmp_path: Path) -> None:
+    manifest = read_manifest(write(tmp_path, GOOD_PAIR))
+    assert manifest.model_id == f"toy@{OF_PAIR[:8]}"
+    with pytest.raises(ModelError, match="toy: was measured with another sface-int8; install edge again"):
+        parts_of(manifest)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        pytest.param("share = 0.25", "share = 0.2500001", "shares add up to 1", id="shares of more than 1"),
+        pytest.param("share = 0.25", "share = 1.0", "share: ", id="all for one"),
+        pytest.param("share = 0.25", "share = 0", "share: ", id="nothing for one"),
+        pytest.param("sface-fp32", "sface-int8", "is of two models", id="the same twice"),
+        pytest.param(FIRST, SECOND, "must be that of the pair's parts", id="other weights"),
+        pytest.param(
+            'kind = "embedder"', 'kind = "detector"', "detector|belong to embedders", id="detectors"
+        ),
+        pytest.param("[input]", "[[pair]]\n[input]", "pair", id="three"),
+        pytest.param('name = "toy"', 'name = "toy"\nfile = "t.onnx"', "no file of its own", id="a file"),
+        pytest.param('name = "toy"', 'name = "toy"\ngolden = "g.json"', "no file of its own", id="golden"),
+    ],
+)
+def test_a_bad_pair_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert old in GOOD_PAIR
+    with pytest.raises(ModelError, match=message):
+        read_manifest(write(tmp_path, GOOD_PAIR.replace(old, new)))
+
+
+def test_only_a_pair_has_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="set file and bytes; only a pair has none"):
+        read_manifest(write(tmp_path, GOOD.replace('file = "toy.onnx"\n', "")))
+
+
+@pytest.mark.parametrize("name", ["sface-int8", "sface-int8-add", "sface-fp32", "sface-0095"])
 def test_the_embedders_in_use_are_calibrated(name: str) -> None:
     calibration = load_manifest(name).calibration
     assert calibration is not None

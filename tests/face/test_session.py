@@ -7,7 +7,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edge.core.errors import ModelError, ModelIntegrityError, ModelShapeError
 from edge.face.build.graph import GraphWriter, float_tensor
-from edge.face.manifest import Input, Manifest, Output, load_manifest, model_names
+from edge.face.manifest import Input, Manifest, Output, load_manifest, model_names, parts_of
 from edge.face.session import Session, pattern, read_golden, sample, self_test
 from edge.face.weights import load_verified
 
@@ -130,9 +130,10 @@ def test_a_model_that_fails_while_running_is_a_model_error() -> None:
 @pytest.mark.parametrize("name", model_names())
 def test_every_installed_model_passes_its_self_test(name: str, request: pytest.FixtureRequest) -> None:
     manifest = load_manifest(name)
-    models_dir = request.getfixturevalue("recommended_dir" if manifest.recommended else "models_dir")
-    session = Session.of(manifest, load_verified(manifest, models_dir), threads=1)
-    self_test(session, manifest)
+    models_dir = request.getfixturevalue("recommended_dir" if manifest.optional else "models_dir")
+    for part in parts_of(manifest):
+        session = Session.of(part, load_verified(part, models_dir), threads=1)
+        self_test(session, part)
 
 
 def with_noise(model: bytes, tensor: str) -> bytes:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edge.core.errors import ModelError
-from edge.face.manifest import installed_path, load_manifest, model_names
+from edge.face.manifest import installed_path, load_manifest, model_names, parts_of
 from edge.face.weights import MANIFEST, install_pushed, load_verified
 
 Files = dict[str, bytes]
@@ -113,3 +113,22 @@ def test_a_read_only_directory_is_one_line(int8: Files, tmp_path: Path):
     (tmp_path / "models").write_text("a file")
     with pytest.raises(ModelError, match="cannot be written"):
         install_pushed("door-net", renamed(int8).__getitem__, tmp_path / "models")
+
+
+def test_a_pair_gets_the_weights_of_both_its_parts(recommended_dir: Path, tmp_path: Path):
+    parts = parts_of(load_manifest("sface-0095"))
+    files = {part.file: load_verified(part, recommended_dir) for part in parts}
+    manifest = install_pushed("sface-0095", files.__getitem__, tmp_path)
+    assert manifest.name == "sface-0095"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(files)
+    damaged = {**files, parts[1].file: files[parts[1].file][::-1]}
+    with pytest.raises(ModelError, match=r"omz-0095-int8.* is not the pinned file"):
+        install_pushed("sface-0095", damaged.__getitem__, tmp_path / "other")
+    assert not [path for path in (tmp_path / "other").iterdir() if path.suffix == ".onnx"]
+
+
+def test_a_pair_that_this_release_does_not_know_is_refused(tmp_path: Path):
+    shipped = load_manifest("sface-0095")
+    text = (shipped.directory / MANIFEST).read_text().replace('"sface-0095"', '"other-pair"')
+    with pytest.raises(ModelError, match="other-pair: a pair that this release does not know"):
+        install_pushed("other-pair", {MANIFEST: text.encode()}.__getitem__, tmp_path)

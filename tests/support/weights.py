@@ -1,4 +1,4 @@
-"""The files that recommended models are made from, as their authors publish them."""
+"""The files that optional models are made from, as their authors publish them."""
 
 import os
 import shutil
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edge.face.manifest import load_manifest, recommended_models
+from edge.device.settings.load import load
+from edge.face.manifest import Manifest, installed_path, load_manifest, model_names, parts_of
 from edge.face.weights import fetch
 from tests.support.places import ROOT
 
@@ -14,14 +15,24 @@ WEIGHTS = Path(os.environ.get("WEIGHTS_FOLDER") or ROOT.parent / "shared" / "wei
 
 
 def install_recommended(models_dir: Path) -> Path:
-    """Install every recommended model in `models_dir` without a network; skips the test without the files."""
+    """Install every optional model in `models_dir` without a network; skips the test without the files.
+
+    What a pair shares with every door comes from where `edge models fetch` installed it.
+    """
     if not WEIGHTS.is_dir():
         pytest.skip(f"no files of recommended models at {WEIGHTS}; WEIGHTS_FOLDER names another place")
-    for name in recommended_models():
-        manifest = load_manifest(name)
-        upstream = manifest.build.upstream if manifest.build else ()
-        for file in ([manifest.file] if manifest.url else []) + [each.file for each in upstream]:
-            shutil.copy(WEIGHTS / file, models_dir / file)
-    for name in recommended_models():
-        fetch(load_manifest(name), models_dir, mirror=None, progress=lambda what, done, total: None)
+    optional = [each for each in map(load_manifest, model_names()) if each.optional]
+    for manifest in [part for each in optional for part in parts_of(each)]:
+        for path in published_files(manifest):
+            shutil.copy(path, models_dir)
+    for manifest in optional:
+        fetch(manifest, models_dir, mirror=None, progress=lambda what, done, total: None)
     return models_dir
+
+
+def published_files(manifest: Manifest) -> list[Path]:
+    """Return the files from which a model can be installed without a network."""
+    if not manifest.optional:
+        return [installed_path(manifest, load().models_path)]
+    upstream = manifest.build.upstream if manifest.build else ()
+    return [WEIGHTS / file for file in ([manifest.file] if manifest.url else []) + [e.file for e in upstream]]

@@ -32,7 +32,7 @@ from edge.device.assembly.delivery import build_broker
 from edge.device.assembly.recognizer import PHOTO_SIDE_PX, build_recognizer
 from edge.device.assembly.stores import candidate_store
 from edge.device.settings.load import Settings
-from edge.face.manifest import load_manifest
+from edge.face.manifest import load_manifest, parts_of
 from edge.face.weights import load_verified
 from edge.fleet.fleet import Fleet, fleet_for_change
 from edge.fleet.keys import key_ring
@@ -249,7 +249,9 @@ def _lifetime(valid_days: float | None) -> timedelta | None:
 def _publish_model(opened: Fleet, settings: Settings, model: str) -> None:
     manifest = load_manifest(model, settings.models_path)
     files = {path.name: path.read_bytes() for path in manifest.directory.iterdir() if path.is_file()}
-    opened.publish_model(model, {**files, manifest.file: load_verified(manifest, settings.models_path)})
+    parts = parts_of(manifest, settings.models_path)
+    weights = {part.file: load_verified(part, settings.models_path) for part in parts}
+    opened.publish_model(model, {**files, **weights})
     typer.echo(f"model {model}: published with {len(files)} file(s) and its weights")
 
 

@@ -117,7 +117,7 @@ def _report(schema: str, images: Path) -> dict[str, Any]:
 def _embed_all(
     names: list[str] | None, photos: list[Path], settings: Settings, report: dict[str, Any]
 ) -> dict[str, measure.Embeddings]:
-    """Embed all photos with every model; compares each with the first."""
+    """Embed all photos with every model; compares each with the first, unless their lengths differ."""
     names = names or [choose_embedder(settings).name]
     if len(set(names)) != len(names):
         raise UsageError("--model: a model is named twice")
@@ -126,8 +126,8 @@ def _embed_all(
         with progress(name) as step:
             model_id, found[name] = embed_all(photos, name, settings, step)
         report["models"][name] = {"model_id": model_id}
-        if name != names[0]:
-            close = measure.agreement(found[names[0]], found[name])
+        close = measure.agreement(found[names[0]], found[name]) if name != names[0] else None
+        if close is not None:
             report["models"][name]["cosine_to_reference"] = close
     return found
 

@@ -24,9 +24,8 @@ from edge.core.types import ModelStamp
 from edge.device.assembly.remote import build_remote
 from edge.device.assembly.stores import candidate_store, denial_store, gallery_store
 from edge.device.settings.load import Settings, environment_without_settings
-from edge.face.choice import Choice, choose, load_session
+from edge.face.choice import Choice, choose, load_embedder, load_session
 from edge.face.detector import Detector
-from edge.face.embedder import Embedder
 from edge.face.far_search import FarSearch
 from edge.face.liveness import Liveness, load_liveness
 from edge.face.manifest import (
@@ -80,8 +79,8 @@ def build_recognizer(
         values.detector, "detector", settings.models_path, threads=settings.recognition.threads
     )
     choice = choose_embedder(settings, gallery)
-    manifest, embedder = load_session(
-        choice.name, "embedder", settings.models_path, threads=settings.recognition.threads
+    manifest, embedder = load_embedder(
+        choice.name, settings.models_path, threads=settings.recognition.threads
     )
     if gallery is None:
         gallery = gallery_store(settings).load(manifest.model_id, embedding_dim(manifest))
@@ -96,7 +95,7 @@ def build_recognizer(
             max_yaw_deg=values.max_yaw_deg,
             min_score=values.detector_score,
         ),
-        embedder=Embedder(embedder, manifest),
+        embedder=embedder,
         matcher=make_matcher(gallery),
         admission=admission(settings, gallery, time_known),
         rule=decision_rule(settings, manifest, gallery),
@@ -134,13 +133,11 @@ def build_candidate(settings: Settings, recognizer: Recognizer) -> Recognizer | 
     if model_id in (None, recognizer.embedder.model_id):
         return None
     name = choose(AUTO, model_id, settings.models_path, threads=settings.recognition.threads).name
-    manifest, session = load_session(
-        name, "embedder", settings.models_path, threads=settings.recognition.threads
-    )
+    manifest, embedder = load_embedder(name, settings.models_path, threads=settings.recognition.threads)
     gallery = store.load(manifest.model_id, embedding_dim(manifest))
     return replace(
         recognizer,
-        embedder=Embedder(session, manifest),
+        embedder=embedder,
         matcher=make_matcher(gallery),
         admission=recognizer.admission.of(gallery),
         rule=decision_rule(settings, manifest, gallery),

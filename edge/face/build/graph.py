@@ -13,8 +13,15 @@ IR_VERSION = 8
 CONTRIB = "com.microsoft"
 """Domain of the operators that onnxruntime adds."""
 
+FLOAT = int(TensorProto.FLOAT)
+"""What the operator Cast calls float32."""
+
 OPSET = 17
 """Old enough for every onnxruntime that is supported, new enough for per-channel quantization."""
+
+
+ValueInfo = onnx.ValueInfoProto
+"""A described input or output."""
 
 
 class GraphWriter:
@@ -38,8 +45,8 @@ class GraphWriter:
 
     def finish(
         self,
-        inputs: list[onnx.ValueInfoProto],
-        outputs: list[onnx.ValueInfoProto],
+        inputs: list[ValueInfo],
+        outputs: list[ValueInfo],
         *,
         name: str,
         contrib: bool = False,
@@ -53,6 +60,11 @@ class GraphWriter:
         return bytes(model.SerializeToString(deterministic=True))
 
 
-def float_tensor(name: str, shape: list[int | str]) -> onnx.ValueInfoProto:
+def float_tensor(name: str, shape: list[int | str]) -> ValueInfo:
     """Describe a float32 input or output; a name instead of a number is a free side."""
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+
+def byte_tensor(name: str, shape: list[int | str]) -> ValueInfo:
+    """Describe a uint8 output."""
+    return helper.make_tensor_value_info(name, TensorProto.UINT8, shape)

@@ -14,7 +14,7 @@ from edge.core.errors import ModelError
 from edge.face.build.fp32 import flip_steep_slopes
 from edge.face.build.network import Floats, Layer, Network, exact_sums
 from edge.face.build.tables import (
-    PACK,
+    FcStatistics,
     LayerStatistics,
     Statistics,
     gather_matrix,
@@ -96,23 +96,32 @@ def quantize(network: Network, statistics: Statistics) -> QuantizedNetwork:
     for index, (layer, measured) in enumerate(
         zip((first, *network.layers[1:]), statistics.layers, strict=True)
     ):
-        layers.append(_quantize_layer(layer, measured, before, first=index == 0))
+        layers.append(quantize_layer(layer, measured, before, first=index == 0))
         before = layers[-1].out
+    return with_fully_connected(network, pixels, layers, statistics.fc)
+
+
+def with_fully_connected(
+    network: Network, pixels: Scale, layers: list[QuantizedLayer], fc: FcStatistics
+) -> QuantizedNetwork:
+    """Round the fully connected layer of a network behind its quantized `layers`, and return the whole."""
     fc_weight, fc_scale = round_weights(
-        spread_matrix(network.fc_weight), np.array(statistics.fc.clip_percent), pair_safe=True
+        spread_matrix(network.fc_weight), np.array(fc.clip_percent), pair_safe=True
     )
-    fc_scale = (fc_scale.astype(np.float64) * before.scale).astype(np.float32)
+    fc_scale = (fc_scale.astype(np.float64) * layers[-1].out.scale).astype(np.float32)
     return QuantizedNetwork(
         pixels=pixels,
         layers=tuple(layers),
         fc_weight=np.ascontiguousarray(fc_weight.T),
         fc_scale=fc_scale,
-        fc_bias=(network.fc_bias + np.array(statistics.fc.correction)).astype(np.float32),
+        fc_bias=(network.fc_bias + np.array(fc.correction)).astype(np.float32),
     )
 
 
-def _quantize_layer(layer: Layer, measured: LayerStatistics, before: Scale, *, first: bool) -> QuantizedLayer:
-    weight, repeat = (pack_first_layer(layer.weight), PACK) if first else (layer.weight, 1)
+def quantize_layer(layer: Layer, measured: LayerStatistics, before: Scale, *, first: bool) -> QuantizedLayer:
+    """Round one layer that is fed by values of the scale `before`; the `first` one takes packed pixels."""
+    weight = pack_first_layer(layer.weight, layer.stride) if first else layer.weight
+    repeat = len(weight) // layer.channels
     clip = np.tile(np.array(measured.clip_percent), repeat)
     rounded, scale = round_weights(spread_matrix(weight), clip, pair_safe=not layer.depthwise)
     step = np.float64(before.scale) * scale.astype(np.float64)

@@ -6,7 +6,7 @@ empty, so that four neighbours along the width are taken as one pixel of 12 chan
 128 channels; in NHWC that is only another shape. Measures nothing.
 """
 
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,18 +70,21 @@ def _make_pairs_safe(steps: Floats) -> None:
     right -= np.sign(total) * np.floor(excess / 2)
 
 
-def pack_first_layer(weight: Floats) -> Floats:
-    """Return the kernel (4 M, 4 C, 3, 3) that does to packed pixels what (M, C, 3, 3) does to single ones.
+def pack_first_layer(weight: Floats, stride: int = 1) -> Floats:
+    """Return the kernel that does to packed pixels what (M, C, 3, 3) does to single ones; `stride` is 1 or 2.
 
-    Output channel p * M + m is channel m of the p-th pixel of the pack; input channels likewise.
+    Output channel p * M + m is channel m of the p-th of the `PACK` / stride pixels that come out of a pack;
+    input channels likewise. It reaches from the pack to the left to the last one that is needed.
     """
     channels, inputs, height, width = weight.shape
-    packed = np.zeros((PACK, channels, PACK, inputs, height, 3))
-    for pixel in range(PACK):
+    pixels = PACK // stride
+    packs = 2 + (stride * (pixels - 1) + width // 2) // PACK
+    packed = np.zeros((pixels, channels, PACK, inputs, height, packs))
+    for pixel in range(pixels):
         for column in range(width):
-            pack, place = divmod(pixel + column - width // 2, PACK)
+            pack, place = divmod(stride * pixel + column - width // 2, PACK)
             packed[pixel, :, place, :, :, pack + 1] = weight[:, :, :, column]
-    return packed.reshape(PACK * channels, PACK * inputs, height, 3)
+    return packed.reshape(pixels * channels, PACK * inputs, height, packs)
 
 
 class Measured(BaseModel):
@@ -120,14 +123,17 @@ class Statistics(Measured):
     fc: FcStatistics
 
 
-def read_statistics(text: bytes) -> Statistics:
-    """Parse committed statistics.
+StatisticsT = TypeVar("StatisticsT", bound=Statistics)
+
+
+def read_statistics(text: bytes, kind: type[StatisticsT]) -> StatisticsT:
+    """Parse committed statistics of a `kind`.
 
     Raises:
         ModelError: They are damaged.
     """
     try:
-        return Statistics.model_validate_json(text)
+        return kind.model_validate_json(text)
     except ValidationError as error:
         raise ModelError(f"statistics: {first_problem(error, 'file')}; install edge again") from None
 

@@ -41,7 +41,7 @@ def run_demo(settings: Settings, *, broker: str | None, console: Console, progre
     """
     media = media_dir(settings)
     embedder = settings.recognition.embedder
-    embedders = [m.name for m in accurate_enough()] if embedder == AUTO else [embedder]
+    embedders = [m.name for m in accurate_enough() if not m.optional] if embedder == AUTO else [embedder]
     for name in (settings.recognition.detector, *embedders):
         with progress(name) as step:
             fetch(load_manifest(name), settings.models_path, mirror=settings.models_mirror, progress=step)

@@ -124,15 +124,19 @@ def verification(pairs: Pairs, scores: Scores) -> dict[str, Any]:
     }
 
 
-def agreement(reference: Embeddings, other: Embeddings) -> dict[str, float]:
-    """Return how close another model's embeddings are to the reference's, where both found a face."""
-    cosines = np.array(
-        [
-            float(row @ theirs)
-            for path, row in reference.items()
-            if row is not None and (theirs := other[path]) is not None
-        ]
-    )
+def agreement(reference: Embeddings, other: Embeddings) -> dict[str, float] | None:
+    """Return how close another model's embeddings are to the reference's, where both found a face.
+
+    None where no cosine can be taken: there are none, or they are of other lengths.
+    """
+    both = [
+        (row, theirs)
+        for path, row in reference.items()
+        if row is not None and (theirs := other[path]) is not None
+    ]
+    if any(row.shape != theirs.shape for row, theirs in both) or not both:
+        return None
+    cosines = np.array([float(row @ theirs) for row, theirs in both])
     return {
         "mean": round(float(cosines.mean()), 5),
         "p01": round(float(np.quantile(cosines, 0.01)), 5),

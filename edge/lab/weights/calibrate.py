@@ -1,4 +1,4 @@
-"""Measure the statistics of the int8 recipe on a directory of face photos.
+"""Measure the statistics of SFace's int8 recipe on a directory of face photos.
 
 For whoever changes the recipe: `python -m edge.lab.weights.calibrate PHOTOS MODELS_DIR OUT --source TEXT`.
 Writes ranges, factors, clips and corrections over many subjects; no image, crop or embedding. A build needs
@@ -6,23 +6,25 @@ only its output, so that nobody needs the photos.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from edge.camera.photo import SUFFIXES, read_photo
 from edge.core.errors import ModelError
 from edge.core.types import FloatArray
 from edge.face.build.fp32 import flip_steep_slopes, write_fp32
 from edge.face.build.int8 import write_int8
-from edge.face.build.network import Floats, Network, parse
+from edge.face.build.network import Floats, Layer, Network, parse
 from edge.face.build.quantized import QuantizedNetwork, equalise, quantize
 from edge.face.build.tables import (
     FcStatistics,
     LayerStatistics,
     Statistics,
+    StatisticsT,
     pack_first_layer,
     spread_matrix,
     write_statistics,
@@ -73,6 +75,15 @@ def crops(photos: list[Path], detector: Detector, manifest: Manifest) -> Iterato
             yield np.asarray(cv2.dnn.blobFromImage(crop, swapRB=manifest.input.colour == "rgb"), np.float32)
 
 
+def crops_of_subjects(photos: Path, models: Path, manifest: Manifest, subjects: int) -> list[FloatArray]:
+    """Return the faces of about so many subjects as an embedder takes them, from the first photo of each."""
+    chosen = first_photos(photos)
+    chosen = chosen[:: max(1, len(chosen) // subjects)]
+    yunet = load_manifest("yunet")
+    session = Session.of(yunet, load_verified(yunet, models), threads=THREADS)
+    return list(crops(chosen, Detector(session, yunet, max_side_px=320, min_score=0.6), manifest))
+
+
 def calibrate(
     network: Network, ranging: list[FloatArray], correcting: list[FloatArray], source: str
 ) -> Statistics:
@@ -80,46 +91,63 @@ def calibrate(
     network = flip_steep_slopes(network)
     statistics = _ranges(network, ranging, source)
     equal = equalise(network, statistics)
-    return _corrections(equal, _clips(equal, statistics), correcting)
+    return _corrections(equal, with_clips(equal, statistics), correcting)
 
 
 def _ranges(network: Network, crops: list[FloatArray], source: str) -> Statistics:
-    session = _float_session(network)
-    kept: dict[str, list[FloatArray]] = {layer.name: [] for layer in network.layers}
-    generator = np.random.default_rng(0)
-    for crop in crops:
-        taps = _taps(session, crop)
-        for name, values in kept.items():
-            flat = taps[name].reshape(taps[name].shape[1], -1)
-            places = generator.permutation(flat.shape[1])[:POSITIONS]
-            values.append(flat[:, places].T)
+    samples = sampled(_float_session(network), [layer.name for layer in network.layers], crops)
     layers = []
     for index, layer in enumerate(network.layers):
-        x = np.concatenate(kept.pop(layer.name)).astype(np.float64)
-        low, high = best_range(x, layer.slope, per_channel=True)
         before_depthwise = index + 1 < len(network.layers) and network.layers[index + 1].depthwise
-        factor = factors(low[0], high[0], exponent=1.0 if before_depthwise else 0.5)
-        low, high = best_range(x / factor, layer.slope, per_channel=False)
-        low, high = low * HEADROOM, high * HEADROOM
-        layers.append(
-            LayerStatistics(
-                name=layer.name,
-                low=float(f"{low.item():.5g}"),
-                high=float(f"{high.item():.5g}"),
-                equalise=tuple(factor.tolist()),
-                clip_percent=(100,) * layer.channels,
-                correction=(0,) * layer.channels,
-            )
-        )
+        layers.append(measured_layer(layer, samples.pop(layer.name), 1.0 if before_depthwise else 0.5))
+    return Statistics(source=source, layers=tuple(layers), fc=unmeasured_fc(network))
+
+
+def sampled(session: Session, names: Sequence[str], crops: list[FloatArray]) -> dict[str, Floats]:
+    """Return of each tap (1, C, H, W) its values (N, C) at `POSITIONS` places of every crop."""
+    kept: dict[str, list[FloatArray]] = {name: [] for name in names}
+    generator = np.random.default_rng(0)
+    for crop in crops:
+        found = taps(session, crop)
+        for name, values in kept.items():
+            flat = found[name].reshape(found[name].shape[1], -1)
+            places = generator.permutation(flat.shape[1])[:POSITIONS]
+            values.append(flat[:, places].T)
+    return {name: np.concatenate(values).astype(np.float64) for name, values in kept.items()}
+
+
+def measured_layer(layer: Layer, x: Floats, exponent: float | None) -> LayerStatistics:
+    """Return range and factors of a layer with values x (N, C) before its PReLU; no clip and no correction.
+
+    `exponent` says how far channels are made alike; None: not at all.
+    """
+    factor = np.ones(layer.channels)
+    if exponent is not None:
+        low, high = best_range(x, layer.slope, per_channel=True)
+        factor = factors(low[0], high[0], exponent=exponent)
+    low, high = best_range(x / factor, layer.slope, per_channel=False)
+    low, high = low * HEADROOM, high * HEADROOM
+    return LayerStatistics(
+        name=layer.name,
+        low=float(f"{low.item():.5g}"),
+        high=float(f"{high.item():.5g}"),
+        equalise=tuple(factor.tolist()),
+        clip_percent=(100,) * layer.channels,
+        correction=(0,) * layer.channels,
+    )
+
+
+def unmeasured_fc(network: Network) -> FcStatistics:
+    """Return statistics of the fully connected layer without clip and correction."""
     dim = len(network.fc_bias)
-    fc = FcStatistics(clip_percent=(100,) * dim, correction=(0.0,) * dim)
-    return Statistics(source=source, layers=tuple(layers), fc=fc)
+    return FcStatistics(clip_percent=(100,) * dim, correction=(0.0,) * dim)
 
 
-def _clips(network: Network, statistics: Statistics) -> Statistics:
+def with_clips(network: Network, statistics: StatisticsT) -> StatisticsT:
+    """Return the statistics of an equalised network with the clips that fit its weights best."""
     layers = []
     for index, (layer, measured) in enumerate(zip(network.layers, statistics.layers, strict=True)):
-        weight = layer.weight if index else pack_first_layer(layer.weight)
+        weight = layer.weight if index else pack_first_layer(layer.weight, layer.stride)
         clips = best_clips(spread_matrix(weight), pair_safe=not layer.depthwise)
         widest = clips.reshape(-1, layer.channels).max(axis=0)
         layers.append(measured.model_copy(update={"clip_percent": tuple(widest.tolist())}))
@@ -131,29 +159,39 @@ def _clips(network: Network, statistics: Statistics) -> Statistics:
 def _corrections(network: Network, statistics: Statistics, crops: list[FloatArray]) -> Statistics:
     """Move each bias, first layer to last, until the integer graph's mean is that of the float graph."""
     ranges = {layer.name: (layer.low, layer.high) for layer in statistics.layers}
-    exact = _means(_float_session(network), crops, ranges)
+    exact = means(_float_session(network), crops, ranges)
     for index in range(len(network.layers)):
         quantized = quantize(network, statistics)
         layer, before = (
             quantized.layers[index],
             quantized.layers[index - 1].out if index else quantized.pixels,
         )
-        steps = _means(_integer_session(network, quantized), crops)[layer.name]
+        steps = means(_integer_session(network, quantized), crops)[layer.name]
         error = exact[layer.name] - (steps - layer.out.zero_point) * layer.out.scale
         step = before.scale * layer.weight_scale[: len(error)].astype(np.float64)
         change = np.rint(error / step).astype(np.int64)
-        measured = statistics.layers[index]
-        total = tuple((np.array(measured.correction) + change).tolist())
-        layers = list(statistics.layers)
-        layers[index] = measured.model_copy(update={"correction": total})
-        statistics = statistics.model_copy(update={"layers": tuple(layers)})
-    error = exact[OUTPUT] - _means(_integer_session(network, quantize(network, statistics)), crops)[OUTPUT]
+        statistics = corrected(statistics, index, change)
+    error = exact[OUTPUT] - means(_integer_session(network, quantize(network, statistics)), crops)[OUTPUT]
+    return corrected_fc(statistics, error)
+
+
+def corrected(statistics: StatisticsT, index: int, change: NDArray[np.int64]) -> StatisticsT:
+    """Return the statistics with `change` (M,) added to what corrects the bias of the layer at `index`."""
+    measured = statistics.layers[index]
+    total = tuple((np.array(measured.correction) + change).tolist())
+    layers = list(statistics.layers)
+    layers[index] = measured.model_copy(update={"correction": total})
+    return statistics.model_copy(update={"layers": tuple(layers)})
+
+
+def corrected_fc(statistics: StatisticsT, error: Floats) -> StatisticsT:
+    """Return the statistics with `error` (D,) added to what corrects the embedding."""
     shifts = np.array(statistics.fc.correction) + error
     fc = statistics.fc.model_copy(update={"correction": tuple(float(f"{value:.5g}") for value in shifts)})
     return statistics.model_copy(update={"fc": fc})
 
 
-def _means(
+def means(
     session: Session, crops: list[FloatArray], ranges: dict[str, tuple[float, float]] | None = None
 ) -> dict[str, Floats]:
     """Return each tap's mean per channel over all crops and places, of values clipped to `ranges`.
@@ -162,7 +200,7 @@ def _means(
     """
     sums: dict[str, Floats] = {}
     for crop in crops:
-        for name, value in _taps(session, crop).items():
+        for name, value in taps(session, crop).items():
             axis = tuple(
                 a for a in range(value.ndim) if a != (1 if value.dtype == np.float32 else value.ndim - 1)
             )
@@ -173,7 +211,8 @@ def _means(
     return sums
 
 
-def _taps(session: Session, crop: FloatArray) -> Taps:
+def taps(session: Session, crop: FloatArray) -> Taps:
+    """Return all outputs of a session by name."""
     return dict(zip(session.output_names, session.run(crop), strict=True))
 
 
@@ -199,12 +238,8 @@ def main() -> None:
     parser.add_argument("--source", required=True, help="what the photos are; goes into the statistics")
     parser.add_argument("--subjects", type=int, default=300, help="subjects to use, half for each purpose")
     arguments = parser.parse_args()
-    photos = first_photos(arguments.photos)
-    photos = photos[:: max(1, len(photos) // arguments.subjects)]
-    yunet, sface = load_manifest("yunet"), load_manifest("sface")
-    session = Session.of(yunet, load_verified(yunet, arguments.models), threads=THREADS)
-    detector = Detector(session, yunet, max_side_px=320, min_score=0.6)
-    faces = list(crops(photos, detector, sface))
+    sface = load_manifest("sface")
+    faces = crops_of_subjects(arguments.photos, arguments.models, sface, arguments.subjects)
     network = parse(load_verified(sface, arguments.models))
     source = f"{arguments.source}; {len(faces)} photos, one per subject"
     statistics = calibrate(network, faces[::2], faces[1::2], source)

@@ -56,7 +56,7 @@ def test_the_integer_model_is_the_same_every_time(statistics: Statistics) -> Non
 
 
 def test_statistics_survive_being_written(statistics: Statistics) -> None:
-    assert read_statistics(write_statistics(statistics).encode()) == statistics
+    assert read_statistics(write_statistics(statistics).encode(), Statistics) == statistics
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_statistics_survive_being_written(statistics: Statistics) -> None:
 )
 def test_damaged_statistics_are_refused(text: bytes) -> None:
     with pytest.raises(ModelError, match=r"statistics: .*; install edge again"):
-        read_statistics(text)
+        read_statistics(text, Statistics)
 
 
 def test_statistics_of_another_network_are_refused(statistics: Statistics) -> None:

@@ -17,7 +17,7 @@ from edge.face.weights import build_data, load_verified
 
 def place_of(name: str) -> str:
     """The fixture that is the directory which has the model."""
-    return "recommended_dir" if load_manifest(name).recommended else "models_dir"
+    return "recommended_dir" if load_manifest(name).optional else "models_dir"
 
 
 BUILT = [name for name in model_names() if load_manifest(name).build]

@@ -69,3 +69,13 @@ def test_packed_pixels_give_the_same_output_in_another_shape() -> None:
     image, weight = random.normal(size=(6, 16, 3)), random.normal(size=(5, 3, 3, 3))
     packed = convolve(image.reshape(6, 16 // PACK, 3 * PACK), pack_first_layer(weight))
     assert np.allclose(packed.reshape(6, 16, 5), convolve(image, weight))
+
+
+def test_packed_pixels_give_every_other_pixel_where_the_stride_is_two() -> None:
+    random = np.random.default_rng(4)
+    image, weight = random.normal(size=(6, 16, 3)), random.normal(size=(5, 3, 3, 3))
+    kernel = pack_first_layer(weight, 2)
+    assert kernel.shape == (2 * 5, PACK * 3, 3, 2), "it needs no pack to the right"
+    wide = np.concatenate([kernel, np.zeros((*kernel.shape[:3], 1))], axis=3)
+    packed = convolve(image.reshape(6, 16 // PACK, 3 * PACK), wide)
+    assert np.allclose(packed.reshape(6, 8, 5)[::2], convolve(image, weight)[::2, ::2])
