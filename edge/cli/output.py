@@ -43,7 +43,8 @@ def shift_told(shift: ThresholdShift | None) -> str:
         )
     else:
         alike = f"are {shift.gallery:.3f} more alike" if shift.gallery else "are not more alike"
-        shown = f"the {shift.compared} enrolled {alike} than the calibration's faces"
+        kept = f" and {shift.strangers} strangers kept" if shift.strangers else ""
+        shown = f"the {shift.compared} enrolled{kept} {alike} than the calibration's faces"
         shown += f" (95 % interval {shift.low:.3f} to {shift.high:.3f})"
     of_site = "decision.site_shift; " if shift.site > (shift.gallery or 0.0) else ""
     return f"+{shift.value:.3f}: {of_site}{shown}"

@@ -13,7 +13,8 @@ from functools import partial
 from edge.core.clock import Clock
 from edge.core.errors import EdgeError, GalleryIntegrityError, ToldOnce
 from edge.core.metrics import Metrics
-from edge.device.assembly.recognizer import build_candidate, build_recognizer
+from edge.core.types import FloatArray
+from edge.device.assembly.recognizer import build_candidate, build_recognizer, strangers_for
 from edge.device.assembly.stores import candidate_store, denial_store, gallery_store
 from edge.device.children.sync_runner import SyncRunner
 from edge.device.reports import candidate_report, gallery_report
@@ -140,8 +141,11 @@ class Galleries:
             return None
 
     def _watch(self, settings: Settings) -> None:
-        self._gallery = GalleryWatch(gallery_store(settings), self._metrics)
+        self._gallery = GalleryWatch(gallery_store(settings), self._metrics, self._strangers)
         self._denials.watch(denial_store(settings))
+
+    def _strangers(self, recognizer: Recognizer) -> FloatArray | None:
+        return strangers_for(recognizer.rule, self._settings, recognizer.embedder.model_id)
 
     def _follow(self, recognizer: Recognizer) -> Recognizer | None:
         auto = self._settings.recognition.embedder == AUTO
@@ -156,11 +160,20 @@ class Galleries:
 
 
 class GalleryWatch:
-    """Looks whether another version of the gallery in a store is current."""
+    """Looks whether another version of the gallery in a store is current.
 
-    def __init__(self, store: GalleryStore, metrics: Metrics) -> None:
+    `strangers` returns those who were kept, for the shift of a new version (`Recognizer.with_gallery`).
+    """
+
+    def __init__(
+        self,
+        store: GalleryStore,
+        metrics: Metrics,
+        strangers: Callable[[Recognizer], FloatArray | None] = lambda _: None,
+    ) -> None:
         self._store = store
         self._metrics = metrics
+        self._strangers = strangers
         self._refused: int | None = None
         self._told = ToldOnce()
 
@@ -178,7 +191,7 @@ class GalleryWatch:
             if rebuild is not None and self._store.enrolled_with() not in (None, model_id):
                 found = rebuild()
             else:
-                found = recognizer.with_gallery(self._store.load(model_id))
+                found = recognizer.with_gallery(self._store.load(model_id), self._strangers(recognizer))
         except EdgeError as error:
             if self._told.is_new(error):
                 self._metrics.count("gallery.refused")

@@ -99,7 +99,8 @@ class GalleryShift:
     """How much more alike the enrolled are among themselves than the calibration's faces (`alike.shift`).
 
     `shifts[i]`, a cosine >= 0, is added to the calibrated threshold `thresholds[i]`; `low` and `high` are the
-    95 % interval of what was measured there. The sums rise. `subjects` were compared with each other.
+    95 % interval of what was measured there. The sums rise. `subjects` were compared with each other, and
+    with so many `strangers` who were kept.
     """
 
     subjects: int
@@ -107,6 +108,7 @@ class GalleryShift:
     shifts: Sequence[float]
     low: Sequence[float]
     high: Sequence[float]
+    strangers: int = 0
 
     def at(self, threshold: float) -> float:
         """Return what is added to a calibrated threshold; outside the table, what is added at its end."""
@@ -130,7 +132,8 @@ class ThresholdShift:
     """What is added to the calibrated threshold in force, a cosine, and what says so.
 
     `value` is the largest of `site` (`decision.site_shift`), of `gallery` and of 0. `gallery` is what the
-    `compared` subjects show, `low` and `high` its 95 % interval; None where they are too few.
+    `compared` subjects and the kept `strangers` show, `low` and `high` its 95 % interval; None where they are
+    too few.
     """
 
     value: float
@@ -139,6 +142,7 @@ class ThresholdShift:
     low: float | None
     high: float | None
     compared: int
+    strangers: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +213,8 @@ class DecisionRule:
         if found is None:
             return ThresholdShift(value, self.site_shift, None, None, None, 0)
         low, high = found.interval_at(threshold)
-        return ThresholdShift(value, self.site_shift, found.at(threshold), low, high, found.subjects)
+        of_gallery = found.at(threshold)
+        return ThresholdShift(value, self.site_shift, of_gallery, low, high, found.subjects, found.strangers)
 
     @property
     def very_alike(self) -> bool:

@@ -13,6 +13,7 @@ from edge.core.types import (
     Barred,
     Decision,
     Detection,
+    FloatArray,
     Image,
     Match,
     ModelStamp,
@@ -192,9 +193,12 @@ class Recognizer:
         """Return the same recognizer with the stricter quality gate of faces to be enrolled."""
         return replace(self, gate=self.gate.for_enrolment())
 
-    def with_gallery(self, gallery: Gallery) -> "Recognizer":
-        """Return a recognizer with the same models that searches another gallery, by the rule for it."""
+    def with_gallery(self, gallery: Gallery, strangers: FloatArray | None = None) -> "Recognizer":
+        """Return a recognizer with the same models that searches another gallery, by the rule for it.
+
+        `strangers`, (n, D), are one embedding of each stranger who was kept (`alike.shift`).
+        """
         stamp = replace(self.stamp, gallery_version=gallery.version)
         matcher = make_matcher(gallery, self.matcher)
-        rule = shifted(self.rule, gallery)
+        rule = shifted(self.rule, gallery, strangers)
         return replace(self, matcher=matcher, admission=self.admission.of(gallery), stamp=stamp, rule=rule)

@@ -13,11 +13,13 @@ from edge.core.clock import SystemClock
 from edge.core.metrics import Metrics
 from edge.core.types import Subject
 from edge.device.assembly.recognizer import build_recognizer
-from edge.device.assembly.stores import denial_store, gallery_store
+from edge.device.assembly.stores import denial_store, gallery_store, visit_store
 from edge.device.galleries import Galleries
 from edge.device.settings.load import Settings, load
 from edge.device.sync.floors import Floors, save_floors
 from edge.device.sync.outcome import SyncOutcome, save_outcome
+from edge.gallery.alike.shift import STRANGERS_MOST
+from edge.gallery.store.kept_visits import KeptVisit
 from tests.support.command_line import write_config
 from tests.support.fleets import people
 from tests.support.gallery_samples import alike_rows, damage, probe, template, unit_rows
@@ -176,6 +178,26 @@ def test_health_says_that_the_newest_gallery_cannot_be_used(door: Door):
     store.commit(replace(people("eve", model_id="other@1"), version=store.current_version()))
     door.tick()
     assert door.galleries.problems(door.recognizer) == ["gallery_refused"]
+
+
+def test_strangers_who_are_kept_count_for_the_next_version_of_the_gallery(door: Door):
+    door.settings = door.settings.model_copy(
+        update={"strangers": door.settings.strangers.model_copy(update={"keep_hours": 24})}
+    )
+    door.start()
+    visits, now = visit_store(door.settings), SystemClock().now()
+    for number, row in enumerate(alike_rows(30, 0.3)):
+        visits.put(KeptVisit(f"v-{number:012x}", "front", now, probe(row, door.model_id)))
+    visits.put(KeptVisit("v-ffff", "front", now, probe(unit_rows(1, seed=9)[0], door.model_id), "alice"))
+    visits.put(KeptVisit("v-eeee", "front", now, probe(unit_rows(1, seed=8)[0], "other@1")))
+    before = door.recognizer.rule.threshold_for(3)
+    door.enrol("carol")
+    door.tick()
+    found = door.recognizer.rule.shift_for(3)
+    assert found is not None
+    assert (found.compared, found.strangers) == (3, 20)
+    assert door.recognizer.rule.threshold_for(3) == pytest.approx(before + STRANGERS_MOST)
+    assert build_recognizer(door.settings).rule == door.recognizer.rule, "a restart changes nothing"
 
 
 def test_a_gallery_of_look_alikes_raises_the_threshold_and_the_log_and_health_tell_it(

@@ -20,9 +20,9 @@ from edge.core.clock import Clock, SystemClock
 from edge.core.errors import ConfigError, EdgeError, ModelError
 from edge.core.ids import uuid7
 from edge.core.metrics import Metrics
-from edge.core.types import ModelStamp
+from edge.core.types import FloatArray, ModelStamp
 from edge.device.assembly.remote import build_remote
-from edge.device.assembly.stores import candidate_store, denial_store, gallery_store
+from edge.device.assembly.stores import candidate_store, denial_store, gallery_store, strangers_kept
 from edge.device.settings.load import Settings, environment_without_settings
 from edge.face.choice import Choice, choose, load_embedder, load_session
 from edge.face.detector import Detector
@@ -52,6 +52,12 @@ log = logging.getLogger(__name__)
 
 READ_SHARE = 0.8
 """Share of the stall limit after which a read should give up by itself, before its thread is abandoned."""
+
+ONE_STRANGER_FMR = 1e-7
+"""False match rate at which two kept visits count as one stranger's for a gallery's shift.
+
+At the rate of `edge strangers list`, 1e-4, look-alikes would count as one, and the shift is about them.
+"""
 
 PHOTO_SIDE_PX = 640
 """Photos are searched larger than frames: the face may be small in them, and it is done once."""
@@ -227,7 +233,14 @@ def decision_rule(settings: Settings, manifest: Manifest, gallery: Gallery) -> D
         calibration=Calibration(table.thresholds, table.fmr) if table else None,
         site_shift=settings.decision.site_shift,
     )
-    return shifted(rule, gallery)
+    return shifted(rule, gallery, strangers_for(rule, settings, manifest.model_id))
+
+
+def strangers_for(rule: DecisionRule, settings: Settings, model_id: str) -> FloatArray | None:
+    """Return `strangers_kept` for the shift of a gallery; None without a calibration."""
+    if rule.calibration is None:
+        return None
+    return strangers_kept(settings, model_id, rule.calibration.threshold_at(ONE_STRANGER_FMR))
 
 
 def admission(

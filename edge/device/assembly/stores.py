@@ -5,12 +5,16 @@ import os
 from datetime import timedelta
 from pathlib import Path
 
-from edge.core.errors import FileError, KeyFileError
+import numpy as np
+
+from edge.core.clock import SystemClock
+from edge.core.errors import EdgeError, FileError, KeyFileError
+from edge.core.types import FloatArray
 from edge.device.settings.load import Settings
 from edge.gallery.store.crops import CropStore
 from edge.gallery.store.denials import DenialStore
 from edge.gallery.store.erasure import Erased
-from edge.gallery.store.kept_visits import VisitStore
+from edge.gallery.store.kept_visits import VisitStore, group
 from edge.gallery.store.sealed import device_key
 from edge.gallery.store.store import GalleryStore
 
@@ -69,6 +73,25 @@ def visit_store(settings: Settings) -> VisitStore:
         timedelta(hours=settings.strangers.keep_hours),
         make_key=settings.gallery.device_key is None,
     )
+
+
+def strangers_kept(settings: Settings, model_id: str, same: float) -> FloatArray | None:
+    """Return an embedding of each stranger who was kept, who came last first, (n, D); None: nobody is.
+
+    Visits of this embedder are one stranger's where they are alike by `same`, a cosine.
+
+    Where they cannot be read nobody is either: they only raise a threshold.
+    """
+    if not settings.strangers.keep_hours:
+        return None
+    try:
+        visits = visit_store(settings).load(SystemClock().now())
+    except EdgeError as error:
+        log.warning("strangers who were kept cannot be read: %s", error)
+        return None
+    mine = [each for each in visits if each.probe.model_id == model_id and not each.taken_for]
+    found = [stranger.best.probe.embedding for stranger in group(mine, same)]
+    return np.stack(found) if found else None
 
 
 def crop_store(settings: Settings) -> CropStore:

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.core.types import FloatArray
-from edge.gallery.decision import Calibration, DecisionRule, GalleryShift
+from edge.gallery.decision import AGREEING_FMR, Calibration, DecisionRule, GalleryShift
 from edge.gallery.gallery import SEVERAL_PHOTOS, Gallery
 
 MIN_SUBJECTS = 20
@@ -71,6 +71,9 @@ DOUBT = 1.5
 MOST_SHIFT = 0.4
 """A cosine. Children under three need .39. More would only keep the enrolled themselves out."""
 
+STRANGERS_MOST = 0.05
+"""By which strangers who were kept raise a shift at most, a cosine: whoever walks by a camera may do that."""
+
 SHARE_LEFT = 0.9
 """Of the way from the last calibrated threshold to 1 that a shift may take."""
 
@@ -94,17 +97,36 @@ class _Excess:
         return self.level + self.slope * (threshold - self.middle)
 
 
-def shifted(rule: DecisionRule, gallery: Gallery) -> DecisionRule:
-    """Return the rule with the shift of this gallery; the same one without a calibration."""
+def shifted(rule: DecisionRule, gallery: Gallery, strangers: FloatArray | None = None) -> DecisionRule:
+    """Return the rule with the shift of this gallery; the same one without a calibration.
+
+    `strangers`, float32 (n, D), unit norm, are one embedding of each who was kept; None: nobody was.
+    """
     if rule.calibration is None:
         return rule
-    return replace(rule, gallery_shift=measure_shift(gallery, rule.calibration))
+    return replace(rule, gallery_shift=measure_shift(gallery, rule.calibration, strangers))
 
 
-def measure_shift(gallery: Gallery, calibration: Calibration) -> GalleryShift | None:
-    """Return the shift of a gallery: `shift_among` the template of the fewest photos of each subject."""
+def measure_shift(
+    gallery: Gallery, calibration: Calibration, strangers: FloatArray | None = None
+) -> GalleryShift | None:
+    """Return the shift of a gallery: `shift_among` the template of the fewest photos of each subject.
+
+    Strangers may raise it, by `STRANGERS_MOST` at most, and never lower it: nobody asks who they are. Those
+    who may be a subject are left out, and there are no more of them than subjects, or than `MIN_SUBJECTS`.
+    """
     rows, several = one_template_each(gallery)
-    return shift_among(rows, calibration, several)
+    own = shift_among(rows, calibration, several)
+    if strangers is None or not len(strangers):
+        return own
+    if len(rows):
+        single = calibration.threshold_at(AGREEING_FMR)
+        least = single + (0.0 if own is None else own.at(single))
+        strangers = strangers[(strangers @ rows.T).max(axis=1) < least]
+    strangers = strangers[: max(MIN_SUBJECTS, len(rows))]
+    everybody = np.concatenate([rows, strangers]) if len(rows) else strangers
+    both = shift_among(everybody, calibration, np.append(several, np.zeros(len(strangers), np.bool_)))
+    return own if both is None else _raised(own, both, len(rows), len(strangers))
 
 
 def one_template_each(gallery: Gallery) -> tuple[FloatArray, Flags]:
@@ -161,6 +183,18 @@ def shift_among(
 def most_shift(thresholds: Sequence[float]) -> float:
     """Return the largest shift, a cosine: with it the last calibrated threshold still lies below 1."""
     return max(0.0, min(MOST_SHIFT, SHARE_LEFT * (1 - thresholds[-1])))
+
+
+def _raised(own: GalleryShift | None, both: GalleryShift, subjects: int, strangers: int) -> GalleryShift:
+    """Return the shift of a gallery, raised as far as strangers may by what they show together."""
+    before = [0.0] * len(both.shifts) if own is None else own.shifts
+    shifts = tuple(
+        max(alone, min(together, alone + STRANGERS_MOST))
+        for alone, together in zip(before, both.shifts, strict=True)
+    )
+    if own is not None and shifts == tuple(own.shifts):
+        return own
+    return replace(both, subjects=subjects, shifts=shifts, strangers=strangers)
 
 
 def allowance(calibration: Calibration) -> float:

@@ -305,6 +305,7 @@ class ShiftInfo(Payload):
     low: float | None = Field(description="Lower end of its 95 % interval.")
     high: float | None = Field(description="Upper end of its 95 % interval.")
     compared: Count = Field(description="How many subjects were compared with each other.")
+    strangers: Count = Field(0, description="How many kept strangers were compared with them.")
 
 
 class InfoPayload(Payload):

@@ -186,6 +186,48 @@ def test_of_several_templates_of_a_subject_the_one_of_the_fewest_photos_counts(c
     assert measure_shift(gallery, calibration) == shift_among(rows[30:60], calibration)
 
 
+def enrolled_as(rows: FloatArray) -> Gallery:
+    return Gallery.empty(MODEL).with_subjects(
+        (Subject(f"p-{i}", ""), [template(row)]) for i, row in enumerate(rows)
+    )
+
+
+@pytest.mark.parametrize("size", [0, 1, 10, 40])
+def test_strangers_who_were_kept_help_a_small_gallery(calibration: Calibration, size: int):
+    plain, helped = [], []
+    for seed in range(10):
+        everybody = faces(1000, 800 + seed, alike=0.06)
+        gallery, kept, others = enrolled_as(everybody[:size]), everybody[size : size + 40], everybody[100:]
+        rule = DecisionRule(TARGET, None, 0.0, calibration)
+        plain.append(let_in(rule, everybody[: max(1, size)], others))
+        helped.append(let_in(shifted(rule, gallery, kept), everybody[: max(1, size)], others))
+    assert np.mean(helped) < 0.7 * np.mean(plain)
+
+
+@pytest.mark.parametrize("size", [0, 10, 40])
+def test_whoever_walks_by_raises_it_by_little_and_never_lowers_it(calibration: Calibration, size: int):
+    mixed, group = enrolled_as(faces(size, 12)), enrolled_as(faces(size, 13, alike=0.3))
+    crowd, unlike = faces(500, 14, alike=0.9), np.eye(DIM, dtype=np.float32)
+    for gallery in (mixed, group):
+        alone = measure_shift(gallery, calibration)
+        before = (0.0,) * len(calibration.thresholds) if alone is None else alone.shifts
+        for strangers in (crowd, unlike, np.repeat(crowd[:1], 50, axis=0), crowd[:0]):
+            found = measure_shift(gallery, calibration, strangers)
+            after = before if found is None else found.shifts
+            raised = [b - a for a, b in zip(before, after, strict=True)]
+            assert min(raised) >= 0
+            assert max(raised) <= shift.STRANGERS_MOST + 1e-9
+
+
+def test_who_may_be_a_subject_is_no_stranger(calibration: Calibration):
+    rows = faces(40, 15)
+    again = rows + 0.3 * unit_rows(40, DIM, 16)
+    again /= np.linalg.norm(again, axis=1, keepdims=True)
+    assert measure_shift(enrolled_as(rows), calibration, again) == measure_shift(
+        enrolled_as(rows), calibration
+    )
+
+
 def test_a_rule_has_the_shift_of_its_gallery(calibration: Calibration):
     rule = DecisionRule(TARGET, None, 0.0, calibration)
     gallery = gallery_of([1] * 30)
