@@ -127,7 +127,8 @@ class QualityPart(Payload):
         "the image."
     )
     exposure: Fraction | None = Field(
-        description="0 is too dark or too bright, 1 is well lit; of a dark face after it was lifted."
+        description="0 is too dark or too bright, 1 is well lit; of a dark face after it was lifted; below "
+        ".5 where a dim face is before something bright."
     )
     lifted: float | None = Field(
         1.0, ge=1, description="How many times the levels of a dark face were spread; 1: not at all."
