@@ -31,6 +31,7 @@ from edge.mqtt.contract.messages import (
     ShiftInfo,
 )
 from edge.recognition.candidate import AGREED, DIFFERED
+from edge.recognition.pipeline import FAR_BEHIND
 from edge.recognition.recognizer import Recognizer
 
 
@@ -137,6 +138,7 @@ class Vitals:
         self._started_s = clock.monotonic()
         self._read_s = self._started_s
         self._frames: dict[str, int] = {}
+        self._searches_behind = 0
 
     def health(
         self,
@@ -148,6 +150,7 @@ class Vitals:
     ) -> HealthPayload:
         """Return how the daemon runs; `problems` are words for what an operator has to mend.
 
+        `far_search_behind` is added where the search has fallen behind since the last reading.
         `last_frame_s` is when each camera delivered last (monotonic), `replaced` how many of its frames
         were overtaken by a newer one before inference took them.
         """
@@ -160,6 +163,10 @@ class Vitals:
             for camera, number in frames.items()
         }
         self._read_s, self._frames = now_s, frames
+        behind = sum(number for name, number in counters.items() if name.startswith(FAR_BEHIND))
+        if behind > self._searches_behind:
+            problems = [*problems, "far_search_behind"]
+        self._searches_behind = behind
         return HealthPayload(
             at=to_millisecond(self._clock.now()),
             clock="synced" if clock_synced() and "clock_behind" not in problems else "unsynced",

@@ -147,15 +147,24 @@ class Detector:
 
     def detect(self, image: Image) -> list[Detection]:
         """Return the faces in a BGR image (H, W, 3), best score first, in pixels of that image."""
+        return self._find(image, self._min_score)
+
+    def search(self, image: Image, doubtful_from: float) -> tuple[list[Detection], list[Detection]]:
+        """Return the faces in an image, as `detect` does, and what might be one from a lower score on."""
+        found = self._find(image, min(doubtful_from, self._min_score))
+        faces = [face for face in found if face.score >= self._min_score]
+        return faces, found[len(faces) :]
+
+    def _find(self, image: Image, min_score: float) -> list[Detection]:
         canvas, scale = self._letterbox(image)
         outputs = dict(zip(self._session.output_names, self._session.run(canvas.fill_blob()), strict=True))
-        boxes, landmarks, scores = _decode(outputs, self._min_score)
+        boxes, landmarks, scores = _decode(outputs, min_score)
         if not len(scores):
             return []
         boxes /= scale
         landmarks /= scale
         corners_wh = np.column_stack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]])
-        kept = cv2.dnn.NMSBoxes(corners_wh.tolist(), scores.tolist(), self._min_score, NMS_IOU)
+        kept = cv2.dnn.NMSBoxes(corners_wh.tolist(), scores.tolist(), min_score, NMS_IOU)
         return [Detection(boxes[i], landmarks[i], float(scores[i])) for i in kept[:MAX_FACES]]
 
     def refine(self, image: Image, face: Detection) -> Detection:

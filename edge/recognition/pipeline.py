@@ -7,12 +7,12 @@ business (`observer`).
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
 
-from edge.camera.motion import MotionGate
+from edge.camera.motion import REFRESH_S, MotionGate
 from edge.core.errors import ModelError, ToldOnce
 from edge.core.metrics import Metrics
 from edge.core.types import (
@@ -20,6 +20,7 @@ from edge.core.types import (
     Detection,
     EventType,
     FaceEvent,
+    FloatArray,
     Frame,
     Image,
     Latency,
@@ -42,6 +43,9 @@ STEP_BACK_S = 1.0
 
 FAR_REDUCTION = 0.4
 """Frames whose sides are reduced below this share of their length are searched for far faces besides."""
+
+FAR_BEHIND = "far.behind."
+"""Counter, with the name of the camera, of frames in which the search for far faces was behind."""
 
 MOST_LOOKS = 3
 """Far faces that are followed are looked for in one frame, at most."""
@@ -85,6 +89,7 @@ class Pipeline:
         self._tracks: list[Track] = []
         self._unable = ToldOnce()  # about liveness models that failed
         self._attention = Attention()
+        self._looked_s = -np.inf  # when the faces that are followed were looked at, still ones too
         self._turn = 0  # of those who are looked for one after the other
 
     def process(self, frame: Frame, recognizer: Recognizer) -> list[FaceEvent]:
@@ -166,42 +171,74 @@ class Pipeline:
 
     def _detect(self, frame: Frame, recognizer: Recognizer) -> list[Detection]:
         """Return the faces of a frame: near ones from the reduced frame, far ones from parts of it."""
+        far = recognizer.far if recognizer.detector.reduction(frame.image) < FAR_REDUCTION else None
+        doubtful: list[Detection] = []
         with self._metrics.timed("detect") as watch:
-            detections = recognizer.detect(frame.image)
+            if far is None:
+                detections = recognizer.detect(frame.image)
+            else:
+                detections, doubtful = recognizer.search(frame.image)
         self._detect_ms = watch.spent_ms
-        if recognizer.far is not None and recognizer.detector.reduction(frame.image) < FAR_REDUCTION:
+        if far is not None:
             with self._metrics.timed("far") as watch:
-                detections = self._look_far(frame, recognizer.far, detections)
+                detections = self._look_far(frame, far, detections, doubtful)
             self._detect_ms += watch.spent_ms
         return detections
 
-    def _look_far(self, frame: Frame, far: FarSearch, near: list[Detection]) -> list[Detection]:
+    def _look_far(
+        self, frame: Frame, far: FarSearch, near: list[Detection], doubtful: list[Detection]
+    ) -> list[Detection]:
         """Return the faces found, and with them those that are too small on the reduced frame.
 
         Who is followed is looked for where he should be by now, in turn where there are many; others where
-        something new moves.
+        the reduced frame shows what might be a face, and where something new moves.
         """
         found = list(near)
         followed = self._tracker.predicted(frame.monotonic_s)
-        missed = [box for box in followed if not any(covers(face, box) for face in near)]
-        self._turn += 1
-        for number in range(min(MOST_LOOKS, len(missed))):
-            face = far.look(frame.image, missed[(self._turn + number) % len(missed)])
-            if face is not None and not any(same_place(face, other) for other in found):
-                found.append(face)
+        missed = [(box, seen) for box, seen in followed if not any(covers(face, box) for face in near)]
+        for again in self._look_at_followed(frame, far, missed):
+            if not any(same_place(again, other) for other in found):
+                found.append(again)
         if self._motion is None:
             return found
-        known = [face.box for face in found] + followed
-        for region in self._attention.regions(
-            self._motion.changed, known, frame.image.shape, frame.monotonic_s
-        ):
+        known = [face.box for face in found] + [box for box, _ in followed]
+        self._attention.notice(self._motion.movement, known, frame.image.shape, frame.monotonic_s)
+        for box in self._attention.doubtful(doubtful, known):
+            self._metrics.count("far.doubtful")
+            face = far.look(frame.image, box)
+            if face is not None and not any(same_place(face, other) for other in found):
+                found.append(face)
+        for region in self._attention.regions():
             self._metrics.count("far.regions")
             for face in far.find(frame.image, region):
                 if not any(same_place(face, other) for other in found):
                     found.append(face)
         if self._attention.behind:
-            self._metrics.count(f"far.behind.{self.camera}")
+            self._metrics.count(f"{FAR_BEHIND}{self.camera}")
         return found
+
+    def _look_at_followed(
+        self, frame: Frame, far: FarSearch, missed: list[tuple[FloatArray, Detection | None]]
+    ) -> Iterator[Detection]:
+        """Yield the faces that are followed and too small for the reduced frame: `predicted` by the tracker.
+
+        Where nothing changed since the last frame, a face is where it was; once a second it is looked at.
+        """
+        movement = self._motion.movement if self._motion is not None else None
+        believed = movement is not None and frame.monotonic_s - self._looked_s < REFRESH_S
+        if not believed:
+            self._looked_s = frame.monotonic_s
+        looks = 0
+        self._turn += 1
+        for number in range(len(missed)):
+            box, seen = missed[(self._turn + number) % len(missed)]
+            if believed and seen is not None and movement is not None and not movement.touches(seen.box):
+                yield seen
+            elif looks < MOST_LOOKS:
+                looks += 1
+                self._metrics.count("far.looks")
+                if (face := far.look(frame.image, box)) is not None:
+                    yield face
 
     def _track(self, frame: Frame, detections: list[Detection] | None) -> list[Track]:
         """Return the tracks after this frame; without detections they stay where they were."""

@@ -23,7 +23,7 @@ from edge.core.types import (
 )
 from edge.face.detector import Detector
 from edge.face.embedder import Embedder
-from edge.face.far_search import FarSearch
+from edge.face.far_search import REDUCED_DOUBTFUL_SCORE, FarSearch
 from edge.face.liveness import Liveness
 from edge.face.quality import DARK_GLASSES, QualityGate, eye_shade, lighten
 from edge.gallery.admission import Admission
@@ -75,6 +75,10 @@ class Recognizer:
     def detect(self, image: Image) -> list[Detection]:
         """Find the faces in a BGR image, best first."""
         return self.detector.detect(image)
+
+    def search(self, image: Image) -> tuple[list[Detection], list[Detection]]:
+        """Find the faces in a BGR image, and what might be one at a closer look; each best first."""
+        return self.detector.search(image, REDUCED_DOUBTFUL_SCORE)
 
     def align(self, image: Image, detection: Detection) -> AlignedFace:
         """Align one face, lift it where it is dark, and measure it.

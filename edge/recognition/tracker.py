@@ -84,9 +84,12 @@ class Tracker:
         self._next_id = 1
         self._glimpses: list[Track] = []
 
-    def predicted(self, at_s: float) -> list[FloatArray]:
-        """Return where the faces that are followed should be at `at_s`: boxes (4,), xyxy."""
-        return [np.array(state.at(at_s), np.float32) for state in self._states]
+    def predicted(self, at_s: float) -> list[tuple[FloatArray, Detection | None]]:
+        """Return where the faces that are followed should be at `at_s`: boxes (4,), xyxy.
+
+        With each goes the face as it was seen in the last frame, None where it was missed.
+        """
+        return [(np.array(state.at(at_s), np.float32), state.detection) for state in self._states]
 
     def update(self, detections: Sequence[Detection], at_s: float) -> list[Track]:
         """Assign the detections of the frame at `at_s` and return every reported track.

@@ -62,3 +62,42 @@ def test_no_size_is_too_small(shape: tuple[int, int]):
     assert gate.passes(frame(tiny, 0.0))
     assert not gate.passes(frame(tiny, 0.1))
     assert gate.passes(frame(tiny + 255, 0.2))
+
+
+def swinging(step: int) -> np.ndarray:
+    """A branch that goes to and fro before the scene."""
+    image = SCENE.copy()
+    left = 100 + 40 * (step % 4)
+    image[100:300, left : left + 30] = 20
+    return image
+
+
+def test_what_goes_to_and_fro_changes_and_is_soon_nothing_new(gate: MotionGate):
+    for step in range(20):
+        assert gate.passes(frame(swinging(step), 0.1 + step / 15))
+    movement = gate.movement
+    assert movement is not None
+    assert movement.changed.max() > 0.1
+    assert movement.new.max() < 0.02
+    somebody = swinging(20)
+    somebody[150:250, 400:440] = 255 - somebody[150:250, 400:440] // 2
+    assert gate.passes(frame(somebody, 0.1 + 20 / 15))
+    assert gate.movement is not None
+    row, column = np.unravel_index(gate.movement.new.argmax(), gate.movement.new.shape)
+    assert (row, column) in {(2, 6), (3, 6)}, "cells of 64 px: where somebody came"
+    assert gate.movement.touches(np.array([400, 150, 440, 250], np.float32))
+    assert not gate.movement.touches(np.array([500, 20, 560, 80], np.float32))
+
+
+@pytest.mark.parametrize("shape", [(480, 640), (1080, 1920), (700, 901), (2160, 3840)])
+def test_cells_lie_where_they_say(shape: tuple[int, int]):
+    scene = np.full((*shape, 3), 100, np.uint8)
+    gate = MotionGate()
+    gate.passes(frame(scene, 0.0))
+    moved = scene.copy()
+    moved[4 * 64 : 5 * 64, 3 * 64 : 4 * 64] = 200
+    assert gate.passes(frame(moved, 0.1))
+    assert gate.movement is not None
+    expected = np.zeros(gate.movement.changed.shape, np.float32)
+    expected[4, 3] = 1
+    assert np.array_equal(gate.movement.changed, expected)

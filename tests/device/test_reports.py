@@ -9,12 +9,15 @@ import pytest
 
 from edge.core.access import Access, SubjectState
 from edge.core.clock import SystemClock
+from edge.core.metrics import Metrics
+from edge.core.threads import Beats
 from edge.core.types import FloatArray, Probe, Subject
 from edge.device.assembly.recognizer import build_recognizer
 from edge.device.assembly.stores import gallery_store
-from edge.device.reports import info
+from edge.device.reports import Vitals, info
 from edge.device.settings.load import load
 from edge.gallery.gallery import Gallery
+from edge.mqtt.contract.messages import LinkHealth, OutboxHealth
 from edge.recognition.recognizer import Recognizer
 from tests.support.command_line import invoke, write_config
 from tests.support.gallery_samples import QUALITY, alike_rows, template, unit_rows
@@ -129,3 +132,17 @@ def test_a_raw_threshold_has_no_shift():
     nobody = build_recognizer(settings, Gallery.empty("none"))
     recognizer = nobody.with_gallery(people(nobody.embedder.model_id))
     assert info(settings, recognizer, SystemClock()).shift is None
+
+
+def test_a_search_that_falls_behind_is_a_problem_until_it_keeps_up():
+    metrics = Metrics()
+    vitals = Vitals(metrics, Beats(), SystemClock())
+    outbox = OutboxHealth(depth=0, oldest_s=0, dropped=0, undeliverable=0, durable=True)
+    link = LinkHealth(connected=True, protocol="5", connects=1)
+    assert vitals.health({}, {}, outbox, link).problems == ()
+    metrics.count("far.behind.front", 3)
+    assert vitals.health({}, {}, outbox, link, ["clock_behind"]).problems == (
+        "clock_behind",
+        "far_search_behind",
+    )
+    assert vitals.health({}, {}, outbox, link).problems == (), "it has kept up since"

@@ -116,6 +116,9 @@ def test_a_poster_that_the_detector_misses_now_and_then_is_one_visit(recognizer:
         def detect(self, image: Image) -> list[Detection]:
             return recognizer.detector.detect(image) if next(numbers) % 3 else []
 
+        def search(self, image: Image, doubtful_from: float) -> tuple[list[Detection], list[Detection]]:
+            return self.detect(image), []
+
     pipeline = build_pipeline("front", load(), metrics=Metrics(), clock=SystemClock(), live=False)
     half_blind = replace(recognizer, detector=Blinking())
     for number in range(20 * FPS):

@@ -78,12 +78,15 @@ def measure_distances(
     resolution: Annotated[
         list[str] | None, typer.Option(help="720p, 1080p or 4K; may be repeated; unset: all.")
     ] = None,
+    visits: Annotated[
+        bool, typer.Option(help="Measure whole visits besides, also with the detector at full width.")
+    ] = True,
     as_json: JsonOption = False,
     plots: PlotsOption = None,
     config_file: ConfigOption = None,
 ) -> None:
     """Tell how far faces are found in moving scenes, and what a frame costs, with and without the search."""
-    from edge.lab.bench.range import RESOLUTIONS, measure_range, plot_range, range_table
+    from edge.lab.bench.range import RESOLUTIONS, VISITS, measure_range, plot_range, range_tables
 
     chosen = resolution or list(RESOLUTIONS)
     if unknown := set(chosen) - set(RESOLUTIONS):
@@ -92,10 +95,17 @@ def measure_distances(
     with progress("clips") as step:
         fetch_media(media_dir(settings), step)
     with progress("range") as step:
-        report = measure_range(settings, people=people, images=images, progress=step, resolutions=chosen)
+        report = measure_range(
+            settings,
+            people=people,
+            images=images,
+            progress=step,
+            resolutions=chosen,
+            visits=VISITS if visits else (),
+        )
     if plots is not None:
         plot_range(report, plots)
-    tell(report, lambda: Console(highlight=False).print(range_table(report)), as_json=as_json)
+    tell(report, lambda: Console(highlight=False).print(*range_tables(report)), as_json=as_json)
 
 
 def _print_galleries(sizes: list[dict[str, Any]]) -> None:

@@ -420,7 +420,9 @@ class HealthPayload(Payload):
         "rejected as ambiguous (restore them, or `edge gallery deny --forget-lost`); gallery_alike: the "
         "enrolled look so alike that the threshold is .15 or more higher, and many of them are rejected (see "
         "`edge gallery doctor`); clock_behind: the clock "
-        "shows a time that has passed already (set it; access.clock_behind says what the door does).",
+        "shows a time that has passed already (set it; access.clock_behind says what the door does); "
+        "far_search_behind: since the last of these messages more moved before a camera than can be searched "
+        "for far faces; people are found later, when they are nearer (let the camera see less of a street).",
     )
     fps: dict[Slug, float] = Field(description="Frames a second since the last of these messages, by camera.")
     frame_age_s: dict[Slug, float | None] = Field(

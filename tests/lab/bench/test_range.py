@@ -1,12 +1,14 @@
 """The bench of range: its scenes show what they say; a far face is found with the search, not without it."""
 
+import random
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edge.device.settings.load import load
-from edge.lab.bench.range import Cutout, distance_m, measure_range, paste, plot_range, range_table
+from edge.lab.bench.range import distance_m, measure_range, plot_range, range_tables
+from edge.lab.bench.scenes import Cutout, Scene, paste, walk
 
 
 def test_a_face_of_fifteen_centimetres_is_as_far_as_the_lens_says():
@@ -25,13 +27,36 @@ def test_a_pasted_face_stands_where_it_should_and_may_leave_the_frame():
 
 def test_far_faces_are_found_in_time_with_the_search_and_not_without(media: Path):
     report = measure_range(
-        load(), people=3, images=None, progress=lambda *_: None, resolutions=["1080p"], sizes_px=(36,)
+        load(),
+        people=3,
+        images=None,
+        progress=lambda *_: None,
+        resolutions=["1080p"],
+        sizes_px=(36,),
+        visits=[("1080p", 60)],
     )
     far = next(row for row in report["rows"] if row["face_px"] == 36)
     assert far["found"]["share"] - far["found_reduced_only"]["share"] > 0.5
     nobody = next(row for row in report["rows"] if row["face_px"] is None)
     assert nobody["cost_ratio"] > 0
-    assert range_table(report).row_count == 2
+    [visit] = report["visits"]
+    assert (visit["gallery"], visit["clips"], visit["wrong"]) == (3, 3, 0)
+    assert visit["named"]["share"] > visit["named_reduced_only"]["share"]
+    assert visit["ms_mean"] < visit["ms_mean_full_width"]
+    assert [table.row_count for table in range_tables(report)] == [2, 1]
+
+
+def test_who_walks_in_is_not_in_view_before_and_stands_behind_what_is_near():
+    picture = np.full((400, 600, 3), 200, np.uint8)
+    scene = Scene([picture] * 5, [[(0, 0, 600, 150)]] * 5)
+    face = Cutout(np.zeros((80, 80, 3), np.uint8), np.ones((80, 80, 1), np.float32), 40.0, (40.0, 40.0))
+    frames = list(walk(scene, face, 20, random.Random(1), 30))
+    before, after = frames[:-30], frames[-30:]
+    assert all(place is None and np.array_equal(frame.image, picture) for frame, place in before)
+    assert all((frame.image[:150] == 200).all() for frame, _ in after)
+    x, y = after[0][1]
+    assert y > 150
+    assert after[0][0].image[int(y), int(x)].tolist() == [0, 0, 0]
 
 
 def test_the_plot_is_drawn(tmp_path: Path):

@@ -1,0 +1,122 @@
+"""Far faces in the pipeline: found and followed, and what is still or no face costs nothing. By counting."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge.core.clock import SystemClock
+from edge.core.metrics import Metrics
+from edge.core.types import FloatArray, Frame, Image
+from edge.device.assembly.recognizer import build_pipeline, build_recognizer
+from edge.device.settings.load import load
+from edge.face.session import Session
+from edge.gallery.gallery import Gallery
+from edge.lab.bench.scenes import Cutout, cut_out, paste, portraits
+from edge.recognition.recognizer import Recognizer
+
+FPS = 15
+HEIGHT, WIDTH = 1080, 1920
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def recognizer() -> Recognizer:
+    recognizer = build_recognizer(load())
+    return recognizer.with_gallery(Gallery.empty(recognizer.embedder.model_id))
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """The shapes of everything that a network is run on."""
+    shapes: list[tuple[int, ...]] = []
+    run = Session.run
+
+    def counted(session: Session, array: FloatArray) -> list[FloatArray]:
+        shapes.append(array.shape)
+        return run(session, array)
+
+    monkeypatch.setattr(Session, "run", counted)
+    return shapes
+
+
+@pytest.fixture(scope="module")
+def face(recognizer: Recognizer, media: Path) -> Cutout:
+    return cut_out(recognizer, portraits(load(), None, 1), 1)[0]
+
+
+def wall() -> Image:
+    picture = np.full((HEIGHT, WIDTH, 3), 150, np.uint8)
+    picture[:, ::240] = 90
+    return picture
+
+
+def with_face(face: Cutout, x: float, size_px: float = 40) -> Image:
+    """The wall, and somebody in front of it."""
+    picture = wall()
+    paste(picture, face, size_px, x, 400)
+    return picture
+
+
+def play(recognizer: Recognizer, pictures: Callable[[int], Image], frames: int) -> tuple[Metrics, int]:
+    """Run a clip; returns the counters and how many faces are followed in the end."""
+    metrics = Metrics()
+    pipeline = build_pipeline("front", load(), metrics=metrics, clock=SystemClock(), live=False)
+    for number in range(frames):
+        pipeline.process(Frame("front", pictures(number), AT, number / FPS, number), recognizer)
+    return metrics, len(pipeline.scene())
+
+
+def noisy(image: Image, number: int) -> Image:
+    noise = np.random.default_rng(number).normal(0, 2, (HEIGHT // 4, WIDTH // 4, 1)).repeat(4, 0).repeat(4, 1)
+    return np.clip(image + noise, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("poster", [False, True])
+def test_a_still_scene_costs_no_search_with_a_poster_or_without(
+    recognizer: Recognizer, runs: list[tuple[int, ...]], face: Cutout, poster: bool
+):
+    still = with_face(face, 900) if poster else wall()
+    counts = []
+    for each in (recognizer, replace(recognizer, far=None)):
+        runs.clear()
+        metrics, _ = play(each, lambda number: noisy(still, number), 3 * FPS)
+        assert not any(name.startswith("far.") for name in metrics.counts())
+        counts.append(len(runs))
+    assert counts[0] == counts[1]
+
+
+def test_a_poster_beside_what_moves_costs_no_look_of_its_own(recognizer: Recognizer, face: Cutout):
+    def street(number: int, poster: bool) -> Image:
+        picture = with_face(face, 900) if poster else wall()
+        left = 60 * (number % 20)
+        picture[900:1000, left : left + 200] = 30
+        return picture
+
+    counts = []
+    for poster in (True, False):
+        metrics, followed = play(recognizer, lambda number, poster=poster: street(number, poster), 4 * FPS)
+        assert followed == 0
+        counts.append({name: n for name, n in metrics.counts().items() if name.startswith("far.")})
+    assert counts[0] == counts[1]
+    assert counts[0].get("far.looks", 0) == 0 < counts[0]["far.regions"]
+
+
+def test_a_far_face_is_followed_and_once_it_stands_still_looked_at_once_a_second(
+    recognizer: Recognizer, face: Cutout
+):
+    def walks_and_stands(number: int) -> Image:
+        picture = with_face(face, 600 + 8 * min(number, 2 * FPS))
+        left = 60 * (number % 20)
+        picture[900:1000, left : left + 100] = 30
+        return picture
+
+    walking, followed = play(recognizer, walks_and_stands, 2 * FPS)
+    assert followed == 1
+    assert walking.counts()["far.looks"] >= FPS
+    standing, followed = play(recognizer, walks_and_stands, 7 * FPS)
+    assert followed == 1
+    assert 4 <= standing.counts()["far.looks"] - walking.counts()["far.looks"] <= 8
