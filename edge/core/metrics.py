@@ -22,8 +22,16 @@ class Stopwatch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.spent_ms = (perf_counter() - self._started_s) * 1e3
-        self._metrics.record_ms(self._name, self.spent_ms)
+        self.spent_ms = spent_ms = (perf_counter() - self._started_s) * 1e3
+        self._metrics.record_ms(self._name, spent_ms)
+
+
+class _Histogram:
+    __slots__ = ("recent_ms", "total_ms")
+
+    def __init__(self) -> None:
+        self.recent_ms: deque[float] = deque(maxlen=RECENT)
+        self.total_ms = 0.0
 
 
 class Metrics:
@@ -32,8 +40,7 @@ class Metrics:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: dict[str, int] = defaultdict(int)
-        self._totals_ms: dict[str, float] = defaultdict(float)
-        self._durations_ms: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=RECENT))
+        self._histograms: dict[str, _Histogram] = defaultdict(_Histogram)
 
     def count(self, name: str, by: int = 1) -> None:
         """Add `by` to the counter `name`."""
@@ -43,8 +50,9 @@ class Metrics:
     def record_ms(self, name: str, duration_ms: float) -> None:
         """Add one duration in milliseconds to the histogram `name`."""
         with self._lock:
-            self._durations_ms[name].append(duration_ms)
-            self._totals_ms[name] += duration_ms
+            histogram = self._histograms[name]
+            histogram.recent_ms.append(duration_ms)
+            histogram.total_ms += duration_ms
 
     def timed(self, name: str) -> "Stopwatch":
         """Record how long the body of a `with` takes; its `spent_ms` says so afterwards."""
@@ -58,12 +66,12 @@ class Metrics:
     def totals_ms(self) -> dict[str, float]:
         """Return the sum of all durations of every histogram, in milliseconds."""
         with self._lock:
-            return dict(self._totals_ms)
+            return {name: those.total_ms for name, those in self._histograms.items()}
 
     def percentiles_ms(self) -> dict[str, dict[str, float]]:
         """Return {"p50", "p95"} in milliseconds over the recent durations of every histogram."""
         with self._lock:
-            recent = {name: list(values) for name, values in self._durations_ms.items()}
+            recent = {name: list(those.recent_ms) for name, those in self._histograms.items()}
         return {
             name: {f"p{percent}": round(_percentile(ordered, percent), 3) for percent in (50, 95)}
             for name, values in recent.items()

@@ -16,7 +16,7 @@ from edge.lab.bench.delivery import measure_delivery
 from edge.lab.bench.frames import measure
 from edge.lab.bench.startup import measure_start
 
-STAGES = ("decode", "gate", "detect", "track", "align", "embed", "match", "decide", "loop")
+STAGES = ("decode", "gate", "detect", "far", "track", "align", "embed", "match", "decide", "loop")
 
 
 def machine() -> dict[str, Any]:
@@ -58,9 +58,14 @@ def print_report(report: dict[str, Any], console: Console) -> None:
     )
     table = Table("frames/s", *report["frames"].keys(), title="pipeline beside the usual OpenCV loop")
     sizes = list(report["frames"].values())
-    for name in sizes[0]["fps"]:
-        table.add_row(name, *(f"{size['fps'][name]:.0f}" for size in sizes))
+    for name in dict.fromkeys(name for size in sizes for name in size["fps"]):
+        table.add_row(name, *(f"{size['fps'][name]:.0f}" if name in size["fps"] else "-" for size in sizes))
     table.add_row("times the OpenCV loop", *(f"{size['times_opencv_loop']:.1f}" for size in sizes))
+    table.add_row("at equal range", *(f"{size['times_at_equal_range']:.1f}" for size in sizes))
+    table.add_row(
+        "(smallest face, width searched)",
+        *(f"{size['equal_range']['face_px']} px, {size['equal_range']['width_px']}" for size in sizes),
+    )
     table.add_row("same decisions", *("yes" if size["decisions_equal"] else "NO" for size in sizes))
     table.add_row("own overhead", *(f"{size['own_overhead']['sface-int8']:.2%}" for size in sizes))
     console.print(table)
