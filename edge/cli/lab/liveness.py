@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.box import SIMPLE
-from rich.table import Table
 
-from edge.cli.options import ConfigOption, JsonFileOption, JsonOption, load_settings
-from edge.cli.output import progress, show_table, tell
+from edge.cli.options import ConfigOption, JsonFileOption, JsonOption, PlotsOption, load_settings
+from edge.cli.output import Listing, progress, tell
 from edge.core.errors import ConfigError
 from edge.device.assembly.recognizer import PHOTO_SIDE_PX, build_recognizer
 from edge.gallery.gallery import Gallery
+from edge.lab.photos.plots import plot_liveness
 from edge.lab.studies.liveness import liveness_report, read_presentations
 
 
@@ -30,6 +29,7 @@ def liveness(
     ] = 1.0,
     as_json: JsonOption = False,
     json_file: JsonFileOption = None,
+    plots: PlotsOption = None,
     config_file: ConfigOption = None,
 ) -> None:
     """Measure the liveness models on live faces and attacks of yours: APCER, BPCER (ISO/IEC 30107-3)."""
@@ -44,20 +44,20 @@ def liveness(
     report |= {"visits": str(visits), "shrink": shrink}
     report |= liveness_report(found, threshold=settings.liveness.threshold, min_shots=rule.min_shots)
     tell(report, partial(_show, report), as_json=as_json, json_file=json_file)
+    if plots is not None:
+        plot_liveness(report, plots / "liveness.png")
 
 
 def _show(report: dict[str, Any]) -> None:
     typer.echo(f"{report['models']}, threshold {report['threshold']}")
-    table = Table("", "attacks", "APCER", "95 %", "live", "BPCER", "95 %", box=SIMPLE)
-    for column in table.columns:
-        column.no_wrap = True
+    table = Listing("", "attacks", "APCER", "95 %", "live", "BPCER", "95 %")
     rows = {"all": report["all"]} | {kind: {"apcer": each} for kind, each in report["kinds"].items()}
     for column, values in report["groups"].items():
         rows |= {f"{column}: {value}": each for value, each in values.items()}
     rows |= {f"face {px} px": each for px, each in report["face_px"].items()}
     for name, each in rows.items():
         table.add_row(name, *_cells(each.get("apcer")), *_cells(each.get("bpcer")))
-    show_table(table)
+    table.print()
     at = report["bpcer_at_apcer"]
     typer.echo(f"EER {report['eer']:.3f}; BPCER {at['bpcer']:.3f} where APCER is {at['apcer']}")
 

@@ -331,6 +331,47 @@ def plot_groups(report: Mapping[str, Any], path: Path) -> None:
     save(figure, path)
 
 
+def plot_liveness(report: Mapping[str, Any], path: Path) -> None:
+    """Draw who is taken for what: rates by kind, light and size with intervals, and one against the other.
+
+    Raises:
+        ConfigError: matplotlib is not installed, or `path` cannot be written.
+    """
+    figure = new_figure((12, 5))
+    rates, curve = figure.subplots(1, 2, width_ratios=(3, 2))
+    rows = {"all": report["all"]} | {kind: {"apcer": each} for kind, each in report["kinds"].items()}
+    for values in report["groups"].values():
+        rows |= values
+    rows |= {f"face {px} px": each for px, each in report["face_px"].items()}
+    for key, colour, aside, label in (
+        ("apcer", "tab:red", 0.15, "attacks that pass (APCER)"),
+        ("bpcer", "tab:blue", -0.15, "live faces refused (BPCER)"),
+    ):
+        told = [
+            (place + aside, each[key]) for place, _, each in _rows(rows) if each.get(key, {}).get("total")
+        ]
+        places, shares = [place for place, _ in told], [each["share"] for _, each in told]
+        far = [
+            [each["share"] - each["low"] for _, each in told],
+            [each["high"] - each["share"] for _, each in told],
+        ]
+        rates.errorbar(shares, places, xerr=far, fmt="o", color=colour, capsize=3, label=label)
+    rates.set_yticks(range(len(rows)), list(rows)[::-1])
+    rates.set(title="At the threshold in force, 95 % intervals", xlabel="share of visits", xlim=(0, None))
+    rates.grid(visible=True, axis="x", alpha=0.3)
+    rates.legend(fontsize=9)
+    curve.step(report["curve"]["apcer"], report["curve"]["bpcer"], where="post", color="tab:blue")
+    now = report["all"]
+    curve.plot(
+        [now["apcer"]["share"]], [now["bpcer"]["share"]], "o", color="tab:red", label="threshold in force"
+    )
+    curve.plot([0, 1], [0, 1], ":", color="grey", label="equal error rate")
+    curve.set(title="At every threshold", xlabel="APCER", ylabel="BPCER", xlim=(0, 0.3), ylim=(0, 0.3))
+    curve.grid(visible=True, alpha=0.3)
+    curve.legend(fontsize=9)
+    save(figure, path)
+
+
 def _far(shares: Sequence[float], counts: Sequence[int]) -> list[list[float]]:
     """Return how far the intervals of some shares reach below and above them, as error bars take it."""
     bounds = [share_interval(share, count) for share, count in zip(shares, counts, strict=True)]

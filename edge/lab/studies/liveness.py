@@ -168,6 +168,7 @@ def liveness_report(
             "live": _no_score([each for each in presentations if each.kind == LIVE]),
         },
         "eer": _eer(ranked_live, ranked_attacks),
+        "curve": _curve(ranked_live, ranked_attacks),
         "bpcer_at_apcer": {"apcer": APCER, "bpcer": _bpcer_at(ranked_live, ranked_attacks, APCER)},
         "kinds": {
             kind: rates(lambda each, kind=kind: each.kind == kind)["apcer"]  # type: ignore[misc]
@@ -207,11 +208,18 @@ def share(count: int, total: int) -> dict[str, Any]:
     }
 
 
-def _eer(live: np.ndarray[Any, Any], attacks: np.ndarray[Any, Any]) -> float:
-    """Return the rate where as many live visits are refused as attacks pass; both sorted."""
-    thresholds = np.concatenate([live, attacks])
+def _curve(live: np.ndarray[Any, Any], attacks: np.ndarray[Any, Any]) -> dict[str, list[float]]:
+    """Return APCER and BPCER at every threshold that changes one of them, rising; both sorted."""
+    thresholds = np.unique(np.concatenate([live, attacks]))
     refused = np.searchsorted(live, thresholds) / len(live)
     passed = 1 - np.searchsorted(attacks, thresholds) / len(attacks)
+    return {"apcer": passed.tolist(), "bpcer": refused.tolist()}
+
+
+def _eer(live: np.ndarray[Any, Any], attacks: np.ndarray[Any, Any]) -> float:
+    """Return the rate where as many live visits are refused as attacks pass; both sorted."""
+    curve = _curve(live, attacks)
+    refused, passed = np.array(curve["bpcer"]), np.array(curve["apcer"])
     best = int(np.argmin(np.abs(refused - passed)))
     return float(refused[best] + passed[best]) / 2
 

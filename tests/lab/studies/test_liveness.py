@@ -12,6 +12,7 @@ from edge.core.types import Image
 from edge.device.assembly.recognizer import build_recognizer
 from edge.device.settings.load import load
 from edge.gallery.gallery import Gallery
+from edge.lab.photos.plots import plot_liveness
 from edge.lab.studies.liveness import (
     LIST,
     LIVE,
@@ -42,7 +43,7 @@ def test_a_visit_passes_as_at_a_door(scores: tuple[float, ...], alive: bool) -> 
     assert visit("print", *scores).alive(0.5, 2) is alive
 
 
-def test_rates_are_told_of_all_by_kind_and_by_column() -> None:
+def test_rates_are_told_of_all_by_kind_and_by_column(tmp_path: Path) -> None:
     visits = [visit(LIVE, 0.9, 0.9)] * 7 + [visit(LIVE, 0.2, 0.2, light="night")] * 1
     visits += [visit("print", 0.1, 0.2)] * 4 + [visit("screen", 0.8, 0.8, light="night", face_px=40)] * 1
     visits += [visit("screen", 0.1, 0.1)] * 3 + [visit("screen"), visit(LIVE)]
@@ -56,6 +57,11 @@ def test_rates_are_told_of_all_by_kind_and_by_column() -> None:
     assert report["no_score"]["attacks"]["count"] == report["no_score"]["live"]["count"] == 1
     assert report["no_score"]["live"]["total"] == 9
     assert report["eer"] == pytest.approx(1 / 8)
+    assert report["curve"]["apcer"][0] == 1
+    assert report["curve"]["bpcer"][0] == 0
+    assert np.all(np.diff(report["curve"]["bpcer"]) >= 0)
+    plot_liveness(report, tmp_path / "liveness.png")
+    assert (tmp_path / "liveness.png").stat().st_size > 10_000
     assert report["bpcer_at_apcer"] == {"apcer": 0.07, "bpcer": pytest.approx(1 / 8)}
     assert sum(each["apcer"]["total"] for each in report["face_px"].values()) == 8
 
