@@ -146,3 +146,12 @@ def test_a_search_that_falls_behind_is_a_problem_until_it_keeps_up():
         "far_search_behind",
     )
     assert vitals.health({}, {}, outbox, link).problems == (), "it has kept up since"
+
+
+def test_a_site_shift_below_zero_counts_as_0_and_the_log_says_so(caplog: pytest.LogCaptureFixture):
+    plain, lowered = (
+        build_recognizer(load(overrides={"decision": {"site_shift": shift}}), Gallery.empty("none"))
+        for shift in (0.0, -0.05)
+    )
+    assert lowered.rule.threshold_for(10) == plain.rule.threshold_for(10)
+    assert caplog.text.count("decision.site_shift: a value below 0 counts as 0") == 1

@@ -95,7 +95,7 @@ def _show_shift(report: dict[str, Any]) -> None:
     shift = report["site_shift"]
     typer.echo(
         f"{report['subjects']} subjects: strangers score {shift:+.4f} against the calibration of "
-        f"{report['model']}\nput into the settings:\n\n[decision]\nsite_shift = {shift:.4f}"
+        f"{report['model']}\nput into the settings:\n\n[decision]\nsite_shift = {max(0.0, shift):.4f}"
     )
 
 

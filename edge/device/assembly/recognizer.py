@@ -226,6 +226,8 @@ def decision_rule(settings: Settings, manifest: Manifest, gallery: Gallery) -> D
         raise ConfigError(
             f"decision.target_fpir: the embedder {manifest.name!r} has no calibration; set decision.threshold"
         )
+    if settings.decision.site_shift < 0:
+        log.warning("decision.site_shift: a value below 0 counts as 0, no shift lowers a threshold")
     rule = DecisionRule(
         target_fpir=settings.decision.target_fpir if settings.decision.threshold is None else None,
         threshold=settings.decision.threshold,

@@ -71,11 +71,13 @@ def enroll_all(
                 outcomes += refused
         with store.edit(recognizer.embedder.model_id, recognizer.embedder.dim) as edit:
             gallery = edit.gallery
+            # A list of look-alikes raises the threshold by which its later entries are judged.
+            judge = recognizer.with_gallery(gallery)
             for entry in batch:
                 gallery, found = _enroll(
                     entry,
                     probes.get(entry.subject.subject_id),
-                    recognizer,
+                    judge,
                     gallery,
                     at(),
                     max_prototypes,
