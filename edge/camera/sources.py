@@ -7,7 +7,7 @@ business: a camera that fails raises and is thrown away.
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import SplitResult, urlunsplit
@@ -65,6 +65,20 @@ class Camera(Protocol):
     def close(self) -> None:
         """Let go of the device; may be repeated."""
         ...
+
+
+def frames_of(camera: Camera) -> Generator[Frame]:
+    """Open a camera and yield its frames; it is closed when they end, or when the generator is.
+
+    Raises:
+        CameraError: It cannot be opened or read.
+    """
+    camera.open()
+    try:
+        while (frame := camera.read()) is not None:
+            yield frame
+    finally:
+        camera.close()
 
 
 def open_capture(source: str | HttpBody, backend: int, options: Mapping[int, int]) -> cv2.VideoCapture:

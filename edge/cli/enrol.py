@@ -3,7 +3,7 @@
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from edge.camera.photo import MAX_JPEG_PIXELS, read_photo
-from edge.camera.sources import Camera
+from edge.camera.sources import Camera, frames_of
 from edge.cli.options import (
     ConfigOption,
     ConsentOption,
@@ -43,7 +43,7 @@ from edge.core.errors import (
     GalleryError,
     MediaError,
 )
-from edge.core.types import Decision, EventType, Frame, Probe, Reason, Score
+from edge.core.types import Decision, EventType, Probe, Reason, Score
 from edge.device.assembly.recognizer import PHOTO_SIDE_PX, build_camera, build_recognizer
 from edge.device.assembly.stores import candidate_store, crop_store, gallery_store, visit_store
 from edge.device.assembly.time import device_clock, time_known
@@ -57,6 +57,7 @@ from edge.recognition.enrolment.enrol import (
     encode_face,
     encode_photo,
     faces_in,
+    fit_to_enrol,
     numbered,
     walk_up,
 )
@@ -153,14 +154,15 @@ def enroll(
     if visit:
         model_id = recognizer.embedder.model_id
         kept = strangers_visits(settings, visit, all_visits=all_visits, model_id=model_id)
-        probes, visits = [each.probe for each in kept], [each.visit_id for each in kept]
+        probes = fit_to_enrol([each.probe for each in kept], recognizer, f"visit {visit}")
+        visits = [each.visit_id for each in kept]
     elif photos:
         probes = [_probe(photo, recognizer, which, show, max_pixels) for photo in photos]
     else:
         assert source is not None
         typer.echo(f"stand alone before camera {camera!r} and look at it ...", err=True)
         live_from = settings.liveness.threshold
-        probes = walk_up(_frames(source), recognizer, timeout_s=timeout, live_from=live_from)
+        probes = walk_up(frames_of(source), recognizer, timeout_s=timeout, live_from=live_from)
     with gallery_store(settings).edit(recognizer.embedder.model_id, recognizer.embedder.dim) as edit:
         subject = edit.gallery.id_of(subject)
         enrolment = enroll_probes(
@@ -408,12 +410,3 @@ def _camera(name: str, settings: Settings) -> Camera:
             f"no camera {name!r} is configured (configured: {known}); add a table [cameras.{name}]"
         )
     return build_camera(name, settings, SystemClock())
-
-
-def _frames(camera: Camera) -> Iterator[Frame]:
-    camera.open()
-    try:
-        while (frame := camera.read()) is not None:
-            yield frame
-    finally:
-        camera.close()

@@ -327,6 +327,11 @@ def _tell(diagnosis: Diagnosis, report: dict[str, Any], settings: Settings) -> N
         )
     for complaint in diagnosis.poor:
         typer.echo(f"{complaint.subject_id}: {complaint.problem}")
+    if diagnosis.unmeasured:
+        typer.echo(
+            f"{diagnosis.unmeasured} of {diagnosis.templates} templates are of an earlier release: whether "
+            "their photos were upright and uncovered is not known; enrol the photos again to know"
+        )
     if found := report.get("cohort"):
         typer.echo(f"cohort: {found['fpir']:.2%} of {found['strangers']} strangers would be let in")
         taken = list(found["taken_for"].items())

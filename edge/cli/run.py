@@ -15,12 +15,13 @@ from edge import __version__
 from edge.cli.options import ConfigOption, config_path, load_settings, settings_reader
 from edge.cli.output import FOR_ADULTS, Listing, descriptions, facts, shift_told, warning
 from edge.core.clock import SystemClock
-from edge.core.errors import EX_CONFIG, ConfigError, GalleryError, ModelError
+from edge.core.errors import EX_CONFIG, ConfigError, EdgeError, GalleryError, ModelError
 from edge.core.metrics import Metrics
 from edge.core.process import return_freed_memory, set_up_logging
 from edge.core.text import printable, scrub, without_credentials
 from edge.device.assembly.inspection import inspect
-from edge.device.assembly.recognizer import build_recognizer
+from edge.device.assembly.mounting_look import look_at
+from edge.device.assembly.recognizer import PHOTO_SIDE_PX, build_recognizer
 from edge.device.assembly.stores import gallery_store
 from edge.device.daemon import Daemon
 from edge.device.pushes.memory import PushMemory, with_pushes
@@ -59,11 +60,15 @@ def check(
     everything: Annotated[
         bool, typer.Option("--all", help="Show every setting with its meaning, not only what differs.")
     ] = False,
+    look: Annotated[
+        bool, typer.Option("--look", help="Open the cameras too, and say which way up each shows a face.")
+    ] = False,
 ) -> None:
     """Say what this device would do, and what keeps it from that. Connects to nothing, changes nothing.
 
-    Shows the settings that differ from their defaults and where each comes from. Exits 78 if something is
-    wrong, with a line for each thing.
+    Only --look opens cameras: somebody has to stand before each. It compares the four ways to turn what the
+    camera shows, and says which setting of `rotate` is right. Shows the settings that differ from their
+    defaults and where each comes from. Exits 78 if something is wrong, with a line for each thing.
     """
     path, read = config_path(config_file), settings_reader(config_file)
     try:
@@ -82,10 +87,28 @@ def check(
                 each.startswith("state_dir:") for each in problems
             )
             problems += [] if known or of_state_dir else [str(error)]
+        if look and not problems:
+            problems += _look(settings)
     for problem in problems:
         typer.echo(f"edge: {printable(problem)}", err=True)
     if problems:
         raise typer.Exit(EX_CONFIG)
+
+
+def _look(settings: Settings) -> list[str]:
+    """Look at a face before each camera, and print what was seen; returns what is wrong."""
+    recognizer, problems = build_recognizer(settings, side_px=PHOTO_SIDE_PX), []
+    for name in settings.cameras:
+        typer.echo(f"stand before camera {name!r} and look at it ...", err=True)
+        try:
+            seen = look_at(name, settings, recognizer)
+        except EdgeError as error:
+            problems.append(f"cameras.{name}: {error}")
+            continue
+        if seen.problem is not None:
+            problems.append(seen.problem)
+        facts([("camera", f"{name}: {seen}")])
+    return problems
 
 
 def _settings(settings: Settings, origin: Callable[[str], str], title: str, everything: bool) -> None:

@@ -80,6 +80,7 @@ class Refusal(StrEnum):
     CROPPED = "cropped"
     COVERED = "covered"
     SUNGLASSES = "sunglasses"
+    NOISE = "noise"
     TILT = "tilt"
     RECOGNISABILITY = "recognisability"
     LIVENESS = "liveness"

@@ -24,8 +24,9 @@ from edge.core.types import (
 from edge.face.detector import Detector
 from edge.face.embedder import Embedder
 from edge.face.far_search import REDUCED_DOUBTFUL_SCORE, FarSearch
+from edge.face.lighting import noise_levels
 from edge.face.liveness import Liveness
-from edge.face.quality import DARK_GLASSES, QualityGate, eye_shade, lighten
+from edge.face.quality import DARK_GLASSES, ENROLMENT_NOISE, QualityGate, eye_shade, lighten
 from edge.gallery.admission import Admission
 from edge.gallery.alike.shift import shifted
 from edge.gallery.decision import DecisionRule
@@ -138,13 +139,16 @@ class Recognizer:
         probe = self.embed(face)
         refused = probe.quality.refused
         if refused in (None, Refusal.RECOGNISABILITY) and self.gate.refuses_covered:
-            refused = self._covered(face.image) or refused
+            refused = self._hidden(face) or refused
         return probe if refused is None else replace(probe.quality, refused=refused)
 
-    def _covered(self, crop: Image) -> Refusal | None:
-        if eye_shade(crop) < DARK_GLASSES:
+    def _hidden(self, face: AlignedFace) -> Refusal | None:
+        """Return what hides an aligned face, or a part of it, from the embedder; None: nothing."""
+        if noise_levels(face.image) > ENROLMENT_NOISE:
+            return Refusal.NOISE
+        if eye_shade(face.image, face.quality.yaw_deg) < DARK_GLASSES:
             return Refusal.SUNGLASSES
-        return Refusal.COVERED if self.embedder.is_covered(crop) else None
+        return Refusal.COVERED if self.embedder.is_covered(face.image) else None
 
     def match(self, probe: Probe, at: datetime) -> Match:
         """Find the two subjects closest to a probe among those who may pass here at a moment (aware).

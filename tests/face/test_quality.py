@@ -158,6 +158,10 @@ def test_eyes_behind_sunglasses_are_darker_than_the_cheeks():
     assert eye_shade(crop) < DARK_GLASSES
     crop[EYES[0]] = 110  # one eye is seen
     assert eye_shade(crop) > DARK_GLASSES
+    assert eye_shade(crop, 40) > DARK_GLASSES
+    assert eye_shade(crop, -40) < DARK_GLASSES, (
+        "the nearer eye of a head that looks to the left is the right one"
+    )
     assert eye_shade(np.zeros((112, 112, 3), np.uint8)) == 0
 
 

@@ -27,12 +27,15 @@ from edge.core.errors import MediaError
 from edge.device.assembly.recognizer import choose_embedder
 from edge.device.settings.load import Settings
 from edge.lab.photos import measure
-from edge.lab.photos.degrade import Degradation, degradations, drawn
+from edge.lab.photos.degrade import Degradation, damages, degradations, drawn
 from edge.lab.photos.degrade import conditions as all_conditions
 from edge.lab.photos.embeddings import recognizer_with
-from edge.lab.photos.plots import plot_conditions, plot_gate
+from edge.lab.photos.plots import plot_conditions, plot_damages, plot_gate
+from edge.lab.photos.protocol import subjects
+from edge.lab.photos.recognisability import spread_over
 from edge.lab.photos.shots import Shots, take_shots
 from edge.lab.studies import conditions as condition_study
+from edge.lab.studies import damages as damage_study
 from edge.lab.studies import fusion as fusions
 from edge.lab.studies import gate as gates
 
@@ -83,6 +86,14 @@ def conditions(
     target_fpir: Annotated[
         float | None, typer.Option(min=1e-6, max=0.5, help="Target of the threshold; default: configured.")
     ] = None,
+    shared: Annotated[
+        bool,
+        typer.Option(
+            "--shared",
+            help="Try what makes all faces alike instead (upside down, sunglasses, stretched ...): which "
+            "share of strangers is let in where the gallery has the same damage, at targets of .01 and .001.",
+        ),
+    ] = False,
     model: EmbedderOption = None,
     as_json: JsonOption = False,
     json_file: JsonFileOption = None,
@@ -92,6 +103,12 @@ def conditions(
     """Measure what dark, back-light, infrared and worse cost: TPIR and FMR, clean gallery and spoiled."""
     settings = load_settings(config_file)
     name = model or choose_embedder(settings).name
+    if shared:
+        told = _shared(images, probes, name, settings)
+        if plots is not None:
+            plot_damages(told, plots / "damages.png")
+        tell(told, lambda: _damages_table(told).print(), as_json=as_json, json_file=json_file)
+        return
     protocol = gates.thinned(gates.door_protocol(images, enroll=1, min_images=min_images), probes)
     recognizer = recognizer_with(name, settings)
     rule, enrolment = recognizer.rule, recognizer.gate.for_enrolment()
@@ -103,6 +120,31 @@ def conditions(
     if plots is not None:
         plot_conditions(report, plots / "conditions.png")
     tell(report, lambda: _conditions_table(report).print(), as_json=as_json, json_file=json_file)
+
+
+def _shared(images: Path, count: int, name: str, settings: Settings) -> dict[str, Any]:
+    photos = spread_over([paths[0] for paths in subjects(images).values()], count)
+    make = partial(recognizer_with, name, settings)
+    with progress("photos") as step:
+        sights = damage_study.see(photos, damages(), make, step, workers=os.cpu_count() or 1)
+    report: dict[str, Any] = {"schema": "edge.evaluate.damages/1", "images": str(images), "model": name}
+    return report | damage_study.compare(sights, make().rule)
+
+
+def _damages_table(report: dict[str, Any]) -> Listing:
+    targets = [f"let in at {target:g}" for target in damage_study.TARGETS]
+    fmrs = [f"FMR {target:g}" for target in damage_study.TARGETS]
+    table = Listing("condition", "found", "usable", "enrolled", *targets, *fmrs, "shift")
+    for name, figures in report["conditions"].items():
+        cells = [str(figures[key]) for key in ("found", "shots", "enrolled")]
+        cells += [
+            f"{each['share']:.4f} ({each['low']:.4f}-{each['high']:.4f})"
+            for each in figures["let_in"].values()
+        ]
+        times = [each["times_promised"] for each in figures["fmr"].values()]
+        cells += ["-" if each is None else f"{each:.2f}x" for each in times]
+        table.add_row(name, *cells, f"{figures['shift']:.3f}")
+    return table
 
 
 def fusion(

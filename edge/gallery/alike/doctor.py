@@ -28,6 +28,9 @@ BLOCK_SCORES = 16_000_000
 POOR_WEIGHT = 0.25
 """Quality weight below which a template is poor."""
 
+UNSURE = 0.3
+"""Recognisability below which a template is hardly a face's; no photo is enrolled below it."""
+
 OWN_SCORE = 0.25
 """Templates of one subject less alike than this are probably two people.
 
@@ -61,7 +64,7 @@ class Diagnosis:
     strangers it lets pass (None without a calibration). `duplicates` are subjects that may be taken for each
     other, `look_alikes` come close; `more` is how many further pairs are as alike as duplicates. `groups` are
     the ids of subjects who look alike together: strangers like them are taken for one of them more often than
-    promised.
+    promised. `unmeasured` templates have no recognisability: they are of an earlier release.
     """
 
     subjects: int
@@ -76,6 +79,7 @@ class Diagnosis:
     more: int
     groups: tuple[tuple[str, ...], ...]
     poor: tuple[Complaint, ...]
+    unmeasured: int
 
 
 def examine(
@@ -102,6 +106,7 @@ def examine(
         more=alike - len(duplicates),
         groups=tuple(look_alike_groups(gallery, rule)),
         poor=tuple(_poor(gallery)),
+        unmeasured=sum(row.quality.recognisability is None for row in gallery.provenance),
     )
 
 
@@ -180,6 +185,13 @@ def _poor(gallery: Gallery) -> list[Complaint]:
         weight = max(row.quality.weight for row in gallery.provenance[start:end])
         if weight < POOR_WEIGHT:
             problem = f"best template's quality is {weight:.2f}; enrol a larger, sharper, frontal photo"
+            complaints.append(Complaint(subject.subject_id, problem))
+        sure = [row.quality.recognisability for row in gallery.provenance[start:end]]
+        if (least := min((each for each in sure if each is not None), default=1.0)) < UNSURE:
+            problem = (
+                f"a template is hardly a face's (recognisability {least:.2f}): upside down, or covered? "
+                "enrol another photo"
+            )
             complaints.append(Complaint(subject.subject_id, problem))
         own = gallery.matrix[start:end] @ gallery.matrix[start:end].T
         if own.min() < OWN_SCORE:

@@ -227,14 +227,14 @@ def damages() -> list[Degradation]:
         Degradation("clean", 0, _clean),
         *(
             Degradation("roll", roll, partial(_turned, angle_deg=roll), turn_deg=roll)
-            for roll in (30.0, 45.0, 60.0, 90.0, 180.0)
+            for roll in (20.0, 30.0, 45.0, 60.0, 90.0, 180.0)
         ),
         Degradation("negative", 0, lambda image, face_px: np.asarray(255 - image, np.uint8)),
+        *(Degradation("noise", levels, partial(_noise, noise_levels=levels)) for levels in (25.0, 40.0)),
         *(
-            Degradation("noise", levels, partial(_noise, noise_levels=levels))
-            for levels in (25.0, 40.0, 60.0)
+            Degradation("stretched", times, partial(_stretched, times=times))
+            for times in (0.5, 0.75, 1.33, 2.0)
         ),
-        *(Degradation("stretched", times, partial(_stretched, times=times)) for times in (0.5, 1.5, 2.0)),
         Degradation("sunglasses", 0, _clean, wear=with_sunglasses),
     ]
 

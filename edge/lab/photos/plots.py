@@ -230,6 +230,52 @@ def plot_gate(report: Mapping[str, Any], path: Path) -> None:
     save(figure, path)
 
 
+def plot_damages(report: Mapping[str, Any], path: Path) -> None:
+    """Draw the share of strangers let in under a shared damage, and who can be enrolled.
+
+    Takes `edge.evaluate.damages/1`.
+
+    Raises:
+        ConfigError: matplotlib is not installed, or the file cannot be written.
+    """
+    figure = new_figure((12, 8))
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    names = list(report["conditions"])
+    for target, marker, colour, aside in (
+        ("0.01", "o", "tab:blue", -0.12),
+        ("0.001", "s", "tab:orange", 0.12),
+    ):
+        told = [report["conditions"][name]["let_in"][target] for name in names]
+        shares = [each["share"] for each in told]
+        far = [
+            [each["share"] - each["low"] for each in told],
+            [each["high"] - each["share"] for each in told],
+        ]
+        places = [at + aside for at in range(len(names))]
+        label = f"target {target}"
+        upper.errorbar(places, shares, far, fmt=marker, color=colour, capsize=2, label=label, markersize=6)
+        upper.axhline(2 * float(target), color=colour, linestyle="--", label=f"twice {target}")
+    upper.set(
+        ylabel="share of strangers let in",
+        title=f"{report['subjects']:,} subjects, one photo each; gallery and strangers share the damage; "
+        "bars: 95 % intervals",
+    )
+    upper.set_yscale("symlog", linthresh=1e-3)
+    for key, marker, label in (
+        ("found", "^", "a face is found"),
+        ("shots", "o", "taken at the door"),
+        ("enrolled", "s", "enrolled"),
+    ):
+        shares = [report["conditions"][name][key] / report["subjects"] for name in names]
+        lower.plot(range(len(names)), shares, marker, label=label)
+    lower.set(ylabel="share of photos", ylim=(-0.03, 1.03))
+    for axes in (upper, lower):
+        axes.grid(visible=True, alpha=0.3)
+        axes.legend(fontsize=8)
+    lower.set_xticks(range(len(names)), names, rotation=30, ha="right")
+    save(figure, path)
+
+
 def plot_conditions(report: Mapping[str, Any], path: Path) -> None:
     """Draw TPIR, and the false match rate over the promise, of `edge.evaluate.conditions/1`.
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from edge.camera.photo import read_photo
 from edge.core.download import Progress
-from edge.core.types import FloatArray, Quality
+from edge.core.types import Detection, FloatArray, Image, Quality
 from edge.lab.photos.degrade import Degradation
 from edge.lab.photos.embeddings import centre, each_photo, middle, nearest_face
 from edge.recognition.recognizer import Recognizer
@@ -56,21 +56,36 @@ def take_shots(
 
 def _spoiled(path: Path, worse: Sequence[Degradation], recognizer: Recognizer) -> list[Shot | None]:
     image = read_photo(path)
-    size = np.array(image.shape[1::-1], np.float32)
     clean = nearest_face(recognizer.detect(image), centre(image))
     if clean is None:
         return [None] * len(worse)
     shots: list[Shot | None] = []
     for way in worse:
-        bad = way.apply(image, clean.size_px) if way.wear is None else way.wear(image, clean.landmarks)
-        scale, place = _moved(middle(clean), size, np.array(bad.shape[1::-1], np.float32), way.turn_deg)
-        face = nearest_face(recognizer.detect(bad), place)
-        if face is None or float(np.abs(middle(face) - place).max()) > clean.size_px * float(scale[0]) / 2:
+        bad = spoil(image, clean, way)
+        face = face_again(image, bad, clean, way, recognizer)
+        if face is None:
             shots.append(None)
             continue
         probe, length = recognizer.embed_with_length(recognizer.align(bad, face))
         shots.append(Shot(probe.embedding, probe.quality, length))
     return shots
+
+
+def spoil(image: Image, face: Detection, way: Degradation) -> Image:
+    """Return a photo that shows `face`, spoiled in this way."""
+    return way.apply(image, face.size_px) if way.wear is None else way.wear(image, face.landmarks)
+
+
+def face_again(
+    image: Image, bad: Image, clean: Detection, way: Degradation, recognizer: Recognizer
+) -> Detection | None:
+    """Find the face that was `clean` in a photo in its spoiled picture `bad`; None where it is not found."""
+    before, after = (np.array(shown.shape[1::-1], np.float32) for shown in (image, bad))
+    scale, place = _moved(middle(clean), before, after, way.turn_deg)
+    face = nearest_face(recognizer.detect(bad), place)
+    if face is None or float(np.abs(middle(face) - place).max()) > clean.size_px * float(scale[0]) / 2:
+        return None
+    return face
 
 
 def _moved(

@@ -55,6 +55,7 @@ ADVICE = {
     Refusal.CROPPED: "the face is cut off by the edge; use a photo that shows all of it",
     Refusal.COVERED: "the lower half of the face seems covered; use a photo without mask, scarf or hand",
     Refusal.SUNGLASSES: "the eyes seem to be behind sunglasses; use a photo without them",
+    Refusal.NOISE: "the photo is grainy; use a better lit one",
     Refusal.TILT: "the head is tilted; turn the photo so that it is upright",
     Refusal.RECOGNISABILITY: "hardly a face can be made out; is the photo upside down, or the face covered?",
 }
@@ -220,6 +221,20 @@ def enroll(
     return Enrolment(enrolled, templates, tuple(warnings), other_face is not None)
 
 
+def fit_to_enrol(probes: Sequence[Probe], recognizer: Recognizer, name: str) -> list[Probe]:
+    """Return those of a kept visit's probes of which the embedder was sure enough; `name` is for errors.
+
+    Raises:
+        LowQualityError: It was of none.
+    """
+    fit = [each for each in probes if recognizer.gate.judge(each.quality) != Refusal.RECOGNISABILITY]
+    if not fit:
+        raise LowQualityError(
+            f"{name}: {ADVICE[Refusal.RECOGNISABILITY]} enrol from a photo or a better visit"
+        )
+    return fit
+
+
 def walk_up(
     frames: Iterable[Frame], recognizer: Recognizer, *, timeout_s: float, live_from: float = 0.5
 ) -> list[Probe]:
@@ -235,7 +250,7 @@ def walk_up(
         ModelError: The liveness model gave no score.
     """
     probes: list[Probe] = []
-    refused: dict[Refusal, int] = {}
+    refused: dict[str, int] = {}
     started_s, last_s = None, -np.inf
     for frame in frames:
         started_s = frame.monotonic_s if started_s is None else started_s
@@ -245,8 +260,12 @@ def walk_up(
         if len(faces) != 1 or frame.monotonic_s - last_s < WALK_UP_GAP_S:
             continue
         encoded = recognizer.encode(frame.image, faces[0])
+        quality = encoded if isinstance(encoded, Quality) else encoded.quality
+        if wrong := wrongly_shown(frame.image, faces[0], quality, recognizer):
+            refused[wrong] = refused.get(wrong, 0) + 1
+            continue
         if isinstance(encoded, Quality):
-            reason = encoded.refused or Refusal.SCORE
+            reason = str(encoded.refused or Refusal.SCORE)
             refused[reason] = refused.get(reason, 0) + 1
             continue
         if not recognizer.tells_alive(faces[0]):
@@ -263,7 +282,8 @@ def walk_up(
     if not probes:
         why = ", ".join(f"{reason} x{count}" for reason, count in refused.items()) or "no single face in view"
         raise NoFaceError(
-            f"no usable shot within {timeout_s:.0f} s ({why}); come closer and look at the camera"
+            f"no usable shot within {timeout_s:.0f} s ({why}); come closer and look at the camera; "
+            "`edge check --look` says whether it hangs the right way up"
         )
     _check_alive(probes, live_from)
     return probes

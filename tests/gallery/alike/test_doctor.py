@@ -105,6 +105,22 @@ def test_poor_templates_and_two_people_under_one_id_are_told():
     ]
 
 
+def test_a_template_that_is_hardly_a_face_s_is_told_and_one_of_an_earlier_release_counted():
+    rows = unit_rows(4)
+    sure = {"down": 0.02, "plain": 0.99, "earlier": None, "just": 0.31}
+    gallery = Gallery.empty(MODEL).with_subjects(
+        [
+            (Subject(name, ""), [replace(template(row), quality=replace(QUALITY, recognisability=known))])
+            for (name, known), row in zip(sure.items(), rows, strict=True)
+        ]
+    )
+    diagnosis = examine(gallery, RULE)
+    assert [(c.subject_id, c.problem.split(":")[0]) for c in diagnosis.poor] == [
+        ("down", "a template is hardly a face's (recognisability 0.02)")
+    ]
+    assert diagnosis.unmeasured == 1
+
+
 def test_strangers_who_would_be_let_in_are_counted_by_subject():
     gallery = gallery_of([2, 1])
     strangers = np.stack([gallery.matrix[0], gallery.matrix[1], gallery.matrix[2], unit_rows(1, seed=9)[0]])

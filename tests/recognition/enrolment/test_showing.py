@@ -14,7 +14,7 @@ from edge.camera.photo import read_photo
 from edge.core.errors import LowQualityError, NoFaceError
 from edge.core.types import Image, Quality
 from edge.lab.demo.media import orl_photo
-from edge.lab.photos.degrade import stretched, with_sunglasses
+from edge.lab.photos.degrade import dim, stretched, with_sunglasses
 from edge.lab.photos.degrade import turned as tilted
 from edge.recognition.enrolment.enrol import encode_photo
 from edge.recognition.enrolment.showing import sure_by_turn, sureness, wrongly_shown
@@ -82,6 +82,15 @@ def test_nobody_is_enrolled_in_sunglasses_but_compared(recognizer: Recognizer, m
     assert sum("the eyes seem to be behind sunglasses" in line for line in told) >= 0.9 * len(told), told
     compared = said(worn, recognizer)
     assert sum(not line for line in compared) >= 0.6 * len(compared), compared
+
+
+def test_nobody_is_enrolled_from_a_grainy_photo_but_compared(recognizer: Recognizer, media: Path):
+    grainy = [dim(photo, 1.0, 28.0) for photo in photos(media, 40)]
+    told = said(grainy, recognizer.for_enrolment())
+    assert len(told) >= 8
+    assert sum("the photo is grainy; use a better lit one" in line for line in told) >= 0.6 * len(told), told
+    assert "" not in told
+    assert "" in said(grainy, recognizer)
 
 
 def test_a_face_that_the_photo_s_edge_cuts_is_not_enrolled(recognizer: Recognizer, man: Image):
