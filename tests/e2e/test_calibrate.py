@@ -42,9 +42,11 @@ def test_a_cohort_gives_a_shift_that_the_settings_take(device: Device, cohort: P
     assert abs(report["site_shift"]) < 0.05  # ORL's faces are not more alike than those of the calibration
     line = next(line for line in done.stdout.splitlines() if line.startswith("site_shift"))
     plain = json.loads(device.edge("gallery", "doctor", "--json").stdout)["threshold"]
-    device.settings = (f"decision.{line}",)
-    shifted = json.loads(device.edge("gallery", "doctor", "--json").stdout)["threshold"]
-    assert shifted - plain == pytest.approx(float(line.split("=")[1]), abs=1e-6)
+    for setting in (line, "site_shift = 0.02"):
+        device.settings = (f"decision.{setting}",)
+        shifted = json.loads(device.edge("gallery", "doctor", "--json").stdout)["threshold"]
+        told = float(setting.split("=")[1])
+        assert shifted - plain == pytest.approx(max(0.0, told), abs=1e-6), "below 0 it counts as 0"
 
 
 def test_the_doctor_finds_one_person_under_two_ids_and_counts_strangers(
