@@ -1,5 +1,8 @@
 """What every test may use, and in which order tests run."""
 
+import fcntl
+import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +15,7 @@ from edge.core.clock import SystemClock
 from edge.core.types import Image
 from edge.device.assembly.recognizer import build_recognizer
 from edge.device.settings.load import load
-from edge.gallery.gallery import Gallery
-from edge.lab.demo.device import enrolled
+from edge.lab.demo.device import enrol_all
 from edge.lab.demo.media import media_dir
 from edge.recognition.recognizer import Recognizer
 from tests.support import leftovers
@@ -72,10 +74,26 @@ def media() -> Path:
 
 
 @pytest.fixture(scope="session")
-def recognizer(media: Path) -> Recognizer:
+def enrolled_state(tmp_path_factory: pytest.TempPathFactory, media: Path) -> Path:
+    """A state directory in which the demo's 42 subjects are enrolled: once for all workers of a run."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "enrolled"
+    folder.mkdir(exist_ok=True)
+    state = folder / "state"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not state.exists():
+            shutil.rmtree(folder / "half", ignore_errors=True)
+            enrol_all(load(), folder / "half", media, lambda what, done, total: None)
+            (folder / "half").rename(state)
+    return state
+
+
+@pytest.fixture(scope="session")
+def recognizer(enrolled_state: Path, models_dir: Path) -> Recognizer:
     """A recognizer that knows the demo's 42 subjects."""
-    nobody = build_recognizer(load(), Gallery.empty("none"))
-    return nobody.with_gallery(enrolled(nobody, media, lambda what, done, total: None))
+    places = {"state_dir": enrolled_state, "models_dir": models_dir}
+    return build_recognizer(load().model_copy(update=places))
 
 
 @pytest.fixture(scope="session")

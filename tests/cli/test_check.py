@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edge.core import files
-from tests.support.command_line import edge, invoke, run, write_config
+from tests.support.command_line import ended, invoke, run, write_config
 
 CAMERA = 'cameras.front.source = "rtsp://10.0.0.5/live"'
 
@@ -21,7 +21,7 @@ def problems(
 ) -> list[str]:
     """Return what a check says is wrong; its exit code agrees."""
     places = {"state_dir": state_dir or tmp_path / "state", "models_dir": models_dir or models}
-    done = edge("check", config=write_config(tmp_path, *lines, **places))
+    done = ended("check", config=write_config(tmp_path, *lines, **places))
     assert "Traceback" not in done.stderr
     found = [line.removeprefix("edge: ") for line in done.stderr.splitlines() if line.startswith("edge: ")]
     assert done.returncode == (78 if found else 0), done.stderr

@@ -15,7 +15,7 @@ from edge.device.settings.load import load
 from edge.face.manifest import load_manifest
 from edge.gallery.gallery import Gallery
 from edge.lab.demo.media import orl_photo
-from tests.support.command_line import edge, run, write_config
+from tests.support.command_line import edge, ended, run, write_config
 from tests.support.gallery_samples import template, unit_rows
 
 
@@ -160,7 +160,7 @@ def test_a_code_says_whether_it_is_a_reject_or_the_photo_or_the_gallery(
         (["enroll", "p-3", black], 3),
         (["identify", photo, "--largest", "--face", "1"], 2),
     ):
-        assert edge(*arguments, config=config).returncode == code, arguments
+        assert ended(*arguments, config=config).returncode == code, arguments
     for version in (tmp_path / "state" / "gallery").glob("*.sealed"):
         version.write_bytes(b"damaged")
     (tmp_path / "state" / "device.key").write_text("0" * 64)

@@ -8,8 +8,6 @@ from typing import Any
 import cv2
 import pytest
 
-from edge.device.settings.load import load
-from edge.lab.demo.device import enrol_all
 from edge.lab.demo.scenario import Photo, photos
 from tests.e2e.device import Device
 from tests.support.broker import Subscriber
@@ -29,14 +27,6 @@ def every_message_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
             check(message)
 
     monkeypatch.setattr(Subscriber, "close", close)
-
-
-@pytest.fixture(scope="session")
-def enrolled_state(tmp_path_factory: pytest.TempPathFactory, media: Path) -> Path:
-    """A state directory in which the demo's 42 subjects are enrolled."""
-    state = tmp_path_factory.mktemp("enrolled") / "state"
-    enrol_all(load(), state, media, lambda what, done, total: None)
-    return state
 
 
 @pytest.fixture(scope="session")

@@ -3,12 +3,16 @@
 import json
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import pytest
 from typer.testing import CliRunner, Result
 
-from edge.cli.app import app
+from edge.cli.app import app, command_line
 from edge.device.settings.load import environment_without_settings
 
 
@@ -30,18 +34,31 @@ def invoke(*arguments: str | Path, config: Path | None = None) -> Result:
 
 def run(*arguments: str | Path, config: Path | None = None, code: int = 0) -> str:
     """Run a command of `edge` in this process; returns what it printed, and raises what it raises."""
-    return _ended(invoke(*arguments, config=config), code).output
+    return _checked(invoke(*arguments, config=config), code).output
 
 
 def run_json(*arguments: str | Path, config: Path | None = None) -> list[Any]:
     """Run a command of `edge` in this process that prints JSON documents one a line, or a single one."""
-    text = _ended(invoke(*arguments, config=config), 0).stdout
+    text = _checked(invoke(*arguments, config=config), 0).stdout
     documents, decoder = [], json.JSONDecoder()
     while text := text.strip():
         document, end = decoder.raw_decode(text)
         documents.append(document)
         text = text[end:]
     return documents
+
+
+def ended(*arguments: str | Path, config: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run `edge` in this process to its end: what Python printed, and the code that a process would end with.
+
+    It is two seconds faster than `edge`, for tests of many cases.
+    """
+    words = ["edge", *_words(*arguments, config=config)]
+    out, err = StringIO(), StringIO()
+    with mock.patch.object(sys, "argv", words), redirect_stdout(out), redirect_stderr(err):
+        with pytest.raises(SystemExit) as end:
+            command_line()
+    return subprocess.CompletedProcess(words, int(end.value.code or 0), out.getvalue(), err.getvalue())
 
 
 def edge(
@@ -64,7 +81,7 @@ def environment_of(config: Path | None) -> dict[str, str]:
     return environment_without_settings() | cache
 
 
-def _ended(done: Result, code: int) -> Result:
+def _checked(done: Result, code: int) -> Result:
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
     assert done.exit_code == code, done.output
