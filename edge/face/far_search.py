@@ -38,6 +38,12 @@ NEAR_INPUT_PX = 128
 NEAR_FACES = 4.0
 """How many faces wide the neighbourhood is in which a face is looked for again."""
 
+SIZE_SLACK = 0.9
+"""Share of the least size of a usable face from which a far face is taken: its box is some pixels off."""
+
+DOUBTFUL_SIZE_SLACK = 0.6
+"""The same of what may be a face in a reduced picture."""
+
 Region = tuple[int, int, int, int]
 """xyxy in whole pixels of the frame, inside it."""
 
@@ -48,9 +54,13 @@ def region_side_px(frame_shape: tuple[int, ...]) -> int:
 
 
 class FarSearch:
-    """Two detectors on the session of another one, whose least score is that of every face returned."""
+    """Two detectors on the session of another one, whose least score is that of every face returned.
 
-    def __init__(self, detector: Detector) -> None:
+    Faces smaller than `min_face_px` are left alone: nobody is recognised by them, and a street has many.
+    """
+
+    def __init__(self, detector: Detector, *, min_face_px: float) -> None:
+        self._min_face_px = min_face_px
         self._wide = detector.at(REGION_INPUT_PX, min_score=DOUBTFUL_SCORE)
         self._near = detector.at(NEAR_INPUT_PX)
 
@@ -58,11 +68,16 @@ class FarSearch:
         """Return the faces in a part of a frame, in pixels of the frame."""
         x1, y1, x2, y2 = region
         found: list[Detection] = []
-        for doubtful in self._wide.detect(image[y1:y2, x1:x2])[:MOST_DOUBTFUL]:
+        seen = [face for face in self._wide.detect(image[y1:y2, x1:x2]) if self.may_be_large_enough(face)]
+        for doubtful in seen[:MOST_DOUBTFUL]:
             face = self.look(image, moved_by(doubtful, x1, y1).box)
             if face is not None and not any(same_place(face, other) for other in found):
                 found.append(face)
         return found
+
+    def may_be_large_enough(self, doubtful: Detection) -> bool:
+        """Return whether what may be a face in a reduced picture may be one that is worth a look."""
+        return doubtful.size_px >= DOUBTFUL_SIZE_SLACK * self._min_face_px
 
     def look(self, image: Image, box: FloatArray) -> Detection | None:
         """Return the face in the neighbourhood of a box (xyxy), the one closest to its middle."""
@@ -73,7 +88,8 @@ class FarSearch:
         y1 = int(min(max(0, y - side / 2), max(0, height - side)))
         found = [moved_by(f, x1, y1) for f in self._near.detect(image[y1 : y1 + side, x1 : x1 + side])]
         middle = np.array([x, y], np.float32)
-        near = [f for f in found if float(np.abs((f.box[:2] + f.box[2:]) / 2 - middle).max()) < side / 4]
+        large = [f for f in found if f.size_px >= SIZE_SLACK * self._min_face_px]
+        near = [f for f in large if float(np.abs((f.box[:2] + f.box[2:]) / 2 - middle).max()) < side / 4]
         return min(
             near, key=lambda f: float(np.abs((f.box[:2] + f.box[2:]) / 2 - middle).max()), default=None
         )

@@ -203,7 +203,8 @@ class Pipeline:
             return found
         known = [face.box for face in found] + [box for box, _ in followed]
         self._attention.notice(self._motion.movement, known, frame.image.shape, frame.monotonic_s)
-        for box in self._attention.doubtful(doubtful, known):
+        worth_it = [face for face in doubtful if far.may_be_large_enough(face)]
+        for box in self._attention.doubtful(worth_it, known):
             self._metrics.count("far.doubtful")
             face = far.look(frame.image, box)
             if face is not None and not any(same_place(face, other) for other in found):

@@ -120,3 +120,24 @@ def test_a_far_face_is_followed_and_once_it_stands_still_looked_at_once_a_second
     standing, followed = play(recognizer, walks_and_stands, 7 * FPS)
     assert followed == 1
     assert 4 <= standing.counts()["far.looks"] - walking.counts()["far.looks"] <= 8
+
+
+def test_whoever_is_too_far_to_be_recognised_is_not_followed_and_nothing_is_told(
+    recognizer: Recognizer, face: Cutout
+):
+    """A street full of people: following them would cost looks, and be a `no_decision` for each."""
+    events = []
+    counts = {}
+    for size_px in (14, 30):
+        metrics = Metrics()
+        pipeline = build_pipeline("front", load(), metrics=metrics, clock=SystemClock(), live=False)
+        told = []
+        for number in range(2 * FPS):
+            image = with_face(face, 600 + 4 * number, size_px)
+            told += pipeline.process(Frame("front", image, AT, number / FPS, number), recognizer)
+        told += pipeline.flush(recognizer)
+        events.append(len(told))
+        counts[size_px] = metrics.counts().get("far.looks", 0)
+    assert events[0] == counts[14] == 0
+    assert events[1] >= 1
+    assert counts[30] >= FPS

@@ -110,7 +110,7 @@ def build_recognizer(
         remote=build_remote(settings, gallery, embedding_dim(manifest), SystemClock()),
         denials=_denials(settings) if denials is None else denials,
         embedder_choice=choice.why,
-        far=FarSearch(faces),
+        far=FarSearch(faces, min_face_px=values.min_face_px),
     )
 
 
