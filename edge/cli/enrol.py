@@ -180,8 +180,15 @@ def enroll(
     visit_store(settings).remove(visits)
     _keep_crops(settings, recognizer, {subject: photos or []}, which)
     warnings = list(enrolment.warnings)
-    if enrolment.other_face and _left_candidate(settings, subject):
-        warnings.append(f"{subject!r} left the candidate, which had the face of before: `edge fleet reembed`")
+    try:
+        if enrolment.other_face and _left_candidate(settings, subject):
+            warnings.append(
+                f"{subject!r} left the candidate, which had the face of before: `edge fleet reembed`"
+            )
+    except EnrollmentError:
+        if owed is not None:
+            typer.echo(f"warning: {owed}", err=True)
+        raise
     if owed is not None:
         raise owed
     gallery = edit.gallery
@@ -206,6 +213,7 @@ def _left_candidate(settings: Settings, subject: str) -> bool:
         if model_id is None:
             return False
         with store.edit(model_id) as edit:
+            subject = edit.gallery.id_of(subject)
             if subject not in edit.gallery.ids:
                 return False
             edit.commit(edit.gallery.without_subject(subject))

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from edge.core.errors import GalleryIntegrityError
-from edge.core.types import Decision, EventType, FloatArray, Probe, Quality, Reason
+from edge.core.types import Decision, EventType, Probe, Quality, Reason
 from edge.gallery.format.rows import rows_of, rows_text
 from edge.gallery.format.seal import Binding
 from edge.gallery.store.sealed import SealedFiles
@@ -152,26 +152,30 @@ def group(visits: Sequence[KeptVisit], threshold: float) -> list[Stranger]:
     A visit joins the group whose mean it is most alike, if by at least `threshold`, a cosine. Visits of
     another embedder stay apart.
     """
-    groups: list[list[KeptVisit]] = []
-    for visit in visits:
-        alike = [
-            (float(_mean(each) @ visit.probe.embedding), each) for each in groups if _same_model(each, visit)
-        ]
-        score, best = max(alike, key=lambda pair: pair[0], default=(-1.0, None))
-        if best is not None and score >= threshold:
-            best.append(visit)
-        else:
-            groups.append([visit])
+    models = dict.fromkeys(visit.probe.model_id for visit in visits)
+    groups = [
+        each
+        for model_id in models
+        for each in _grouped([visit for visit in visits if visit.probe.model_id == model_id], threshold)
+    ]
     return sorted((Stranger(tuple(each)) for each in groups), key=lambda s: s.visits[-1].at, reverse=True)
 
 
-def _same_model(group_: Sequence[KeptVisit], visit: KeptVisit) -> bool:
-    return group_[0].probe.model_id == visit.probe.model_id
-
-
-def _mean(visits: Sequence[KeptVisit]) -> FloatArray:
-    total = np.sum([visit.probe.embedding for visit in visits], axis=0)
-    return np.asarray(total / np.linalg.norm(total), np.float32)
+def _grouped(visits: Sequence[KeptVisit], threshold: float) -> list[list[KeptVisit]]:
+    """Return the groups of visits of one embedder."""
+    groups: list[list[KeptVisit]] = []
+    sums = np.zeros((len(visits), len(visits[0].probe.embedding)), np.float32)
+    means = np.zeros_like(sums)
+    for visit in visits:
+        scores = means[: len(groups)] @ visit.probe.embedding
+        at = int(scores.argmax()) if groups else 0
+        if not groups or not scores[at] >= threshold:
+            at = len(groups)
+            groups.append([])
+        groups[at].append(visit)
+        sums[at] += visit.probe.embedding
+        means[at] = sums[at] / np.linalg.norm(sums[at])
+    return groups
 
 
 def _binding(visit_id: str, at_ms: int) -> Binding:

@@ -6,7 +6,6 @@ non-response and counts in neither. A visit is judged as `recognition.visit` doe
 shots all are, else by the mean of them all.
 """
 
-import csv
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from edge.camera.photo import read_photo
 from edge.core.download import Progress
 from edge.core.errors import MediaError
 from edge.core.types import Image
+from edge.recognition.enrolment.roster import csv_rows
 from edge.recognition.recognizer import Recognizer
 
 LIST = "visits.csv"
@@ -101,13 +101,13 @@ def read_presentations(
 
 
 def _listed(path: Path) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise MediaError(f"{path}: cannot be read: {error}") from None
-    if not rows or not {"folder", "kind"} <= rows[0].keys():
-        raise MediaError(f"{path}: it needs the columns folder and kind, and a row for each visit")
+    rows = []
+    for number, row in csv_rows(path, ("folder", "kind")):
+        if not row["folder"] or not row.get("kind"):
+            raise MediaError(f"{path}, line {number}: a row needs a folder and a kind")
+        rows.append(row)
+    if not rows:
+        raise MediaError(f"{path}: it needs a row for each visit")
     return rows
 
 

@@ -272,3 +272,19 @@ def test_one_file_that_cannot_be_deleted_does_not_keep_the_others(store: VisitSt
     with pytest.raises(FileError, match="cannot be deleted"):
         store.expire(NOW + 48 * HOUR)
     assert list((tmp_path / "strangers").iterdir()) == [stuck]
+
+
+def test_a_visit_joins_the_group_whose_mean_it_is_most_alike():
+    noises = (0.2, 0.8, 1.6)
+    seen = [visit(number, number % 5, noise=noises[number % 3]) for number in range(60)]
+    groups: list[list[KeptVisit]] = []
+    for each in seen:
+        means = [sum(other.probe.embedding for other in group_) for group_ in groups]
+        scores = [float(mean @ each.probe.embedding / np.linalg.norm(mean)) for mean in means]
+        if scores and max(scores) >= 0.5:
+            groups[scores.index(max(scores))].append(each)
+        else:
+            groups.append([each])
+    found = sorted(ids(list(stranger.visits)) for stranger in group(seen, 0.5))
+    assert found == sorted(map(ids, groups))
+    assert 5 < len(found) < 60

@@ -113,7 +113,8 @@ def test_visits_are_read_from_folders_of_frames(recognizer: Recognizer, man: Ima
     ("text", "says"),
     [
         pytest.param(None, "cannot be read", id="no list"),
-        pytest.param("folder\na\n", "needs the columns folder and kind", id="no kinds"),
+        pytest.param("folder\na\n", "folder and kind are needed", id="no kinds"),
+        pytest.param("folder,kind\ngone\n", "line 2: a row needs a folder and a kind", id="a short row"),
         pytest.param("folder,kind\n", "a row for each visit", id="no visits"),
         pytest.param("folder,kind\ngone,live\n", "no folder 'gone'", id="no folder"),
     ],

@@ -100,7 +100,8 @@ def _read_stream(content: bytes) -> dict[str, NDArray[Any]]:
         raise ModelError("the checkpoint was not written on a little-endian machine")
     tensors, keys = _table(_unpickle(stream)), _unpickle(stream)
     declared = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
-    if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(declared):
+    named = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
+    if not named or sorted(keys) != sorted(declared):
         raise ModelError("the checkpoint's storages are not those of its tensors")
     values = {}
     for key in keys:
@@ -219,7 +220,11 @@ class _Machine:
 
     def _group(self) -> list[Any]:
         """Take everything above the last mark."""
-        at = len(self.stack) - 1 - self.stack[::-1].index(Mark)
+        at = len(self.stack) - 1
+        while at >= 0 and self.stack[at] is not Mark:
+            at -= 1
+        if at < 0:
+            raise ModelError("the checkpoint's pickle is out of order")
         group = self.stack[at + 1 :]
         del self.stack[at:]
         return group

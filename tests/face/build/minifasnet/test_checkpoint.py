@@ -55,6 +55,9 @@ def plain(value: object) -> bytes:
 
 HEAD = plain(0x1950A86A20F9469CFC6C) + plain(1001) + plain({"protocol_version": 1001, "little_endian": True})
 GOOD_TABLE = table(weight=tensor(storage()), count=tensor(storage("8", "Long", 1), (), ()))
+TWICE_AS_OFTEN = b"\x80\x02]N" + b"q\x00h\x00\x86" * 100 + b"a."
+"""A list of pairs of pairs and so on: 2^100 values to whoever writes them out."""
+
 SEVEN = struct.pack("<q", 6) + WEIGHT.tobytes()
 EIGHT = struct.pack("<q", 1) + COUNT.tobytes()
 
@@ -180,7 +183,10 @@ def test_a_tensor_that_is_none_is_refused(value: bytes) -> None:
         pytest.param(HEAD.replace(b"\x88", b"\x89"), "little-endian", id="big-endian"),
         pytest.param(stream(keys=("7",)), "storages are not those", id="a storage too few"),
         pytest.param(stream(keys=("7", "7", "8")), "storages are not those", id="a storage twice"),
-        pytest.param(stream(keys=(7, 8)), "damaged", id="keys that are numbers"),
+        pytest.param(stream(keys=(7, 8)), "storages are not those", id="keys that are numbers"),
+        pytest.param(
+            HEAD + GOOD_TABLE + TWICE_AS_OFTEN + SEVEN + EIGHT, "storages are not those", id="keys that grow"
+        ),
         pytest.param(stream(keys=5), "storages are not those", id="no keys"),
         pytest.param(stream(values=struct.pack("<q", 7) + SEVEN[8:] + EIGHT), "another size", id="size"),
         pytest.param(stream(values=struct.pack("<q", -1) + SEVEN[8:]), "another size", id="negative size"),
