@@ -13,7 +13,7 @@ WORKERS ?= $(shell cores=$$(nproc); echo $$(( cores < 4 ? 2 * cores : 8 )))
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 APT := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get
 
-.PHONY: help run test faults lint lock clean system-venv system-test
+.PHONY: help run test test-system faults deb lint lock clean system-venv system-test system-container
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -58,6 +58,19 @@ test: $(VENV)/.installed system-test ## install what the tests need, then run th
 
 faults: $(VENV)/.installed system-test ## every fault in its long form (20 minutes): decided, delivered, lost
 	$(BIN)/python -m tests.faults
+
+deb: $(VENV)/.demo ## the Debian package for this machine, or with ARCH=arm64 for a board; out/*.deb
+	$(BIN)/edge models fetch yunet sface-int8
+	$(BIN)/python deploy/debian/build.py $(if $(ARCH),--arch $(ARCH))
+
+# A Debian system in a container, booted by systemd; needs root.
+system-container:
+	@command -v mmdebstrap >/dev/null && command -v systemd-nspawn >/dev/null || { \
+	  $(APT) update -qq && $(APT) install -y -qq --no-install-recommends mmdebstrap systemd-container; } || true
+
+test-system: $(VENV)/.installed deb system-container ## install the package in a real system and try the service there (8 minutes)
+	$(BIN)/edge demo --fetch-only
+	$(BIN)/python -m tests.system out/edge-recognizer_*_$$(dpkg --print-architecture).deb
 
 lint: $(VENV)/.installed ## ruff and mypy --strict
 	$(BIN)/ruff check .

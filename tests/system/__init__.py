@@ -1,0 +1,1 @@
+"""The package in a real system: `make test-system`."""
