@@ -30,7 +30,7 @@ from edge.lab.photos import measure
 from edge.lab.photos.degrade import Degradation, damages, degradations, drawn
 from edge.lab.photos.degrade import conditions as all_conditions
 from edge.lab.photos.embeddings import recognizer_with
-from edge.lab.photos.plots import plot_conditions, plot_damages, plot_gate
+from edge.lab.photos.plots import plot_conditions, plot_damages, plot_gate, plot_reject
 from edge.lab.photos.protocol import subjects
 from edge.lab.photos.recognisability import spread_over
 from edge.lab.photos.shots import Shots, take_shots
@@ -76,6 +76,7 @@ def gate(
     report |= gates.compare(protocol, rows, shots, rule, settings.gallery.prototypes)
     if plots is not None:
         plot_gate(report, plots / "gate.png")
+        plot_reject(report, gates.REFUSED, plots / "reject.png")
     tell(report, lambda: show_table(_gate_table(report)), as_json=as_json, json_file=json_file)
 
 

@@ -230,6 +230,27 @@ def plot_gate(report: Mapping[str, Any], path: Path) -> None:
     save(figure, path)
 
 
+def plot_reject(report: Mapping[str, Any], shares: Sequence[float], path: Path) -> None:
+    """Draw the share of useless shots over the `shares` refused, of `edge.evaluate.gate/1`.
+
+    Raises:
+        ConfigError: matplotlib is not installed, or the file cannot be written.
+    """
+    figure = new_figure((8, 5))
+    axes = figure.subplots()
+    for (name, wrong), style in zip(report["reject"].items(), STYLES, strict=False):
+        axes.plot(shares, wrong, style, label=name)
+    axes.set(
+        xlabel="share of shots refused, the worst first",
+        ylabel="share of the others not named rightly",
+        ylim=(0, None),
+        title=f"Spoiled probes that pass the gate; {report['n_genuine']:,} probes in each condition",
+    )
+    axes.grid(visible=True, alpha=0.3)
+    axes.legend()
+    save(figure, path)
+
+
 def plot_damages(report: Mapping[str, Any], path: Path) -> None:
     """Draw the share of strangers let in under a shared damage, and who can be enrolled.
 
@@ -261,6 +282,7 @@ def plot_damages(report: Mapping[str, Any], path: Path) -> None:
         "bars: 95 % intervals",
     )
     upper.set_yscale("symlog", linthresh=1e-3)
+    upper.set_ylim(bottom=0)
     for key, marker, label in (
         ("found", "^", "a face is found"),
         ("shots", "o", "taken at the door"),

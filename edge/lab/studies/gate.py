@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from edge.core.errors import MediaError
-from edge.core.types import Quality
+from edge.core.types import Quality, Refusal
 from edge.gallery.decision import DecisionRule
 from edge.lab.photos import rates
 from edge.lab.photos.measure import NOTHING, Embeddings, OpenSetScores, open_set_scores
@@ -34,8 +34,16 @@ MEASURES: Mapping[str, Callable[[Quality], float]] = {
     "detector_score": lambda quality: quality.detector_score,
     "recognisability": lambda quality: 0.0 if quality.recognisability is None else quality.recognisability,
     "frontal": lambda quality: -abs(quality.yaw_deg),
+    "weight without recognisability": lambda quality: quality.weight / (quality.recognisability or 1.0),
 }
 """What the gate measures on a shot; higher should mean more useful."""
+
+
+CURVES = ("weight without recognisability", "recognisability", "weight")
+"""Measures by which the worst shots are refused in turn."""
+
+REFUSED = tuple(round(0.05 * step, 2) for step in range(15))
+"""Shares of shots refused, 0 to .7."""
 
 
 def door_protocol(images: Path, *, enroll: int, min_images: int, strangers: int | None = None) -> OpenSet:
@@ -109,6 +117,7 @@ def compare(
         "conditions": conditions,
         "pays": _shares(**totals),
         "separation": separation(qualities, np.concatenate(useful)),
+        "reject": reject_curves(qualities, np.concatenate(useful)),
     }
 
 
@@ -152,6 +161,24 @@ def separation(qualities: Sequence[Quality], useful: Flags) -> dict[str, float |
         name: _auc(np.array([measured(quality) for quality in qualities]), useful)
         for name, measured in MEASURES.items()
     }
+
+
+def reject_curves(qualities: Sequence[Quality], useful: Flags) -> dict[str, list[float]]:
+    """Return the share of shots that are useless after the worst have been refused, for each of `CURVES`.
+
+    At the shares refused of `REFUSED`, over the shots that pass every other limit than recognisability. Empty
+    where there are none.
+    """
+    passed = np.array([each.refused in (None, Refusal.RECOGNISABILITY) for each in qualities], bool)
+    kept = [quality for quality, passes in zip(qualities, passed, strict=True) if passes]
+    wrong = ~useful[passed]
+    if not len(wrong):
+        return {}
+    curves = {}
+    for name in CURVES:
+        order = np.argsort([MEASURES[name](quality) for quality in kept], kind="stable")
+        curves[name] = [round(float(wrong[order[int(share * len(wrong)) :]].mean()), 5) for share in REFUSED]
+    return curves
 
 
 def _spread(items: Sequence[T], count: int) -> tuple[T, ...]:

@@ -17,7 +17,15 @@ from edge.gallery.decision import DecisionRule
 from edge.lab.demo.media import orl_photo
 from edge.lab.photos.measure import OpenSetScores
 from edge.lab.photos.shots import Shot
-from edge.lab.studies.gate import compare, door_protocol, judge, separation, thinned
+from edge.lab.studies.gate import (
+    REFUSED,
+    compare,
+    door_protocol,
+    judge,
+    reject_curves,
+    separation,
+    thinned,
+)
 from tests.lab.photos.test_protocol import people, unit
 from tests.support.command_line import run
 
@@ -82,6 +90,21 @@ def test_a_gate_that_refuses_everything_leaves_no_rates_among_the_accepted():
     assert report["gated"]["tpir"] == report["gated"]["fpir"] == 0
     assert set(report["accepted"].values()) == {None}
     assert json.loads(json.dumps(report)) == report
+
+
+def test_refusing_by_a_measure_that_knows_leaves_fewer_useless_shots():
+    useful = np.arange(100) % 5 >= 2
+    qualities = [
+        Quality(80, 0.5, 0, 1, 0.9, 0.5 * sure, recognisability=sure)
+        for sure in np.where(useful, 0.9, 0.3).tolist()
+    ]
+    refused = replace(qualities[0], refused=Refusal.BLUR)
+    told = reject_curves([*qualities, refused], np.append(useful, False))
+    assert told["recognisability"][0] == told["weight"][0] == pytest.approx(0.4)
+    at = REFUSED.index(0.4)
+    assert told["recognisability"][at] == told["weight"][at] == 0
+    assert told["weight without recognisability"][at] > 0
+    assert reject_curves([refused], np.array([False])) == {}
 
 
 def test_separation_is_the_area_under_the_roc_curve():
