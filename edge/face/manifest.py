@@ -105,7 +105,7 @@ class RecognisabilityScale(ManifestTable):
     """How the length of a raw embedding tells faces as they should be from spoiled ones.
 
     `middle` is the length at which both are equally likely; over `width` the odds grow e times. Fitted to
-    `plain` and `spoiled` faces of `source`: upside down, on their side, as negatives, in heavy noise.
+    `plain` and `spoiled` faces of `source`: upside down, on their side, as negatives.
     `lower_half` is the length that the lower halves of nearly all plain faces reach by themselves, and those
     of masked ones do not; None: not measured.
     """

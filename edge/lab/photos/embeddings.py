@@ -76,6 +76,9 @@ def middle(face: Detection) -> FloatArray:
     return np.asarray((face.box[:2] + face.box[2:]) / 2, np.float32)
 
 
+ROAD = "upright"
+"""How faces were aligned: a cache of embeddings of tilted heads that were not turned upright is not read."""
+
 KEY_BYTES = 32
 """SHA-256 of the photo's file."""
 
@@ -194,7 +197,7 @@ def embed_all(
     Uses every processor, and the cache in the state directory.
     """
     one = recognizer_with(embedder, settings).embedder
-    cache = EmbeddingCache(settings.state_dir / "evaluate" / f"{one.model_id}.cache", one.dim)
+    cache = EmbeddingCache(settings.state_dir / "evaluate" / f"{one.model_id}.{ROAD}.cache", one.dim)
     make = partial(recognizer_with, embedder, settings)
     return one.model_id, embed_photos(photos, make, cache, progress, workers=os.cpu_count() or 1)
 

@@ -282,7 +282,7 @@ def plot_damages(report: Mapping[str, Any], path: Path) -> None:
         "bars: 95 % intervals",
     )
     upper.set_yscale("symlog", linthresh=1e-3)
-    upper.set_ylim(bottom=0)
+    upper.set_ylim(bottom=-1e-4)
     for key, marker, label in (
         ("found", "^", "a face is found"),
         ("shots", "o", "taken at the door"),
@@ -293,7 +293,7 @@ def plot_damages(report: Mapping[str, Any], path: Path) -> None:
     lower.set(ylabel="share of photos", ylim=(-0.03, 1.03))
     for axes in (upper, lower):
         axes.grid(visible=True, alpha=0.3)
-        axes.legend(fontsize=8)
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=9)
     lower.set_xticks(range(len(names)), names, rotation=30, ha="right")
     save(figure, path)
 

@@ -18,11 +18,11 @@ from edge.lab.photos.embeddings import centre, each_photo, nearest_face
 from edge.lab.photos.shots import Shots
 from edge.recognition.recognizer import Recognizer
 
-SPOILED = ("roll 90", "roll 180", "negative", "noise 40")
+SPOILED = ("roll 90", "roll 180", "negative")
 """What faces of strangers are taken for each other in, of `degrade.damages`.
 
-Stretched faces and dark glasses overlap with plain ones, and many tilted heads are turned upright: they are
-measured, and not fitted to.
+Stretched faces, dark glasses and noise overlap with plain ones, and many tilted heads are turned upright:
+they are measured, and not fitted to.
 """
 
 LEAST_FACES = 100
