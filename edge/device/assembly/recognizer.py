@@ -202,12 +202,19 @@ def liveness_policy(settings: Settings) -> Literal["off", "report", "require"]:
 def _is_installed(model: str | Path, models_dir: Path) -> bool:
     if isinstance(model, Path):
         return (model / "manifest.toml").is_file()
-    return installed_path(load_manifest(model), models_dir).is_file()
+    return installed_path(_liveness_manifest(model), models_dir).is_file()
 
 
 def _liveness_directory(model: str | Path) -> Path:
     """Return where the manifest of a liveness model is: one of this package's by name, or a directory."""
-    return model if isinstance(model, Path) else load_manifest(model).directory
+    return model if isinstance(model, Path) else _liveness_manifest(model).directory
+
+
+def _liveness_manifest(name: str) -> Manifest:
+    try:
+        return load_manifest(name)
+    except ModelError as error:
+        raise ModelError(f"liveness.model: {error}") from None
 
 
 def with_photo_detector(recognizer: Recognizer, side_px: int) -> Recognizer:

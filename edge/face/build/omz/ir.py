@@ -78,6 +78,7 @@ def read_ir(xml: bytes, weights: bytes) -> Ir:
     document = _parse(xml)
     constants: dict[str, Floats] = {}
     operators: dict[str, Operator] = {}
+    left = len(weights)
     for name, kind in document.kinds.items():
         ports = document.inputs.get(name, {})
         inputs = tuple(ports[port] for port in sorted(ports))
@@ -86,6 +87,9 @@ def read_ir(xml: bytes, weights: bytes) -> Ir:
         attributes = document.attributes.get(name, {})
         if kind == "Const":
             constants[name] = _constant(name, attributes, weights)
+            left -= int(attributes["size"])
+            if left < 0:
+                raise ModelError("the parent model's constants are together larger than its .bin")
         elif kind == "Convert" and inputs[:1] and inputs[0] in constants:
             constants[name] = constants[inputs[0]]
         else:

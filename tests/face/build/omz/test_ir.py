@@ -81,6 +81,11 @@ def test_operators_and_constants_are_read() -> None:
         pytest.param(
             document(LAYERS.replace("2, 2", "99999999, 99999999")), "constant 1 does", id="a huge constant"
         ),
+        pytest.param(
+            document(LAYERS + LAYERS.splitlines()[2].replace('id="1"', 'id="5"')),
+            "together larger",
+            id="constants that share their bytes",
+        ),
     ],
 )
 def test_what_is_no_network_is_refused_in_one_line(xml: bytes, message: str) -> None:
