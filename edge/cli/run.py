@@ -197,7 +197,8 @@ def _warn_of_pictures(settings: Settings) -> None:
     if settings.liveness.policy == "require":
         return
     manifests = map(load_manifest, RECOMMENDED_LIVENESS)
-    here = all(installed_path(each, settings.models_path).is_file() for each in manifests)
+    own = settings.liveness.models != RECOMMENDED_LIVENESS
+    here = own or all(installed_path(each, settings.models_path).is_file() for each in manifests)
     first = "" if here else "run `edge models fetch --recommended`, then "
     warning(
         f"A printed photo or a screen that shows a subject opens this door: {first}"

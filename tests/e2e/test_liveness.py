@@ -108,6 +108,7 @@ def test_check_says_what_a_printed_photo_would_come_to(make_device: MakeDevice, 
     assert "a match below 0.7 is a spoof" in require
     plainly = "A printed photo or a screen that shows a subject opens this door"
     assert (plainly in off, plainly in report, plainly in require) == (True, True, False)
+    assert "models fetch --recommended" not in report, "there is a model already"
 
 
 @pytest.mark.parametrize(

@@ -227,7 +227,12 @@ def fit_to_enrol(probes: Sequence[Probe], recognizer: Recognizer, name: str) -> 
     Raises:
         LowQualityError: It was of none.
     """
-    fit = [each for each in probes if recognizer.gate.judge(each.quality) != Refusal.RECOGNISABILITY]
+    least = recognizer.gate.min_recognisability
+    fit = [
+        each
+        for each in probes
+        if each.quality.recognisability is None or each.quality.recognisability >= least
+    ]
     if not fit:
         raise LowQualityError(
             f"{name}: {ADVICE[Refusal.RECOGNISABILITY]} enrol from a photo or a better visit"

@@ -28,11 +28,12 @@ from edge.recognition.enrolment.enrol import (
     enroll,
     faces_in,
     find_face,
+    fit_to_enrol,
     numbered,
     walk_up,
 )
 from edge.recognition.recognizer import Recognizer
-from tests.support.gallery_samples import template, unit_rows
+from tests.support.gallery_samples import QUALITY, template, unit_rows
 from tests.support.liveness import install, network
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -285,6 +286,21 @@ def test_who_walks_up_comes_close_enough_to_be_told_from_a_picture(
     )
     with pytest.raises(NoFaceError, match=r"no usable shot within 1 s \(size x\d+"):
         walk_up(frames_of(media / "single_face.mp4"), replace(recognizer, liveness=far), timeout_s=1)
+
+
+def test_a_kept_visit_that_is_hardly_a_face_is_not_enrolled_whatever_else_is_wrong_with_it(
+    recognizer: Recognizer,
+):
+    def kept(sure: float | None, sharpness: float) -> Probe:
+        quality = replace(QUALITY, recognisability=sure, sharpness=sharpness)
+        return Probe(unit_rows(1)[0], recognizer.embedder.model_id, quality)
+
+    plain, earlier, blurred = kept(0.9, 0.8), kept(None, 0.8), kept(0.9, 0.3)
+    unsure, blurred_and_unsure = kept(0.1, 0.8), kept(0.1, 0.3)
+    everybody = [plain, earlier, blurred, unsure, blurred_and_unsure]
+    assert fit_to_enrol(everybody, recognizer.for_enrolment(), "v-1") == [plain, earlier, blurred]
+    with pytest.raises(LowQualityError, match="v-1: hardly a face"):
+        fit_to_enrol([blurred_and_unsure], recognizer.for_enrolment(), "v-1")
 
 
 def test_nobody_walks_up_in_time(recognizer: Recognizer, media: Path):
