@@ -108,16 +108,21 @@ class QdrantMatcher:
         if not self._busy.acquire(blocking=False):
             raise RemoteTimeoutError("the remote gallery has not answered the last question yet")
         try:
-            asked = self._pool.submit(self._ask, self._rotation.apply(probe.embedding))
+            return self._pool.submit(self._answer, self._rotation.apply(probe.embedding))
         except RuntimeError:
             self._busy.release()
             raise RemoteGalleryError("the remote gallery was closed") from None
-        asked.add_done_callback(lambda _: self._busy.release())
-        return asked
 
     def close(self) -> None:
         """Ask nothing more; a question under way ends by itself. The client is its maker's to close."""
         self._pool.shutdown(wait=False)
+
+    def _answer(self, turned: FloatArray) -> Match:
+        """Ask, and be free for the next question before whoever waits is told."""
+        try:
+            return self._ask(turned)
+        finally:
+            self._busy.release()
 
     def _ask(self, turned: FloatArray) -> Match:
         try:
