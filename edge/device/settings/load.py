@@ -308,7 +308,7 @@ def explain(settings: BaseModel, prefix: str = "") -> Iterator[Explained]:
 
 def _shown(value: object) -> str:
     if isinstance(value, tuple):
-        return scrub(" ".join(value))
+        return scrub(" ".join(map(str, value)))
     return without_credentials(str(value))
 
 

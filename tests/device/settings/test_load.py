@@ -68,6 +68,12 @@ def test_every_setting_is_described():
     assert [each.key for each in explain(settings) if len(each.meaning) < 10] == []
 
 
+def test_a_list_of_models_by_name_and_by_directory_is_shown(tmp_path: Path) -> None:
+    settings = load(overrides={"liveness": {"model": ["liveness-minifas-128", str(tmp_path)]}})
+    shown = {each.key: each.value for each in explain(settings)}
+    assert shown["liveness.model"] == f"liveness-minifas-128 {tmp_path}"
+
+
 def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("EDGE_MQTT__PORT", "1999")
     monkeypatch.setenv("EDGE_CAMERAS__SIDE__SOURCE", "/dev/video1")
