@@ -179,6 +179,7 @@ def csv_rows(
     """Yield the number of the line and the cells by column of each row of a CSV file from a spreadsheet.
 
     The first line names the columns, the `needed` among them; others only where they are `known` (None: any).
+    Every column is in every row; where a line ends early, the cells that are left out are empty.
 
     Raises:
         MediaError: It cannot be read, or is no such CSV file.
@@ -216,6 +217,7 @@ def csv_rows(
             if any(cells[len(names) :]):
                 raise MediaError(f"{path}, line {number}: more fields than columns")
             if any(cells):
+                cells += [""] * (len(names) - len(cells))
                 yield number, dict(zip(names, cells, strict=False))
     except csv.Error as error:
         raise MediaError(f"{path}: not a CSV file: {error}; {SAVE_AS}") from None

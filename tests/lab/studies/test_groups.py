@@ -137,6 +137,14 @@ def test_labels_with_a_mistake_are_refused_in_one_line(tmp_path: Path, lines: li
     assert "\n" not in str(refused.value)
 
 
+def test_a_line_that_ends_early_has_empty_cells_and_takes_no_column_from_the_others(tmp_path: Path):
+    lines = ("photo,subject,age,light", "0.jpg,a,6-9,hard", "1.jpg,b,6-9", "2.jpg,c")
+    found = read_labels(*labelled(tmp_path, *lines))
+    assert found.groups == {"age: 6-9": ["a", "b"], "light: hard": ["a"]}
+    with pytest.raises(MediaError, match="line 3: a row needs a photo, and a subject"):
+        read_labels(*labelled(tmp_path, *lines[:2], "1.jpg"))
+
+
 def test_groups_that_are_too_small_are_left_out_and_none_at_all_is_refused(tmp_path: Path):
     lines = [f"0.jpg,{number},{'a' if number < 45 else 'b'}" for number in range(85)]
     found = read_labels(*labelled(tmp_path, "photo,subject,kind", *lines))
