@@ -60,7 +60,8 @@ class Mosquitto:
 
     def stop(self, signum: int = signal.SIGTERM) -> None:
         if self.process is not None:
-            self.process.send_signal(signal.SIGCONT)
+            if signum != signal.SIGKILL:  # which one that is frozen obeys without a last word
+                self.process.send_signal(signal.SIGCONT)
             self.process.send_signal(signum)
             self.process.wait(LIMIT_S)
             self.process = None
