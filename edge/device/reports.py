@@ -30,6 +30,7 @@ from edge.mqtt.contract.messages import (
     Percentiles,
     ShiftInfo,
 )
+from edge.mqtt.delivery.sender import LIVE_LATE
 from edge.recognition.candidate import AGREED, DIFFERED
 from edge.recognition.pipeline import FAR_BEHIND
 from edge.recognition.recognizer import Recognizer
@@ -138,7 +139,8 @@ class Vitals:
         self._started_s = clock.monotonic()
         self._read_s = self._started_s
         self._frames: dict[str, int] = {}
-        self._searches_behind = 0
+        self._grew = {"far_search_behind": FAR_BEHIND, "live_late": LIVE_LATE}
+        self._counted = dict.fromkeys(self._grew, 0)
 
     def health(
         self,
@@ -150,7 +152,8 @@ class Vitals:
     ) -> HealthPayload:
         """Return how the daemon runs; `problems` are words for what an operator has to mend.
 
-        `far_search_behind` is added where the search has fallen behind since the last reading.
+        Added are `far_search_behind` and `live_late` where the search has fallen behind, or live events were
+        too late to be sent, since the last reading; `disk_refused` and `journal_refused` while that is so.
         `last_frame_s` is when each camera delivered last (monotonic), `replaced` how many of its frames
         were overtaken by a newer one before inference took them.
         """
@@ -163,10 +166,9 @@ class Vitals:
             for camera, number in frames.items()
         }
         self._read_s, self._frames = now_s, frames
-        behind = sum(number for name, number in counters.items() if name.startswith(FAR_BEHIND))
-        if behind > self._searches_behind:
-            problems = [*problems, "far_search_behind"]
-        self._searches_behind = behind
+        problems = [*problems, *self._have_grown(counters)]
+        problems += [] if outbox.durable else ["disk_refused"]
+        problems += ["journal_refused"] if outbox.refused else []
         return HealthPayload(
             at=to_millisecond(self._clock.now()),
             clock="synced" if clock_synced() and "clock_behind" not in problems else "unsynced",
@@ -185,3 +187,12 @@ class Vitals:
             outbox=outbox,
             mqtt=mqtt,
         )
+
+    def _have_grown(self, counters: Mapping[str, int]) -> list[str]:
+        """Return the problems whose counters are higher than at the last reading."""
+        grown = []
+        for problem, prefix in self._grew.items():
+            count = sum(number for name, number in counters.items() if name.startswith(prefix))
+            grown += [problem] if count > self._counted[problem] else []
+            self._counted[problem] = count
+        return grown

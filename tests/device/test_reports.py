@@ -18,6 +18,7 @@ from edge.device.reports import Vitals, info
 from edge.device.settings.load import load
 from edge.gallery.gallery import Gallery
 from edge.mqtt.contract.messages import LinkHealth, OutboxHealth
+from edge.mqtt.delivery.sender import LIVE_LATE
 from edge.recognition.recognizer import Recognizer
 from tests.support.command_line import invoke, write_config
 from tests.support.gallery_samples import QUALITY, alike_rows, template, unit_rows
@@ -146,6 +147,19 @@ def test_a_search_that_falls_behind_is_a_problem_until_it_keeps_up():
         "far_search_behind",
     )
     assert vitals.health({}, {}, outbox, link).problems == (), "it has kept up since"
+
+
+def test_decisions_that_reach_nobody_are_problems():
+    metrics, link = Metrics(), LinkHealth(connected=True, protocol="5", connects=1)
+    vitals = Vitals(metrics, Beats(), SystemClock())
+    well = OutboxHealth(depth=0, oldest_s=0, dropped=0, undeliverable=0, durable=True)
+    assert vitals.health({}, {}, well, link).problems == ()
+    metrics.count(LIVE_LATE, 2)
+    assert vitals.health({}, {}, well, link).problems == ("live_late",)
+    assert vitals.health({}, {}, well, link).problems == (), "none since"
+    ill = well.model_copy(update={"durable": False, "refused": True})
+    assert vitals.health({}, {}, ill, link).problems == ("disk_refused", "journal_refused")
+    assert vitals.health({}, {}, well, link).problems == (), "mended"
 
 
 def test_a_site_shift_below_zero_counts_as_0_and_the_log_says_so(caplog: pytest.LogCaptureFixture):

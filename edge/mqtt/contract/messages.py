@@ -413,16 +413,20 @@ class HealthPayload(Payload):
     late: tuple[str, ...] = Field(description="Parts that make no progress; empty when all is well.")
     problems: tuple[HealthProblem, ...] = Field(
         (),
-        description="Why people may be rejected here until an operator acts; empty when all is well. "
+        description="What may keep this door shut or silent until an operator acts; empty when all is well. "
         "gallery_fallback: the newest gallery cannot be read, an older one serves with no more rights than "
         "the newest granted (enrol or publish again); gallery_refused: the newest gallery cannot be used, "
         "the one before it serves; denials_lost: denials are damaged or gone, and whoever had some is "
         "rejected as ambiguous (restore them, or `edge gallery deny --forget-lost`); gallery_alike: the "
         "enrolled look so alike that the threshold is .15 or more higher, and many of them are rejected (see "
-        "`edge gallery doctor`); clock_behind: the clock "
-        "shows a time that has passed already (set it; access.clock_behind says what the door does); "
-        "far_search_behind: since the last of these messages more moved before a camera than can be searched "
-        "for far faces; people are found later, when they are nearer (let the camera see less of a street).",
+        "`edge gallery doctor`); clock_behind: the clock shows a time that has passed already (set it; "
+        "access.clock_behind says what the door does); far_search_behind: since the last of these messages "
+        "more moved before a camera than can be searched for far faces; people are found later, when they "
+        "are nearer (let the camera see less of a street); live_late: since the last of these messages a "
+        "decision came too late for `event`, and nothing opened for it (look at `latency` of the events, "
+        "and give the door fewer cameras or a faster board); disk_refused: the disk takes no decision, and "
+        "those of now are lost with the power (make room, or replace the card); journal_refused: the "
+        "broker's access rules refuse the journal (give the device the right).",
     )
     fps: dict[Slug, float] = Field(description="Frames a second since the last of these messages, by camera.")
     frame_age_s: dict[Slug, float | None] = Field(

@@ -38,6 +38,12 @@ HEADER_BYTES = 24
 """Upper bound of a PUBLISH packet without topic and payload: fixed header 5, lengths 2, packet id 2,
 properties with message expiry 6, and spare. Source: MQTT 5.0, section 3.3."""
 
+LIVE_MISSED = "live.missed"
+"""Counter of live events that were not sent: there was no connection, or they were too late."""
+
+LIVE_LATE = "live.late"
+"""Counter of those that were too late for a connection that stood."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Live:
@@ -101,7 +107,7 @@ class Sender:
         """Forget a connection, and live events with it: they are for now or never."""
         if self._connected is not None and disconnected.connection == self._connected.connection:
             self._connected = None
-            self._metrics.count("live.missed", len(self._live))
+            self._metrics.count(LIVE_MISSED, len(self._live))
             self._live.clear()
             self._answers.clear()
             self._unanswered.clear()
@@ -111,7 +117,7 @@ class Sender:
     def live(self, topic: str, decided: bytes, at_s: float) -> None:
         """Send an encoded event of the moment `at_s` (monotonic) now, if there is a connection."""
         if self._connected is None:
-            self._metrics.count("live.missed")
+            self._metrics.count(LIVE_MISSED)
         else:
             self._live.append(_Live(topic, decided, at_s))
 
@@ -155,7 +161,7 @@ class Sender:
             return
         while self._live and now_s - self._live[0].at_s >= LIVE_S:
             self._live.popleft()
-            self._metrics.count("live.missed")
+            self._too_late()
         while len(self._unanswered) + self._journal.in_flight < connected.receive_maximum:
             if self._live and not self._silent(now_s):
                 self._send_live(connected, self._live.popleft(), now_s)
@@ -182,7 +188,7 @@ class Sender:
         """Send an event if there is a second left of its time: the broker counts whole ones."""
         left_s = int(LIVE_S - (now_s - live.at_s))
         if left_s < 1:
-            self._metrics.count("live.missed")
+            self._too_late()
             return
         payload = stamp(live.decided, self._clock.now(), replayed=False)
         if not self._fits(connected, live.topic, payload):
@@ -190,10 +196,14 @@ class Sender:
             return
         mid = self._link.publish(connected.connection, live.topic, payload, qos=1, expiry_s=left_s)
         if mid is None:  # the connection has ended, and its end is still in the courier's queue
-            self._metrics.count("live.missed")
+            self._metrics.count(LIVE_MISSED)
         else:
             self._unanswered[mid] = live.topic
             self._asked_s[mid] = now_s
+
+    def _too_late(self) -> None:
+        self._metrics.count(LIVE_MISSED)
+        self._metrics.count(LIVE_LATE)
 
     def _send_answer(self, connected: Connected, answer: Answer, now_s: float) -> None:
         if not self._fits(connected, answer.topic, answer.payload + (answer.correlation or b"")):

@@ -141,6 +141,7 @@ def test_live_events_of_a_connection_that_has_just_ended_are_counted_as_missed(
         door.publish(3)
         wait_until(lambda: door.metrics.counts().get("live.missed", 0) == 3)
     assert door.courier.connected
+    assert "live.late" not in door.metrics.counts(), "the connection had ended; that is no fault of the door"
 
 
 def test_a_killed_door_delivers_what_it_said_was_durable(tmp_path: Path, open_door: OpenDoor) -> None:
