@@ -13,7 +13,7 @@ import pytest
 
 from edge.mqtt.contract.messages import EventPayload, HealthPayload, InfoPayload, StatePayload
 from tests.e2e.device import ROOT, Device, notify_socket
-from tests.support.broker import Mosquitto, Subscriber, subscriber
+from tests.support.broker import Mosquitto, Subscriber, retained, subscriber
 from tests.support.ports import free_port
 from tests.support.streams import MjpegServer
 from tests.support.waits import Stopwatch, wait_until
@@ -432,10 +432,7 @@ def test_what_is_gone_leaves_nothing_at_the_broker(
 
     def kept() -> set[str]:
         """Return the retained topics."""
-        with subscriber(mosquitto.port, "edge/#") as late:
-            late.wait(lambda: any(each.topic.endswith("/status") for each in late.seen))
-            late.wait(lambda: any("/camera/front/state" in each.topic for each in late.seen))
-            return {each.topic for each in late.seen if each.retain and each.payload}
+        return {topic for topic, payload in retained(mosquitto.port).items() if payload}
 
     def left(*names: str) -> bool:
         return {topic.split("/")[5] for topic in kept() if "/camera/" in topic} == set(names)

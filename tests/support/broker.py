@@ -145,3 +145,12 @@ def subscriber(port: int, topics: str | tuple[str, ...] = "#", **options: Any) -
         yield made
     finally:
         made.close()
+
+
+def retained(port: int) -> dict[str, bytes]:
+    """Return what a newcomer finds: the retained messages below edge/, by topic; none is still to come."""
+    # A session of its own: one that was there before may still be sent an earlier end.
+    with subscriber(port, "edge/#", client_id=f"newcomer-{time.monotonic_ns()}") as newcomer:
+        newcomer._client.publish("edge/end", b"", 1)
+        newcomer.wait(lambda: newcomer.on("edge/end"))
+    return {message.topic: message.payload for message in newcomer.seen if message.retain}

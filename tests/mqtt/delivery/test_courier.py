@@ -9,7 +9,7 @@ import pytest
 from edge.core.types import EventType, FaceEvent
 from edge.mqtt.contract.messages import CameraInfoPayload, EventPayload, StatePayload
 from tests.mqtt.documents import documents
-from tests.support.broker import Mosquitto, Subscriber, subscriber
+from tests.support.broker import Mosquitto, Subscriber, retained, subscriber
 from tests.support.door import TOPICS, Door, make_event
 from tests.support.waits import LIMIT_S, Stopwatch, wait_until
 
@@ -18,14 +18,6 @@ OpenDoor = Callable[..., Door]
 
 def events(payloads: list[bytes]) -> list[EventPayload]:
     return [EventPayload.model_validate_json(payload) for payload in payloads]
-
-
-def retained(port: int) -> dict[str, bytes]:
-    """What a newcomer finds."""
-    with subscriber(port, "edge/#", client_id="newcomer") as newcomer:
-        newcomer._client.publish("edge/end", b"", 1)
-        newcomer.wait(lambda: newcomer.on("edge/end"))
-    return {message.topic: message.payload for message in newcomer.seen if message.retain}
 
 
 def last_state(seen: Subscriber) -> StatePayload:
