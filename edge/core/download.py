@@ -34,6 +34,9 @@ Progress = Callable[[str, float, float], None]
 CHUNK_BYTES = 1 << 20
 MIRROR_TIMEOUT_S = 20.0
 POLL_S = 0.2
+DAMAGED_ARCHIVE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+"""What zipfile raises where an archive is damaged, or made in a way that it cannot read."""
+
 SCRATCH_PREFIX = ".fetch-"
 
 
@@ -160,7 +163,7 @@ def extract(archive: Path, member: str, file: PinnedFile, directory: Path) -> Pa
             return install(stream, file, directory, lambda what, done, total: None)
     except KeyError:
         raise DownloadError(f"{archive.name}: has no {member}") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except DAMAGED_ARCHIVE as error:
         raise DownloadError(f"{archive.name}: damaged archive: {error}") from None
 
 

@@ -1,9 +1,6 @@
 """`edge check`: true of what lies on this machine, a line for each thing that is wrong, and short."""
 
-import os
 import re
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge.core import files
-from tests.support.command_line import ended, invoke, run, write_config
+from tests.support.command_line import ended, invoke, on_terminal, run, write_config
 
 CAMERA = 'cameras.front.source = "rtsp://10.0.0.5/live"'
 
@@ -189,20 +186,7 @@ def test_on_a_terminal_of_80_columns_nothing_is_wider(short_path: Path, models_d
         short_path, CAMERA, state_dir=short_path / "s", models_dir=models_dir, device="door"
     )
     for more in ([], ["--all"]):
-        ours, theirs = os.openpty()
-        command = [sys.executable, "-m", "edge", "check", *more, "--config", str(config)]
-        environment = os.environ | {"TERM": "dumb", "COLUMNS": "80"}
-        with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as child:
-            os.close(theirs)
-            shown = b""
-            while True:
-                try:
-                    shown += os.read(ours, 65536)
-                except OSError:  # the other end is closed
-                    break
-        os.close(ours)
-        assert child.returncode == 0
-        lines = shown.decode().splitlines()
+        lines = on_terminal("check", *more, config=config, term="dumb").splitlines()
         assert len(lines) > 10
         assert max(map(len, lines)) <= 80, max(lines, key=len)
 

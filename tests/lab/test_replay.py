@@ -1,9 +1,6 @@
 """`edge replay` as people see it: where in the clip, how far, and how long the footage is."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -20,7 +17,7 @@ from edge.device.settings.load import load
 from edge.lab.photos.degrade import dim
 from edge.lab.replay import AnnotatedVideo, ReplaySummary, replay
 from edge.recognition.recognizer import Recognizer
-from tests.support.command_line import edge, environment_of, write_config
+from tests.support.command_line import edge, on_terminal, write_config
 from tests.support.gallery_samples import AT
 from tests.support.streams import make_clip
 
@@ -86,28 +83,7 @@ def test_on_a_terminal_the_bar_moves_and_no_event_stands_behind_it(
     tmp_path: Path, media: Path, models_dir: Path
 ):
     config = write_config(tmp_path, state_dir=tmp_path / "state", models_dir=models_dir)
-    ours, theirs = os.openpty()
-    command = [
-        sys.executable,
-        "-m",
-        "edge",
-        "replay",
-        str(media / "noface_face.mov"),
-        "--config",
-        str(config),
-    ]
-    environment = environment_of(config) | {"TERM": "xterm", "COLUMNS": "80"}
-    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as child:
-        os.close(theirs)
-        shown = b""
-        while True:
-            try:
-                shown += os.read(ours, 65536)
-            except OSError:  # the other end is closed
-                break
-    os.close(ours)
-    assert child.returncode == 0
-    text = shown.decode()
+    text = on_terminal("replay", media / "noface_face.mov", config=config, term="xterm")
     shares = [int(share) for share in re.findall(r"(\d+)%", text)]
     assert shares == sorted(shares)
     assert len(set(shares)) > 3

@@ -1,6 +1,7 @@
 """The command line as an operator uses it: in this process, or as one of its own; and the file it reads."""
 
 import json
+import os
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -73,6 +74,24 @@ def edge(
         timeout=timeout_s,
         env=environment_of(config),
     )
+
+
+def on_terminal(*arguments: str | Path, config: Path, term: str) -> str:
+    """Run a command of `edge` on a terminal of 80 columns; it ends with 0. Returns what is shown."""
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-m", "edge", *_words(*arguments, config=config)]
+    environment = environment_of(config) | {"TERM": term, "COLUMNS": "80"}
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as child:
+        os.close(theirs)
+        shown = b""
+        while True:
+            try:
+                shown += os.read(ours, 65536)
+            except OSError:  # the other end is closed
+                break
+    os.close(ours)
+    assert child.returncode == 0
+    return shown.decode()
 
 
 def environment_of(config: Path | None) -> dict[str, str]:

@@ -39,6 +39,11 @@ from edge.lab.studies import damages as damage_study
 from edge.lab.studies import fusion as fusions
 from edge.lab.studies import gate as gates
 
+ProbesOption = Annotated[int, typer.Option(min=1, help="Genuine probes, and strangers, at most.")]
+TargetFpirOption = Annotated[
+    float | None, typer.Option(min=1e-6, max=0.5, help="Target of the threshold; default: configured.")
+]
+
 
 def gate(
     images: ImagesOption,
@@ -48,10 +53,8 @@ def gate(
         int | None,
         typer.Option(min=1, help="Subjects not enrolled; default: those with one photo, or half of all."),
     ] = None,
-    probes: Annotated[int, typer.Option(min=1, help="Genuine probes, and strangers, at most.")] = 500,
-    target_fpir: Annotated[
-        float | None, typer.Option(min=1e-6, max=0.5, help="Target of the threshold; default: configured.")
-    ] = None,
+    probes: ProbesOption = 500,
+    target_fpir: TargetFpirOption = None,
     model: EmbedderOption = None,
     as_json: JsonOption = False,
     json_file: JsonFileOption = None,
@@ -83,10 +86,8 @@ def gate(
 def conditions(
     images: ImagesOption,
     min_images: MinImagesOption = 4,
-    probes: Annotated[int, typer.Option(min=1, help="Genuine probes, and strangers, at most.")] = 500,
-    target_fpir: Annotated[
-        float | None, typer.Option(min=1e-6, max=0.5, help="Target of the threshold; default: configured.")
-    ] = None,
+    probes: ProbesOption = 500,
+    target_fpir: TargetFpirOption = None,
     shared: Annotated[
         bool,
         typer.Option(

@@ -229,21 +229,26 @@ def _session(network: Network, model: bytes) -> Session:
     return Session(model, inputs=INPUT, outputs=Output(names=names), threads=THREADS)
 
 
-def main() -> None:
-    """Calibrate as the command line says."""
-    parser = argparse.ArgumentParser(description="Measure the statistics of the int8 recipe.")
+def arguments(description: str, installed: str) -> argparse.Namespace:
+    """Read the command line of a calibration; `installed` says what lies in the directory of the models."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("photos", type=Path, help="directory of photos, one sub-directory per subject")
-    parser.add_argument("models", type=Path, help="directory with yunet and sface installed")
+    parser.add_argument("models", type=Path, help=f"directory with {installed}")
     parser.add_argument("out", type=Path, help="statistics to write")
     parser.add_argument("--source", required=True, help="what the photos are; goes into the statistics")
     parser.add_argument("--subjects", type=int, default=300, help="subjects to use, half for each purpose")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Calibrate as the command line says."""
+    chosen = arguments("Measure the statistics of the int8 recipe.", "yunet and sface installed")
     sface = load_manifest("sface")
-    faces = crops_of_subjects(arguments.photos, arguments.models, sface, arguments.subjects)
-    network = parse(load_verified(sface, arguments.models))
-    source = f"{arguments.source}; {len(faces)} photos, one per subject"
+    faces = crops_of_subjects(chosen.photos, chosen.models, sface, chosen.subjects)
+    network = parse(load_verified(sface, chosen.models))
+    source = f"{chosen.source}; {len(faces)} photos, one per subject"
     statistics = calibrate(network, faces[::2], faces[1::2], source)
-    arguments.out.write_text(write_statistics(statistics))
+    chosen.out.write_text(write_statistics(statistics))
 
 
 if __name__ == "__main__":

@@ -5,9 +5,6 @@ For whoever changes the recipe:
 As for SFace (`calibrate`), with the ranges of the gates besides, and biases corrected behind them.
 """
 
-import argparse
-from pathlib import Path
-
 import numpy as np
 
 from edge.core.types import FloatArray
@@ -30,6 +27,7 @@ from edge.face.weights import build_parts
 from edge.lab.weights.calibrate import (
     HEADROOM,
     THREADS,
+    arguments,
     corrected,
     corrected_fc,
     crops_of_subjects,
@@ -142,19 +140,15 @@ def _integer_session(network: Bottlenecks, statistics: BottleneckStatistics, *na
 
 def main() -> None:
     """Calibrate as the command line says."""
-    parser = argparse.ArgumentParser(description="Measure the statistics of the int8 recipe of omz-0095.")
-    parser.add_argument("photos", type=Path, help="directory of photos, one sub-directory per subject")
-    parser.add_argument("models", type=Path, help="directory with yunet and the files of omz-0095")
-    parser.add_argument("out", type=Path, help="statistics to write")
-    parser.add_argument("--source", required=True, help="what the photos are; goes into the statistics")
-    parser.add_argument("--subjects", type=int, default=300, help="subjects to use, half for each purpose")
-    arguments = parser.parse_args()
+    chosen = arguments(
+        "Measure the statistics of the int8 recipe of omz-0095.", "yunet and the files of omz-0095"
+    )
     manifest = load_manifest("omz-0095")
-    faces = crops_of_subjects(arguments.photos, arguments.models, manifest, arguments.subjects)
-    network = parse(read_ir(*build_parts(manifest, arguments.models)))
-    source = f"{arguments.source}; {len(faces)} photos, one per subject"
+    faces = crops_of_subjects(chosen.photos, chosen.models, manifest, chosen.subjects)
+    network = parse(read_ir(*build_parts(manifest, chosen.models)))
+    source = f"{chosen.source}; {len(faces)} photos, one per subject"
     statistics = calibrate(network, faces[::2], faces[1::2], source)
-    arguments.out.write_text(write_statistics(statistics))
+    chosen.out.write_text(write_statistics(statistics))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import math
 import pickletools
 import struct
 import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.core.download import DAMAGED_ARCHIVE
 from edge.core.errors import ModelError
 
 MAX_BYTES = 256 * 1024 * 1024
@@ -133,7 +133,7 @@ def _read_archive(content: bytes) -> dict[str, NDArray[Any]]:
                 key: _values(storage, _member(archive, f"{folder}data/{key}", _size(storage)))
                 for key, storage in declared.items()
             }
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except DAMAGED_ARCHIVE as error:
         raise ModelError(f"the checkpoint is a damaged archive: {error}") from None
     return {name: _part(tensor, values[tensor.storage.key]) for name, tensor in tensors.items()}
 
