@@ -60,6 +60,7 @@ def test_after_a_huge_message_the_device_listens_to_nothing_for_a_while(
     clock = SteppedClock()
     linking = connect(mosquitto.port, version="3.1.1", subscriptions=(DESIRED,), clock=clock)
     linking.next(Connected)
+    wait_until(lambda: (publish(mosquitto.port, b"before"), linking.inbox.qsize())[1])
     publish(mosquitto.port, bytes(2 * 1024 * 1024))
     linking.next(Connected)
     publish(mosquitto.port, b"not heard")

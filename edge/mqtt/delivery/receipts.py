@@ -21,6 +21,13 @@ ACK_S = 60.0
 LONGEST_ACK_S = 900.0
 """A row goes again after the first of these; while rows stay unnamed, sweeps grow apart up to the second."""
 
+MOST_REFUSED = 64
+"""Refused rows of a topic that are remembered.
+
+What is in flight together, at most 16, can be refused before its topic is paused. Each one after that is a
+probe of the oldest that still waits: those below it have gone.
+"""
+
 
 class Receipts:
     """Used by one thread; `now_s` is monotonic seconds throughout."""
@@ -30,6 +37,7 @@ class Receipts:
         self._stale: dict[str, tuple[int, float]] = {}
         self._seqs: set[int] = set()
         self._passed: dict[str, int] = {}
+        self._refused: dict[str, set[int]] = {}
         self._highest = self._earlier = 0
         self._overdue = 0
         self._sweep_s: float | None = None
@@ -43,6 +51,7 @@ class Receipts:
         self._stale.clear()
         self._seqs.clear()
         self._passed.clear()
+        self._refused.clear()
         self._earlier = self._highest
         self._overdue, self._sweep_s = 0, None
         self._not_before_s, self._pause_s = 0.0, ACK_S
@@ -57,11 +66,14 @@ class Receipts:
         self._fresh[row.event_id] = (row.seq, now_s)
         self._seqs.add(row.seq)
         self._passed[row.topic] = max(row.seq, self._passed.get(row.topic, 0))
+        self._refused.get(row.topic, set()).discard(row.seq)
 
     def refused(self, row: Row) -> None:
-        """Note that the broker refused `row`, even where it has taken a later one over."""
-        if row.topic in self._passed:
-            self._passed[row.topic] = min(row.seq - 1, self._passed[row.topic])
+        """Note that the broker refused `row`, whether it takes later ones over before or after that."""
+        rows = self._refused.setdefault(row.topic, set())
+        rows.add(row.seq)
+        if len(rows) > MOST_REFUSED:
+            rows.remove(min(rows))
 
     def named(self, event_ids: tuple[str, ...], now_s: float) -> tuple[str, ...]:
         """Note what a consumer has; returns those of the ids that were on their way.
@@ -86,7 +98,8 @@ class Receipts:
 
     def passed(self, row: Row) -> bool:
         """Return whether the broker has taken `row` over on this connection, however long ago."""
-        return row.seq <= self._passed.get(row.topic, 0)
+        over = row.seq <= self._passed.get(row.topic, 0)
+        return over and row.seq not in self._refused.get(row.topic, ())
 
     def sent_before(self, row: Row) -> bool:
         """Return whether `row` was, or may have been, sent before: now it is repeated."""

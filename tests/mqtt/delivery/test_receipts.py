@@ -4,7 +4,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from edge.mqtt.delivery.outbox import Changes
-from edge.mqtt.delivery.receipts import ACK_S, ACK_WINDOW, LONGEST_ACK_S, SLOT_S
+from edge.mqtt.delivery.receipts import ACK_S, ACK_WINDOW, LONGEST_ACK_S, MOST_REFUSED, SLOT_S
 from tests.mqtt.delivery.desk import NO_SUBSCRIBER, Desk
 from tests.support.door import make_row
 
@@ -153,6 +153,29 @@ def test_a_refused_row_below_an_accepted_one_is_not_passed_over(tmp_path: Path) 
     desk.answer(1, NO_SUBSCRIBER)
     desk.answer(3)
     assert 1 in [seq for part in desk.wait(0.0, 2 * ACK_S).values() for seq in part]
+
+
+def test_rows_that_were_refused_before_a_later_one_was_accepted_are_not_passed_over(tmp_path: Path) -> None:
+    """A consumer that subscribes while rows are in flight misses the first of them."""
+    desk = ConsumerDesk(tmp_path, 20)
+    assert desk.send() == list(range(1, 17))
+    for seq in range(1, 17):
+        desk.answer(seq, NO_SUBSCRIBER if seq < 4 else 0)
+    assert desk.deliver(0.0)[:3] == [1, 2, 3]
+    desk.name(*range(1, 21))
+    assert desk.depth(0.0) == 0
+
+
+def test_what_is_remembered_of_refused_rows_is_bounded(tmp_path: Path) -> None:
+    desk = ConsumerDesk(tmp_path, 3 * MOST_REFUSED)
+    now_s = 0.0
+    for seq in range(1, 3 * MOST_REFUSED + 1):
+        for sent in desk.send(now_s):
+            desk.answer(sent, NO_SUBSCRIBER, now_s)
+        desk.done(seq)  # as where the outbox is full and drops its oldest
+        now_s += 100.0
+        desk.journal.tick(now_s)
+    assert len(desk.journal._receipts._refused["front"]) == MOST_REFUSED
 
 
 def test_an_ack_of_what_nobody_knows_changes_nothing(tmp_path: Path) -> None:
