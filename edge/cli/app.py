@@ -46,13 +46,13 @@ class Place(NamedTuple):
 
 
 COMMANDS = {
-    "run": Place("run", "run", "Run the daemon until SIGTERM or SIGINT."),
+    "run": Place("door.run", "run", "Run the daemon until SIGTERM or SIGINT."),
     "check": Place(
-        "run",
+        "door.run",
         "check",
         "Say what this device would do, and what keeps it from that. Connects to nothing, changes nothing.",
     ),
-    "schema": Place("run", "schema", "Print what every topic and MQTT message looks like, or write it."),
+    "schema": Place("door.run", "schema", "Print what every topic and MQTT message looks like, or write it."),
     "enroll": Place(
         "enrol",
         "enroll",
@@ -81,7 +81,7 @@ COMMANDS = {
         "Measure the false match rate over threshold: for an embedder (--images) or for a site (--cohort).",
     ),
     "sync": Place(
-        "sync",
+        "door.sync",
         "sync",
         "Fetch the gallery that is published for this door; a running daemon follows at once.",
     ),

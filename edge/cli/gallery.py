@@ -18,8 +18,8 @@ from edge.device.assembly.candidate import gallery_in_force, switch_gallery
 from edge.device.assembly.recognizer import admission, decision_rule
 from edge.device.assembly.remote import upload_gallery
 from edge.device.assembly.stores import denial_store, erased_here, gallery_store
-from edge.device.removal import purge as purge_everything
 from edge.device.settings.load import Settings
+from edge.device.upkeep.removal import purge as purge_everything
 from edge.face.choice import choose
 from edge.face.manifest import load_manifest
 from edge.gallery.alike.doctor import Diagnosis, examine, strangers_let_in

@@ -30,8 +30,8 @@ from edge.core.errors import EdgeError, EnrollmentError, ErasureOwedError
 from edge.core.types import Subject
 from edge.device.assembly.recognizer import choose_embedder
 from edge.device.assembly.stores import candidate_store, crop_store, gallery_store
-from edge.device.removal import remove_subject
 from edge.device.settings.load import Settings
+from edge.device.upkeep.removal import remove_subject
 from edge.face.manifest import embedding_dim, load_manifest
 from edge.gallery.gallery import Gallery
 from edge.gallery.store.crops import encode_sheet

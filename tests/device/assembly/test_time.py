@@ -19,7 +19,7 @@ from edge.device.commands.executor import CommandExecutor
 from edge.device.commands.parse import Command, Rules
 from edge.device.settings.load import Settings, load
 from edge.device.sync.floors import BUILT_AT, FILE_NAME, Floors, save_floors
-from edge.device.synchronisation import synchronise
+from edge.device.upkeep.synchronisation import synchronise
 from edge.gallery.admission import Admission
 from edge.gallery.format.seal import new_key
 from edge.mqtt.broker import Received

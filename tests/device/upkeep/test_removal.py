@@ -11,9 +11,9 @@ import pytest
 from edge.core.errors import GalleryError
 from edge.core.types import Subject
 from edge.device.assembly.stores import candidate_store, crop_store, denial_store, gallery_store, visit_store
-from edge.device.removal import forget_departed, purge, remove_subject
 from edge.device.settings.load import Settings, load
 from edge.device.settings.tables import RemoteSettings
+from edge.device.upkeep.removal import forget_departed, purge, remove_subject
 from edge.gallery.format.removed import subject_hash
 from edge.gallery.gallery import Gallery
 from edge.gallery.store.kept_visits import KeptVisit

@@ -14,10 +14,10 @@ from edge.core.clock import Clock
 from edge.core.errors import ConfigError, EdgeError, FileError
 from edge.device.assembly.stores import candidate_store, gallery_store
 from edge.device.assembly.time import device_clock
-from edge.device.removal import forget_departed
 from edge.device.settings.load import Settings, credential_path
 from edge.device.sync.outcome import SyncOutcome, refusal, save_outcome
 from edge.device.sync.sync import Sync, SyncSource
+from edge.device.upkeep.removal import forget_departed
 from edge.face.manifest import AUTO, embedding_dim, usable_embedders
 from edge.gallery.alike.doctor import self_test
 from edge.gallery.format.seal import MAX_KEYS

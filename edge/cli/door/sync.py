@@ -8,7 +8,7 @@ from edge.cli.options import ConfigOption, load_settings
 from edge.core.clock import SystemClock
 from edge.core.errors import EdgeError
 from edge.device.sync.outcome import refusal
-from edge.device.synchronisation import synchronise
+from edge.device.upkeep.synchronisation import synchronise
 
 
 def sync(

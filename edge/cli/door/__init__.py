@@ -1,0 +1,1 @@
+"""Commands of whoever sets up one door and keeps it running."""
