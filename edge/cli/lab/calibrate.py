@@ -11,14 +11,11 @@ import typer
 
 from edge.cli.options import (
     CohortOption,
-    ConfigOption,
-    EmbedderOption,
-    JsonFileOption,
-    JsonOption,
+    EmbedderStudyOptions,
     PlotsOption,
-    load_settings,
+    with_option_groups,
 )
-from edge.cli.output import Listing, progress, tell
+from edge.cli.output import Listing, progress
 from edge.core.errors import ModelError
 from edge.device.assembly.recognizer import choose_embedder
 from edge.device.settings.load import Settings
@@ -40,40 +37,39 @@ LEAST_EXAMPLES = 20
 """Subjects with that many photos from which the effect is told."""
 
 
+@with_option_groups
 def calibrate(
     images: Annotated[
         Path | None,
         typer.Option(help="Photos of many subjects, one sub-folder each: a table for the embedder."),
     ] = None,
     cohort: CohortOption = None,
-    model: EmbedderOption = None,
     source: Annotated[str, typer.Option(help="What the photos are; goes into the table.")] = "",
     write: Annotated[bool, typer.Option(help="Write the table into the embedder's manifest.")] = False,
-    as_json: JsonOption = False,
-    json_file: JsonFileOption = None,
     plots: PlotsOption = None,
-    config_file: ConfigOption = None,
+    *,
+    options: EmbedderStudyOptions,
 ) -> None:
     """Measure the false match rate over threshold: for an embedder (--images) or for a site (--cohort).
 
     For an embedder it also measures how long raw embeddings of plain and of spoiled faces are.
     """
-    settings = load_settings(config_file)
-    name = model or choose_embedder(settings).name
+    settings = options.settings()
+    name = options.model or choose_embedder(settings).name
     if (images is None) == (cohort is None):
         raise typer.BadParameter(
             "give --images DIR for an embedder's table, or --cohort DIR for a site's shift"
         )
     if cohort is not None:
         report = _shift(cohort, name, settings)
-        tell(report, partial(_show_shift, report), as_json=as_json, json_file=json_file)
+        options.tell(report, partial(_show_shift, report))
         return
     assert images is not None
     source = source or images.name
     table, report = _table(images, name, source, plots, settings)
     scale, lengths = _scale(images, name, source, settings)
     report["recognisability"] = lengths
-    tell(report, partial(_show_table, table, scale, report), as_json=as_json, json_file=json_file)
+    options.tell(report, partial(_show_table, table, scale, report))
     if write:
         manifest = load_manifest(name, settings.models_path).directory / "manifest.toml"
         for text in (calibration.as_toml(table), recognisability.as_toml(scale)):

@@ -7,8 +7,10 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from edge.cli.options import ConfigOption, JsonFileOption, JsonOption, load_settings
-from edge.cli.output import progress, show_table, tell
+from edge.cli.options import (
+    StudyOptions,
+)
+from edge.cli.output import progress, show_table
 from edge.core.clock import SystemClock
 from edge.core.errors import ConfigError
 from edge.core.metrics import Metrics
@@ -44,13 +46,12 @@ def clips(
     base: Annotated[
         Path | None, typer.Option(help="Where its relative paths start; its own folder when left out.")
     ] = None,
-    as_json: JsonOption = False,
-    json_file: JsonFileOption = None,
     annotate: Annotated[Path | None, typer.Option(help="Write annotated videos into this directory.")] = None,
-    config_file: ConfigOption = None,
+    *,
+    options: StudyOptions,
 ) -> None:
     """Run labelled clips: visits found, missed, duplicated, wrong names, false rejects, delays."""
-    settings = load_settings(config_file)
+    settings = options.settings()
     clock = SystemClock()
     labels = read_labels(labels_file, base)
     check_subjects(labels_file, labels, lambda name: name in labels.subjects)
@@ -83,7 +84,7 @@ def clips(
             )
     report: dict[str, Any] = {"schema": "edge.evaluate.clips/1", "labels": str(labels_file)}
     report |= {"model": recognizer.embedder.model_id, "subjects": gallery.size, **footage.report(watched)}
-    tell(report, lambda: show_table(_table(report)), as_json=as_json, json_file=json_file)
+    options.tell(report, lambda: show_table(_table(report)))
 
 
 def _prepare(annotate: Path) -> None:

@@ -16,16 +16,14 @@ from edge.cli.lab.oneshot import oneshot
 from edge.cli.lab.swap import swap
 from edge.cli.lab.variants import variants
 from edge.cli.options import (
-    ConfigOption,
     EnrolOption,
     ImagesOption,
-    JsonFileOption,
-    JsonOption,
     MinImagesOption,
     PlotsOption,
-    load_settings,
+    StudyOptions,
+    with_option_groups,
 )
-from edge.cli.output import progress, show_table, tell
+from edge.cli.output import progress, show_table
 from edge.core.errors import UsageError
 from edge.device.assembly.recognizer import choose_embedder
 from edge.device.settings.load import Settings
@@ -42,17 +40,17 @@ ModelsOption = Annotated[
 
 
 @app.command()
+@with_option_groups
 def verify(
     images: ImagesOption,
     pairs: Annotated[Path, typer.Option(help="Pairs in LFW's format.")],
     model: ModelsOption = None,
-    as_json: JsonOption = False,
-    json_file: JsonFileOption = None,
     plots: PlotsOption = None,
-    config_file: ConfigOption = None,
+    *,
+    options: StudyOptions,
 ) -> None:
     """Measure 1:1: accuracy over folds, TAR at FAR, ROC."""
-    settings = load_settings(config_file)
+    settings = options.settings()
     protocol = read_pairs(images, pairs)
     photos = list(dict.fromkeys([*protocol.first, *protocol.second]))
     report, curves = _report("edge.evaluate.verify/1", images), {}
@@ -67,10 +65,11 @@ def verify(
         accuracy = f"{figures['accuracy']:.4f} ± {figures['accuracy_std']:.4f}"
         tar = [f"{value:.4f}" for value in figures["tar"].values()]
         table.add_row(name, accuracy, *tar, str(figures["n_pairs"]), str(figures["fta"]))
-    tell(report, partial(show_table, table), as_json=as_json, json_file=json_file)
+    options.tell(report, partial(show_table, table))
 
 
 @app.command()
+@with_option_groups
 def identify(
     images: ImagesOption,
     enroll: EnrolOption = 1,
@@ -79,13 +78,12 @@ def identify(
         float | None, typer.Option(min=1e-6, max=0.5, help="Also apply the product's own threshold rule.")
     ] = None,
     model: ModelsOption = None,
-    as_json: JsonOption = False,
-    json_file: JsonFileOption = None,
     plots: PlotsOption = None,
-    config_file: ConfigOption = None,
+    *,
+    options: StudyOptions,
 ) -> None:
     """Measure 1:N with strangers: rank-1, TPIR at FPIR with intervals, thresholds, DET."""
-    settings = load_settings(config_file)
+    settings = options.settings()
     protocol = open_set(images, enroll=enroll, min_images=min_images)
     report, curves = _report("edge.evaluate.identify/1", images), {}
     for name, embeddings in _embed_all(model, protocol.photos, settings, report).items():
@@ -107,7 +105,7 @@ def identify(
         if obtained := figures.get("at_target_fpir"):
             told = f"FPIR {obtained['fpir']:.4f}, TPIR {obtained['tpir']:.4f}"
             table.add_row("  by the rule", "", f"target {obtained['target']}: {told}")
-    tell(report, partial(show_table, table), as_json=as_json, json_file=json_file)
+    options.tell(report, partial(show_table, table))
 
 
 def _report(schema: str, images: Path) -> dict[str, Any]:
@@ -143,4 +141,4 @@ for command in (
     variants,
     oneshot,
 ):
-    app.command()(command)
+    app.command()(with_option_groups(command))

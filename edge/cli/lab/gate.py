@@ -12,17 +12,13 @@ import typer
 from rich.table import Table
 
 from edge.cli.options import (
-    ConfigOption,
-    EmbedderOption,
+    EmbedderStudyOptions,
     EnrolOption,
     ImagesOption,
-    JsonFileOption,
-    JsonOption,
     MinImagesOption,
     PlotsOption,
-    load_settings,
 )
-from edge.cli.output import Listing, progress, show_table, tell
+from edge.cli.output import Listing, progress, show_table
 from edge.core.errors import MediaError
 from edge.device.assembly.recognizer import choose_embedder
 from edge.device.settings.load import Settings
@@ -55,15 +51,13 @@ def gate(
     ] = None,
     probes: ProbesOption = 500,
     target_fpir: TargetFpirOption = None,
-    model: EmbedderOption = None,
-    as_json: JsonOption = False,
-    json_file: JsonFileOption = None,
     plots: PlotsOption = None,
-    config_file: ConfigOption = None,
+    *,
+    options: EmbedderStudyOptions,
 ) -> None:
     """Measure the quality gate: TPIR, FPIR and failures to acquire with and without, on spoiled photos."""
-    settings = load_settings(config_file)
-    name = model or choose_embedder(settings).name
+    settings = options.settings()
+    name = options.model or choose_embedder(settings).name
     protocol = gates.door_protocol(images, enroll=enroll, min_images=min_images, strangers=strangers)
     protocol = gates.thinned(protocol, probes)
     rule = recognizer_with(name, settings).rule
@@ -80,7 +74,7 @@ def gate(
     if plots is not None:
         plot_gate(report, plots / "gate.png")
         plot_reject(report, gates.REFUSED, plots / "reject.png")
-    tell(report, lambda: show_table(_gate_table(report)), as_json=as_json, json_file=json_file)
+    options.tell(report, lambda: show_table(_gate_table(report)))
 
 
 def conditions(
@@ -96,20 +90,18 @@ def conditions(
             "share of strangers is let in where the gallery has the same damage, at targets of .01 and .001.",
         ),
     ] = False,
-    model: EmbedderOption = None,
-    as_json: JsonOption = False,
-    json_file: JsonFileOption = None,
     plots: PlotsOption = None,
-    config_file: ConfigOption = None,
+    *,
+    options: EmbedderStudyOptions,
 ) -> None:
     """Measure what dark, back-light, infrared and worse cost: TPIR and FMR, clean gallery and spoiled."""
-    settings = load_settings(config_file)
-    name = model or choose_embedder(settings).name
+    settings = options.settings()
+    name = options.model or choose_embedder(settings).name
     if shared:
         told = _shared(images, probes, name, settings)
         if plots is not None:
             plot_damages(told, plots / "damages.png")
-        tell(told, lambda: _damages_table(told).print(), as_json=as_json, json_file=json_file)
+        options.tell(told, lambda: _damages_table(told).print())
         return
     protocol = gates.thinned(gates.door_protocol(images, enroll=1, min_images=min_images), probes)
     recognizer = recognizer_with(name, settings)
@@ -121,7 +113,7 @@ def conditions(
     report |= condition_study.compare(protocol, shots, rule, enrolment, settings.gallery.prototypes)
     if plots is not None:
         plot_conditions(report, plots / "conditions.png")
-    tell(report, lambda: _conditions_table(report).print(), as_json=as_json, json_file=json_file)
+    options.tell(report, lambda: _conditions_table(report).print())
 
 
 def _shared(images: Path, count: int, name: str, settings: Settings) -> dict[str, Any]:
@@ -151,14 +143,12 @@ def _damages_table(report: dict[str, Any]) -> Listing:
 
 def fusion(
     images: ImagesOption,
-    model: EmbedderOption = None,
-    as_json: JsonOption = False,
-    json_file: JsonFileOption = None,
-    config_file: ConfigOption = None,
+    *,
+    options: EmbedderStudyOptions,
 ) -> None:
     """Measure how to fuse the shots of a visit: best shot, mean, weighted mean, best score."""
-    settings = load_settings(config_file)
-    name = model or choose_embedder(settings).name
+    settings = options.settings()
+    name = options.model or choose_embedder(settings).name
     who = fusions.visits(images)
     clean, *worse = degradations()
     ways = [clean, drawn(worse)]
@@ -180,7 +170,7 @@ def fusion(
         for kind, figures in gated.items():
             cells = [" ".join(f"{rate:.3f}" for rate in figures[way].values()) for way in fusions.METHODS]
             table.add_row(condition, kind, f"{figures['fta']:.3f}", *cells)
-    tell(report, partial(show_table, table), as_json=as_json, json_file=json_file)
+    options.tell(report, partial(show_table, table))
 
 
 def _take(

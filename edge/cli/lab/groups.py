@@ -7,14 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from edge.cli.options import (
-    ConfigOption,
-    EmbedderOption,
-    JsonFileOption,
-    JsonOption,
+    EmbedderStudyOptions,
     PlotsOption,
-    load_settings,
 )
-from edge.cli.output import Listing, progress, tell
+from edge.cli.output import Listing, progress
 from edge.core.errors import ConfigError
 from edge.device.assembly.recognizer import choose_embedder
 from edge.gallery.alike.shift import MIN_SUBJECTS
@@ -43,15 +39,13 @@ def groups(
         list[float] | None,
         typer.Option(min=1e-6, max=0.5, help="Promised share of strangers; may be repeated."),
     ] = None,
-    model: EmbedderOption = None,
-    as_json: JsonOption = False,
-    json_file: JsonFileOption = None,
     plots: PlotsOption = None,
-    config_file: ConfigOption = None,
+    *,
+    options: EmbedderStudyOptions,
 ) -> None:
     """Measure for each group of people how many strangers are let in, over the promise, with intervals."""
-    settings = load_settings(config_file)
-    name = model or choose_embedder(settings).name
+    settings = options.settings()
+    name = options.model or choose_embedder(settings).name
     rule = recognizer_with(name, settings).rule
     if rule.calibration is None:
         raise ConfigError(
@@ -86,7 +80,7 @@ def groups(
         report["groups"] = study.compare(found.photos, usable, embeddings, rule, targets, enrolled, step)
     if plots is not None:
         plot_groups(report, plots / "groups.png")
-    tell(report, lambda: _table(report).print(), as_json=as_json, json_file=json_file)
+    options.tell(report, lambda: _table(report).print())
 
 
 def _table(report: dict[str, Any]) -> Listing:

@@ -6,8 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from edge.cli.options import ConfigOption, JsonFileOption, JsonOption, PlotsOption, load_settings
-from edge.cli.output import Listing, progress, tell
+from edge.cli.options import (
+    PlotsOption,
+    StudyOptions,
+)
+from edge.cli.output import Listing, progress
 from edge.core.errors import ConfigError
 from edge.device.assembly.recognizer import PHOTO_SIDE_PX, build_recognizer
 from edge.gallery.gallery import Gallery
@@ -27,13 +30,12 @@ def liveness(
         float,
         typer.Option(min=0.05, max=1, help="Reduce frames to this share, as if faces were farther away."),
     ] = 1.0,
-    as_json: JsonOption = False,
-    json_file: JsonFileOption = None,
     plots: PlotsOption = None,
-    config_file: ConfigOption = None,
+    *,
+    options: StudyOptions,
 ) -> None:
     """Measure the liveness models on live faces and attacks of yours: APCER, BPCER (ISO/IEC 30107-3)."""
-    settings = load_settings(config_file)
+    settings = options.settings()
     recognizer = build_recognizer(settings, Gallery.empty("none"), side_px=PHOTO_SIDE_PX)
     if recognizer.liveness is None:
         raise ConfigError("liveness: no model is in use; run: edge models fetch --recommended")
@@ -43,7 +45,7 @@ def liveness(
     report: dict[str, Any] = {"schema": "edge.evaluate.liveness/1", "models": recognizer.liveness.model_id}
     report |= {"visits": str(visits), "shrink": shrink}
     report |= liveness_report(found, threshold=settings.liveness.threshold, min_shots=rule.min_shots)
-    tell(report, partial(_show, report), as_json=as_json, json_file=json_file)
+    options.tell(report, partial(_show, report))
     if plots is not None:
         plot_liveness(report, plots / "liveness.png")
 

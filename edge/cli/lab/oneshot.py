@@ -8,15 +8,11 @@ from rich.console import Console
 from rich.table import Table
 
 from edge.cli.options import (
-    ConfigOption,
-    EmbedderOption,
+    EmbedderStudyOptions,
     ImagesOption,
-    JsonFileOption,
-    JsonOption,
     PlotsOption,
-    load_settings,
 )
-from edge.cli.output import progress, tell
+from edge.cli.output import progress
 from edge.core.errors import ModelError
 from edge.device.assembly.recognizer import choose_embedder
 from edge.face.manifest import load_manifest
@@ -32,15 +28,13 @@ def oneshot(
     images: ImagesOption,
     logits: Annotated[int, typer.Option(min=2, max=100_000, help="Logits of the softmax head.")] = 1000,
     spare: Annotated[int, typer.Option(min=1, help="Logits kept free for subjects to come.")] = 200,
-    model: EmbedderOption = None,
-    as_json: JsonOption = False,
-    json_file: JsonFileOption = None,
     plots: PlotsOption = None,
-    config_file: ConfigOption = None,
+    *,
+    options: EmbedderStudyOptions,
 ) -> None:
     """Compare one-shot enrolment with a retrained softmax head: accuracy, cost, and one more subject."""
-    settings = load_settings(config_file)
-    name = model or choose_embedder(settings).name
+    settings = options.settings()
+    name = options.model or choose_embedder(settings).name
     table = load_manifest(name, settings.models_path).calibration
     if table is None:
         raise ModelError(f"{name}: not calibrated; see `edge calibrate`")
@@ -71,7 +65,7 @@ def oneshot(
         }
     if plots is not None:
         plot_oneshot(report, plots / "oneshot.png")
-    tell(report, partial(_show, report), as_json=as_json, json_file=json_file)
+    options.tell(report, partial(_show, report))
 
 
 def _show(report: dict[str, Any]) -> None:

@@ -9,8 +9,10 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from edge.cli.options import ConfigOption, EmbedderOption, JsonFileOption, JsonOption, load_settings
-from edge.cli.output import progress, show_table, tell
+from edge.cli.options import (
+    EmbedderStudyOptions,
+)
+from edge.cli.output import progress, show_table
 from edge.core.clock import SystemClock
 from edge.core.errors import MediaError
 from edge.core.metrics import Metrics
@@ -32,14 +34,12 @@ def swap(
             help="Folder with one sub-folder of photos per subject; the demo's ORL photos by default."
         ),
     ] = None,
-    model: EmbedderOption = None,
-    as_json: JsonOption = False,
-    json_file: JsonFileOption = None,
-    config_file: ConfigOption = None,
+    *,
+    options: EmbedderStudyOptions,
 ) -> None:
     """Measure whether a visit stays one person's: wrong names, who takes a place, frames until a match."""
-    settings = load_settings(config_file)
-    name = model or choose_embedder(settings).name
+    settings = options.settings()
+    name = options.model or choose_embedder(settings).name
     people = _orl(settings) if images is None else _shown_often(images)
     make = partial(recognizer_with, name, settings)
     clean = degradations()[:1]
@@ -48,7 +48,7 @@ def swap(
         shots = take_shots(photos, clean, make, step, workers=os.cpu_count() or 1)[clean[0].name]
     report: dict[str, Any] = {"schema": "edge.evaluate.swap/1", "images": str(images or "ORL"), "model": name}
     report |= SwapStudy(usable(shots, people), make(), _pipelines(settings)).report()
-    tell(report, partial(_show, report), as_json=as_json, json_file=json_file)
+    options.tell(report, partial(_show, report))
 
 
 def _orl(settings: Settings) -> dict[str, tuple[Path, ...]]:

@@ -11,14 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from edge.cli.options import (
-    ConfigOption,
-    EmbedderOption,
+    EmbedderStudyOptions,
     ImagesOption,
-    JsonFileOption,
-    JsonOption,
-    load_settings,
 )
-from edge.cli.output import progress, tell
+from edge.cli.output import progress
 from edge.core.errors import ModelError
 from edge.device.assembly.recognizer import choose_embedder
 from edge.device.settings.load import Settings
@@ -42,15 +38,13 @@ def variants(
             "default: the ORL photos of `edge demo --fetch-only`, where they are installed."
         ),
     ] = None,
-    model: EmbedderOption = None,
     halves: Annotated[int, typer.Option(min=1, max=100, help="Random halves of the subjects.")] = ways.HALVES,
-    as_json: JsonOption = False,
-    json_file: JsonFileOption = None,
-    config_file: ConfigOption = None,
+    *,
+    options: EmbedderStudyOptions,
 ) -> None:
     """Compare ways of deciding from the same weights: mirrored faces, alignment, centring, cohorts."""
-    settings = load_settings(config_file)
-    name = model or choose_embedder(settings).name
+    settings = options.settings()
+    name = options.model or choose_embedder(settings).name
     everybody = subjects(images)
     one = open_set(images, enroll=1, min_images=4)
     ways.check_enough(one)
@@ -76,7 +70,7 @@ def variants(
             "n_unknown": len(protocol.strangers),
             "variants": found,
         }
-    tell(report, partial(_show, report), as_json=as_json, json_file=json_file)
+    options.tell(report, partial(_show, report))
 
 
 def _views(
