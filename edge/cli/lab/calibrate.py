@@ -9,12 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from edge.cli.options import (
-    CohortOption,
-    EmbedderStudyOptions,
-    PlotsOption,
-    with_option_groups,
-)
+from edge.cli.options import CohortOption, EmbedderStudyOptions, PlotsOption, with_option_groups
 from edge.cli.output import Listing, progress
 from edge.core.errors import ModelError
 from edge.device.assembly.recognizer import choose_embedder

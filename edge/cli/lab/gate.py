@@ -11,13 +11,7 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from edge.cli.options import (
-    EmbedderStudyOptions,
-    EnrolOption,
-    ImagesOption,
-    MinImagesOption,
-    PlotsOption,
-)
+from edge.cli.options import EmbedderStudyOptions, EnrolOption, ImagesOption, MinImagesOption, PlotsOption
 from edge.cli.output import Listing, progress, show_table
 from edge.core.errors import MediaError
 from edge.device.assembly.recognizer import choose_embedder

@@ -6,10 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edge.cli.options import (
-    PlotsOption,
-    StudyOptions,
-)
+from edge.cli.options import PlotsOption, StudyOptions
 from edge.cli.output import Listing, progress
 from edge.core.errors import ConfigError
 from edge.device.assembly.recognizer import PHOTO_SIDE_PX, build_recognizer

@@ -7,11 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from edge.cli.options import (
-    EmbedderStudyOptions,
-    ImagesOption,
-    PlotsOption,
-)
+from edge.cli.options import EmbedderStudyOptions, ImagesOption, PlotsOption
 from edge.cli.output import progress
 from edge.core.errors import ModelError
 from edge.device.assembly.recognizer import choose_embedder
