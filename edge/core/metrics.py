@@ -2,7 +2,8 @@
 
 import threading
 from collections import defaultdict, deque
-from time import perf_counter
+from collections.abc import Callable
+from time import monotonic, perf_counter
 
 RECENT = 512
 """Durations kept per stage: at 15 frames/s about half a minute, enough for a p95."""
@@ -27,17 +28,22 @@ class Stopwatch:
 
 
 class _Histogram:
-    __slots__ = ("recent_ms", "total_ms")
+    __slots__ = ("at_s", "recent_ms", "total_ms")
 
     def __init__(self) -> None:
         self.recent_ms: deque[float] = deque(maxlen=RECENT)
+        self.at_s: deque[float] = deque(maxlen=RECENT)
         self.total_ms = 0.0
 
 
 class Metrics:
-    """Counts and recent durations by name; every method may be called from any thread."""
+    """Counts and recent durations by name; every method may be called from any thread.
 
-    def __init__(self) -> None:
+    `clock` (monotonic seconds) tells when a duration was recorded.
+    """
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
         self._lock = threading.Lock()
         self._counts: dict[str, int] = defaultdict(int)
         self._histograms: dict[str, _Histogram] = defaultdict(_Histogram)
@@ -52,6 +58,7 @@ class Metrics:
         with self._lock:
             histogram = self._histograms[name]
             histogram.recent_ms.append(duration_ms)
+            histogram.at_s.append(self._clock())
             histogram.total_ms += duration_ms
 
     def timed(self, name: str) -> "Stopwatch":
@@ -77,6 +84,16 @@ class Metrics:
             for name, values in recent.items()
             for ordered in [sorted(values)]
         }
+
+    def p95_ms(self, name: str, within_s: float) -> float | None:
+        """Return that percentile of a histogram's durations of the last `within_s` seconds; None: none."""
+        with self._lock:
+            since_s, histogram = self._clock() - within_s, self._histograms.get(name)
+            if histogram is None:
+                return None
+            pairs = zip(histogram.at_s, histogram.recent_ms, strict=True)
+            ordered = sorted(duration_ms for at_s, duration_ms in pairs if at_s >= since_s)
+        return _percentile(ordered, 95) if ordered else None
 
 
 def _percentile(ordered: list[float], percent: int) -> float:

@@ -5,8 +5,10 @@ import json
 import logging
 import os
 import resource
+import shutil
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -39,6 +41,26 @@ PR_SET_PDEATHSIG = 1
 HEAP_THRESHOLD_BYTES = 128 * 1024
 """The library's own start value. Set by hand it stays: left alone it grows to 32 MiB with the first large
 buffer that is freed, and from then on frames and weights fragment the heap."""
+
+SYS = Path("/sys")
+"""Where the kernel tells of the board."""
+
+THROTTLED_BITS = {0: "under_voltage", 1: "frequency_capped", 2: "temperature", 3: "temperature"}
+"""Bits of `get_throttled` that tell of now: too little power, frequency capped, throttled, soft temperature
+limit. Those from 16 on tell of the past."""
+
+FIRMWARE_S = 2.0
+"""How long the firmware's program may take."""
+
+SLOWING_TRIPS = ("passive", "hot", "critical")
+"""Kinds of trip points at which the kernel slows the board down; at `active` it only turns on a fan."""
+
+SLOW_SHARE = 0.8
+"""Of its frequency, below which a processor under load counts as slowed down."""
+
+TIMEX_BYTES, TIME_ERROR = 512, 5
+"""More than struct timex takes, and what adjtimex answers while no source sets the clock. Source:
+adjtimex(2)."""
 
 
 def set_up_logging(form: Literal["auto", "human", "json"], level: str) -> None:
@@ -254,9 +276,89 @@ def temperature_c() -> float | None:
     return max(readings, default=None)
 
 
-def clock_synced() -> bool:
-    """Return whether the system clock follows a time source. Source: systemd-timesyncd(8), its run file."""
-    return Path("/run/systemd/timesync/synchronized").exists()
+def throttled_by(sys_root: Path = SYS, firmware: str = "vcgencmd") -> tuple[str, ...] | None:
+    """Return why the board makes itself slower now: nothing where it does not, None where it does not say.
+
+    A Raspberry Pi is asked by a file of its kernel, or by `firmware`, its program; other boards by the trip
+    points of their thermal zones and by how fast their processors run under load.
+
+    Source: Raspberry Pi documentation, vcgencmd get_throttled; kernel, admin-guide/pm/cpufreq.rst and
+    driver-api/thermal/sysfs-api.rst.
+    """
+    bits = _firmware_bits(sys_root, firmware)
+    hot = _over_trip_point(sys_root)
+    slow = _slow_under_load(sys_root)
+    if bits is None and hot is None and slow is None:
+        return None
+    found = [word for bit, word in THROTTLED_BITS.items() if bits is not None and bits >> bit & 1]
+    found += [word for word, seen in (("temperature", hot), ("frequency", slow)) if seen]
+    return tuple(dict.fromkeys(found))
+
+
+def _firmware_bits(sys_root: Path, firmware: str) -> int | None:
+    """Return what the firmware of a Raspberry Pi says, None elsewhere."""
+    try:
+        text = (sys_root / "devices/platform/soc/soc:firmware/get_throttled").read_text()
+    except OSError:
+        if shutil.which(firmware) is None:
+            return None
+        try:
+            asked = subprocess.run(
+                [firmware, "get_throttled"], capture_output=True, text=True, timeout=FIRMWARE_S, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        text = asked.stdout
+    try:
+        return int(text.strip().rpartition("=")[2], 16)
+    except ValueError:
+        return None
+
+
+def _over_trip_point(sys_root: Path) -> bool | None:
+    """Return whether a thermal zone has reached a temperature at which the kernel slows the board down."""
+    seen = None
+    for kind in sys_root.glob("class/thermal/thermal_zone*/trip_point_*_type"):
+        try:
+            if kind.read_text().strip() not in SLOWING_TRIPS:
+                continue
+            limit = int(kind.with_name(kind.name.replace("_type", "_temp")).read_text())
+            reached = 0 < limit <= int((kind.parent / "temp").read_text())
+        except (OSError, ValueError):
+            continue  # a zone may be disabled
+        seen = reached or bool(seen)
+    return seen
+
+
+def _slow_under_load(sys_root: Path) -> bool | None:
+    """Return whether every processor runs far below its frequency while there is work for all of them."""
+    shares = []
+    for policy in sys_root.glob("devices/system/cpu/cpufreq/policy*"):
+        try:
+            base = policy / "base_frequency"  # where there is one, the maximum is a turbo that does not last
+            top = base if base.exists() else policy / "cpuinfo_max_freq"
+            shares.append(int((policy / "scaling_cur_freq").read_text()) / int(top.read_text()))
+        except (OSError, ValueError, ZeroDivisionError):
+            continue  # a processor may be switched off
+    if not shares:
+        return None
+    busy = os.getloadavg()[0] >= (os.cpu_count() or 1)
+    return busy and max(shares) < SLOW_SHARE
+
+
+def clock_synced() -> bool | None:
+    """Return whether the system clock follows a time source; None where nobody says.
+
+    Source: systemd-timesyncd(8), its run file; adjtimex(2), which chrony and ntpd set, and which the unit
+    forbids (ProtectClock).
+    """
+    timesyncd = Path("/run/systemd/timesync")
+    if (timesyncd / "synchronized").exists():
+        return True
+    state = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(TIMEX_BYTES))
+    if 0 <= state < TIME_ERROR:
+        return True
+    return False if state == TIME_ERROR or timesyncd.exists() else None
 
 
 def boot_id() -> str:

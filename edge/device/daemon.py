@@ -33,11 +33,12 @@ from edge.device.commands.verbs import Verbs
 from edge.device.galleries import Galleries
 from edge.device.pushes.memory import PushMemory
 from edge.device.pushes.push import settings_told
-from edge.device.pushes.trial import PushTrial, Seen
+from edge.device.pushes.trial import PushState, PushTrial, Seen
 from edge.device.reports import Vitals, info
 from edge.device.settings.load import Settings, kept
 from edge.mqtt.contract.encode import encode, to_millisecond
 from edge.mqtt.contract.messages import ConfigReportedPayload, HealthPayload, InfoPayload
+from edge.mqtt.contract.problems import DoorProblem
 from edge.mqtt.contract.topics import Topics
 from edge.mqtt.delivery.courier import CourierThread
 from edge.mqtt.delivery.inbox import Commanded, Mailbox, ReceivedPush, SyncGallery, TellAgain
@@ -51,6 +52,9 @@ TICK_S = 0.25
 
 HEALTH_S = 60.0
 """Seconds between two reports of `health`."""
+
+PROBLEMS_EVERY_S = 1.0
+"""How often it is looked whether problems have come or gone: `health` then tells so at once."""
 
 BIRTH_JITTER_S = 5.0
 """Longest wait in seconds before a building system that has just started is told everything again: doors that
@@ -118,6 +122,8 @@ class Daemon:
         self._visits = VisitWriter(visit_store(settings), metrics, self._clock)
         self._galleries = Galleries(settings, self._config_arguments, metrics=metrics, clock=self._clock)
         self._tell_again_s = float("inf")
+        self._told_health_s = -float("inf")
+        self._told_problems: set[str] = set()
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT.
@@ -162,7 +168,7 @@ class Daemon:
     def _loop(self) -> None:
         """Do what is asked, and what is to be done now and then, until stopped; what fails ends nothing."""
         watchdog_s = watchdog_interval_s()
-        fed_s = published_s = -float("inf")
+        fed_s = looked_s = -float("inf")
         asked = Guard("main", self._metrics).attempt
         attempt = Guard("main", self._metrics, self._beats).attempt
         while not isinstance(order := self._next_order(), StopDaemon):
@@ -183,11 +189,9 @@ class Daemon:
             if now_s >= self._tell_again_s:
                 self._tell_again_s = float("inf")
                 self._courier.tell_again()
-            if now_s - published_s >= HEALTH_S:
-                published_s = now_s
-                attempt("health", self._tell_health)
-                if self._recognizer.candidate is not None:
-                    attempt("report", self._tell_gallery)
+            if now_s - looked_s >= PROBLEMS_EVERY_S:
+                looked_s = now_s
+                attempt("health", self._look_after_health)
 
     def settings(self) -> Settings:
         """Return the settings in force."""
@@ -359,8 +363,17 @@ class Daemon:
             self._frames.replaced,
             self._courier.outbox_health(),
             self._courier.link_health(),
-            [*self._galleries.problems(self._recognizer), *(["clock_behind"] if self._clock.behind else [])],
+            self._problems(),
         )
+
+    def _problems(self) -> list[DoorProblem]:
+        """Return what is to be mended beside what `Vitals` finds."""
+        rolled_back = self._pushes.state is PushState.ROLLED_BACK
+        return [
+            *self._galleries.problems(self._recognizer),
+            *([DoorProblem.CLOCK_BEHIND] if self._clock.behind else []),
+            *([DoorProblem.PUSH_ROLLED_BACK] if rolled_back else []),
+        ]
 
     def _tell_ready(self) -> None:
         sd_notify("READY=1")
@@ -373,8 +386,22 @@ class Daemon:
         self._tell_gallery()
         self._pushes.tell()
 
+    def _look_after_health(self) -> None:
+        """Tell `health` when it is time, and at once when problems have come or gone."""
+        now_s = self._clock.monotonic()
+        found = self._vitals.problems(self._frames.replaced, self._courier.outbox_health(), self._problems())
+        regular = now_s - self._told_health_s >= HEALTH_S
+        if not regular and self._told_problems == {*found, *self._beats.late()}:
+            return
+        self._tell_health()
+        if regular and self._recognizer.candidate is not None:
+            self._tell_gallery()
+
     def _tell_health(self) -> None:
-        self._courier.publish_health(self._health())
+        health = self._health()
+        self._told_health_s = self._clock.monotonic()
+        self._told_problems = {*health.problems, *health.late}
+        self._courier.publish_health(health)
 
     def _tell_gallery(self) -> None:
         self._courier.publish_gallery(self._galleries.report(self._recognizer))

@@ -25,6 +25,7 @@ from edge.face.manifest import AUTO, usable_embedders
 from edge.gallery.store.denials import Denials, DenialStore
 from edge.gallery.store.store import GalleryStore
 from edge.mqtt.contract.messages import GalleryReportedPayload
+from edge.mqtt.contract.problems import DoorProblem
 from edge.recognition.recognizer import Recognizer
 
 log = logging.getLogger(__name__)
@@ -123,10 +124,16 @@ class Galleries:
             embedders=self._embedders(),
         )
 
-    def problems(self, recognizer: Recognizer) -> list[str]:
-        """Return what an operator has to mend, as words of `health`."""
-        alike = ["gallery_alike"] if recognizer.rule.very_alike else []
-        return self._gallery.problems(recognizer) + alike + self._denials.problems(recognizer)
+    def problems(self, recognizer: Recognizer) -> list[DoorProblem]:
+        """Return what an operator has to mend."""
+        not_after = recognizer.matcher.gallery.not_after
+        stale = not_after is not None and self._clock.now() >= not_after
+        return [
+            *self._gallery.problems(recognizer),
+            *([DoorProblem.GALLERY_STALE] if stale else []),
+            *([DoorProblem.GALLERY_ALIKE] if recognizer.rule.very_alike else []),
+            *self._denials.problems(recognizer),
+        ]
 
     def stop(self) -> None:
         """End a synchronisation that still runs."""
@@ -205,15 +212,15 @@ class GalleryWatch:
         _tell_shift(recognizer, found)
         return found
 
-    def problems(self, recognizer: Recognizer) -> list[str]:
-        """Return whether what serves is not the newest gallery, as words of `health`."""
+    def problems(self, recognizer: Recognizer) -> list[DoorProblem]:
+        """Return whether what serves is not the newest gallery."""
         try:
             if self._store.fallen() is not None:
-                return ["gallery_fallback"]
+                return [DoorProblem.GALLERY_FALLBACK]
             current = self._store.current_version()
         except EdgeError:
-            return ["gallery_refused"]
-        return ["gallery_refused"] if current != recognizer.stamp.gallery_version else []
+            return [DoorProblem.GALLERY_REFUSED]
+        return [DoorProblem.GALLERY_REFUSED] if current != recognizer.stamp.gallery_version else []
 
 
 def _tell_shift(before: Recognizer, now: Recognizer) -> None:
@@ -283,9 +290,9 @@ class DenialWatch:
         self._refused = False
         self._told = ToldOnce()
 
-    def problems(self, recognizer: Recognizer) -> list[str]:
-        """Return whether denials are lost, or will be with the next start, as words of `health`."""
-        return ["denials_lost"] if recognizer.denials.lost or self._refused else []
+    def problems(self, recognizer: Recognizer) -> list[DoorProblem]:
+        """Return whether denials are lost, or will be with the next start."""
+        return [DoorProblem.DENIALS_LOST] if recognizer.denials.lost or self._refused else []
 
     def watch(self, store: DenialStore) -> None:
         """Watch another one from now on; the next look reads what lies there, unless nothing does still."""

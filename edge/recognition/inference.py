@@ -32,6 +32,14 @@ SILENT_S = 2.0
 say earlier that nobody is there would end the tracks between two frames of a slow camera."""
 
 
+FRAME_LIMIT_S = 2.0
+"""Age from which a frame is late when it is looked at, in seconds: what it shows has passed by."""
+
+FRAMES_LATE, PASSED_OVER = "frames.late.", "frames.passed_over."
+"""Counters, with the name of the camera, of frames that were late, and of frames that were not looked at so
+that every camera gets its share of the processor."""
+
+
 class InferenceThread(WorkerThread):
     """Runs until `stop`. `publish` gets every event at once and must not block."""
 
@@ -85,6 +93,8 @@ class InferenceThread(WorkerThread):
             self._pipelines = pipelines
         if frame is not None and (pipeline := pipelines.get(frame.camera)):
             self._taken[frame.camera] = (frame.monotonic_s, now_s)
+            if now_s - frame.monotonic_s > FRAME_LIMIT_S:
+                self._metrics.count(f"{FRAMES_LATE}{frame.camera}")
             with self._metrics.timed("loop"):
                 events = pipeline.process(frame, recognizer)
                 self._hand_on(events)

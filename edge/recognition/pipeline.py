@@ -47,6 +47,12 @@ FAR_REDUCTION = 0.4
 FAR_BEHIND = "far.behind."
 """Counter, with the name of the camera, of frames in which the search for far faces was behind."""
 
+LIVENESS_FAILED = "liveness.failed"
+"""Counter of faces whose liveness could not be measured."""
+
+CAPTURE_TO_DECISION = "capture_to_decision"
+"""Histogram of the time from the frame that brought a decision to the decision."""
+
 MOST_LOOKS = 3
 """Far faces that are followed are looked for in one frame, at most."""
 
@@ -316,7 +322,7 @@ class Pipeline:
             with self._metrics.timed("liveness"):
                 return recognizer.liveness_of(frame.image, detection)
         except ModelError as error:
-            self._metrics.count("liveness.failed")
+            self._metrics.count(LIVENESS_FAILED)
             if self._unable.is_new(recognizer.liveness.model_id):
                 log.error("liveness cannot be measured: %s", error, extra={"camera": self.camera})
             return None
@@ -390,7 +396,7 @@ class Pipeline:
         if self._captured_s is None:
             return None
         total_ms = (self._clock() - self._captured_s) * 1e3
-        self._metrics.record_ms("capture_to_decision", total_ms)
+        self._metrics.record_ms(CAPTURE_TO_DECISION, total_ms)
         return Latency(total_ms, self._detect_ms, self._embed_ms, self._match_ms)
 
     def _event(

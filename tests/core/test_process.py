@@ -17,6 +17,7 @@ from edge.core.process import (
     boot_id,
     rss_mb,
     sd_notify,
+    throttled_by,
     watchdog_interval_s,
 )
 
@@ -108,3 +109,104 @@ def test_an_ordinary_record_is_shown_as_it_is():
     told.camera = "Tür"
     assert HumanFormatter().format(told).endswith(" INFO    camera online camera=Tür")
     assert PlainFormatter().format(told) == "camera online"
+
+
+def board(root: Path, files: dict[str, str]) -> Path:
+    """Return a /sys that holds these files."""
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    return root
+
+
+FIRMWARE = "devices/platform/soc/soc:firmware/get_throttled"
+ZONE = "class/thermal/thermal_zone0"
+POLICY = "devices/system/cpu/cpufreq/policy0"
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        pytest.param({}, None, id="a board that does not say"),
+        pytest.param({FIRMWARE: "0"}, (), id="firmware: well"),
+        pytest.param({FIRMWARE: "50000"}, (), id="firmware: it was so once"),
+        pytest.param({FIRMWARE: "50005"}, ("under_voltage", "temperature"), id="firmware: weak and hot"),
+        pytest.param({FIRMWARE: "2"}, ("frequency_capped",), id="firmware: capped"),
+        pytest.param({FIRMWARE: "nonsense"}, None, id="firmware: nonsense"),
+        pytest.param(
+            {
+                f"{ZONE}/temp": "84000",
+                f"{ZONE}/trip_point_0_type": "passive",
+                f"{ZONE}/trip_point_0_temp": "85000",
+            },
+            (),
+            id="below the trip point",
+        ),
+        pytest.param(
+            {
+                f"{ZONE}/temp": "85000",
+                f"{ZONE}/trip_point_0_type": "passive",
+                f"{ZONE}/trip_point_0_temp": "85000",
+            },
+            ("temperature",),
+            id="at the trip point",
+        ),
+        pytest.param(
+            {
+                f"{ZONE}/temp": "70000",
+                f"{ZONE}/trip_point_1_type": "active",
+                f"{ZONE}/trip_point_1_temp": "60000",
+            },
+            None,
+            id="only a fan runs",
+        ),
+        pytest.param(
+            {f"{POLICY}/scaling_cur_freq": "600000", f"{POLICY}/cpuinfo_max_freq": "1800000"},
+            ("frequency",),
+            id="slow under load",
+        ),
+        pytest.param(
+            {f"{POLICY}/scaling_cur_freq": "1800000", f"{POLICY}/cpuinfo_max_freq": "1800000"},
+            (),
+            id="fast under load",
+        ),
+        pytest.param(
+            {
+                f"{POLICY}/scaling_cur_freq": "2400000",
+                f"{POLICY}/cpuinfo_max_freq": "4600000",
+                f"{POLICY}/base_frequency": "1800000",
+            },
+            (),
+            id="a turbo that does not last",
+        ),
+    ],
+)
+def test_a_board_says_why_it_makes_itself_slower(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], says: tuple[str, ...] | None
+):
+    monkeypatch.setattr(os, "getloadavg", lambda: (1000.0, 0.0, 0.0))
+    assert throttled_by(board(tmp_path, files), firmware="no-such-program") == says
+
+
+def test_a_board_with_little_to_do_runs_slowly_and_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+    slow = {f"{POLICY}/scaling_cur_freq": "600000", f"{POLICY}/cpuinfo_max_freq": "1800000"}
+    assert throttled_by(board(tmp_path, slow), firmware="no-such-program") == ()
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        ("echo throttled=0x50004", ("temperature",)),
+        ("echo throttled=0x0", ()),
+        ("echo VCHI initialization failed; exit 1", None),
+    ],
+)
+def test_the_firmware_s_program_is_asked_where_the_kernel_does_not_say(
+    tmp_path: Path, script: str, says: tuple[str, ...] | None
+):
+    program = tmp_path / "vcgencmd"
+    program.write_text(f'#!/bin/sh\n[ "$1" = get_throttled ] || exit 9\n{script}\n')
+    program.chmod(0o755)
+    assert throttled_by(tmp_path, firmware=str(program)) == says

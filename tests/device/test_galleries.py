@@ -4,7 +4,7 @@ Whoever started it, over a restart, and until the next one succeeds.
 """
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -178,6 +178,16 @@ def test_health_says_that_the_newest_gallery_cannot_be_used(door: Door):
     store.commit(replace(people("eve", model_id="other@1"), version=store.current_version()))
     door.tick()
     assert door.galleries.problems(door.recognizer) == ["gallery_refused"]
+
+
+def test_health_says_that_the_gallery_is_trusted_no_more(door: Door):
+    now = SystemClock().now()
+    for not_after, problems in (
+        (now + timedelta(hours=1), []),
+        (now - timedelta(hours=1), ["gallery_stale"]),
+    ):
+        gallery = replace(door.recognizer.matcher.gallery, not_after=not_after)
+        assert door.galleries.problems(door.recognizer.with_gallery(gallery)) == problems
 
 
 def test_strangers_who_are_kept_count_for_the_next_version_of_the_gallery(door: Door):

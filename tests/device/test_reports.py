@@ -1,7 +1,7 @@
 """What a device tells about itself: the threshold is the one that its decisions are made by."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,8 +18,10 @@ from edge.device.reports import Vitals, info
 from edge.device.settings.load import load
 from edge.gallery.gallery import Gallery
 from edge.mqtt.contract.messages import LinkHealth, OutboxHealth
-from edge.mqtt.delivery.sender import LIVE_LATE
+from edge.mqtt.contract.problems import DoorProblem
+from edge.mqtt.delivery.sender import LIVE_LATE, LIVE_MISSED
 from edge.recognition.recognizer import Recognizer
+from tests.support.clock import SteppedClock
 from tests.support.command_line import invoke, write_config
 from tests.support.gallery_samples import QUALITY, alike_rows, template, unit_rows
 
@@ -135,31 +137,117 @@ def test_a_raw_threshold_has_no_shift():
     assert info(settings, recognizer, SystemClock()).shift is None
 
 
-def test_a_search_that_falls_behind_is_a_problem_until_it_keeps_up():
-    metrics = Metrics()
-    vitals = Vitals(metrics, Beats(), SystemClock())
-    outbox = OutboxHealth(depth=0, oldest_s=0, dropped=0, undeliverable=0, durable=True)
-    link = LinkHealth(connected=True, protocol="5", connects=1)
-    assert vitals.health({}, {}, outbox, link).problems == ()
-    metrics.count("far.behind.front", 3)
-    assert vitals.health({}, {}, outbox, link, ["clock_behind"]).problems == (
-        "clock_behind",
-        "far_search_behind",
-    )
-    assert vitals.health({}, {}, outbox, link).problems == (), "it has kept up since"
+WELL = OutboxHealth(depth=0, oldest_s=0, dropped=0, undeliverable=0, durable=True)
+LINK = LinkHealth(connected=True, protocol="5", connects=1)
+
+
+@dataclass
+class Watched:
+    """The vitals of a daemon, its clock and counters, and what its board and time source say."""
+
+    clock: SteppedClock = field(default_factory=SteppedClock)
+    throttled: tuple[str, ...] | None = None
+    synced: bool | None = True
+    overtaken: int = 0
+
+    def __post_init__(self) -> None:
+        self.metrics = Metrics(self.clock.monotonic)
+        self.vitals = Vitals(
+            self.metrics,
+            Beats(self.clock.monotonic),
+            self.clock,
+            board=lambda: self.throttled,
+            synced=lambda: self.synced,
+        )
+
+    def problems(self, outbox: OutboxHealth = WELL, others: tuple[str, ...] = ()) -> tuple[str, ...]:
+        return self.vitals.health({}, {}, outbox, LINK, others).problems
+
+    def look(self, looks: int, replaced: int, seconds: int) -> list[str]:
+        """Return the problems after so many looks and frames overtaken a second, for some seconds."""
+        for _ in range(seconds):
+            self.clock.now_s += 1
+            self.metrics.count("frames.front", looks)
+            self.overtaken += replaced
+            found = self.vitals.problems({"front": self.overtaken}, WELL)
+        return found
+
+
+@pytest.mark.parametrize(
+    ("counter", "problem"),
+    [
+        ("far.behind.front", "far_search_behind"),
+        ("frames.late.front", "frames_late"),
+        ("liveness.failed", "liveness_failing"),
+        ("live.missed", "live_missed"),
+    ],
+)
+def test_what_happened_of_late_is_a_problem_for_two_minutes(counter: str, problem: str):
+    door = Watched()
+    assert door.problems() == ()
+    door.metrics.count(counter, 3)
+    assert door.problems(others=("clock_behind",)) == ("clock_behind", problem)
+    door.clock.now_s = 119
+    assert door.problems() == (problem,), "the next message does not hide it"
+    door.clock.now_s = 121
+    assert door.problems() == (), "none since"
 
 
 def test_decisions_that_reach_nobody_are_problems():
-    metrics, link = Metrics(), LinkHealth(connected=True, protocol="5", connects=1)
-    vitals = Vitals(metrics, Beats(), SystemClock())
-    well = OutboxHealth(depth=0, oldest_s=0, dropped=0, undeliverable=0, durable=True)
-    assert vitals.health({}, {}, well, link).problems == ()
-    metrics.count(LIVE_LATE, 2)
-    assert vitals.health({}, {}, well, link).problems == ("live_late",)
-    assert vitals.health({}, {}, well, link).problems == (), "none since"
-    ill = well.model_copy(update={"durable": False, "refused": True})
-    assert vitals.health({}, {}, ill, link).problems == ("disk_refused", "journal_refused")
-    assert vitals.health({}, {}, well, link).problems == (), "mended"
+    door = Watched()
+    door.metrics.count(LIVE_LATE, 2)
+    door.metrics.count(LIVE_MISSED, 2)  # late ones are missed ones
+    assert door.problems() == ("live_late",)
+    door.clock.now_s = 121
+    assert door.problems() == (), "none since"
+    ill = WELL.model_copy(update={"durable": False, "refused": True})
+    assert door.problems(ill) == ("disk_refused", "journal_refused")
+    assert door.problems() == (), "mended"
+
+
+def test_decisions_that_take_longer_than_anybody_waits_are_a_problem_while_they_do():
+    door = Watched()
+    for _ in range(30):
+        door.metrics.record_ms("capture_to_decision", 300)
+    assert door.problems() == ()
+    for _ in range(2):
+        door.metrics.record_ms("capture_to_decision", 140_000)
+    assert door.problems() == ("decisions_slow",)
+    door.clock.now_s = 121
+    door.metrics.record_ms("capture_to_decision", 300)
+    assert door.problems() == ()
+
+
+def test_a_camera_that_is_seldom_looked_at_though_it_gives_more_is_a_problem():
+    door = Watched()
+    assert door.look(15, 5, 200) == []
+    assert door.look(2, 0, 200) == [], "it gives no more"
+    assert door.look(2, 13, 100) == []
+    assert door.look(2, 13, 40) == ["looks_seldom"]
+    told = door.vitals.health({"front": None}, {"front": 0}, WELL, LINK).cameras["front"]
+    assert (told.problems, told.looked_at_hz) == ((), pytest.approx(7.2, abs=1))
+    assert door.look(15, 5, 20) == []
+
+
+def test_a_clock_that_nobody_sets_is_a_problem_after_ten_minutes():
+    door = Watched(synced=False)
+    assert door.problems() == ()
+    door.clock.now_s = 601
+    assert door.problems() == ("clock_unsynced",)
+    door.synced = None
+    assert door.problems() == (), "nobody says"
+    door.synced = True
+    assert door.vitals.health({}, {}, WELL, LINK).clock == "synced"
+
+
+def test_a_board_that_makes_itself_slower_is_a_problem():
+    door = Watched()
+    assert door.vitals.health({}, {}, WELL, LINK).device.throttled is None
+    door.throttled, door.clock.now_s = ("under_voltage", "temperature"), 10
+    told = door.vitals.health({}, {}, WELL, LINK)
+    assert (told.problems, told.device.throttled) == (("throttled",), True)
+    assert told.device.throttled_by == ("under_voltage", "temperature")
+    assert told.remedies == {"throttled": DoorProblem.THROTTLED.remedy}
 
 
 def test_a_site_shift_below_zero_counts_as_0_and_the_log_says_so(caplog: pytest.LogCaptureFixture):

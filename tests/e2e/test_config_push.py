@@ -103,6 +103,7 @@ def test_what_does_not_work_is_rolled_back(
         back = came_to(heard, "rolled_back", 1)
         assert "front" in (back.error or "")
         assert back.versions == {}
+        heard.wait(lambda: b'"push_rolled_back"' in heard.on("/health")[-1])
         heard.wait(lambda: heard.on("/camera/front/status")[-1:] == [b"online"])
         assert device.stop() == 0
 

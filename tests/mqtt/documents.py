@@ -4,7 +4,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from edge.mqtt.contract.messages import (
+    CameraHealth,
     CameraInfoPayload,
+    DeviceHealth,
     HealthPayload,
     InfoPayload,
     LinkHealth,
@@ -12,6 +14,7 @@ from edge.mqtt.contract.messages import (
     OutboxHealth,
     Percentiles,
 )
+from edge.mqtt.contract.problems import DoorProblem
 
 AT = datetime(2026, 8, 1, 7, 31, 22, 481999, tzinfo=UTC)
 
@@ -41,6 +44,10 @@ def documents() -> dict[str, Any]:
             rss_mb=101.5,
             temperature_c=None,
             late=(),
+            problems=("journal_refused",),
+            remedies={"journal_refused": DoorProblem.JOURNAL_REFUSED.remedy},
+            device=DeviceHealth(throttled=False),
+            cameras={"front": CameraHealth(looked_at_hz=14.9, delivered_hz=15.0)},
             fps={"front": 14.9},
             frame_age_s={"front": None},
             stages_ms={"detect": Percentiles(p50=2.0, p95=2.4)},

@@ -14,7 +14,7 @@ TIME_FILE = "clock.json"
 def device_clock(settings: Settings, clock: Clock | None = None) -> FloorClock:
     """Return this device's clock, by what the daemon and synchronisations have left; None: the system's."""
     path = settings.state_dir / TIME_FILE
-    found = FloorClock(clock or SystemClock(), path, built_at=BUILT_AT, synced=clock_synced)
+    found = FloorClock(clock or SystemClock(), path, built_at=BUILT_AT, synced=lambda: bool(clock_synced()))
     follow_sync(found, settings)
     return found
 

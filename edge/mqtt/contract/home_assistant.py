@@ -28,6 +28,12 @@ LATE = (
     "value_json.outbox.refused else 'OFF' }}"
 )
 
+TROUBLES = (
+    "{{ {'problems': value_json.problems, 'remedies': value_json.remedies | default({}), "
+    "'late': value_json.late} | tojson }}"
+)
+"""Attributes of the problem: what is wrong, and what to do about it."""
+
 Document = dict[str, Any]
 
 
@@ -80,6 +86,8 @@ def _node(topics: Topics, version: str) -> Document:
                     "state_topic": health,
                     "value_template": LATE,
                     "expire_after": EXPIRE_S,
+                    "json_attributes_topic": health,
+                    "json_attributes_template": TROUBLES,
                     **DIAGNOSTIC,
                 },
                 **_sensor(own, "outbox", "Undelivered decisions", health, UNDELIVERED),

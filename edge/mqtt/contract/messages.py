@@ -24,6 +24,7 @@ from pydantic import (
 
 from edge.core.ids import Slug
 from edge.core.types import EventType, Reason, Refusal, RemoteOutcome
+from edge.mqtt.contract.problems import DoorProblem
 
 
 def timestamp(at: datetime) -> str:
@@ -399,8 +400,32 @@ HealthProblem = Annotated[str, Field(pattern="^[a-z_]{1,32}$")]
 """A word for a machine; newer doors may know more of them."""
 
 
+class DeviceHealth(Payload):
+    """How the board does."""
+
+    throttled: bool | None = Field(
+        None, description="Whether the board makes itself slower now; null where it does not say."
+    )
+    throttled_by: tuple[Annotated[str, Field(pattern="^[a-z_]{1,32}$")], ...] = Field(
+        (),
+        description="Why: under_voltage (the power supply is too weak), frequency_capped, temperature, or "
+        "frequency (the processor runs slower than it should while it has much to do).",
+    )
+
+
+class CameraHealth(Payload):
+    """How one camera does."""
+
+    looked_at_hz: Annotated[float, Field(ge=0)] = Field(
+        description="How often a frame of it was looked at since the last of these messages, a second. Where "
+        "the processor cannot look at all frames, each camera gets an equal share."
+    )
+    delivered_hz: Annotated[float, Field(ge=0)] = Field(description="How many frames it gave, a second.")
+    problems: tuple[HealthProblem, ...] = Field((), description="Those of `problems` that are this camera's.")
+
+
 class HealthPayload(Payload):
-    """`health`: how the device runs, every minute."""
+    """`health`: how the device runs, every minute, and at once when problems come or go."""
 
     schema_: Literal["edge.health/1"] = Field("edge.health/1", alias="schema", description=SCHEMA)
     at: Timestamp = Field(description="When this was said.")
@@ -414,20 +439,14 @@ class HealthPayload(Payload):
     problems: tuple[HealthProblem, ...] = Field(
         (),
         description="What may keep this door shut or silent until an operator acts; empty when all is well. "
-        "gallery_fallback: the newest gallery cannot be read, an older one serves with no more rights than "
-        "the newest granted (enrol or publish again); gallery_refused: the newest gallery cannot be used, "
-        "the one before it serves; denials_lost: denials are damaged or gone, and whoever had some is "
-        "rejected as ambiguous (restore them, or `edge gallery deny --forget-lost`); gallery_alike: the "
-        "enrolled look so alike that the threshold is .15 or more higher, and many of them are rejected (see "
-        "`edge gallery doctor`); clock_behind: the clock shows a time that has passed already (set it; "
-        "access.clock_behind says what the door does); far_search_behind: since the last of these messages "
-        "more moved before a camera than can be searched for far faces; people are found later, when they "
-        "are nearer (let the camera see less of a street); live_late: since the last of these messages a "
-        "decision came too late for `event`, and nothing opened for it (look at `latency` of the events, "
-        "and give the door fewer cameras or a faster board); disk_refused: the disk takes no decision, and "
-        "those of now are lost with the power (make room, or replace the card); journal_refused: the "
-        "broker's access rules refuse the journal (give the device the right).",
+        + "; ".join(f"{each}: {each.when}" for each in DoorProblem)
+        + ".",
     )
+    remedies: dict[HealthProblem, str] = Field(
+        default_factory=dict, description="What to do about each of `problems`, in a line for people."
+    )
+    device: DeviceHealth = Field(default_factory=DeviceHealth, description="How the board does.")
+    cameras: dict[Slug, CameraHealth] = Field(default_factory=dict, description="How each camera does.")
     fps: dict[Slug, float] = Field(description="Frames a second since the last of these messages, by camera.")
     frame_age_s: dict[Slug, float | None] = Field(
         description="Age of the newest frame in seconds, by camera; null before the first."

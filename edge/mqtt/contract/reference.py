@@ -1,7 +1,8 @@
-"""The reference part of deploy/MQTT.md: every channel, message and verb, from the tables. Sends nothing.
+"""The parts of the guides that are made from tables. Sends nothing.
 
-The part stands between two lines of the guide that people do not see, `BEGIN` and `END`; what is around it is
-written by hand.
+In deploy/MQTT.md that is the reference of every channel, message and verb, in deploy/README.md the table of
+problems. Each part stands between two lines that people do not see, `BEGIN` or `BEGIN_PROBLEMS` and `END`;
+what is around it is written by hand.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,9 +13,11 @@ from pydantic import BaseModel
 from edge.core.errors import ConfigError
 from edge.mqtt.contract.asyncapi import schema_mode
 from edge.mqtt.contract.messages import READS, VERBS
+from edge.mqtt.contract.problems import DoorProblem
 from edge.mqtt.contract.topics import CHANNELS, MAJOR, PARAMETERS, READERS, Channel, Party
 
 BEGIN = "<!-- From here on, `edge schema guide --out deploy/MQTT.md` writes. -->"
+BEGIN_PROBLEMS = "<!-- From here on, `edge schema guide --out deploy/README.md` writes. -->"
 END = "<!-- To here. -->"
 
 Schema = dict[str, Any]
@@ -25,17 +28,24 @@ def reference() -> str:
     return "\n".join([*_topics(), *_messages(), *_verbs()])
 
 
+def problems() -> str:
+    """Return the problems that `health` names, as a table in Markdown."""
+    rows = ((f"`{each}`", each.when, each.remedy) for each in DoorProblem)
+    return "\n".join([*_table(("problem", "when", "what to do"), rows), ""])
+
+
 def replaced(guide: str) -> str:
-    """Return a guide with a new reference between its two marks.
+    """Return a guide with a new part between its two marks.
 
     Raises:
         ConfigError: It has no such marks.
     """
-    before, begin, rest = guide.partition(BEGIN)
+    mark, part = (BEGIN_PROBLEMS, problems) if BEGIN_PROBLEMS in guide else (BEGIN, reference)
+    before, begin, rest = guide.partition(mark)
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise ConfigError(f"the guide has no lines {BEGIN!r} and {END!r} to write between")
-    return f"{before}{BEGIN}\n\n{reference()}\n{END}{after}"
+    return f"{before}{begin}\n\n{part()}\n{END}{after}"
 
 
 def _topics() -> Iterator[str]:

@@ -9,6 +9,7 @@ import pytest
 
 from edge.core.types import EventType
 from edge.mqtt.contract.home_assistant import birth_topic, documents
+from edge.mqtt.contract.messages import HealthPayload
 from edge.mqtt.contract.topics import Topics
 from tests.support.broker import Mosquitto, subscriber
 from tests.support.door import Door
@@ -71,6 +72,13 @@ def test_decisions_come_from_the_topic_that_is_never_retained(found: dict[str, A
     assert found["homeassistant/device/edge__hq__door-03/config"]["cmps"]["edge__hq__door-03__problem"][
         "expire_after"
     ]
+
+
+def test_the_node_s_problem_tells_what_is_wrong_and_what_to_do(found: dict[str, Any]):
+    node = found["homeassistant/device/edge__hq__door-03/config"]["cmps"]["edge__hq__door-03__problem"]
+    assert node["json_attributes_topic"] == node["state_topic"] == TOPICS.health
+    shown = set(re.findall(r"value_json\.(\w+)", node["json_attributes_template"]))
+    assert shown == {"problems", "remedies", "late"} <= HealthPayload.model_fields.keys()
 
 
 def test_a_restarted_building_system_gets_every_document_once_more(

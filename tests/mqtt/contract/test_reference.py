@@ -7,16 +7,24 @@ import pytest
 
 from edge.core.errors import ConfigError
 from edge.mqtt.contract.messages import VERBS
+from edge.mqtt.contract.problems import DoorProblem
 from edge.mqtt.contract.reference import BEGIN, END, reference, replaced
 from edge.mqtt.contract.topics import CHANNELS
 from tests.support.command_line import run
 from tests.support.places import ROOT
 
-GUIDE = ROOT / "deploy" / "MQTT.md"
+
+@pytest.mark.parametrize("name", ["MQTT.md", "README.md"])
+def test_the_guides_hold_the_current_tables(name: str):
+    guide = (ROOT / "deploy" / name).read_text()
+    assert replaced(guide) == guide, f"edge schema guide --out deploy/{name}"
 
 
-def test_the_guide_holds_the_current_reference():
-    assert replaced(GUIDE.read_text()) == GUIDE.read_text(), "edge schema guide --out deploy/MQTT.md"
+def test_every_problem_has_a_remedy_in_the_guide():
+    guide = (ROOT / "deploy/README.md").read_text().partition("\n## Problems\n")[2]
+    for problem in DoorProblem:
+        assert f"| `{problem}` | {problem.when} | {problem.remedy} |\n" in guide
+        assert len(problem.remedy) > 10
 
 
 def test_every_channel_every_verb_and_every_field_is_in_it_with_a_meaning():
