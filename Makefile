@@ -8,6 +8,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+NODE := tests/node/node_modules
 # Half of the tests wait most of the time, so there are two workers for each core.
 WORKERS ?= $(shell cores=$$(nproc); echo $$(( cores < 4 ? 2 * cores : 8 )))
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
@@ -48,10 +49,15 @@ $(VENV)/.installed: requirements-dev.lock pyproject.toml | system-venv
 	$(install)
 	@touch $(VENV)/.demo $@
 
+# Programs of Node.js, each file verified by the hash in the lock.
+$(NODE)/.package-lock.json: tests/node/package-lock.json
+	@if command -v npm >/dev/null; then npm ci --ignore-scripts --no-audit --no-fund --loglevel=error --prefix tests/node; \
+	else echo "npm is not here: what needs tests/node is skipped"; fi
+
 run: $(VENV)/.demo ## fetch models and clips, then run the daemon on real clips against an embedded broker
 	$(BIN)/edge demo
 
-test: $(VENV)/.installed system-test ## install what the tests need, then run the whole suite
+test: $(VENV)/.installed system-test $(NODE)/.package-lock.json ## install what the tests need, then run the whole suite
 	$(BIN)/edge models fetch
 	$(BIN)/edge demo --fetch-only
 	$(BIN)/python -m pytest -q --numprocesses=$(WORKERS) --dist=load --maxschedchunk=8 --durations=10
@@ -85,4 +91,4 @@ lock: ## resolve the dependencies (needs uv): versions stay, with UPGRADE=--upgr
 	$(RESOLVE) -c requirements-dev.lock -o requirements.lock
 
 clean: ## remove the environment and caches of this checkout
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache out
+	rm -rf $(VENV) $(NODE) .pytest_cache .mypy_cache .ruff_cache out

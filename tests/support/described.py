@@ -16,7 +16,15 @@ from tests.support.broker import Seen
 
 @cache
 def made() -> dict[str, Any]:
-    return document(__version__)
+    """Return the document, closed: a device sends nothing that is not listed, whatever consumers let pass."""
+    made: dict[str, Any] = json.loads(json.dumps(document(__version__)), object_hook=_closed)
+    return made
+
+
+def _closed(node: dict[str, Any]) -> dict[str, Any]:
+    return node | (
+        {"additionalProperties": False} if node.get("additionalProperties") and "properties" in node else {}
+    )
 
 
 @cache

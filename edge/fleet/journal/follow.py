@@ -116,7 +116,7 @@ class Follower:
     def _notice(self, message: Message) -> None:
         source = "/".join(message.topic.split("/")[2:4])
         try:
-            dropped = OutboxDroppedPayload.model_validate_json(message.payload).dropped
+            dropped = OutboxDroppedPayload.model_validate_json(message.payload, extra="ignore").dropped
         except ValidationError:
             self._complain(f"{message.topic}: no notice")
         else:

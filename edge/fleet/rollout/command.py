@@ -127,7 +127,7 @@ def send_command(
                 seen[message.topic] = message.payload
                 continue
             try:
-                response = ResponsePayload.model_validate_json(message.payload)
+                response = ResponsePayload.model_validate_json(message.payload, extra="ignore")
             except ValidationError:
                 continue  # somebody else's: whoever may publish there may publish anything
             if transaction == response.transaction or message.correlation == correlation:

@@ -149,7 +149,7 @@ class SiteView:
             device.desired = desired_version(payload)
         else:
             try:
-                device.report = ConfigReportedPayload.model_validate_json(payload)
+                device.report = ConfigReportedPayload.model_validate_json(payload, extra="ignore")
             except ValidationError:
                 device.report = None
 

@@ -63,7 +63,7 @@ class Arrival:
             door.online = payload == b"online"
             return
         try:
-            door.report = GalleryReportedPayload.model_validate_json(payload)
+            door.report = GalleryReportedPayload.model_validate_json(payload, extra="ignore")
         except ValidationError:
             return
         if retained:

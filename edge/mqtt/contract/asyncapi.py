@@ -1,16 +1,55 @@
-"""The AsyncAPI 3 document of what a device says and hears, from the table of channels. Sends nothing.
+"""The AsyncAPI 3 document and the JSON Schemas of what a device says and hears, from the table of channels.
 
-Source: AsyncAPI specification 3.0.0, MQTT bindings 0.2.0.
+Sends nothing. Source: AsyncAPI specification 3.0.0, MQTT bindings 0.2.0; JSON Schema 2020-12.
 """
 
 import re
 from typing import Any
 
 from pydantic import BaseModel, RootModel
-from pydantic.json_schema import JsonSchemaMode, models_json_schema
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, models_json_schema
+from pydantic_core import core_schema
 
+from edge.mqtt.contract.examples import EXAMPLES
 from edge.mqtt.contract.messages import VERBS, CommandPayload
-from edge.mqtt.contract.topics import CHANNELS, PARAMETERS, Channel
+from edge.mqtt.contract.topics import CHANNELS, MAJOR, PARAMETERS, Channel
+
+
+class MessageSchema(GenerateJsonSchema):
+    """JSON Schema that code in other languages is generated from.
+
+    What a device sends may have fields that are not listed, so that older consumers read newer devices; what
+    it takes may not.
+    """
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        """Return False for every field: generators make a type of each title."""
+        return False
+
+    def handle_ref_overrides(self, json_schema: dict[str, Any]) -> dict[str, Any]:
+        """Return a field that is described as another type; its own words do not stand beside `$ref`.
+
+        Generators make a type of its own of a `$ref` with anything beside it.
+        """
+        made = super().handle_ref_overrides(json_schema)
+        if "$ref" not in made or len(made) == 1:
+            return made
+        return {"allOf": [{"$ref": made.pop("$ref")}], **made}
+
+    def model_schema(self, schema: core_schema.ModelSchema) -> dict[str, Any]:
+        """Return the schema of an object, open for more fields where it is sent."""
+        made = super().model_schema(schema)
+        if self.mode == "serialization" and made.get("additionalProperties") is False:
+            made["additionalProperties"] = True
+        return made
+
+    def tuple_schema(self, schema: core_schema.TupleSchema) -> dict[str, Any]:
+        """Return the schema of a tuple; `items` is for generators that do not know `prefixItems`."""
+        made = super().tuple_schema(schema)
+        first, *rest = made.get("prefixItems", [None])
+        if first is not None and all(each == first for each in rest):
+            made["items"] = first
+        return made
 
 
 def schema_mode(channel: Channel) -> JsonSchemaMode:
@@ -24,12 +63,21 @@ def json_schemas() -> dict[str, dict[str, Any]]:
     for channel in CHANNELS:
         name = re.sub("[A-Z]", lambda found: f"_{found[0].lower()}", channel.name)
         for suffix, payload in zip(("", "_signed"), channel.payloads, strict=False):
-            schema = payload.model_json_schema(mode=schema_mode(channel))
+            mode = schema_mode(channel)
+            schema = payload.model_json_schema(mode=mode, schema_generator=MessageSchema)
             if payload is CommandPayload:
-                known = {each.__name__: each.model_json_schema() for each in VERBS.values()}
+                known = {
+                    each.__name__: each.model_json_schema(schema_generator=MessageSchema)
+                    for each in VERBS.values()
+                }
                 schema["$defs"] = {**schema.get("$defs", {}), **known}
                 _name_arguments(schema, "#/$defs/")
-            schemas[name + suffix] = schema
+            schemas[name + suffix] = {
+                "$schema": GenerateJsonSchema.schema_dialect,
+                "$id": f"urn:edge:{MAJOR}:{name}{suffix}",
+                **schema,
+                "examples": _examples(payload, mode),
+            }
     return schemas
 
 
@@ -37,7 +85,11 @@ def document(version: str) -> dict[str, Any]:
     """Return the document of this version of the software; operations are the device's own."""
     modes = {payload: schema_mode(channel) for channel in CHANNELS for payload in channel.payloads}
     described = modes | dict.fromkeys(VERBS.values(), modes[CommandPayload])
-    _, schemas = models_json_schema(list(described.items()), ref_template="#/components/schemas/{model}")
+    _, schemas = models_json_schema(
+        list(described.items()),
+        ref_template="#/components/schemas/{model}",
+        schema_generator=MessageSchema,
+    )
     _name_arguments(schemas["$defs"][CommandPayload.__name__], "#/components/schemas/")
     return {
         "asyncapi": "3.0.0",
@@ -58,7 +110,7 @@ def document(version: str) -> dict[str, Any]:
             if done
         },
         "components": {
-            "messages": {model.__name__: _message(model) for model in modes},
+            "messages": {model.__name__: _message(model, mode) for model, mode in modes.items()},
             "schemas": schemas["$defs"],
         },
     }
@@ -94,9 +146,16 @@ def _operation(channel: Channel, action: str) -> dict[str, Any]:
     }
 
 
-def _message(model: type[BaseModel]) -> dict[str, Any]:
+def _message(model: type[BaseModel], mode: JsonSchemaMode) -> dict[str, Any]:
     return {
         "contentType": "text/plain" if issubclass(model, RootModel) else "application/json",
         "summary": (model.__doc__ or "").strip().split("\n")[0],
         "payload": {"$ref": f"#/components/schemas/{model.__name__}"},
+        "examples": [{"payload": each} for each in _examples(model, mode)],
     }
+
+
+def _examples(payload: type[BaseModel], mode: JsonSchemaMode) -> list[Any]:
+    """Return examples as what their JSON holds; of what is heard, without what is left to its default."""
+    heard = mode == "validation"
+    return [each.model_dump(mode="json", exclude_unset=heard) for each in EXAMPLES[payload]]

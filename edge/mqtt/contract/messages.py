@@ -1,6 +1,7 @@
 """What the messages look like: one model per payload, versioned by its `schema`. Fills nothing in.
 
-The models are strict both ways: what is sent is validated, and a consumer may parse with them. Every time
+The models are strict both ways: what is sent is validated, and a consumer may parse with them; with
+`extra="ignore"` it reads a newer device, whose messages may have more fields. Every time
 is UTC with milliseconds; scores are cosines in [-1, 1]; a value that could not be measured is null.
 
 Which topic carries which of them is in `edge.mqtt.contract.topics`. What a push of the configuration holds

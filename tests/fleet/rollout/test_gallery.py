@@ -47,6 +47,13 @@ def test_a_candidate_is_told_and_read_under_its_name_in_the_last_release_as_well
     assert GalleryReportedPayload.model_validate_json(json.dumps(old)) == told
 
 
+def test_a_newer_door_that_tells_more_is_read():
+    arrival = Arrival({"front": Wanted(57)})
+    told = json.loads(report(57).model_dump_json()) | {"a_field_of_a_newer_door": 1}
+    arrival.hear("edge/v1/hq/door-03/gallery/reported", json.dumps(told).encode(), retained=True)
+    assert arrival.doors["door-03"].report == report(57)
+
+
 @pytest.mark.parametrize(
     ("door", "wanted", "state"),
     [

@@ -21,6 +21,7 @@ from edge.mqtt.contract.topics import CHANNELS
 from tests.support import places
 from tests.support.broker import Mosquitto, subscriber
 from tests.support.commands import signed as signed_command
+from tests.support.described import validator
 from tests.support.door import Door
 from tests.support.pushes import push
 from tests.support.waits import wait_until
@@ -46,18 +47,17 @@ def test_every_reference_leads_somewhere(made: dict[str, Any]):
             at = at[part]
 
 
-def validator(made: dict[str, Any], topic: str) -> jsonschema.Draft202012Validator:
+def checker(topic: str) -> jsonschema.Draft202012Validator:
     """Return what checks a message of this topic; a topic that no channel describes is a failure."""
     for channel in CHANNELS:
         pattern = re.sub(r"\\\{\w+\\\}", "[a-z0-9-]+", re.escape(channel.address))
         if re.fullmatch(pattern, topic):
-            schema = {"$ref": f"#/components/schemas/{channel.payload.__name__}", **made}
-            return jsonschema.Draft202012Validator(schema)
+            return validator(channel.payload)
     raise AssertionError(f"{topic} is not described")
 
 
 def test_what_a_device_sends_is_what_the_document_says(
-    made: dict[str, Any], mosquitto: Mosquitto, open_door: Callable[..., Door]
+    mosquitto: Mosquitto, open_door: Callable[..., Door]
 ) -> None:
     with subscriber(mosquitto.port) as seen:
         door = open_door(mosquitto.port)
@@ -76,7 +76,7 @@ def test_what_a_device_sends_is_what_the_document_says(
     for message in seen.seen:
         text = message.payload.decode()
         plain = message.topic.endswith("/status")
-        validator(made, message.topic).validate(text if plain else json.loads(text))
+        checker(message.topic).validate(text if plain else json.loads(text))
         kinds.add(message.topic.rsplit("/", 1)[1])
     assert kinds >= {"status", "info", "event", "journal", "state", "reported"}
 
@@ -89,9 +89,9 @@ def test_what_a_device_sends_is_what_the_document_says(
         pytest.param("edge/v1/hq/door-03/camera/front/event", {"event_type": "match"}, id="half an event"),
     ],
 )
-def test_the_document_refuses_what_is_not_so(made: dict[str, Any], topic: str, message: object):
+def test_the_document_refuses_what_is_not_so(topic: str, message: object):
     with pytest.raises(jsonschema.ValidationError):
-        validator(made, topic).validate(message)
+        checker(topic).validate(message)
 
 
 EVENT_ID = "0194b6a0-0000-7000-8000-000000000000"
@@ -134,3 +134,22 @@ def test_the_schemas_name_the_arguments_of_every_verb(made: dict[str, Any]):
             assert {"$ref": reference} in said["anyOf"]
             schema = schemas[reference.rpartition("/")[2]]
             assert set(schema.get("properties", {})) == set(args.model_fields)
+
+
+def test_every_schema_says_what_it_is_and_holds_its_examples():
+    schemas = json_schemas()
+    assert len({schema["$id"] for schema in schemas.values()}) == len(schemas)
+    for name, schema in schemas.items():
+        jsonschema.Draft202012Validator.check_schema(schema)
+        assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+        assert schema["examples"], name
+        for example in schema["examples"]:
+            jsonschema.Draft202012Validator(schema).validate(example)
+
+
+def test_an_old_consumer_reads_what_a_newer_device_sends():
+    sent = {channel.payload.__name__ for channel in CHANNELS if channel.sent}
+    for name, schema in json_schemas().items():
+        if schema["type"] == "object":
+            newer = schema["examples"][0] | {"a_new_field": 1}
+            assert jsonschema.Draft202012Validator(schema).is_valid(newer) is (schema["title"] in sent), name
