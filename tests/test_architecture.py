@@ -31,6 +31,7 @@ SETTINGS_ROOMS = {"device", "lab", "cli", "__main__"}
 LIBRARIES = {
     "amqtt": {"lab.demo.broker"},
     "cryptography": {
+        "device.checkup.broker_trial",
         "fleet.certificates",
         "fleet.keys",
         "fleet.rollout.config",

@@ -52,6 +52,11 @@ COMMANDS = {
         "check",
         "Say what this device would do, and what keeps it from that. Connects to nothing, changes nothing.",
     ),
+    "doctor": Place(
+        "door.doctor",
+        "doctor",
+        "Look this door over: cameras, models, gallery, broker, board; green, yellow or red, and what to do.",
+    ),
     "schema": Place("door.run", "schema", "Print what every topic and MQTT message looks like, or write it."),
     "enroll": Place(
         "enrol",

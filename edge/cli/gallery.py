@@ -11,20 +11,18 @@ from edge.cli.options import CohortOption, ConfigOption, JsonOption, load_settin
 from edge.cli.output import FOR_ADULTS, Listing, progress, shift_told
 from edge.cli.strangers import kept_visit
 from edge.cli.subjects import tell_of_fleet
-from edge.core.clock import SystemClock
 from edge.core.errors import ConfigError, EnrollmentError, GalleryError, GalleryIntegrityError, UsageError
 from edge.core.ids import spellings
 from edge.device.assembly.candidate import gallery_in_force, switch_gallery
-from edge.device.assembly.recognizer import admission, decision_rule
 from edge.device.assembly.remote import upload_gallery
 from edge.device.assembly.stores import denial_store, erased_here, gallery_store
+from edge.device.checkup.recognising import examine_gallery
 from edge.device.settings.load import Settings
 from edge.device.upkeep.removal import purge as purge_everything
 from edge.face.choice import choose
 from edge.face.manifest import load_manifest
-from edge.gallery.alike.doctor import Diagnosis, examine, strangers_let_in
+from edge.gallery.alike.doctor import Diagnosis, strangers_let_in
 from edge.gallery.alike.look_alikes import named
-from edge.gallery.alike.strangers import strangers_taken
 from edge.gallery.store.denials import Denials, DenialStore
 from edge.gallery.store.erasure import ANYBODY
 from edge.gallery.store.store import GalleryChange
@@ -164,20 +162,17 @@ def doctor(
 ) -> None:
     """Examine the gallery in hand: threshold, expected FPIR, look-alikes, duplicates, poor templates."""
     settings = load_settings(config_file)
-    current, manifest = gallery_in_force(settings)
-    allowed = admission(settings, current).allowed(SystemClock().now())
-    rule, table = decision_rule(settings, manifest, current), manifest.calibration
-    diagnosis = examine(current, rule, allowed, pairs=pairs)
+    found = examine_gallery(settings, pairs)
+    current, manifest, diagnosis, taken_here = found.gallery, found.manifest, found.diagnosis, found.taken
     report: dict[str, Any] = {"schema": "edge.gallery.doctor/1", "gallery_version": current.version}
     report |= asdict(diagnosis)
-    low, high = (table.low, table.high) if table is not None else ((), ())
-    taken_here = strangers_taken(rule, diagnosis.comparisons, low, high) if diagnosis.admitted else None
     report["strangers_taken"] = asdict(taken_here) if taken_here is not None else None
     if cohort is not None:
         with progress(manifest.name) as step:
             strangers = first_faces(cohort, manifest.name, settings, step)
-        share, taken = strangers_let_in(current, strangers, diagnosis.threshold, allowed)
+        share, taken = strangers_let_in(current, strangers, diagnosis.threshold, found.allowed)
         report["cohort"] = {"strangers": len(strangers), "fpir": round(share, 5), "taken_for": taken}
+        table = manifest.calibration
         if table is not None and len(strangers) >= tail.MIN_COHORT:
             shift = tail.site_shift(strangers, table.thresholds, table.fmr)
             report["cohort"]["site_shift"] = round(shift, 4)

@@ -10,6 +10,7 @@ from edge.cli.output import Listing, progress
 from edge.core.errors import EX_FAILURE, ModelError, UsageError
 from edge.core.text import printable
 from edge.device.assembly.recognizer import liveness_policy
+from edge.face.choice import check_model
 from edge.face.manifest import (
     is_installed,
     load_manifest,
@@ -18,9 +19,7 @@ from edge.face.manifest import (
     parts_of,
     recommended_models,
 )
-from edge.face.session import Session, self_test
 from edge.face.weights import fetch as fetch_model
-from edge.face.weights import load_verified
 
 app = typer.Typer(help="The models: where they come from and whether they are intact.", no_args_is_help=True)
 
@@ -101,15 +100,12 @@ def verify(names: NamesArgument = None, config_file: ConfigOption = None) -> Non
         if manifest.optional and not is_installed(manifest, settings.models_path) and not names:
             continue
         try:
-            for part in parts_of(manifest, settings.models_path):
-                model = load_verified(part, settings.models_path)
-                session = Session.of(part, model, threads=settings.recognition.threads)
-                self_test(session, part)
+            provider = check_model(name, settings.models_path, threads=settings.recognition.threads)
         except ModelError as error:
             failures.append(name)
             typer.echo(f"{name}: FAILED: {error}", err=True)
         else:
-            typer.echo(f"{name}: hash and golden vector right ({session.provider})")
+            typer.echo(f"{name}: hash and golden vector right ({provider})")
     if failures:
         raise ModelError(f"{len(failures)} of the models cannot be used: {', '.join(failures)}")
 

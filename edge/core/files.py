@@ -421,6 +421,19 @@ def sole_daemon(state_dir: Path) -> Iterator[None]:
         yield
 
 
+def daemon_runs(state_dir: Path) -> bool:
+    """Return whether a daemon holds this state directory; does not touch its lock.
+
+    Source: proc(5), /proc/locks: kind, mode and "device:inode" of every lock.
+    """
+    try:
+        inode = (state_dir / DAEMON_LOCK).stat().st_ino
+        locks = read_regular(Path("/proc/locks")).decode()
+    except OSError:
+        return False
+    return any("FLOCK" in line and f":{inode} " in line for line in locks.splitlines())
+
+
 def _daemon_lock(state_dir: Path) -> IO[str] | None:
     """Open the lock, for reading where nothing can be written; None: not even that can be done.
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from edge.camera.latest import LatestFrames
 from edge.core.clock import Clock
-from edge.core.errors import EdgeError
+from edge.core.errors import EdgeError, FileError, ToldOnce
 from edge.core.files import sole_daemon
 from edge.core.metrics import Metrics
 from edge.core.process import feed_watchdog, sd_notify, signals_to, watchdog_interval_s
@@ -27,6 +27,7 @@ from edge.device.assembly.recognizer import build_recognizer
 from edge.device.assembly.stores import check_device_key, visit_store
 from edge.device.assembly.time import device_clock, follow_sync, time_known
 from edge.device.cameras import Cameras, VisitWriter
+from edge.device.checkup.left_health import leave_health
 from edge.device.commands.executor import CommandExecutor
 from edge.device.commands.parse import Rules
 from edge.device.commands.verbs import Verbs
@@ -124,6 +125,7 @@ class Daemon:
         self._tell_again_s = float("inf")
         self._told_health_s = -float("inf")
         self._told_problems: set[str] = set()
+        self._told = ToldOnce()
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT.
@@ -402,6 +404,11 @@ class Daemon:
         self._told_health_s = self._clock.monotonic()
         self._told_problems = {*health.problems, *health.late}
         self._courier.publish_health(health)
+        try:
+            leave_health(self._settings, health)
+        except FileError as error:
+            if self._told.is_new(error):
+                log.warning("`edge doctor` cannot see how this daemon does: %s", error)
 
     def _tell_gallery(self) -> None:
         self._courier.publish_gallery(self._galleries.report(self._recognizer))

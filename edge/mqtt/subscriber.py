@@ -9,6 +9,7 @@ import ssl
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
@@ -17,7 +18,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edge.core.errors import LinkError
-from edge.mqtt.broker import CONNECT_TIMEOUT_S, Protocol, ProtocolChoice, Version
+from edge.mqtt.broker import CONNECT_TIMEOUT_S, REFUSALS, Fault, Protocol, ProtocolChoice, Version
 from edge.mqtt.client import let_go, new_client, properties
 
 LONGEST_PAUSE_S = 30
@@ -79,6 +80,7 @@ class Listener:
         self._published: paho.MQTTMessageInfo | None = None
         self._sent: OrderedDict[int, str] = OrderedDict()
         self._refused: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
+        self._answers: dict[int, int] = {}  # by packet id, of which there are 65,535
         self.messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self.protocol: Protocol = self._choice.first
         self._client = self._new_client()
@@ -124,6 +126,24 @@ class Listener:
         if len(self._sent) > MAX_SENT:
             self._sent.popitem(last=False)
 
+    def ask(self, topic: str, payload: bytes) -> int | None:
+        """Publish at QoS 1 and return the broker's reason code; None: it gave no answer in time.
+
+        With MQTT 3.1.1 it is 0 whatever the broker does. 16: nobody subscribes. Source: MQTT 5.0, 3.4.2.1.
+        """
+        sent = self._client.publish(topic, payload, 1)
+        sent.wait_for_publish(FLUSH_S)
+        return self._answers.get(sent.mid)
+
+    @property
+    def certificate_until(self) -> datetime | None:
+        """The last moment of the broker's certificate; None without TLS."""
+        sock = self._client.socket()
+        until = (sock.getpeercert() or {}).get("notAfter") if isinstance(sock, ssl.SSLSocket) else None
+        if not isinstance(until, str):
+            return None
+        return datetime.fromtimestamp(ssl.cert_time_to_seconds(until), UTC)
+
     def flush(self) -> None:
         """Wait shortly for the broker's answer to what was published last."""
         if self._published is not None and self.connected:
@@ -159,7 +179,10 @@ class Listener:
             answer = self._ready.get(timeout=CONNECT_TIMEOUT_S)
         except (OSError, UnicodeError) as error:
             self._leave()
-            raise LinkError(f"broker at {host}:{port} cannot be reached: {error}") from None
+            why = str(error)
+            if isinstance(error, OSError):
+                why = Fault.unreachable(f"{host}:{port}", error, tls=self._tls is not None).text
+            raise LinkError(f"broker at {host}:{port} cannot be reached: {why}") from None
         except queue.Empty:
             self._leave()
             raise LinkError(f"broker at {host}:{port} does not answer") from None
@@ -192,9 +215,10 @@ class Listener:
         if self._choice.wants_older(self.protocol, code, silent=refusal is None):
             raise _OlderBrokerError
         host, port = self._where
-        raise LinkError(
-            f"broker at {host}:{port} " + ("hangs up" if refusal is None else f"refuses: {refusal}")
-        )
+        if refusal is None:
+            raise LinkError(f"broker at {host}:{port} hangs up")
+        hint = f"; it {REFUSALS[refusal.value]}" if refusal.value in REFUSALS else ""
+        raise LinkError(f"broker at {host}:{port} refuses: {refusal}{hint}")
 
     def _leave(self) -> None:
         self._client.disconnect()
@@ -241,6 +265,7 @@ class Listener:
         self._ready.put(reasons)
 
     def _on_publish(self, _c: paho.Client, _u: Any, mid: int, reason: ReasonCode, _p: Any) -> None:
+        self._answers[mid] = reason.value
         if reason.is_failure:
             self._refused.put((mid, str(reason)))
 

@@ -23,8 +23,8 @@ class Authority:
         )  # fmt: skip
         return self
 
-    def sign(self, name: str, common_name: str, alternative: str = "") -> tuple[Path, Path]:
-        """Return certificate and key for `common_name`."""
+    def sign(self, name: str, common_name: str, alternative: str = "", days: int = 2) -> tuple[Path, Path]:
+        """Return certificate and key for `common_name`, good for so many days from now."""
         key, request, certificate = (self.directory / f"{name}.{end}" for end in ("key", "csr", "pem"))
         escaped = common_name.replace("/", "\\/")
         _openssl("req", *_new_key(key), "-out", str(request), "-subj", f"/CN={escaped}")
@@ -33,7 +33,7 @@ class Authority:
             f"subjectAltName={alternative}\n" if alternative else "basicConstraints=CA:FALSE\n"
         )
         _openssl(
-            "x509", "-req", "-in", str(request), "-out", str(certificate), "-days", "2",
+            "x509", "-req", "-in", str(request), "-out", str(certificate), "-days", str(days),
             "-CA", str(self.file), "-CAkey", str(self.directory / "ca.key"), "-CAcreateserial",
             "-extfile", str(extensions),
         )  # fmt: skip

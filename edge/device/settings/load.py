@@ -65,6 +65,13 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
+def runtime_dirs() -> list[Path]:
+    """Return where a program may leave what ends with the machine, first choice first; none: nowhere."""
+    service, user = os.environ.get("RUNTIME_DIRECTORY"), os.environ.get("XDG_RUNTIME_DIR")
+    found = [Path(service.split(":")[0])] if service else []
+    return [*found, Path(user) / "edge"] if user else found
+
+
 class Settings(BaseSettings):
     """Everything an operator may set. Later wins: defaults, edge.toml, environment."""
 

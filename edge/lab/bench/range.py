@@ -26,6 +26,8 @@ from edge.device.assembly.recognizer import (
     build_recognizer,
     with_photo_detector,
 )
+from edge.device.checkup.finding import LENS_DEG
+from edge.device.checkup.views import range_m
 from edge.device.settings.load import Settings
 from edge.gallery.gallery import Gallery
 from edge.lab.bench.scenes import CLIPS, FPS, WARM_UP, Cutout, cut_out, load_scene, portraits, two_each, walk
@@ -48,9 +50,6 @@ SIZE_RATIO = 1.8
 """A face is the pasted one, not one of the scene's, within this factor of its size."""
 
 IN_TIME_S = 0.5
-FACE_M, LENS_DEG = 0.15, 78.0
-"""Width of a face and horizontal view of the lens in the table of distances."""
-
 NAMED = ("named", "named_full_width", "named_reduced_only")
 """The product, with its detector at the frame's full width, and without the search for far faces."""
 
@@ -107,7 +106,7 @@ def measure_range(
 
 def distance_m(width_px: int, size_px: float) -> float:
     """Return how far a face is that is `size_px` wide in a picture `width_px` wide, in metres."""
-    return FACE_M * width_px / (2 * size_px * math.tan(math.radians(LENS_DEG / 2)))
+    return range_m(width_px, size_px, LENS_DEG)
 
 
 def _found(
