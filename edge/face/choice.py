@@ -84,9 +84,7 @@ def _of_kind(name: str, kind: str, models_dir: Path) -> Manifest:
 def _embedder_of(manifest: Manifest, models_dir: Path, threads: int) -> Embedder:
     loaded = []
     for part in parts_of(manifest, models_dir):
-        model = load_verified(part, models_dir)
-        keep = manifest.pair is not None  # who has the time for two has the memory too
-        loaded.append((Session.of(part, model, threads=threads, keep_buffers=keep), part))
+        loaded.append((Session.of(part, load_verified(part, models_dir), threads=threads), part))
     embedder = Embedder(*loaded[0]) if manifest.pair is None else EmbedderPair(manifest, *loaded)
     embedder.self_test()
     return embedder

@@ -1,3 +1,4 @@
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edge.core.errors import ModelError, ModelIntegrityError, ModelShapeError
+from edge.core.process import rss_mb
 from edge.face.build.graph import GraphWriter, float_tensor
 from edge.face.manifest import Input, Manifest, Output, load_manifest, model_names, parts_of
 from edge.face.session import Session, pattern, read_golden, sample, self_test
@@ -44,6 +46,32 @@ def test_what_is_no_model_is_refused(model: bytes) -> None:
     with pytest.raises(ModelError, match="onnxruntime cannot load the model") as error:
         Session(model, inputs=TOY_INPUT, outputs=TOY_OUTPUT, threads=1)
     assert "\n" not in str(error.value)
+
+
+def large_inside(values: int) -> bytes:
+    graph = GraphWriter()
+    flat = graph.node("Flatten", ["data"], "flat")
+    one = graph.node("MatMul", [flat, graph.constant("w", np.ones((48, 1), np.float32))], "one")
+    many = graph.node("Expand", [one, graph.constant("wide", np.array([1, values], np.int64))], "many")
+    mean = graph.node("ReduceMean", [many], "mean", axes=[1])
+    graph.node("Expand", [mean, graph.constant("narrow", np.array([1, 8], np.int64))], "sum")
+    return graph.finish([float_tensor("data", [1, 3, 4, 4])], [float_tensor("sum", [1, 8])], name="large")
+
+
+def test_runs_of_all_sessions_share_their_buffers() -> None:
+    held_mb = 40
+    first, second = (
+        Session(large_inside(held_mb * 250_000), inputs=TOY_INPUT, outputs=TOY_OUTPUT, threads=1)
+        for _ in range(2)
+    )
+    image = np.zeros((1, 3, 4, 4), np.float32)
+    first.run(image)
+    before_mb, faults = rss_mb(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for session in (first, second):
+        session.run(image)
+    assert rss_mb() - before_mb < held_mb / 2
+    fresh_mb = (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults) * resource.getpagesize() / 1e6
+    assert fresh_mb < held_mb / 2, "nothing was asked of the kernel again"
 
 
 def two_inputs() -> bytes:
