@@ -57,6 +57,11 @@ COMMANDS = {
         "doctor",
         "Look this door over: cameras, models, gallery, broker, board; green, yellow or red, and what to do.",
     ),
+    "support": Place(
+        "door.support",
+        "support",
+        "Write one file that may be sent to whoever helps: doctor, health, settings without secrets, log.",
+    ),
     "schema": Place("door.run", "schema", "Print what every topic and MQTT message looks like, or write it."),
     "enroll": Place(
         "enrol",

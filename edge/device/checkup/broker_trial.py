@@ -155,7 +155,7 @@ def _told_by_daemon(checkup: Checkup) -> Finding:
         mend = "stop the daemon and run `edge doctor` again to have each topic tried"
         return yellow(about, "the daemon runs and leaves no health here", mend)
     if not health.mqtt.connected:
-        return red(about, "the daemon has no connection to the broker", "its log says why")
+        return checkup.missing(about, "the daemon had no connection to the broker", "its log says why")
     if health.outbox.refused:
         return red(about, "the broker refuses the daemon's journal", ACL)
     if health.outbox.unclaimed:

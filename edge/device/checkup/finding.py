@@ -19,6 +19,10 @@ LENS_DEG = 78.0
 """Horizontal view of a usual camera's lens."""
 
 
+STARTED_S, AGAIN = 55.0, "run this again in a minute: health is told once a minute"
+"""Uptime in seconds up to which what a daemon lacks may still come, and what to do then."""
+
+
 class Light(StrEnum):
     """How it stands: all right; works, but somebody should know; keeps the door from its work."""
 
@@ -79,6 +83,12 @@ class Checkup:
         self.clock = clock or SystemClock()
         self.running = daemon_runs(settings.state_dir)
         self.health: HealthPayload | None = left_health(settings) if self.running else None
+
+    def missing(self, about: str, told: str, remedy: str) -> Finding:
+        """Return the finding that the daemon had not something when it spoke last, which may be its start."""
+        if self.health is not None and self.health.uptime_s < STARTED_S:
+            return yellow(about, f"{told}, {self.health.uptime_s:.0f} s after its start", AGAIN)
+        return red(about, told, remedy)
 
     @cached_property
     def recognizer(self) -> Recognizer | None:

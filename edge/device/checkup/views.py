@@ -99,7 +99,7 @@ def _of_daemon(name: str, checkup: Checkup) -> Finding:
     age_s, fps = health.frame_age_s.get(name), health.fps.get(name, 0.0)
     if age_s is None or age_s > checkup.settings.capture.stall_s:
         since = "no frame since the start" if age_s is None else f"no frame for {age_s:.0f} s"
-        return red(about, f"the daemon gets {since}", f"camera/{name}/info and the log say why")
+        return checkup.missing(about, f"the daemon had {since}", f"camera/{name}/info and the log say why")
     found = health.cameras[name].problems if name in health.cameras else ()
     if found:
         return red(
