@@ -14,7 +14,7 @@ WORKERS ?= $(shell cores=$$(nproc); echo $$(( cores < 4 ? 2 * cores : 8 )))
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 APT := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get
 
-.PHONY: help run test test-system faults deb lint lock clean system-venv system-test system-container
+.PHONY: help run test test-system faults soak deb lint lock clean system-venv system-test system-container
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -64,6 +64,11 @@ test: $(VENV)/.installed system-test $(NODE)/.package-lock.json ## install what 
 
 faults: $(VENV)/.installed system-test ## every fault in its long form (20 minutes): decided, delivered, lost
 	$(BIN)/python -m tests.faults
+
+soak: $(VENV)/.installed system-test ## half an hour at full rate, with restarts all around: what the door holds and writes
+	$(BIN)/edge models fetch
+	$(BIN)/edge demo --fetch-only
+	$(BIN)/python -m pytest -q tests/e2e/test_soak.py --soak-minutes 30
 
 deb: $(VENV)/.demo ## the Debian package for this machine, or with ARCH=arm64 for a board; out/*.deb
 	$(BIN)/edge models fetch yunet sface-int8

@@ -33,6 +33,11 @@ INSTALLED = frozenset({"models_dir", "media", "mosquitto"})
 """Fixtures that stand for what `make test` installs."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let `make soak` say how long it goes on."""
+    parser.addoption("--soak-minutes", type=float, default=0.2)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Let everything that the tests start end with this run; workers are children of it."""
     if not hasattr(config, "workerinput"):
