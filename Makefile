@@ -68,7 +68,7 @@ faults: $(VENV)/.installed system-test ## every fault in its long form (20 minut
 soak: $(VENV)/.installed system-test ## half an hour at full rate, with restarts all around: what the door holds and writes
 	$(BIN)/edge models fetch
 	$(BIN)/edge demo --fetch-only
-	$(BIN)/python -m pytest -q tests/e2e/test_soak.py --soak-minutes 30
+	$(BIN)/python -m pytest -q tests/e2e/test_soak.py --soak-minutes 30 --timeout 0
 
 deb: $(VENV)/.demo ## the Debian package for this machine, or with ARCH=arm64 for a board; out/*.deb
 	$(BIN)/edge models fetch yunet sface-int8

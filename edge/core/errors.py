@@ -183,6 +183,10 @@ class JournalError(EdgeError):
     """What was heard is no decision, or the file that decisions are kept in cannot be used."""
 
 
+class JournalAwayError(JournalError):
+    """The server that keeps decisions cannot be reached at present."""
+
+
 class DownloadError(EdgeError):
     """A file cannot be fetched or written, or is not the pinned one."""
 

@@ -6,9 +6,10 @@ import queue
 import sys
 from contextlib import closing
 from dataclasses import asdict
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import typer
 from pydantic import ValidationError
@@ -49,11 +50,21 @@ def follow_command(
     password_file: Annotated[Path | None, typer.Option(help="File that holds the user's password.")] = None,
     tls: Annotated[bool | None, typer.Option(help="Speak TLS, instead of what the settings say.")] = None,
     ca_file: Annotated[Path | None, typer.Option(help="Certificates to trust.")] = None,
-    to: Annotated[Path | None, typer.Option(help="Append to this .jsonl or .sqlite file, each once.")] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|URL",
+            help="Keep each once in this .jsonl or .sqlite file, or in postgresql://user@host/database.",
+        ),
+    ] = None,
     ack: Annotated[bool, typer.Option("--ack", help="Acknowledge to the devices what was kept.")] = False,
     session: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Let the broker keep what comes while this program is away."),
+    ] = None,
+    share: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Share the work with other programs of that name; needs --ack."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line per decision.")] = False,
     config_file: ConfigOption = None,
@@ -64,6 +75,12 @@ def follow_command(
     for what, name in (("--site", site), ("--device", device)):
         if name != "+":
             check_slug(name, what)
+    if share is not None:
+        check_slug(share, "--share")
+        if not ack or to is None or not _is_postgres(to):
+            raise UsageError(
+                "--share: needs --ack, and --to postgresql://..., where all of them keep decisions"
+            )
     values = _mqtt(settings.mqtt, broker, user, password_file, tls, ca_file)
     clock, gaps, stop = SystemClock(), Gaps(), queue.SimpleQueue[str]()
 
@@ -78,7 +95,7 @@ def follow_command(
     with (
         signals_to(partial(stop.put, "stop"), partial(stop.put, "stop")),
         closing(_store(to, lambda source, seq: gaps.saw(source, seq, begun_s), clock)) as store,
-        site_listener(build_broker(values), topics(site, device), session=session) as listener,
+        site_listener(build_broker(values), topics(site, device, share), session=session) as listener,
     ):
         if ack and to is None:
             tell("--ack without --to: devices forget what is only printed here")
@@ -87,6 +104,37 @@ def follow_command(
         follower = Follower(store, gaps, show=show, tell=tell, publish=publish)
         follow(listener, follower, clock, stop, tell)
     tell(follower.summary())
+
+
+DatabaseArgument = Annotated[
+    str, typer.Argument(metavar="FILE|URL", help="A .sqlite file, or postgresql://user@host/database.")
+]
+
+
+@app.command("erase")
+def erase_command(
+    where: Annotated[
+        str, typer.Argument(metavar="FILE|URL", help="A .sqlite file or postgresql:// address.")
+    ],
+    subject: Annotated[list[str], typer.Argument(help="Who is to be erased.")],
+) -> None:
+    """Take subjects out of a journal: their decisions stay, without id and label."""
+    with closing(_open_database(where, _nothing, SystemClock())) as database:
+        for each in subject:
+            typer.echo(f"{each}: erased from {database.erase(each)} decisions")
+
+
+@app.command("prune")
+def prune_command(
+    where: Annotated[
+        str, typer.Argument(metavar="FILE|URL", help="A .sqlite file or postgresql:// address.")
+    ],
+    keep_days: Annotated[float, typer.Option(min=1, help="Delete what was received longer ago.")],
+) -> None:
+    """Delete the decisions of a journal that were received too long ago."""
+    with closing(_open_database(where, _nothing, SystemClock())) as database:
+        before = SystemClock().now() - timedelta(days=keep_days)
+        typer.echo(f"{database.prune(before)} decisions deleted")
 
 
 RetryOption = Annotated[bool, typer.Option("--retry", help="Let them wait for the broker again.")]
@@ -144,14 +192,43 @@ def undeliverable_command(
     typer.echo(f"{len(found)} {done}", err=True)
 
 
-def _store(path: Path | None, saw: Saw, clock: Clock) -> Store:
-    if path is None:
+def _store(where: str | None, saw: Saw, clock: Clock) -> Store:
+    if where is None:
         return MemoryStore()
-    if path.suffix == ".jsonl":
+    path = Path(where)
+    if not _is_postgres(where) and path.suffix == ".jsonl":
         return JsonLines.open(path, saw)
-    if path.suffix in (".sqlite", ".db"):
+    return _open_database(where, saw, clock)
+
+
+class _Database(Store, Protocol):
+    """A store in which decisions can be found."""
+
+    def erase(self, subject_id: str) -> int: ...
+
+    def prune(self, before: datetime) -> int: ...
+
+
+def _open_database(where: str, saw: Saw, clock: Clock) -> _Database:
+    if _is_postgres(where):
+        try:
+            from edge.fleet.journal.postgres import Postgres
+        except ImportError:
+            raise UsageError(
+                f"{where.split(':')[0]}: install the extra `postgres` to keep decisions there"
+            ) from None
+        return Postgres.open(where, saw, clock.now)
+    if (path := Path(where)).suffix in (".sqlite", ".db"):
         return Database.open(path, saw, clock.now)
-    raise UsageError(f"--to: {path} must end in .jsonl or .sqlite")
+    raise UsageError(f"{where}: must end in .jsonl or .sqlite, or begin with postgresql://")
+
+
+def _nothing(source: str, seq: int) -> None:
+    """Take no notice of what a database holds already."""
+
+
+def _is_postgres(where: str) -> bool:
+    return where.startswith(("postgresql://", "postgres://"))
 
 
 def _mqtt(

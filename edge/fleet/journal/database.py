@@ -12,7 +12,7 @@ from pathlib import Path
 from edge.core.errors import FileError, JournalError
 from edge.core.files import check_database
 from edge.fleet.journal.decision import JournalDecision
-from edge.fleet.journal.store import Saw
+from edge.fleet.journal.store import Saw, SoleStore
 from edge.mqtt.contract.messages import timestamp
 
 SCHEMA = """
@@ -32,7 +32,7 @@ CREATE TABLE IF NOT EXISTS decision (
 COLUMNS = "id,source,event_id,seq,camera,event_type,captured_at,received_at,event"
 
 
-class Database:
+class Database(SoleStore):
     """One table `decision`; the column `event` holds the whole event as JSON."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection, now: Callable[[], datetime]) -> None:
@@ -103,6 +103,30 @@ class Database:
                     run("ROLLBACK")
                 raise
         return new
+
+    def erase(self, subject_id: str) -> int:
+        """Take the subject, id and label, out of all decisions; returns of how many.
+
+        Raises:
+            JournalError: The disk refuses; nothing was changed.
+        """
+        with _renamed(self._path):
+            return self._connection.execute(
+                "UPDATE decision SET event = json_set(event, '$.subject', NULL) "
+                "WHERE event ->> '$.subject.id' = ?",
+                [subject_id],
+            ).rowcount
+
+    def prune(self, before: datetime) -> int:
+        """Delete the decisions that were received before a moment; returns how many.
+
+        Raises:
+            JournalError: The disk refuses; nothing was changed.
+        """
+        with _renamed(self._path):
+            return self._connection.execute(
+                "DELETE FROM decision WHERE received_at < ?", [timestamp(before)]
+            ).rowcount
 
     def close(self) -> None:
         """Close the database."""

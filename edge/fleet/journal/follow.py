@@ -7,12 +7,13 @@ decision is shown and kept at least once, and the file holds it exactly once.
 import queue
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from pydantic import ValidationError
 
 from edge.core.clock import Clock
-from edge.core.errors import JournalError
+from edge.core.errors import JournalAwayError, JournalError
 from edge.fleet.journal.decision import JournalDecision, read_decision
 from edge.fleet.journal.gaps import Gaps
 from edge.fleet.journal.store import Store
@@ -27,14 +28,23 @@ PAUSE_S = 0.5
 GATHER_S = 0.02
 """Messages that come within this time are kept in one go and acknowledged in one message per device."""
 
+AWAY_S = 1.0
+"""Between two tries to reach a store that is away. What comes meanwhile waits."""
+
 MAX_COMPLAINTS = 20
 """Messages that are no events are shown up to here, and counted after that."""
 
 
-def topics(site: str, device: str) -> tuple[str, ...]:
-    """Return what is to be subscribed to; `+` stands for every site or device."""
+def topics(site: str, device: str, share: str | None = None) -> tuple[str, ...]:
+    """Return what is to be subscribed to; `+` stands for every site or device.
+
+    Consumers with the same `share` get each message of the journal once, whichever of them.
+
+    Source: MQTT 5.0, 4.8.2 Shared Subscriptions.
+    """
     names = {"site": site, "device": device}
-    return JOURNAL.topic(**names, camera="+"), OUTBOX_DROPPED.topic(**names)
+    shared = "" if share is None else f"$share/{share}/"
+    return shared + JOURNAL.topic(**names, camera="+"), OUTBOX_DROPPED.topic(**names)
 
 
 @dataclass(slots=True)
@@ -75,14 +85,27 @@ class Follower:
         Raises:
             JournalError: It cannot be kept; nothing of it was acknowledged.
         """
-        decisions = [decision for message in messages if (decision := self._read(message)) is not None]
+        self.keep(self.read(messages), now_s)
+
+    def read(self, messages: Sequence[Message]) -> list[JournalDecision]:
+        """Return the decisions among `messages`, and tell what else there is."""
+        return [decision for message in messages if (decision := self._read(message)) is not None]
+
+    def keep(self, decisions: Sequence[JournalDecision], now_s: float) -> None:
+        """Keep, show and acknowledge `decisions`, which came at `now_s` (monotonic).
+
+        Raises:
+            JournalAwayError: The store cannot be reached; they are to be given again, whatever was done.
+            JournalError: They cannot be kept; nothing was acknowledged.
+        """
         new = self._store.add(decisions) if decisions else []
         self.tally.new += len(new)
-        self.tally.duplicates += len(decisions) - len(new)
         for decision in new:
             self._show(decision)
-            if (news := self._gaps.saw(decision.source, decision.seq, now_s)) is not None:
+        for source, seq in self._store.numbers(new):
+            if (news := self._gaps.saw(source, seq, now_s)) is not None:
                 self._tell(news)
+        self.tally.duplicates += len(decisions) - len(new)
         self._acknowledge(decisions)
 
     def tick(self, now_s: float) -> None:
@@ -156,7 +179,8 @@ def follow(
     while stop.empty():
         messages = take_batch(listener.messages, clock)
         now_s = clock.monotonic()
-        follower.take(messages, now_s)
+        if not _kept(follower, follower.read(messages), now_s, stop, tell):
+            break
         listener.confirm(messages)
         follower.tick(now_s)
         while (refusal := listener.refusal()) is not None:
@@ -166,6 +190,31 @@ def follow(
         if listener.connected != connected:
             connected = listener.connected
             tell("connected again" if connected else "connection lost; trying again")
+
+
+def _kept(
+    follower: Follower,
+    decisions: Sequence[JournalDecision],
+    now_s: float,
+    stop: "queue.SimpleQueue[str]",
+    tell: Callable[[str], None],
+) -> bool:
+    """Keep decisions, however long the store is away; returns False where something is in `stop` first."""
+    away = False
+    while True:
+        try:
+            follower.keep(decisions, now_s)
+        except JournalAwayError as error:
+            if not away:
+                tell(f"{error}; trying again")
+            away = True
+            with suppress(queue.Empty):
+                stop.put(stop.get(timeout=AWAY_S))
+                return False
+        else:
+            if away:
+                tell("the database is there again")
+            return True
 
 
 def take_batch(messages: "queue.SimpleQueue[Message]", clock: Clock) -> list[Message]:

@@ -1,4 +1,4 @@
-"""Where a consumer keeps decisions: nowhere, or in a file of JSON lines. The database is `database`.
+"""Where a consumer keeps decisions: nowhere, or in a file of JSON lines. Databases: `database`, `postgres`.
 
 A store remembers what it holds, over restarts too, and has it on the disk when `add` returns.
 """
@@ -32,12 +32,24 @@ class Store(Protocol):
         """
         ...
 
+    def numbers(self, new: Sequence[JournalDecision]) -> list[tuple[str, int]]:
+        """Return doors and numbers that count for gaps since the last call; `new` is what `add` returned."""
+        ...
+
     def close(self) -> None:
         """Close it; nothing more can be added."""
         ...
 
 
-class MemoryStore:
+class SoleStore:
+    """A store that nobody else adds to."""
+
+    def numbers(self, new: Sequence[JournalDecision]) -> list[tuple[str, int]]:
+        """Return doors and numbers of `new`."""
+        return [(each.source, each.seq) for each in new]
+
+
+class MemoryStore(SoleStore):
     """Remembers the latest decisions while the process runs."""
 
     def __init__(self) -> None:
@@ -59,7 +71,7 @@ class MemoryStore:
         self._known.clear()
 
 
-class JsonLines:
+class JsonLines(SoleStore):
     """A file with one event per line. All ids are in memory: for millions use the database."""
 
     def __init__(self, path: Path, file: FileIO, known: set[tuple[str, str]]) -> None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from edge.core.types import EventType
@@ -81,11 +82,14 @@ def publish(doors: list[Door], each: int) -> set[str]:
     return {event_id for door in doors for event_id in door.publish(each)}
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "sqlite"])
+@pytest.mark.parametrize("kind", ["jsonl", "sqlite", "postgresql"])
 def test_two_devices_a_killed_follower_and_a_killed_broker_and_no_line_twice(
-    tmp_path: Path, mosquitto: Mosquitto, doors: list[Door], kind: str
+    tmp_path: Path, mosquitto: Mosquitto, doors: list[Door], kind: str, request: pytest.FixtureRequest
 ) -> None:
-    options = ("--to", str(tmp_path / f"journal.{kind}"), "--ack", "--json")
+    journal = (
+        request.getfixturevalue("database") if kind == "postgresql" else str(tmp_path / f"journal.{kind}")
+    )
+    options = ("--to", journal, "--ack", "--json")
     decided = publish(doors, 30)
     with following(tmp_path, mosquitto.port, *options) as follower:
         wait_until(lambda: len(follower.lines()) >= 60)
@@ -101,12 +105,16 @@ def test_two_devices_a_killed_follower_and_a_killed_broker_and_no_line_twice(
     assert len(printed) - len(set(printed)) == 0, "no line twice"
     # Killed between keeping and printing, a follower has kept what it never printed.
     assert set(printed) <= decided
-    assert kept(tmp_path / f"journal.{kind}") == sorted(decided)
+    assert kept(journal) == sorted(decided)
     summary = follower.told().splitlines()[-1]
     assert "0 refused; 0 missing in gaps" in summary
 
 
-def kept(path: Path) -> list[str]:
+def kept(journal: str) -> list[str]:
+    if journal.startswith("postgresql:"):
+        with psycopg.connect(journal) as server:
+            return [str(row[0]) for row in server.execute("SELECT event_id FROM decision ORDER BY event_id")]
+    path = Path(journal)
     if path.suffix == ".jsonl":
         return sorted(json.loads(line)["event_id"] for line in path.read_text().splitlines())
     with sqlite3.connect(path) as database:
@@ -179,6 +187,9 @@ def test_a_session_brings_what_came_while_the_follower_was_away(
         pytest.param(("--broker", "nowhere"), "write HOST:PORT", id="no port"),
         pytest.param(("--broker", "127.0.0.1:1"), "cannot be reached", id="nobody listens"),
         pytest.param(("--to", "journal.txt"), "must end in .jsonl or .sqlite", id="an unknown kind of file"),
+        pytest.param(("--to", "postgresql://[x"), "write postgresql://user@host/database", id="no address"),
+        pytest.param(("--to", "postgresql://u:secret@127.0.0.1:1/d"), "at 127.0.0.1: ", id="no server"),
+        pytest.param(("--share", "keepers", "--ack"), "where all of them keep", id="shared without it"),
         pytest.param(("--site", "a/b"), "cannot be in a topic", id="a site with a slash"),
         pytest.param(("--password-file", "x"), "a password needs a username", id="password without user"),
         pytest.param(("--user", "u", "--password-file", "none"), "/none: ", id="no such password"),
@@ -192,6 +203,7 @@ def test_what_cannot_be_followed_is_one_line(tmp_path: Path, options: tuple[str,
     )
     assert done.returncode in (1, 2, 78)
     assert says in done.stderr
+    assert "secret" not in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

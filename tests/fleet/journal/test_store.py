@@ -1,9 +1,11 @@
 """Where decisions are kept: each once, for good, over restarts."""
 
+import json
 import resource
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ Open = Callable[[list[tuple[str, int]]], Store]
 
 
 @pytest.fixture(params=["jsonl", "sqlite"])
-def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
+def open_file(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
     path = tmp_path / f"journal.{request.param}"
 
     def reopen(seen: list[tuple[str, int]]) -> Store:
@@ -29,25 +31,25 @@ def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
     return reopen
 
 
-def test_every_decision_is_new_once_over_restarts_too(open_store: Open):
+def test_every_decision_is_new_once_over_restarts_too(open_file: Open):
     seen: list[tuple[str, int]] = []
-    with closing(open_store(seen)) as store:
+    with closing(open_file(seen)) as store:
         assert store.add([decision(1), decision(2), decision(1)]) == [decision(1), decision(2)]
         assert store.add([decision(2), decision(3)]) == [decision(3)]
     assert seen == []
-    with closing(open_store(seen)) as store:
+    with closing(open_file(seen)) as store:
         assert seen == [("hq/door-03", 1), ("hq/door-03", 2), ("hq/door-03", 3)]
         assert store.add([decision(3), decision(4)]) == [decision(4)]
 
 
-def test_a_device_cannot_hide_the_decisions_of_another(open_store: Open):
-    with closing(open_store([])) as store:
+def test_a_device_cannot_hide_the_decisions_of_another(open_file: Open):
+    with closing(open_file([])) as store:
         assert len(store.add([decision(1), decision(1, "door-04")])) == 2
 
 
 @pytest.mark.parametrize("rows", [30, 500])
-def test_a_disk_that_takes_no_more_keeps_nothing_and_says_so(open_store: Open, rows: int):
-    with closing(open_store([])) as store:
+def test_a_disk_that_takes_no_more_keeps_nothing_and_says_so(open_file: Open, rows: int):
+    with closing(open_file([])) as store:
         store.add([decision(1)])
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         many = [decision(seq) for seq in range(2, rows)]
@@ -59,7 +61,7 @@ def test_a_disk_that_takes_no_more_keeps_nothing_and_says_so(open_store: Open, r
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert store.add([decision(1), *many]) == many
     seen: list[tuple[str, int]] = []
-    open_store(seen).close()
+    open_file(seen).close()
     assert [seq for _, seq in seen] == [1, *range(2, rows)]
 
 
@@ -88,6 +90,23 @@ def test_a_database_can_be_asked(tmp_path: Path):
             "SELECT source, event ->> '$.subject.id', received_at FROM decision"
         ).fetchall()
     assert found == [("hq/door-03", "p_8f21", "2026-08-01T07:31:22.000Z")]
+
+
+def test_a_subject_who_is_erased_is_in_no_decision_and_old_ones_go(tmp_path: Path):
+    with closing(Database.open(tmp_path / "journal.sqlite", print, lambda: AT)) as store:
+        store.add(
+            [decision(1), decision(2, subject={"id": "p_2", "label": "Bob"}), decision(3, subject=None)]
+        )
+        assert store.erase("p_8f21") == 1
+        events = [row[0] for row in store._connection.execute("SELECT event FROM decision ORDER BY seq")]
+        assert ["Alice" in event for event in events] == [False] * 3
+        assert [json.loads(event)["subject"] for event in events] == [
+            None,
+            {"id": "p_2", "label": "Bob"},
+            None,
+        ]
+        assert store.prune(AT) == 0
+        assert store.prune(AT + timedelta(seconds=1)) == 3
 
 
 def text(path: Path) -> None:
