@@ -1,11 +1,11 @@
 """Home Assistant: told again when it starts; in a real one, where there is one, the entities live.
 
-For the latter HOME_ASSISTANT is the Python of an environment made so, with Python 3.12:
-pip install homeassistant==2025.1.4 paho-mqtt==1.6.1
+For the latter HOME_ASSISTANT is the Python of an environment that has one (tests/README.md).
 """
 
 import json
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -18,11 +18,13 @@ import pytest
 
 from tests.e2e.device import ROOT, Device
 from tests.support.broker import Mosquitto, Subscriber, subscriber
+from tests.support.places import ROOT as FILES
 from tests.support.waits import wait_until
 
 pytestmark = pytest.mark.e2e
 
 HOME_ASSISTANT = os.environ.get("HOME_ASSISTANT")
+SHIPPED = FILES / "deploy" / "home-assistant"
 CHILD = Path(__file__).with_name("home_assistant_child.py")
 JITTER_S = 5.0
 """As in the daemon: over so long the doors of a building answer."""
@@ -60,12 +62,47 @@ def test_home_assistant_that_has_started_is_told_everything_again_once(
         assert device.stop() == 0
 
 
+class HomeAssistant:
+    """A running one: what it tells, the newest of each entity, and what it is asked for."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", told: Path, errors: Path) -> None:
+        self.process, self.told, self.errors = process, told, errors
+
+    def newest(self) -> dict[str, dict[str, Any]]:
+        assert self.process.poll() is None, self.errors.read_text()[-3000:]
+        lines = [json.loads(line) for line in self.told.read_text().splitlines() if line.endswith("}")]
+        return {line["entity"]: line for line in lines}
+
+    def state(self, entity: str) -> str | None:
+        state: str | None = self.newest().get(entity, {}).get("state")
+        return state
+
+    def attributes(self, entity: str) -> dict[str, Any]:
+        attributes: dict[str, Any] = self.newest().get(entity, {}).get("attributes", {})
+        return attributes
+
+    def ask(self, line: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{line}\n".encode())
+        self.process.stdin.flush()
+
+
 @contextmanager
-def home_assistant(directory: Path, port: int) -> Iterator[Callable[[], dict[str, dict[str, Any]]]]:
-    """A real Home Assistant at the broker; yields what returns the newest state of every entity."""
-    storage = directory / ".storage"
+def home_assistant(directory: Path, port: int) -> Iterator[HomeAssistant]:
+    """A real Home Assistant at the broker, with the automations and the blueprint that we ship."""
+    storage, blueprints = directory / ".storage", directory / "blueprints" / "automation" / "edge"
     storage.mkdir(parents=True)
-    (directory / "configuration.yaml").write_text("homeassistant:\n  name: test\n")
+    blueprints.mkdir(parents=True)
+    shutil.copy(SHIPPED / "door.yaml", blueprints)
+    (directory / "configuration.yaml").write_text(
+        "homeassistant:\n  name: test\nrecorder:\npersistent_notification:\n"
+        "automation: !include automations.yaml\ninput_boolean:\n  bolt:\n  visitor:\n"
+    )
+    shipped = (SHIPPED / "automations.yaml").read_text().replace("edge/v1/home/door", ROOT)
+    shipped = shipped.replace("lock.unlock", "input_boolean.turn_on").replace(
+        "lock.front_door", "input_boolean.bolt"
+    )
+    (directory / "automations.yaml").write_text(shipped)
     entry = {
         "entry_id": "edge",
         "domain": "mqtt",
@@ -85,24 +122,38 @@ def home_assistant(directory: Path, port: int) -> Iterator[Callable[[], dict[str
     }
     stored = {"version": 1, "minor_version": 4, "key": "core.config_entries", "data": {"entries": [entry]}}
     (storage / "core.config_entries").write_text(json.dumps(stored))
-    out, errors = directory / "states", directory / "errors"
+    out, errors = directory / "told", directory / "errors"
     assert HOME_ASSISTANT is not None
     with (
         out.open("wb") as states,
         errors.open("wb") as told,
-        subprocess.Popen([HOME_ASSISTANT, str(CHILD), str(directory)], stdout=states, stderr=told) as process,
+        subprocess.Popen(
+            [HOME_ASSISTANT, str(CHILD), str(directory)],
+            stdin=subprocess.PIPE,
+            stdout=states,
+            stderr=told,
+        ) as process,
     ):
-
-        def newest() -> dict[str, dict[str, Any]]:
-            assert process.poll() is None, errors.read_text()[-3000:]
-            lines = [json.loads(line) for line in out.read_text().splitlines() if line.endswith("}")]
-            return {line["entity"]: line for line in lines}
-
+        home = HomeAssistant(process, out, errors)
         try:
-            wait_until(lambda: "started" in newest(), "Home Assistant has started", limit_s=240)
-            yield newest
+            wait_until(lambda: home.state("started") == "on", "Home Assistant has started", limit_s=240)
+            yield home
         finally:
             process.kill()
+
+
+USE_OF_BLUEPRINT = """
+- id: tried
+  alias: Tried
+  use_blueprint:
+    path: edge/door.yaml
+    input:
+      camera: {camera}
+      {branch}:
+        - action: input_boolean.turn_on
+          target:
+            entity_id: input_boolean.visitor
+"""
 
 
 @pytest.mark.timeout(600)
@@ -110,23 +161,57 @@ def home_assistant(directory: Path, port: int) -> Iterator[Callable[[], dict[str
 def test_the_entities_live_in_a_real_home_assistant(
     mosquitto: Mosquitto, make_device: Callable[..., Device], media: Path, tmp_path: Path
 ):
-    device = make(make_device, mosquitto.port, media, "face_noface.mov", "decision.cooldown_s = 1.0")
-    with home_assistant(tmp_path / "home", mosquitto.port) as newest:
+    settings = (
+        "decision.cooldown_s = 1.0",
+        "commands.unsigned_reads = true",
+        'homeassistant.device_name = "Front door"',
+        'homeassistant.camera_names.front = "Street"',
+    )
+    device = make(make_device, mosquitto.port, media, "face_noface.mov", *settings)
+    decision, somebody = (
+        "event.front_door_street_decision",
+        "binary_sensor.front_door_street_somebody_present",
+    )
+    with home_assistant(tmp_path / "home", mosquitto.port) as home:
         device.start()
+        wait_until(lambda: home.attributes(decision).get("event_type") in ("match", "reject", "no_decision"))
+        assert home.attributes(decision).keys() & {"subject", "score", "reason"}
+        assert not home.attributes(decision).keys() & {"bbox", "model", "quality", "latency_ms", "shots"}
+        wait_until(lambda: home.state(somebody) == "on")
+        wait_until(lambda: home.state("binary_sensor.front_door_street_problem") == "off")
+        wait_until(lambda: home.state("binary_sensor.front_door_problem") == "off")
+        wait_until(lambda: home.state("sensor.front_door_subjects") == "42")
+        wait_until(lambda: float(home.state("sensor.front_door_memory") or 0) > 50)
+        wait_until(lambda: (home.state("sensor.front_door_street_last_decision") or "").startswith("20"))
+        node = home.newest()["device edge__test__door"]
+        camera = home.newest()["device edge__test__door__front"]
+        assert (node["attributes"]["name"], camera["attributes"]["name"]) == (
+            "Front door",
+            "Front door Street",
+        )
+        assert camera["attributes"]["via"] == node["state"]
 
-        def state(entity: str) -> str | None:
-            return newest().get(entity, {}).get("state")
+        home.ask("statistics")
+        wait_until(lambda: home.state("statistics") == "told")
+        kept = home.attributes("statistics")
+        assert kept["sensor.front_door_memory"]["unit_class"] == "information"
+        assert kept.keys() >= {"sensor.front_door_undelivered_decisions", "sensor.front_door_subjects"}
 
-        def decided() -> str | None:
-            return newest().get("event.door_door_front_decision", {}).get("attributes", {}).get("event_type")
+        for verb, answer in (("self_test", "done"), ("diagnostics", "done")):
+            button, told = f"button.front_door_{verb}", f"sensor.front_door_{verb}_answer"
+            home.ask(f'button press {{"entity_id": "{button}"}}')
+            wait_until(lambda told=told, answer=answer: home.state(told) == answer)
+        assert "rss_mb" in home.attributes("sensor.front_door_diagnostics_answer")["health"]
 
-        wait_until(lambda: decided() in ("match", "reject", "no_decision"))
-        wait_until(lambda: state("binary_sensor.door_door_front_somebody_present") == "on")
-        wait_until(lambda: state("binary_sensor.door_door_front_problem") == "off")
-        wait_until(lambda: state("binary_sensor.door_door_problem") == "off")
-        wait_until(lambda: state("sensor.door_door_subjects") == "42")
-        wait_until(lambda: float(state("sensor.door_door_memory") or 0) > 50)
+        wait_until(lambda: home.state("input_boolean.bolt") == "on", "the automation opens")
+        with (tmp_path / "home" / "automations.yaml").open("a") as automations:
+            automations.write(USE_OF_BLUEPRINT.format(camera=camera["state"], branch="recognised"))
+        home.ask("automation reload {}")
+        wait_until(
+            lambda: home.state("input_boolean.visitor") == "on", "the blueprint's device trigger fires"
+        )
         assert device.stop() == 0
-        wait_until(lambda: state("binary_sensor.door_door_front_somebody_present") == "unavailable")
-        assert state("sensor.door_door_subjects") == "unavailable"
-    assert " ERROR " not in (tmp_path / "home" / "errors").read_text()
+        wait_until(lambda: home.state(somebody) == "unavailable")
+        assert home.state("sensor.front_door_subjects") == "unavailable"
+    errors = (tmp_path / "home" / "errors").read_text()
+    assert " ERROR " not in errors

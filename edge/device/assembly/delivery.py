@@ -182,8 +182,16 @@ def discovery_documents(settings: Settings) -> dict[str, bytes]:
     """Return what Home Assistant is told about this device by topic; nothing where it is not wanted."""
     if not settings.homeassistant.discovery:
         return {}
-    topics = Topics(settings.site, settings.device)
-    return documents(topics, tuple(settings.cameras), __version__, settings.homeassistant.prefix)
+    assistant = settings.homeassistant
+    return documents(
+        Topics(settings.site, settings.device),
+        tuple(settings.cameras),
+        __version__,
+        assistant.prefix,
+        name=assistant.device_name,
+        camera_names=assistant.camera_names,
+        buttons=settings.commands.unsigned_reads,
+    )
 
 
 def _outbox(settings: Settings, clock: Clock) -> Outbox | Unopened:

@@ -371,6 +371,9 @@ class OutboxSettings(Section):
         return self
 
 
+ShownName = Annotated[str, StringConstraints(min_length=1, max_length=64, strip_whitespace=True)]
+
+
 class HomeAssistantSettings(Section):
     """Home Assistant shows the door by itself."""
 
@@ -383,6 +386,13 @@ class HomeAssistantSettings(Section):
         "homeassistant",
         pattern=r"^[A-Za-z0-9_-]{1,64}$",
         description="Home Assistant's discovery prefix.",
+    )
+    device_name: ShownName | None = Field(
+        None, description="What people call this door, such as Front door; Door <device> by default."
+    )
+    camera_names: dict[Slug, ShownName] = Field(
+        {},
+        description='What people call its cameras, such as {front = "Street"}; their own names by default.',
     )
 
 

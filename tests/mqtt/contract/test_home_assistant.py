@@ -1,4 +1,4 @@
-"""What Home Assistant is told. A real one (2025.1.4) shows it: tests/e2e/test_home_assistant.py."""
+"""What Home Assistant is told. A real one (2026.11) shows it: tests/e2e/test_home_assistant.py."""
 
 import json
 import re
@@ -6,13 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import yaml
 
 from edge.core.types import EventType
 from edge.mqtt.contract.home_assistant import birth_topic, documents
-from edge.mqtt.contract.messages import HealthPayload
+from edge.mqtt.contract.messages import CommandPayload, HealthPayload
 from edge.mqtt.contract.topics import Topics
 from tests.support.broker import Mosquitto, subscriber
 from tests.support.door import Door
+from tests.support.places import ROOT
 from tests.support.waits import wait_until
 
 TOPICS = Topics("hq", "door-03")
@@ -22,6 +24,10 @@ TOPICS = Topics("hq", "door-03")
 def found() -> dict[str, Any]:
     made = documents(TOPICS, ("front", "side"), "1.2.3", "homeassistant")
     return {topic: json.loads(document) for topic, document in made.items()}
+
+
+def entities(document: dict[str, Any]) -> dict[str, Any]:
+    return {key: part for key, part in document["cmps"].items() if part["p"] != "device_automation"}
 
 
 def test_there_is_a_device_for_the_node_and_one_per_camera_that_hangs_on_it(found: dict[str, Any]):
@@ -39,10 +45,10 @@ def test_there_is_a_device_for_the_node_and_one_per_camera_that_hangs_on_it(foun
 
 
 def test_every_entity_has_an_id_that_nothing_else_has(found: dict[str, Any]):
-    ids = [part["unique_id"] for document in found.values() for part in document["cmps"].values()]
-    assert len(set(ids)) == len(ids) == 14
+    ids = [part["unique_id"] for document in found.values() for part in entities(document).values()]
+    assert len(set(ids)) == len(ids) == 16
     for document in found.values():
-        assert all(key == part["unique_id"] for key, part in document["cmps"].items())
+        assert all(key == part["unique_id"] for key, part in entities(document).items())
         assert all(re.fullmatch(r"[A-Za-z0-9_-]+", key) for key in document["cmps"])
 
 
@@ -81,6 +87,42 @@ def test_the_node_s_problem_tells_what_is_wrong_and_what_to_do(found: dict[str, 
     assert shown == {"problems", "remedies", "late"} <= HealthPayload.model_fields.keys()
 
 
+def test_each_kind_of_decision_may_start_an_automation(found: dict[str, Any]):
+    front = found["homeassistant/device/edge__hq__door-03__front/config"]
+    triggers = [part for part in front["cmps"].values() if part["p"] == "device_automation"]
+    assert {part["subtype"] for part in triggers} == {part["payload"] for part in triggers}
+    assert {part["subtype"] for part in triggers} == {kind.value for kind in EventType}
+    assert {part["topic"] for part in triggers} == {TOPICS.event("front")}
+
+
+def test_what_is_measured_has_statistics_and_everything_has_an_icon_or_a_class(found: dict[str, Any]):
+    node = found["homeassistant/device/edge__hq__door-03/config"]["cmps"]
+    measured = [part for part in node.values() if part["p"] == "sensor"]
+    assert [part["state_class"] for part in measured] == ["measurement"] * 5
+    for document in found.values():
+        assert all(part.keys() & {"icon", "device_class"} for part in entities(document).values())
+
+
+def test_people_name_the_door_and_its_cameras():
+    named = {"name": "Front door", "camera_names": {"front": "Street"}}
+    made = documents(TOPICS, ("front", "side"), "1", "homeassistant", **named)
+    names = [json.loads(document)["dev"]["name"] for document in made.values()]
+    assert names == ["Front door", "Front door Street", "Front door side"]
+
+
+def test_only_a_door_that_answers_unsigned_questions_has_buttons(found: dict[str, Any]):
+    [asked] = documents(TOPICS, (), "1", "homeassistant", buttons=True).values()
+    buttons = [part for part in json.loads(asked)["cmps"].values() if part["p"] == "button"]
+    assert {part["command_topic"] for part in buttons} == {
+        TOPICS.command("selftest"),
+        TOPICS.command("diagnostics"),
+    }
+    for part in buttons:
+        command = re.sub(r"{{.*?}}", "17", part["command_template"])
+        CommandPayload.model_validate_json(command)
+    assert not [part for node in found.values() for part in node["cmps"].values() if part["p"] == "button"]
+
+
 def test_a_restarted_building_system_gets_every_document_once_more(
     mosquitto: Mosquitto, open_door: Callable[..., Door]
 ) -> None:
@@ -98,3 +140,24 @@ def test_a_restarted_building_system_gets_every_document_once_more(
         late.wait(lambda: late.on("/status"))
         assert late.on("/config") == []
     assert birth_topic("homeassistant") == "homeassistant/status"
+
+
+def test_the_automations_and_the_blueprint_use_what_is_announced(found: dict[str, Any]):
+    front = found["homeassistant/device/edge__hq__door-03__front/config"]
+    folder = ROOT / "deploy" / "home-assistant"
+    blueprint = yaml.load((folder / "door.yaml").read_text(), WithInputs)
+    chosen = {(each["type"], each["subtype"]) for each in blueprint["triggers"]}
+    announced = [part for part in front["cmps"].values() if part["p"] == "device_automation"]
+    assert chosen == {(part["type"], part["subtype"]) for part in announced}
+    [shown] = blueprint["blueprint"]["input"]["camera"]["selector"]["device"]["filter"]
+    assert (shown["manufacturer"], shown["model"]) == (front["dev"]["mf"], front["dev"]["mdl"])
+
+    opening, _ = yaml.safe_load((folder / "automations.yaml").read_text())
+    assert opening["triggers"][0]["topic"] == Topics("home", "door").event("front")
+
+
+class WithInputs(yaml.SafeLoader):
+    """Reads `!input name` of a blueprint as the name."""
+
+
+WithInputs.add_constructor("!input", lambda loader, node: node.value)

@@ -10,6 +10,7 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edge.fleet.certificates import Authority
+from edge.mqtt.contract.messages import VERBS
 from edge.mqtt.contract.topics import CHANNELS, Party
 from tests.support.broker import Mosquitto, subscriber
 from tests.support.places import ROOT
@@ -163,7 +164,7 @@ def test_who_may_subscribe_is_what_the_table_of_channels_says(with_group: Mosqui
 def test_every_rule_for_our_topics_is_for_a_channel() -> None:
     lines = (DEPLOY / "acl").read_text().splitlines()
     rules = [line.split()[2] for line in lines if line.startswith(("pattern ", "topic "))]
-    topics = [channel.topic(**NAMES) for channel in CHANNELS]
+    topics = [channel.topic(**NAMES | {"verb": verb}) for channel in CHANNELS for verb in VERBS]
     ours = [rule.replace("%u", "hq/door-03") for rule in rules if rule.startswith("edge/")]
     assert len(ours) > 10
     assert [rule for rule in ours if not any(paho.topic_matches_sub(rule, topic) for topic in topics)] == []
@@ -251,7 +252,10 @@ def test_home_assistant_reads_every_door_and_says_when_it_has_started(guarded: M
         device.wait(lambda: device.on("homeassistant/status"))
         publish(guarded, "hq/door-03", "edge/v1/hq/door-03/camera/front/event")
         assistant.wait(lambda: assistant.on("camera/front/event"))
-    assert publish(guarded, "homeassistant", "edge/v1/hq/door-03/command/restart") == DENIED
+    for verb in ("restart", "subjects", "identify", "snapshot", "enroll"):
+        assert publish(guarded, "homeassistant", f"edge/v1/hq/door-03/command/{verb}") == DENIED
+    for verb in ("selftest", "diagnostics"):
+        assert publish(guarded, "homeassistant", f"edge/v1/hq/door-03/command/{verb}") in ALLOWED
 
 
 def test_the_configuration_we_ship_starts_and_guards(tmp_path: Path) -> None:
