@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 GRACE_S = 3.0
 """How long a number may be late before it counts as missing."""
 
+BEGIN_S = 60.0
+"""How long after a device's first event earlier ones may come: several consumers overtake one another."""
+
 MAX_GAPS = 1000
 """Gaps remembered per device; of more the oldest can no longer be said to be filled."""
 
@@ -28,6 +31,8 @@ class _Gap:
     told: bool = False
     jump: bool = False
     """Most of what is in it never was. What comes of it goes on from its ends without gaps."""
+    before: bool = False
+    """It lies before the first event that came: nobody knows whether anything of it ever was."""
 
     def fill(self, seq: int) -> bool:
         """Take `seq` out of what is missing; returns whether it was missing."""
@@ -44,6 +49,7 @@ class _Gap:
 class _Device:
     first: int
     highest: int
+    since_s: float
     gaps: list[_Gap] = field(default_factory=list)
 
 
@@ -62,7 +68,7 @@ class Gaps:
         """
         device = self._devices.get(source)
         if device is None:
-            self._devices[source] = _Device(seq, seq)
+            self._devices[source] = _Device(seq, seq, now_s)
             return None
         if seq > device.highest:
             jump = seq > device.highest + JUMP
@@ -75,6 +81,10 @@ class Gaps:
                 return f"{source}: numbers go on at {seq}: the device could not read its outbox at its start"
             return None
         if seq < device.first:
+            if now_s - device.since_s < BEGIN_S and seq + 1 < device.first:
+                hole = (seq + 1, device.first - 1)
+                device.gaps.append(_Gap(*hole, now_s, [hole], told=True, before=True))
+                del device.gaps[:-MAX_GAPS]
             device.first = seq
             return None
         for place, gap in enumerate(device.gaps):
@@ -84,7 +94,7 @@ class Gaps:
                 return None
             if gap.fill(seq):
                 return self._filled(source, device, gap)
-        self._devices[source] = _Device(seq, seq)
+        self._devices[source] = _Device(seq, seq, now_s)
         return f"{source}: numbers begin again at {seq}: the device has a new outbox"
 
     def news(self, now_s: float) -> list[str]:
@@ -100,7 +110,7 @@ class Gaps:
     def missing(self) -> dict[str, list[tuple[int, int]]]:
         """Return what is missing now by device, as ranges with both ends."""
         found = {
-            source: [hole for gap in device.gaps if not gap.jump for hole in gap.holes]
+            source: [hole for gap in device.gaps if not (gap.jump or gap.before) for hole in gap.holes]
             for source, device in self._devices.items()
         }
         return {source: holes for source, holes in found.items() if holes}
@@ -109,7 +119,7 @@ class Gaps:
         if gap.holes:
             return None
         device.gaps.remove(gap)
-        if not gap.told:
+        if gap.before or not gap.told:
             return None
         self.filled += 1
         return f"{source}: gap filled: {_numbers([(gap.first, gap.last)])} came late"

@@ -43,6 +43,14 @@ def test_what_is_older_than_the_first_is_late_and_no_gap():
     assert saw(gaps, 100, 40, 101) == gaps.news(1e6) == []
 
 
+def test_numbers_that_overtake_one_another_at_the_beginning_are_no_new_outbox():
+    gaps = Gaps()
+    assert saw(gaps, 6, 2, 4, 1, 3, 8) == []
+    assert gaps.missing() == {"hq/a": [(7, 7)]}
+    assert saw(gaps, 5, 7) == gaps.news(1e6) == []
+    assert (gaps.missing(), gaps.filled) == ({}, 0)
+
+
 def test_a_new_outbox_begins_again():
     gaps = Gaps()
     saw(gaps, *range(1, 8))
