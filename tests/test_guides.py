@@ -24,7 +24,16 @@ from tests.support.places import ROOT
 README = ROOT / "README.md"
 HOUSE = ROOT / "edge/README.md"
 CHANGELOG = ROOT / "deploy/CHANGELOG.md"
-FOLDERS = (".", "deploy", "deploy/home-assistant", "deploy/node-red", "edge", "models", "tests")
+FOLDERS = (
+    ".",
+    "deploy",
+    "deploy/home-assistant",
+    "deploy/node-red",
+    "deploy/prometheus",
+    "edge",
+    "models",
+    "tests",
+)
 GUIDES = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*.md"))
 MOST_LINES = 150
 
