@@ -103,7 +103,8 @@ class MotionGate:
 
 def cells_of(x1: float, y1: float, x2: float, y2: float) -> tuple[slice, slice]:
     """Return the rows and columns of the cells that a box in pixels of the frame touches."""
-    left, top, right, bottom = (max(0, math.floor(side / CELL_PX)) for side in (x1, y1, x2, y2))
+    left, top = max(0, math.floor(x1 / CELL_PX)), max(0, math.floor(y1 / CELL_PX))
+    right, bottom = max(0, math.floor(x2 / CELL_PX)), max(0, math.floor(y2 / CELL_PX))
     return slice(top, bottom + 1), slice(left, right + 1)
 
 

@@ -48,16 +48,17 @@ class Detection:
     @property
     def size_px(self) -> float:
         """The shorter side of the box in pixels."""
-        return float(min(self.box[2] - self.box[0], self.box[3] - self.box[1]))
+        x1, y1, x2, y2 = self.box.tolist()
+        return float(min(x2 - x1, y2 - y1))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Track:
     """A face followed over frames.
 
-    `detection` is the face in this frame, or None where it was missed; `box` is where the track
-    believes the face to be. `hits` counts the frames in which it was seen. `ended` is True once, in
-    the update that gives the track up.
+    `detection` is the face in this frame, or None where it was missed, or not looked for, as `searched`
+    says; `box` is where the track believes the face to be. `hits` counts the frames in which it was seen.
+    `ended` is True once, in the update that gives the track up.
     """
 
     track_id: int
@@ -67,6 +68,7 @@ class Track:
     seen_s: float
     hits: int
     ended: bool = False
+    searched: bool = True
 
 
 class Refusal(StrEnum):

@@ -6,6 +6,7 @@ FaceDetectorYN, against which the tests compare; the heads of a stride are joine
 
 import math
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -163,7 +164,7 @@ class Detector:
             return []
         boxes /= scale
         landmarks /= scale
-        corners_wh = np.column_stack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]])
+        corners_wh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
         kept = cv2.dnn.NMSBoxes(corners_wh.tolist(), scores.tolist(), min_score, NMS_IOU)
         return [Detection(boxes[i], landmarks[i], float(scores[i])) for i in kept[:MAX_FACES]]
 
@@ -237,8 +238,8 @@ class Detector:
 
 def moved_by(face: Detection, x: int, y: int) -> Detection:
     """Return a face found in a part of a frame whose left upper corner is (x, y), in pixels of the frame."""
-    shift = np.array([x, y], np.float32)
-    return Detection(face.box + np.tile(shift, 2), face.landmarks + shift, face.score)
+    shift = np.array([x, y, x, y], np.float32)
+    return Detection(face.box + shift, face.landmarks + shift[:2], face.score)
 
 
 def _middle(box: FloatArray) -> FloatArray:
@@ -259,25 +260,28 @@ def _decode(outputs: dict[str, FloatArray], min_score: float) -> tuple[FloatArra
     Per cell: score = sqrt(sigmoid(cls) * sigmoid(obj)); centre = (cell + offset) * stride; size = exp(.) *
     stride; landmark = (cell + offset) * stride.
     """
-    boxes, landmarks, scores = [], [], []
+    heads = [outputs[f"head_{stride}"] for stride in STRIDES]
+    values = np.concatenate([head.reshape(CHANNELS, -1) for head in heads], axis=1)
     # score ** 2 <= sigmoid(x) < exp(x) for either logit x: nearly all cells (and NaN) go without a sigmoid.
-    least_logit = 2 * math.log(min_score)
-    for stride in STRIDES:
-        head = outputs[f"head_{stride}"]
-        columns = head.shape[3]
-        values = head.reshape(CHANNELS, -1)
-        cells = np.flatnonzero(values[:2].min(axis=0) >= least_logit)
-        if not len(cells):
-            continue
-        score = np.exp(-0.5 * np.logaddexp(0, -values[:2, cells]).sum(axis=0))
-        cells, score = cells[score >= min_score], score[score >= min_score]
-        origin = np.column_stack([cells % columns, cells // columns]).astype(np.float32)
-        found = values[:, cells].T
-        centre = (origin + found[:, 2:4]) * stride
-        half = np.exp(found[:, 4:6]) * (stride / 2)
-        boxes.append(np.column_stack([centre - half, centre + half]))
-        landmarks.append((origin[:, None] + found[:, 6:].reshape(-1, 5, 2)) * stride)
-        scores.append(score)
-    if not scores:
+    cells = np.flatnonzero(np.minimum(values[0], values[1]) >= 2 * math.log(min_score))
+    if not len(cells):
         return np.empty((0, 4), np.float32), np.empty((0, 5, 2), np.float32), np.empty(0, np.float32)
-    return np.concatenate(boxes), np.concatenate(landmarks), np.concatenate(scores)
+    score = np.exp(-0.5 * np.logaddexp(0, -values[:2, cells]).sum(axis=0))
+    cells, score = cells[score >= min_score], score[score >= min_score]
+    origin, stride = (each[cells] for each in _cells(tuple(head.shape[2:] for head in heads)))
+    found = values[:, cells].T
+    centre = (origin + found[:, 2:4]) * stride
+    half = np.exp(found[:, 4:6]) * (stride / 2)
+    boxes = np.concatenate([centre - half, centre + half], axis=1)
+    landmarks = (origin[:, None] + found[:, 6:].reshape(-1, 5, 2)) * stride[:, None]
+    return boxes, landmarks, score
+
+
+@lru_cache(maxsize=16)
+def _cells(grids: tuple[tuple[int, ...], ...]) -> tuple[FloatArray, FloatArray]:
+    """Return column and row (N, 2) and stride (N, 1) of the cells of grids (rows, columns), one a stride."""
+    origins = [np.indices(grid, np.float32)[::-1].reshape(2, -1).T for grid in grids]
+    strides = [
+        np.full((rows * columns, 1), s, np.float32) for s, (rows, columns) in zip(STRIDES, grids, strict=True)
+    ]
+    return np.concatenate(origins), np.concatenate(strides)

@@ -8,6 +8,7 @@ with sface-fp32 (4 and 3).
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from edge.core.errors import ModelError
 from edge.core.types import FloatArray, Image
@@ -21,6 +22,11 @@ LOWER_HALF = 0.58
 Measured with sface-int8 on 301 masked photos, with a limit that .2 % of plain ones miss: at .49, .54, .58,
 .62 and .67 of the height 77, 92, 95, 91 and 74 % of the masked ones are told.
 """
+
+INNER_CORNERS = np.array(
+    [(x, y) for y in (INNER[0].start, INNER[0].stop - 1) for x in (INNER[1].start, INNER[1].stop - 1)]
+)
+"""Column and row of the pixels in the corners of `INNER`."""
 
 BLANK = 127
 """Grey level of what is blanked out: the middle of what the network takes."""
@@ -101,10 +107,16 @@ class Embedder:
             ValueError: All landmarks coincide.
         """
         matrix = similarity_transform(self._template, landmarks)
-        rows, columns = np.mgrid[INNER]
-        points = np.stack([columns.ravel(), rows.ravel()], 1) @ matrix[:, :2].T + matrix[:, 2]
         height, width = frame_shape[:2]
-        return float(((points >= 0) & (points <= (width - 1, height - 1))).all(axis=1).mean())
+
+        def inside(points: NDArray[np.intp]) -> NDArray[np.bool_]:
+            placed = points @ matrix[:, :2].T + matrix[:, 2]
+            return np.asarray(((placed >= 0) & (placed <= (width - 1, height - 1))).all(axis=1))
+
+        if inside(INNER_CORNERS).all():  # then all of it is
+            return 1.0
+        rows, columns = np.mgrid[INNER]
+        return float(inside(np.stack([columns.ravel(), rows.ravel()], 1)).mean())
 
     def align(self, image: Image, landmarks: FloatArray) -> Image:
         """Cut the face with `landmarks` (5, 2) out of a BGR image as BGR uint8 (112, 112, 3)."""

@@ -3,8 +3,6 @@
 Which parts are worth it is `recognition.attention`'s business.
 """
 
-import numpy as np
-
 from edge.core.types import Detection, FloatArray, Image
 from edge.face.detector import Detector, moved_by
 
@@ -32,11 +30,15 @@ Measured on lfw-dev faces in scenes, in each frame: of 32 px faces at 1280x720 .
 MOST_DOUBTFUL = 2
 """What may be a face in such a part, looked for again, the best first."""
 
-NEAR_INPUT_PX = 128
+NEAR_INPUT_PX = 96
 """Side of the detector's input around one face, and the least that is cut out of the frame for it."""
 
-NEAR_FACES = 4.0
-"""How many faces wide the neighbourhood is in which a face is looked for again."""
+NEAR_FACES = 3.0
+"""How many faces wide the neighbourhood is in which a face is looked for again.
+
+Measured on 80 lfw-dev faces of 24, 32, 48 and 80 px in scenes, up to .7 of their size from where they were
+expected: all are found, as at 128 px and four faces; at 64 px and two and a half .84 to .98.
+"""
 
 SIZE_SLACK = 0.9
 """Share of the least size of a usable face from which a far face is taken: its box is some pixels off."""
@@ -86,20 +88,21 @@ class FarSearch:
         side = round(max(NEAR_INPUT_PX, NEAR_FACES * float(max(box[2:] - box[:2]))))
         x1 = int(min(max(0, x - side / 2), max(0, width - side)))
         y1 = int(min(max(0, y - side / 2), max(0, height - side)))
-        found = [moved_by(f, x1, y1) for f in self._near.detect(image[y1 : y1 + side, x1 : x1 + side])]
-        middle = np.array([x, y], np.float32)
-        large = [f for f in found if f.size_px >= SIZE_SLACK * self._min_face_px]
-        near = [f for f in large if float(np.abs((f.box[:2] + f.box[2:]) / 2 - middle).max()) < side / 4]
-        return min(
-            near, key=lambda f: float(np.abs((f.box[:2] + f.box[2:]) / 2 - middle).max()), default=None
-        )
+        found: Detection | None = None
+        least = side / 4
+        for seen in self._near.detect(image[y1 : y1 + side, x1 : x1 + side]):
+            left, top, right, bottom = seen.box.tolist()
+            apart = max(abs(x1 + (left + right) / 2 - x), abs(y1 + (top + bottom) / 2 - y))
+            if apart < least and seen.size_px >= SIZE_SLACK * self._min_face_px:
+                found, least = seen, apart
+        return None if found is None else moved_by(found, x1, y1)
 
 
 def covers(face: Detection, box: FloatArray) -> bool:
     """Return whether the middle of a box (xyxy) lies in the box of a face."""
-    x, y = (box[:2] + box[2:]) / 2
-    x1, y1, x2, y2 = face.box
-    return bool(x1 <= x <= x2 and y1 <= y <= y2)
+    left, top, right, bottom = box.tolist()
+    x1, y1, x2, y2 = face.box.tolist()
+    return bool(x1 <= (left + right) / 2 <= x2 and y1 <= (top + bottom) / 2 <= y2)
 
 
 def same_place(first: Detection, second: Detection) -> bool:

@@ -19,8 +19,12 @@ from edge.face.far_search import Region, covers, region_side_px
 MOVED_SHARE = 0.03
 """Share of changed pixels from which a cell counts as moving."""
 
-NEW_SHARE = 0.06
-"""Share of new pixels from which something new moves in a cell."""
+NEW_SHARE = 0.04
+"""Share of new pixels from which something new moves in a cell.
+
+Measured on 60 faces of 32 px in the scenes of `edge bench range` at 1920x1080: of what walks in .95 are found
+in time; with .06 .88, at as many looks.
+"""
 
 NEW_S = 0.2
 """For so long something stays new in a cell."""

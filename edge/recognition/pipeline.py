@@ -20,7 +20,6 @@ from edge.core.types import (
     Detection,
     EventType,
     FaceEvent,
-    FloatArray,
     Frame,
     Image,
     Latency,
@@ -33,7 +32,7 @@ from edge.recognition.attention import Attention
 from edge.recognition.observer import VisitObserver
 from edge.recognition.presence import Presence
 from edge.recognition.recognizer import Recognizer
-from edge.recognition.tracker import Tracker
+from edge.recognition.tracker import Expected, Tracker
 from edge.recognition.visit import Visit, VisitRule
 
 log = logging.getLogger(__name__)
@@ -55,6 +54,9 @@ CAPTURE_TO_DECISION = "capture_to_decision"
 
 MOST_LOOKS = 3
 """Far faces that are followed are looked for in one frame, at most."""
+
+FOLLOW_S = 0.1
+"""A far face that was seen is not looked for again before: a visit takes no more shots than that."""
 
 NewId = Callable[[], str]
 
@@ -97,6 +99,9 @@ class Pipeline:
         self._attention = Attention()
         self._looked_s = -np.inf  # when the faces that are followed were looked at, still ones too
         self._turn = 0  # of those who are looked for one after the other
+        self._unsearched: set[int] = set()  # tracks whose faces were not looked for in the frame in work
+        self._looks = 0  # at faces that are followed, in the frame in work
+        self._put_off = False  # whether the last frame left the search of regions to this one
 
     def process(self, frame: Frame, recognizer: Recognizer) -> list[FaceEvent]:
         """Take a frame, in the order of `monotonic_s`, and return what became certain by it, in order.
@@ -169,14 +174,16 @@ class Pipeline:
     def _gate(self, frame: Frame) -> bool:
         """Return whether the frame is to be searched: something moves, or somebody is due to be looked at.
 
-        A face that was seen once is searched for again at once: it may be gone before the next refresh.
+        A face that was seen once is searched for again at once: it may be gone before the next refresh. So is
+        one that was not looked for in the last frame.
         """
         with self._metrics.timed("gate"):
             moved = self._motion is None or self._motion.passes(frame)
-        return moved or self._presence.due(frame.monotonic_s) or self._tracker.tentative
+        return moved or self._presence.due(frame.monotonic_s) or self._tracker.unsure
 
     def _detect(self, frame: Frame, recognizer: Recognizer) -> list[Detection]:
         """Return the faces of a frame: near ones from the reduced frame, far ones from parts of it."""
+        self._unsearched.clear()
         far = recognizer.far if recognizer.detector.reduction(frame.image) < FAR_REDUCTION else None
         doubtful: list[Detection] = []
         with self._metrics.timed("detect") as watch:
@@ -201,13 +208,13 @@ class Pipeline:
         """
         found = list(near)
         followed = self._tracker.predicted(frame.monotonic_s)
-        missed = [(box, seen) for box, seen in followed if not any(covers(face, box) for face in near)]
+        missed = [each for each in followed if not any(covers(face, each.box) for face in near)]
         for again in self._look_at_followed(frame, far, missed):
             if not any(same_place(again, other) for other in found):
                 found.append(again)
         if self._motion is None:
             return found
-        known = [face.box for face in found] + [box for box, _ in followed]
+        known = [face.box for face in found] + [each.box for each in followed]
         self._attention.notice(self._motion.movement, known, frame.image.shape, frame.monotonic_s)
         worth_it = [face for face in doubtful if far.may_be_large_enough(face)]
         for box in self._attention.doubtful(worth_it, known):
@@ -215,7 +222,7 @@ class Pipeline:
             face = far.look(frame.image, box)
             if face is not None and not any(same_place(face, other) for other in found):
                 found.append(face)
-        for region in self._attention.regions():
+        for region in self._attention.regions() if self._may_search() else ():
             self._metrics.count("far.regions")
             for face in far.find(frame.image, region):
                 if not any(same_place(face, other) for other in found):
@@ -224,10 +231,16 @@ class Pipeline:
             self._metrics.count(f"{FAR_BEHIND}{self.camera}")
         return found
 
-    def _look_at_followed(
-        self, frame: Frame, far: FarSearch, missed: list[tuple[FloatArray, Detection | None]]
-    ) -> Iterator[Detection]:
-        """Yield the faces that are followed and too small for the reduced frame: `predicted` by the tracker.
+    def _may_search(self) -> bool:
+        """Return whether regions are searched in this frame: not where followed faces were looked at.
+
+        The next frame then makes up for it, so that one frame does not pay for both.
+        """
+        self._put_off = self._looks > 0 and not self._put_off
+        return not self._put_off
+
+    def _look_at_followed(self, frame: Frame, far: FarSearch, missed: list[Expected]) -> Iterator[Detection]:
+        """Yield the faces that are followed and too small for the reduced frame.
 
         Where nothing changed since the last frame, a face is where it was; once a second it is looked at.
         """
@@ -235,16 +248,20 @@ class Pipeline:
         believed = movement is not None and frame.monotonic_s - self._looked_s < REFRESH_S
         if not believed:
             self._looked_s = frame.monotonic_s
-        looks = 0
+        self._looks = 0
         self._turn += 1
         for number in range(len(missed)):
-            box, seen = missed[(self._turn + number) % len(missed)]
+            expected = missed[(self._turn + number) % len(missed)]
+            seen = expected.seen
+            lately = expected.reported and frame.monotonic_s - expected.seen_s < FOLLOW_S
             if believed and seen is not None and movement is not None and not movement.touches(seen.box):
                 yield seen
-            elif looks < MOST_LOOKS:
-                looks += 1
+            elif lately or self._looks == MOST_LOOKS:
+                self._unsearched.add(expected.track_id)
+            else:
+                self._looks += 1
                 self._metrics.count("far.looks")
-                if (face := far.look(frame.image, box)) is not None:
+                if (face := far.look(frame.image, expected.box)) is not None:
                     yield face
 
     def _track(self, frame: Frame, detections: list[Detection] | None) -> list[Track]:
@@ -252,7 +269,7 @@ class Pipeline:
         if detections is None:
             return self._tracker.hold(frame.monotonic_s)
         with self._metrics.timed("track"):
-            return self._tracker.update(detections, frame.monotonic_s)
+            return self._tracker.update(detections, frame.monotonic_s, self._unsearched)
 
     def _notice_glimpses(self, frame: Frame, recognizer: Recognizer) -> None:
         """Begin visits of faces that were seen once, unless the detector was in doubt about them."""

@@ -5,8 +5,9 @@ Two or three faces stand at a door: an optimal assignment would buy nothing over
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -41,6 +42,7 @@ class _State:
     seen_s: float
     hits: int = 1
     velocity: tuple[float, float] = (0.0, 0.0)
+    searched: bool = True
 
     def see(self, detection: Detection, box: Box, at_s: float) -> None:
         elapsed_s = at_s - self.seen_s
@@ -73,7 +75,30 @@ class _State:
 
     def snapshot(self, *, ended: bool = False) -> Track:
         box = self.detection.box if self.detection is not None else np.array(self.box, np.float32)
-        return Track(self.track_id, self.detection, box, self.started_s, self.seen_s, self.hits, ended)
+        return Track(
+            self.track_id,
+            self.detection,
+            box,
+            self.started_s,
+            self.seen_s,
+            self.hits,
+            ended,
+            self.searched,
+        )
+
+
+class Expected(NamedTuple):
+    """Where a face that is followed should be by now: its box (4,), xyxy.
+
+    `seen` is the face in the last frame, None where it was not seen there. `seen_s` is when it was seen last,
+    and `reported` says whether it has been often enough.
+    """
+
+    track_id: int
+    box: FloatArray
+    seen: Detection | None
+    seen_s: float
+    reported: bool
 
 
 class Tracker:
@@ -84,17 +109,26 @@ class Tracker:
         self._next_id = 1
         self._glimpses: list[Track] = []
 
-    def predicted(self, at_s: float) -> list[tuple[FloatArray, Detection | None]]:
-        """Return where the faces that are followed should be at `at_s`: boxes (4,), xyxy.
+    def predicted(self, at_s: float) -> list[Expected]:
+        """Return where the faces that are followed should be at `at_s`."""
+        return [
+            Expected(
+                state.track_id,
+                np.array(state.at(at_s), np.float32),
+                state.detection,
+                state.seen_s,
+                state.hits >= MIN_HITS,
+            )
+            for state in self._states
+        ]
 
-        With each goes the face as it was seen in the last frame, None where it was missed.
-        """
-        return [(np.array(state.at(at_s), np.float32), state.detection) for state in self._states]
-
-    def update(self, detections: Sequence[Detection], at_s: float) -> list[Track]:
+    def update(
+        self, detections: Sequence[Detection], at_s: float, unsearched: Collection[int] = ()
+    ) -> list[Track]:
         """Assign the detections of the frame at `at_s` and return every reported track.
 
-        A track that has just ended is returned one last time with `ended` set.
+        A track that has just ended is returned one last time with `ended` set. The faces of the tracks
+        `unsearched` were not looked for: that they are not among the detections says nothing.
         """
         if not detections and not self._states:
             self._glimpses = []
@@ -108,7 +142,7 @@ class Tracker:
         ]
         taken: set[int] = set()
         for state in self._states:
-            state.detection = None
+            state.detection, state.searched = None, state.track_id not in unsearched
         for _, state_index, index in sorted(costs):
             state = self._states[state_index]
             if index not in taken and state.detection is None:
@@ -121,9 +155,12 @@ class Tracker:
         return self._report(at_s)
 
     @property
-    def tentative(self) -> bool:
-        """Whether a face was seen for the first time, so that the next frame says whether it is one."""
-        return any(state.detection is not None and state.hits < MIN_HITS for state in self._states)
+    def unsure(self) -> bool:
+        """Whether the next frame has to be searched: a face was seen once, or was not looked for."""
+        return any(
+            not state.searched or (state.detection is not None and state.hits < MIN_HITS)
+            for state in self._states
+        )
 
     @property
     def glimpses(self) -> list[Track]:

@@ -136,7 +136,7 @@ class Visit:
             unseen = self.missed or track.seen_s - self.seen_s > UNSEEN_S
             self.suspect = self.suspect or (unseen and (self.decision is not None or bool(self.shots)))
             self.seen += 1
-        self.missed = track.detection is None
+        self.missed = track.detection is None and (track.searched or self.missed)
         self.box, self.seen_s, self.on_track = track.box, track.seen_s, not track.ended
 
     def wants_shot(self, track: Track, at_s: float) -> bool:

@@ -103,3 +103,13 @@ def test_the_second_template_lies_within_the_crop_of_the_first():
     corners = np.array([[0, 0], [127, 0], [0, 127], [127, 127]]) @ back[:, :2].T + back[:, 2]
     assert (corners >= 0).all()
     assert (corners <= first.input.size[0] - 1).all()
+
+
+def test_the_edge_of_the_frame_takes_its_share_of_a_face(models_dir: Path):
+    _, embedder = load_embedder("sface-int8", models_dir, threads=1)
+    assert embedder.visible(TEMPLATE, (112, 112, 3)) == 1.0
+    assert embedder.visible(TEMPLATE - np.float32((16.5, 0)), (112, 112, 3)) == pytest.approx(79 / 80)
+    assert embedder.visible(TEMPLATE - np.float32((55.5, 0)), (112, 112, 3)) == pytest.approx(0.5)
+    assert embedder.visible(TEMPLATE + np.float32((0, 53.5)), (112, 112, 3)) == pytest.approx(0.5)
+    assert embedder.visible(TEMPLATE + np.float32((0, 11.5)), (112, 112, 3)) == 1.0
+    assert embedder.visible(TEMPLATE + np.float32((0, 500)), (112, 112, 3)) == 0.0

@@ -225,6 +225,15 @@ def test_a_look_that_is_refused_is_not_repeated_at_once(door: Door):
     assert not visit.wants_look(track(1, 2.9), 2.9)
 
 
+def test_a_face_that_was_not_looked_for_is_not_taken_for_another_one(door: Door):
+    matched(door, 1, 0.2)
+    visit = door.visits[1]
+    for searched, suspect in ((False, False), (True, True)):
+        visit.follow(replace(track(1, 2.0, seen=False), searched=searched))
+        visit.follow(track(1, 2.1))
+        assert visit.suspect == suspect
+
+
 def test_one_odd_look_at_a_decided_face_changes_nothing(door: Door):
     matched(door, 1, 0.2)
     visit, seen = door.visits[1], track(1, 2.0)

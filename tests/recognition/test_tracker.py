@@ -107,3 +107,17 @@ def test_a_track_that_was_missed_is_not_kept_alive_by_stillness():
     tracker = Tracker()
     run(tracker, [*[[face(300)]] * 5, []])
     assert tracker.hold((6 / FPS) + LOST_S + 0.01)[0].ended
+
+
+def test_a_face_that_was_not_looked_for_was_not_missed():
+    tracker = Tracker()
+    run(tracker, [[face(300)], [face(310)]])
+    assert not tracker.unsure
+    [unsearched] = tracker.update([], 2 / FPS, {1})
+    assert (unsearched.detection, unsearched.searched) == (None, False)
+    assert tracker.unsure, "the next frame has to say where the face is"
+    [missed] = tracker.update([], 3 / FPS)
+    assert (missed.detection, missed.searched) == (None, True)
+    [seen] = tracker.update([face(340)], 4 / FPS)
+    assert (seen.track_id, seen.searched) == (1, True)
+    assert not tracker.unsure
