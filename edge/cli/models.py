@@ -100,7 +100,12 @@ def verify(names: NamesArgument = None, config_file: ConfigOption = None) -> Non
         if manifest.optional and not is_installed(manifest, settings.models_path) and not names:
             continue
         try:
-            provider = check_model(name, settings.models_path, threads=settings.recognition.threads)
+            provider = check_model(
+                name,
+                settings.models_path,
+                threads=settings.recognition.threads,
+                providers=settings.recognition.runs_on,
+            )
         except ModelError as error:
             failures.append(name)
             typer.echo(f"{name}: FAILED: {error}", err=True)

@@ -35,7 +35,7 @@ from edge.device.galleries import Galleries
 from edge.device.pushes.memory import PushMemory
 from edge.device.pushes.push import settings_told
 from edge.device.pushes.trial import PushState, PushTrial, Seen
-from edge.device.reports import Vitals, info
+from edge.device.reports import Vitals, info, runs_elsewhere
 from edge.device.settings.load import Settings, kept
 from edge.mqtt.contract.encode import encode, to_millisecond
 from edge.mqtt.contract.messages import ConfigReportedPayload, HealthPayload, InfoPayload
@@ -373,6 +373,7 @@ class Daemon:
         rolled_back = self._pushes.state is PushState.ROLLED_BACK
         return [
             *self._galleries.problems(self._recognizer),
+            *runs_elsewhere(self._settings, self._recognizer),
             *([DoorProblem.CLOCK_BEHIND] if self._clock.behind else []),
             *([DoorProblem.PUSH_ROLLED_BACK] if rolled_back else []),
         ]

@@ -15,7 +15,9 @@ from edge.core.threads import Beats
 from edge.device.assembly.recognizer import liveness_policy, visit_rule
 from edge.device.settings.load import Settings
 from edge.device.sync.outcome import MAX_ERROR_CHARS, SyncOutcome
-from edge.face.liveness import Liveness
+from edge.face.detector import Detector
+from edge.face.embedder import Embedder
+from edge.face.liveness import LivenessNetwork
 from edge.gallery.decision import ThresholdShift
 from edge.gallery.gallery import Gallery
 from edge.mqtt.contract.encode import to_millisecond
@@ -79,12 +81,12 @@ def info(
         at=to_millisecond(now),
         cameras=tuple(settings.cameras),
         models={
-            "detector": ModelInfo(id=recognizer.detector.model_id, sha256=recognizer.detector.sha256),
-            "embedder": ModelInfo(id=recognizer.embedder.model_id, sha256=recognizer.embedder.sha256),
-        }
-        | _liveness_models(liveness),
+            use: ModelInfo(id=each.model_id, sha256=each.sha256)
+            for use, each in models_in_use(recognizer).items()
+        },
         embedder_choice=recognizer.embedder_choice,
         execution_provider=recognizer.embedder.provider,
+        execution_providers={use: each.provider for use, each in models_in_use(recognizer).items()},
         gallery_version=recognizer.stamp.gallery_version,
         gallery_size=recognizer.matcher.gallery.size,
         config_version=config_version,
@@ -104,13 +106,21 @@ def _shift(shift: ThresholdShift | None) -> ShiftInfo | None:
     return ShiftInfo.model_validate(rounded)
 
 
-def _liveness_models(liveness: Liveness | None) -> dict[str, ModelInfo]:
-    """Return the networks that are asked for it: liveness, liveness-2 and so on."""
-    networks = liveness.networks if liveness else ()
+def models_in_use(recognizer: Recognizer) -> dict[str, Detector | Embedder | LivenessNetwork]:
+    """Return what is asked, by use: detector, embedder, and liveness, liveness-2 and so on."""
+    networks = recognizer.liveness.networks if recognizer.liveness else ()
     return {
-        f"liveness-{place}" if place > 1 else "liveness": ModelInfo(id=each.model_id, sha256=each.sha256)
-        for place, each in enumerate(networks, start=1)
+        "detector": recognizer.detector,
+        "embedder": recognizer.embedder,
+        **{f"liveness-{place}" if place > 1 else "liveness": each for place, each in enumerate(networks, 1)},
     }
+
+
+def runs_elsewhere(settings: Settings, recognizer: Recognizer) -> list[DoorProblem]:
+    """Return the problem that a model does not run on what the settings name first, if one does not."""
+    wanted = settings.recognition.runs_on[0].execution_provider
+    used = {each.provider for each in models_in_use(recognizer).values()}
+    return [DoorProblem.PROVIDER_REFUSED] if used != {wanted} else []
 
 
 def gallery_report(

@@ -6,7 +6,7 @@ promise enough accuracy. What is loaded to be timed is not kept.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,16 @@ import numpy as np
 
 from edge.core.errors import ConfigError, ModelError, ModelMissingError
 from edge.face.embedder import Embedder, EmbedderPair
-from edge.face.manifest import AUTO, Accuracy, Manifest, load_manifest, model_names, parts_of
+from edge.face.manifest import (
+    AUTO,
+    ON_CPU,
+    Accuracy,
+    Manifest,
+    Provider,
+    load_manifest,
+    model_names,
+    parts_of,
+)
 from edge.face.session import Session, pattern, self_test
 from edge.face.weights import load_verified
 
@@ -36,7 +45,9 @@ ALIKE = 0.95
 """Only a model that needs less than this share of a more accurate one's time is preferred to it."""
 
 
-def load_session(name: str, kind: str, models_dir: Path, *, threads: int) -> tuple[Manifest, Session]:
+def load_session(
+    name: str, kind: str, models_dir: Path, *, threads: int, providers: Sequence[Provider] = ON_CPU
+) -> tuple[Manifest, Session]:
     """Load a model by name from verified bytes and run its self-test.
 
     Raises:
@@ -44,12 +55,14 @@ def load_session(name: str, kind: str, models_dir: Path, *, threads: int) -> tup
         ModelError: It is unknown, absent, damaged or computes something else than it should.
     """
     manifest = _of_kind(name, kind, models_dir)
-    session = Session.of(manifest, load_verified(manifest, models_dir), threads=threads)
+    session = Session.of(manifest, load_verified(manifest, models_dir), threads=threads, providers=providers)
     self_test(session, manifest)
     return manifest, session
 
 
-def load_embedder(name: str, models_dir: Path, *, threads: int) -> tuple[Manifest, Embedder]:
+def load_embedder(
+    name: str, models_dir: Path, *, threads: int, providers: Sequence[Provider] = ON_CPU
+) -> tuple[Manifest, Embedder]:
     """Load an embedder by name, which may be a pair, from verified bytes and run its self-test.
 
     Raises:
@@ -57,10 +70,10 @@ def load_embedder(name: str, models_dir: Path, *, threads: int) -> tuple[Manifes
         ModelError: It is unknown, absent, damaged or computes something else than it should.
     """
     manifest = _of_kind(name, "embedder", models_dir)
-    return manifest, _embedder_of(manifest, models_dir, threads)
+    return manifest, _embedder_of(manifest, models_dir, threads, providers)
 
 
-def check_model(name: str, models_dir: Path, *, threads: int) -> str:
+def check_model(name: str, models_dir: Path, *, threads: int, providers: Sequence[Provider] = ON_CPU) -> str:
     """Check the hash of every file of a model, and that it computes what it should; returns what runs it.
 
     Raises:
@@ -68,7 +81,7 @@ def check_model(name: str, models_dir: Path, *, threads: int) -> str:
     """
     provider = ""
     for part in parts_of(load_manifest(name, models_dir), models_dir):
-        session = Session.of(part, load_verified(part, models_dir), threads=threads)
+        session = Session.of(part, load_verified(part, models_dir), threads=threads, providers=providers)
         self_test(session, part)
         provider = session.provider
     return provider
@@ -81,10 +94,14 @@ def _of_kind(name: str, kind: str, models_dir: Path) -> Manifest:
     return manifest
 
 
-def _embedder_of(manifest: Manifest, models_dir: Path, threads: int) -> Embedder:
+def _embedder_of(
+    manifest: Manifest, models_dir: Path, threads: int, providers: Sequence[Provider]
+) -> Embedder:
     loaded = []
     for part in parts_of(manifest, models_dir):
-        loaded.append((Session.of(part, load_verified(part, models_dir), threads=threads), part))
+        loaded.append(
+            (Session.of(part, load_verified(part, models_dir), threads=threads, providers=providers), part)
+        )
     embedder = Embedder(*loaded[0]) if manifest.pair is None else EmbedderPair(manifest, *loaded)
     embedder.self_test()
     return embedder
@@ -98,7 +115,14 @@ class Choice:
     why: str
 
 
-def choose(name: str, enrolled_with: str | None, models_dir: Path, *, threads: int) -> Choice:
+def choose(
+    name: str,
+    enrolled_with: str | None,
+    models_dir: Path,
+    *,
+    threads: int,
+    providers: Sequence[Provider] = ON_CPU,
+) -> Choice:
     """Return the embedder that `name` means on this device.
 
     `enrolled_with` is the model id of the gallery's templates, None where there are none.
@@ -110,7 +134,7 @@ def choose(name: str, enrolled_with: str | None, models_dir: Path, *, threads: i
         return Choice(name, "configured")
     if enrolled_with is not None:
         return Choice(_of_gallery(enrolled_with, models_dir), "auto: the gallery was enrolled with it")
-    return fastest(accurate_enough(), models_dir, threads=threads)
+    return fastest(accurate_enough(), models_dir, threads=threads, providers=providers)
 
 
 def accurate_enough() -> list[Manifest]:
@@ -122,7 +146,12 @@ def accurate_enough() -> list[Manifest]:
 
 
 def fastest(
-    embedders: list[Manifest], models_dir: Path, *, threads: int, clock: Callable[[], float] = perf_counter
+    embedders: list[Manifest],
+    models_dir: Path,
+    *,
+    threads: int,
+    providers: Sequence[Provider] = ON_CPU,
+    clock: Callable[[], float] = perf_counter,
 ) -> Choice:
     """Time the embedders that work here in turn, on a generated picture, and return the one to use.
 
@@ -132,7 +161,7 @@ def fastest(
     Raises:
         ModelError: None of them works; says why of each.
     """
-    taken_ms = timed(embedders, models_dir, threads=threads, clock=clock)
+    taken_ms = timed(embedders, models_dir, threads=threads, providers=providers, clock=clock)
     accuracy = {m.name: m.accuracy for m in embedders if m.accuracy is not None}
     pairs = [m.name for m in embedders if m.pair and taken_ms.get(m.name, np.inf) <= FAST_ENOUGH_MS]
     single = {m.name: taken_ms[m.name] for m in embedders if m.name in taken_ms and not m.pair}
@@ -141,7 +170,12 @@ def fastest(
 
 
 def timed(
-    embedders: list[Manifest], models_dir: Path, *, threads: int, clock: Callable[[], float] = perf_counter
+    embedders: list[Manifest],
+    models_dir: Path,
+    *,
+    threads: int,
+    providers: Sequence[Provider] = ON_CPU,
+    clock: Callable[[], float] = perf_counter,
 ) -> dict[str, float]:
     """Return how many milliseconds each embedder that works here takes for a face; as `fastest`.
 
@@ -152,7 +186,7 @@ def timed(
     refused: list[str] = []
     for manifest in embedders:
         try:
-            working[manifest.name] = _embedder_of(manifest, models_dir, threads)
+            working[manifest.name] = _embedder_of(manifest, models_dir, threads, providers)
         except ModelMissingError as error:
             refused.append(str(error))
         except ModelError as error:

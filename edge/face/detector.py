@@ -120,6 +120,7 @@ class Detector:
         self._manifest = manifest
         self.model_id = manifest.model_id
         self.sha256 = manifest.sha256
+        self.provider = session.provider
         self._max_side_px = max_side_px
         self._min_score = min_score
         self._canvas: Canvas | None = None

@@ -191,6 +191,8 @@ class EmbedderPair(Embedder):
         if manifest.pair is None or second[1].alignment is None:
             raise ModelError(f"{manifest.name}: not a pair of embedders")
         self._first, self._second = Embedder(*first), Embedder(*second)
+        if self._second.provider != self._first.provider:
+            self.provider = f"{self._first.provider}, {self._second.provider}"
         self._shares = [np.float32(np.sqrt(part.share)) for part in manifest.pair]
         self._rewarp = similarity_transform(self._template, self._second._template)
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edge.core.errors import ModelError, ModelIntegrityError, ModelShapeError
 from edge.core.types import FloatArray, Image
-from edge.face.manifest import Fusion, Manifest, manifests_dir, read_manifest
+from edge.face.manifest import ON_CPU, Fusion, Manifest, Provider, manifests_dir, read_manifest
 from edge.face.session import Session, pattern, self_test
 from edge.face.weights import load_verified
 
@@ -52,6 +52,7 @@ class LivenessNetwork:
         self.name = manifest.name
         self.model_id = manifest.model_id
         self.sha256 = manifest.sha256
+        self.provider = session.provider
 
     def self_test(self) -> None:
         """Compare what the session that serves computes now with the golden file, where there is one.
@@ -186,13 +187,15 @@ def _shorter_side(box: FloatArray) -> float:
     return float(min(box[2] - box[0], box[3] - box[1]))
 
 
-def load_liveness(directories: Sequence[Path], models_dir: Path, *, threads: int) -> Liveness:
+def load_liveness(
+    directories: Sequence[Path], models_dir: Path, *, threads: int, providers: Sequence[Provider] = ON_CPU
+) -> Liveness:
     """Load one network or several: each in a directory of its own, or among the models of this package.
 
     Raises:
         ModelError: One line: what is wrong with a manifest, a file, its shapes or its answers.
     """
-    networks = [load_network(each, models_dir, threads=threads) for each in directories]
+    networks = [load_network(each, models_dir, threads=threads, providers=providers) for each in directories]
     names = {network.name for network in networks}
     if len(names) < len(networks):
         raise ModelError("liveness.model: it names a model twice; leave one of them out")
@@ -200,7 +203,9 @@ def load_liveness(directories: Sequence[Path], models_dir: Path, *, threads: int
     return Liveness(networks, measured[0] if measured else None)
 
 
-def load_network(directory: Path, models_dir: Path, *, threads: int) -> LivenessNetwork:
+def load_network(
+    directory: Path, models_dir: Path, *, threads: int, providers: Sequence[Provider] = ON_CPU
+) -> LivenessNetwork:
     """Load a network by the directory of its manifest.
 
     The file of one of this package's is in `models_dir`, that of the operator's own beside its manifest. It
@@ -220,7 +225,7 @@ def load_network(directory: Path, models_dir: Path, *, threads: int) -> Liveness
         )
     model = load_verified(manifest, manifest.directory if own else models_dir)
     try:
-        session = Session(model, inputs=manifest.input, outputs=manifest.output, threads=threads)
+        session = Session.on_first(providers, manifest, model, threads=threads)
     except ModelShapeError as error:
         raise ModelShapeError(f"{manifest.name}: {error}; export it with fixed sizes, a batch of 1") from None
     except ModelError as error:

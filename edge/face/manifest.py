@@ -1,4 +1,4 @@
-"""What a model is: its file, where it comes from, what goes in and what comes out.
+"""What a model is: its file, where it comes from, what goes in, what comes out, and what may run it.
 
 Of an embedder also what was measured of it: how true it is to its reference, and its false matches. Manifests
 are data (`models/<name>/manifest.toml`) and travel with the package; weights do not. Fetches, runs and
@@ -7,7 +7,8 @@ measures nothing.
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, Self
 
@@ -40,6 +41,19 @@ MAX_SIDE_PX = 4096
 SHARE_TOLERANCE = 1e-9
 """By which the shares of a pair may miss 1: what is lost in writing them down."""
 
+CPU = "cpu"
+"""The processor itself: every onnxruntime has it."""
+
+EXECUTION_PROVIDERS = {
+    "tensorrt": "TensorrtExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "qnn": "QNNExecutionProvider",
+    CPU: "CPUExecutionProvider",
+}
+"""What onnxruntime calls them. Source: onnxruntime.ai/docs/execution-providers."""
+
 MIN_MEAN = 0.997
 MIN_P01 = 0.994
 """The bar: mean and first percentile of the cosine to the reference.
@@ -47,6 +61,28 @@ MIN_P01 = 0.994
 Measured: at .9979 and .9961 (`sface-int8`) TPIR at FPIR .01 is that of the reference, at .003 it is
 .003 lower.
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """One of `EXECUTION_PROVIDERS` by its short name, and its options as onnxruntime's pages name them."""
+
+    name: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def execution_provider(self) -> str:
+        """What onnxruntime calls it."""
+        return EXECUTION_PROVIDERS[self.name]
+
+    def given(self, threads: int) -> dict[str, str]:
+        """Return the options to start it with, for so many threads; OpenVINO would take eight by itself."""
+        own = {"num_of_threads": str(threads)} if self.name == "openvino" else {}
+        return own | dict(self.options)
+
+
+ON_CPU = (Provider(CPU),)
+"""The order where the settings say nothing."""
 
 
 class ManifestTable(BaseModel):

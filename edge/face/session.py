@@ -4,9 +4,12 @@ A session is made from verified bytes, checked against its manifest, and refuses
 for. Knows nothing of faces.
 """
 
+import logging
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from threading import Lock
 
@@ -18,10 +21,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from edge.core import files
 from edge.core.errors import ModelError, ModelIntegrityError, ModelShapeError
 from edge.core.types import FloatArray
-from edge.face.manifest import Input, Manifest, Output
+from edge.face.manifest import CPU, ON_CPU, Input, Manifest, Output, Provider
 
-PROVIDERS = ("CPUExecutionProvider",)
-"""aarch64 and x86_64 wheels of onnxruntime carry no other that a door camera could use."""
+log = logging.getLogger(__name__)
 
 QUIET = 3
 """Log severity of onnxruntime: errors only."""
@@ -76,11 +78,19 @@ class Golden(BaseModel):
 class Session:
     """One loaded model with a fixed number of threads. `run` may be called from one thread at a time."""
 
-    def __init__(self, model: bytes, *, inputs: Input, outputs: Output, threads: int) -> None:
-        """Load `model`.
+    def __init__(
+        self,
+        model: bytes,
+        *,
+        inputs: Input,
+        outputs: Output,
+        threads: int,
+        providers: Sequence[Provider] = ON_CPU,
+    ) -> None:
+        """Load `model` for the first of `providers`; what that cannot run of it runs on those after it.
 
         Raises:
-            ModelError: onnxruntime cannot load it.
+            ModelError: onnxruntime cannot load it, or the first of `providers` does not start.
             ModelShapeError: Its inputs or outputs are not the declared ones.
         """
         options = ort.SessionOptions()
@@ -96,13 +106,28 @@ class Session:
         options.enable_mem_pattern = False
         # Spinning threads burn a core between frames. Measured: CPU per wall time .53 -> .10 at 15 frames/s.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        known = set(ort.get_available_providers())
+        if providers[0].execution_provider not in known:
+            raise ModelError(f"this onnxruntime has no {providers[0].execution_provider}")
+        usable = [each for each in providers if each.execution_provider in known]
         try:
-            self._session = ort.InferenceSession(model, options, providers=list(PROVIDERS))
-            # The binding keeps the bytes to fall back to other providers; there are none: 10 MB less memory.
+            self._session = ort.InferenceSession(
+                model,
+                options,
+                providers=[each.execution_provider for each in usable],
+                provider_options=[each.given(threads) for each in usable],
+                enable_fallback=0,
+            )
+            # The binding keeps the bytes to fall back to other providers, which `of` does: 10 MB less memory.
             self._session._model_bytes = None
         except Exception as error:
             # onnxruntime's exceptions share no base class below Exception.
             raise ModelError(f"onnxruntime cannot load the model: {_first_line(error)}") from None
+        # One whose libraries are not there is left out without a word.
+        if self.provider != providers[0].execution_provider:
+            raise ModelError(
+                f"{providers[0].execution_provider} does not start; are its libraries installed?"
+            )
         self._inputs = inputs
         self._accepted: tuple[int, ...] = ()
         self.output_names = outputs.names
@@ -110,8 +135,13 @@ class Session:
         self._check(inputs, outputs)
 
     @classmethod
-    def of(cls, manifest: Manifest, model: bytes, *, threads: int) -> "Session":
-        """Load the verified bytes of a manifest's model.
+    def of(
+        cls, manifest: Manifest, model: bytes, *, threads: int, providers: Sequence[Provider] = ON_CPU
+    ) -> "Session":
+        """Load the verified bytes of a manifest's model for the first of `providers` that can run it.
+
+        An accelerator has to start, and to compute what the golden file says. One that does not is logged,
+        and the next is taken. After all others that is the processor, whose self-test is the caller's.
 
         Raises:
             ModelError: onnxruntime cannot load it, or is older than the model needs.
@@ -124,15 +154,45 @@ class Session:
                 'it or set recognition.embedder = "auto", which takes a model that runs here'
             )
         try:
-            return cls(model, inputs=manifest.input, outputs=manifest.output, threads=threads)
+            return cls.on_first(providers, manifest, model, threads=threads)
         except ModelShapeError as error:
             raise ModelShapeError(f"{manifest.name}: {error}") from None
         except ModelError as error:
             raise ModelError(f"{manifest.name}: {error}; run `edge models verify`") from None
 
+    @classmethod
+    def on_first(
+        cls, providers: Sequence[Provider], manifest: Manifest, model: bytes, *, threads: int
+    ) -> "Session":
+        """Do what `of` does, without a word of advice in what it raises.
+
+        Raises:
+            ModelError: The processor cannot run it either.
+            ModelShapeError: Its inputs or outputs are not those of the manifest.
+        """
+        *accelerators, processor = _with_processor(providers)
+        for place, provider in enumerate(accelerators):
+            try:
+                session = cls(
+                    model,
+                    inputs=manifest.input,
+                    outputs=manifest.output,
+                    threads=threads,
+                    providers=(*accelerators[place:], processor),
+                )
+                if manifest.golden is not None:
+                    self_test(session, manifest)
+            except ModelError as error:
+                log.error("%s does not run on %s: %s", manifest.name, provider.name, error)
+            else:
+                return session
+        return cls(
+            model, inputs=manifest.input, outputs=manifest.output, threads=threads, providers=(processor,)
+        )
+
     @property
     def provider(self) -> str:
-        """The execution provider in use."""
+        """The execution provider in use, as onnxruntime calls it."""
         return str(self._session.get_providers()[0])
 
     def run(self, array: FloatArray) -> list[FloatArray]:
@@ -253,6 +313,12 @@ def _share_buffers() -> None:
     """Keep what one run of any session needed for the next run of any other. Safe for several threads."""
     memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
     ort.create_and_register_allocator(memory, ort.OrtArenaCfg(ARENA))
+
+
+def _with_processor(providers: Sequence[Provider]) -> list[Provider]:
+    """Return those up to the processor, which is added where it is not named."""
+    before = list(takewhile(lambda each: each.name != CPU, providers))
+    return [*before, *(providers[len(before) : len(before) + 1] or ON_CPU)]
 
 
 def _cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:

@@ -14,7 +14,7 @@ from edge.core.threads import Beats
 from edge.core.types import FloatArray, Probe, Subject
 from edge.device.assembly.recognizer import build_recognizer
 from edge.device.assembly.stores import gallery_store
-from edge.device.reports import Vitals, info
+from edge.device.reports import Vitals, info, runs_elsewhere
 from edge.device.settings.load import load
 from edge.gallery.gallery import Gallery
 from edge.mqtt.contract.messages import LinkHealth, OutboxHealth
@@ -257,3 +257,20 @@ def test_a_site_shift_below_zero_counts_as_0_and_the_log_says_so(caplog: pytest.
     )
     assert lowered.rule.threshold_for(10) == plain.rule.threshold_for(10)
     assert caplog.text.count("decision.site_shift: a value below 0 counts as 0") == 1
+
+
+def test_a_model_that_runs_on_another_provider_than_asked_for_is_a_problem(tmp_path: Path):
+    on_cpu = load(overrides={"state_dir": tmp_path, "models_dir": load().models_path})
+    asked = load(
+        overrides={
+            "state_dir": tmp_path,
+            "models_dir": on_cpu.models_path,
+            "recognition": {"providers": ["cuda", "cpu"], "provider_options": {"cuda": {"device_id": "0"}}},
+        }
+    )
+    recognizer = build_recognizer(asked)
+    told = info(asked, recognizer, SystemClock())
+    assert set(told.execution_providers) == set(told.models) >= {"detector", "embedder"}
+    assert set(told.execution_providers.values()) == {"CPUExecutionProvider"}
+    assert runs_elsewhere(asked, recognizer) == [DoorProblem.PROVIDER_REFUSED]
+    assert runs_elsewhere(on_cpu, recognizer) == []

@@ -9,7 +9,17 @@ from onnx import TensorProto, helper, numpy_helper
 from edge.core.errors import ModelError, ModelIntegrityError, ModelShapeError
 from edge.core.process import rss_mb
 from edge.face.build.graph import GraphWriter, float_tensor
-from edge.face.manifest import Input, Manifest, Output, load_manifest, model_names, parts_of
+from edge.face.manifest import (
+    EXECUTION_PROVIDERS,
+    ON_CPU,
+    Input,
+    Manifest,
+    Output,
+    Provider,
+    load_manifest,
+    model_names,
+    parts_of,
+)
 from edge.face.session import Session, pattern, read_golden, sample, self_test
 from edge.face.weights import load_verified
 
@@ -247,3 +257,59 @@ def test_a_runtime_too_old_for_a_model_is_named_before_it_is_tried(needed: str) 
 def test_a_runtime_new_enough_is_compared_by_numbers_not_letters(models_dir: Path) -> None:
     manifest = load_manifest("sface-int8").model_copy(update={"needs_onnxruntime": "1.9"})
     Session.of(manifest, load_verified(manifest, models_dir), threads=1)
+
+
+ACCELERATED = (Provider("cuda"), Provider("openvino", {"device_type": "GPU"}))
+
+
+def test_a_provider_that_this_onnxruntime_has_not_is_told_and_the_next_is_taken(
+    models_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest = load_manifest("sface-int8", models_dir)
+    model = load_verified(manifest, models_dir)
+    session = Session.of(manifest, model, threads=1, providers=ACCELERATED)
+    self_test(session, manifest)
+    assert session.provider == "CPUExecutionProvider"
+    assert [line.getMessage() for line in caplog.records] == [
+        "sface-int8 does not run on cuda: this onnxruntime has no CUDAExecutionProvider",
+        "sface-int8 does not run on openvino: this onnxruntime has no OpenVINOExecutionProvider",
+    ]
+
+
+def test_a_provider_whose_options_are_refused_is_told_and_the_next_is_taken(
+    models_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest = load_manifest("yunet", models_dir)
+    model = load_verified(manifest, models_dir)
+    monkeypatch.setitem(EXECUTION_PROVIDERS, "qnn", "XnnpackExecutionProvider")
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: list(EXECUTION_PROVIDERS.values()))
+    session = Session.of(manifest, model, threads=1, providers=(Provider("qnn"), *ON_CPU))
+    assert session.provider == "CPUExecutionProvider"
+    [line] = [line.getMessage() for line in caplog.records]
+    assert line.startswith("yunet does not run on qnn: ")
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_an_accelerator_is_used_where_it_computes_what_it_should(
+    right: bool,
+    tmp_path: Path,
+    models_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    # The one beside the processor that every wheel has: it leaves all of this model to the processor.
+    monkeypatch.setitem(EXECUTION_PROVIDERS, "cuda", "AzureExecutionProvider")
+    manifest = load_manifest("sface-int8", models_dir)
+    if not right:
+        golden = read_golden(manifest.golden_path)
+        wrong = {name: tuple(-each for each in values) for name, values in golden.outputs.items()}
+        (tmp_path / "wrong.json").write_text(golden.model_copy(update={"outputs": wrong}).model_dump_json())
+        manifest = manifest.model_copy(update={"golden": str(tmp_path / "wrong.json")})
+    model = load_verified(manifest, models_dir)
+    session = Session.of(manifest, model, threads=1, providers=(Provider("cuda"),))
+    assert session.provider == ("AzureExecutionProvider" if right else "CPUExecutionProvider")
+    assert len(caplog.records) == (0 if right else 1)
+    if not right:
+        assert (
+            "sface-int8 does not run on cuda: sface-int8: self-test failed" in caplog.records[0].getMessage()
+        )

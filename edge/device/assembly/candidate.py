@@ -35,7 +35,13 @@ def candidate_gallery(settings: Settings) -> tuple[Gallery, Manifest]:
     model_id = store.enrolled_with()
     if model_id is None:
         raise GalleryError("there is no candidate; make it with `edge fleet reembed`")
-    choice = choose(AUTO, model_id, settings.models_path, threads=settings.recognition.threads)
+    choice = choose(
+        AUTO,
+        model_id,
+        settings.models_path,
+        threads=settings.recognition.threads,
+        providers=settings.recognition.runs_on,
+    )
     manifest = load_manifest(choice.name, settings.models_path)
     return store.load(manifest.model_id, embedding_dim(manifest)), manifest
 

@@ -82,11 +82,11 @@ def build_recognizer(
     """
     values = settings.recognition
     yunet, detector = load_session(
-        values.detector, "detector", settings.models_path, threads=settings.recognition.threads
+        values.detector, "detector", settings.models_path, threads=values.threads, providers=values.runs_on
     )
     choice = choose_embedder(settings, gallery)
     manifest, embedder = load_embedder(
-        choice.name, settings.models_path, threads=settings.recognition.threads
+        choice.name, settings.models_path, threads=values.threads, providers=values.runs_on
     )
     if gallery is None:
         gallery = gallery_store(settings).load(manifest.model_id, embedding_dim(manifest))
@@ -138,8 +138,19 @@ def build_candidate(settings: Settings, recognizer: Recognizer) -> Recognizer | 
     model_id = store.enrolled_with()
     if model_id in (None, recognizer.embedder.model_id):
         return None
-    name = choose(AUTO, model_id, settings.models_path, threads=settings.recognition.threads).name
-    manifest, embedder = load_embedder(name, settings.models_path, threads=settings.recognition.threads)
+    name = choose(
+        AUTO,
+        model_id,
+        settings.models_path,
+        threads=settings.recognition.threads,
+        providers=settings.recognition.runs_on,
+    ).name
+    manifest, embedder = load_embedder(
+        name,
+        settings.models_path,
+        threads=settings.recognition.threads,
+        providers=settings.recognition.runs_on,
+    )
     gallery = store.load(manifest.model_id, embedding_dim(manifest))
     return replace(
         recognizer,
@@ -164,7 +175,9 @@ def choose_embedder(settings: Settings, gallery: Gallery | None = None) -> Choic
     enrolled_with = gallery.model_id if gallery is not None and gallery.size else None
     if values.embedder == AUTO and enrolled_with is None:
         enrolled_with = gallery_store(settings).enrolled_with()
-    return choose(values.embedder, enrolled_with, settings.models_path, threads=values.threads)
+    return choose(
+        values.embedder, enrolled_with, settings.models_path, threads=values.threads, providers=values.runs_on
+    )
 
 
 def build_liveness(settings: Settings) -> Liveness | None:
@@ -179,7 +192,12 @@ def build_liveness(settings: Settings) -> Liveness | None:
         return None
     directories = [_liveness_directory(each) for each in settings.liveness.models]
     try:
-        return load_liveness(directories, settings.models_path, threads=settings.recognition.threads)
+        return load_liveness(
+            directories,
+            settings.models_path,
+            threads=settings.recognition.threads,
+            providers=settings.recognition.runs_on,
+        )
     except ModelError as error:
         if settings.liveness.policy != "auto":
             raise

@@ -73,15 +73,19 @@ def models(checkup: Checkup) -> Iterator[Finding]:
     alive = settings.liveness.models if liveness_policy(settings) != "off" else ()
     for name in (values.detector, embedder, *(each for each in alive if isinstance(each, str))):
         try:
-            provider = check_model(name, place, threads=values.threads)
+            provider = check_model(name, place, threads=values.threads, providers=values.runs_on)
         except ModelError as error:
             told, _, remedy = str(error).rpartition("; ")
             yield red(f"model {name}", told or remedy, remedy if told else f"edge models fetch {name}")
         else:
-            yield green(f"model {name}", f"hash and golden vector right ({provider})")
+            told = f"hash and golden vector right ({provider})"
+            if provider == values.runs_on[0].execution_provider:
+                yield green(f"model {name}", told)
+            else:
+                yield yellow(f"model {name}", told, DoorProblem.PROVIDER_REFUSED.remedy)
     fit = [each for each in accurate_enough() if each.pair is None and is_installed(each, place)]
     if len(fit) > 1:
-        taken_ms = timed(fit, place, threads=values.threads)
+        taken_ms = timed(fit, place, threads=values.threads, providers=values.runs_on)
         best = prefer(taken_ms, {each.name: each.accuracy for each in fit if each.accuracy is not None})
         told = f"{times_told(taken_ms)} for a face"
         if embedder in taken_ms and taken_ms[best] < MUCH_FASTER * taken_ms[embedder]:

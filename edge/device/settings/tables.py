@@ -20,6 +20,7 @@ from pydantic.config import JsonDict
 
 from edge.core.access import zone_problem
 from edge.core.ids import Slug
+from edge.face.manifest import Provider
 
 LIVE: JsonDict = {"push": "live"}
 RESTART: JsonDict = {"push": "restart"}
@@ -121,6 +122,9 @@ class CaptureSettings(Section):
     )
 
 
+ProviderName = Literal["tensorrt", "cuda", "openvino", "coreml", "qnn", "cpu"]
+
+
 class RecognitionSettings(Section):
     """Models and the quality gate."""
 
@@ -135,6 +139,17 @@ class RecognitionSettings(Section):
     )
     threads: int = Field(
         1, ge=1, le=16, description="Threads of each model's session.", json_schema_extra=LIVE
+    )
+    providers: tuple[ProviderName, ...] = Field(
+        ("cpu",),
+        min_length=1,
+        description="What runs the models, in order: the first that starts and computes what it should; the "
+        "processor comes last by itself. Each needs an onnxruntime that has it (deploy/BOARDS.md).",
+    )
+    provider_options: dict[ProviderName, dict[str, str]] = Field(
+        {},
+        description="Options of a provider, as texts, by the names of onnxruntime's page on it. Local "
+        "configuration only: some name libraries to load.",
     )
     detector_width: int = Field(
         320,
@@ -171,6 +186,21 @@ class RecognitionSettings(Section):
     motion_gate: bool = Field(
         True, description="Skip detection while nothing in the picture changes.", json_schema_extra=LIVE
     )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "RecognitionSettings":
+        if len(set(self.providers)) < len(self.providers):
+            raise ValueError("providers names one twice; leave one of them out")
+        if unused := self.provider_options.keys() - set(self.providers):
+            raise ValueError(
+                f"provider_options are of {min(unused)}, which is none of providers; add it there"
+            )
+        return self
+
+    @property
+    def runs_on(self) -> tuple[Provider, ...]:
+        """What runs the models, in order, with the options of each."""
+        return tuple(Provider(name, self.provider_options.get(name, {})) for name in self.providers)
 
 
 class DecisionSettings(Section):

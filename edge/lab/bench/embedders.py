@@ -44,7 +44,10 @@ def measure_embedders(settings: Settings, media: Path, rounds: int, progress: Pr
         if load_manifest(name, settings.models_path).kind == "embedder":
             try:
                 manifests[name], embedders[name] = load_embedder(
-                    name, settings.models_path, threads=settings.recognition.threads
+                    name,
+                    settings.models_path,
+                    threads=settings.recognition.threads,
+                    providers=settings.recognition.runs_on,
                 )
             except ModelError as error:
                 if name == REFERENCE:
@@ -97,7 +100,11 @@ def _mean_cosine(rows: list[FloatArray], exact: list[FloatArray]) -> float | Non
 def _faces(settings: Settings, media: Path, embedders: Mapping[str, Embedder]) -> dict[str, list[Image]]:
     """Return the faces as each embedder takes them."""
     manifest, session = load_session(
-        settings.recognition.detector, "detector", settings.models_path, threads=settings.recognition.threads
+        settings.recognition.detector,
+        "detector",
+        settings.models_path,
+        threads=settings.recognition.threads,
+        providers=settings.recognition.runs_on,
     )
     detector = Detector(session, manifest, max_side_px=640, min_score=settings.recognition.detector_score)
     faces: dict[str, list[Image]] = {name: [] for name in embedders}

@@ -101,6 +101,7 @@ EXAMPLES: Mapping[type[BaseModel], tuple[BaseModel, ...]] = {
                 "embedder": ModelInfo(id="sface-int8", sha256=SHA256),
             },
             execution_provider="CPUExecutionProvider",
+            execution_providers={"detector": "CPUExecutionProvider", "embedder": "CPUExecutionProvider"},
             gallery_version=57,
             gallery_size=812,
             config_version=3,

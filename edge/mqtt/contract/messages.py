@@ -326,6 +326,9 @@ class InfoPayload(Payload):
     )
     embedder_choice: str = Field("configured", description="Why it is this embedder: the settings, or auto.")
     execution_provider: str = Field(description="What the embedder runs on, as onnxruntime calls it.")
+    execution_providers: dict[str, str] = Field(
+        {}, description="What each of `models` really runs on, which may be less than the settings ask for."
+    )
     gallery_version: Count = Field(description="Version of the gallery in the store of this device.")
     gallery_size: Count = Field(description="Subjects in it.")
     config_version: Count | None = Field(description="Version of the strongest pushed layer; null: none.")

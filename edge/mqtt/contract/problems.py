@@ -56,6 +56,11 @@ class DoorProblem(StrEnum):
         "in the last two minutes the liveness of a face could not be measured",
         "the log says why; fetch the models of `liveness.model` again",
     )
+    PROVIDER_REFUSED = (
+        "provider_refused",
+        "a model does not run on the first of `recognition.providers`, but on the next that works",
+        "the log says why; install what it needs, or leave it out of the setting",
+    )
     GALLERY_FALLBACK = (
         "gallery_fallback",
         "the newest gallery cannot be read; an older one serves, with no more rights than the newest granted",

@@ -60,7 +60,10 @@ def test_the_defaults_in_the_example_file_are_the_real_ones():
         if table and model is Settings:
             model = type(Settings.model_fields[table].default)
         if key in section:
-            assert section[key] == model.model_fields[key].default, f"{table}.{key}"
+            default = model.model_fields[key].default
+            assert section[key] == (list(default) if isinstance(default, tuple) else default), (
+                f"{table}.{key}"
+            )
 
 
 def test_every_setting_is_described():
@@ -72,6 +75,21 @@ def test_a_list_of_models_by_name_and_by_directory_is_shown(tmp_path: Path) -> N
     settings = load(overrides={"liveness": {"model": ["liveness-minifas-128", str(tmp_path)]}})
     shown = {each.key: each.value for each in explain(settings)}
     assert shown["liveness.model"] == f"liveness-minifas-128 {tmp_path}"
+
+
+@pytest.mark.parametrize(
+    ("recognition", "says"),
+    [
+        ({"providers": ["gpu"]}, "'tensorrt', 'cuda', 'openvino', 'coreml', 'qnn' or 'cpu'"),
+        ({"providers": []}, "at least 1 item"),
+        ({"providers": ["cuda", "cuda"]}, "leave one of them out"),
+        ({"provider_options": {"cuda": {"device_id": "0"}}}, "none of providers; add it there"),
+        ({"providers": ["cuda"], "provider_options": {"cuda": {"device_id": 0}}}, "valid string"),
+    ],
+)
+def test_providers_that_cannot_be_meant_are_refused(recognition: dict[str, object], says: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        load(overrides={"recognition": recognition})
 
 
 def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
