@@ -14,7 +14,7 @@ WORKERS ?= $(shell cores=$$(nproc); echo $$(( cores < 4 ? 2 * cores : 8 )))
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 APT := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get
 
-.PHONY: help run test test-system faults soak deb lint lock clean system-venv system-test system-container
+.PHONY: help page run test test-system faults soak deb lint lock clean system-venv system-test system-container
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -53,6 +53,9 @@ $(VENV)/.installed: requirements-dev.lock pyproject.toml | system-venv
 $(NODE)/.package-lock.json: tests/node/package-lock.json
 	@if command -v npm >/dev/null; then npm ci --ignore-scripts --no-audit --no-fund --loglevel=error --prefix tests/node; \
 	else echo "npm is not here: what needs tests/node is skipped"; fi
+
+page: $(VENV)/.demo ## the page for a browser, for any web server; needs npm; out/page
+	$(BIN)/edge demo --page out/page
 
 run: $(VENV)/.demo ## fetch models and clips, then run the daemon on real clips against an embedded broker
 	$(BIN)/edge demo

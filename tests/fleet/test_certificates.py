@@ -126,11 +126,11 @@ def test_every_user_of_the_access_rules_logs_in_with_a_certificate_and_may_do_wh
     assert device.connected.wait(LIMIT_S)
     for user in USERS:
         enroll_user(site, user)
-        client = Client(broker.port, site / user, ca, (f"{door}/canary",), file=user)
+        client = Client(broker.port, site / user, ca, (f"{door}/health",), file=user)
         assert client.connected.wait(LIMIT_S)
         for topic in topics:
             client.client.publish(topic, user.encode(), 1)
-        device.client.publish(f"{door}/canary", b"", 1)
+        device.client.publish(f"{door}/health", b"", 1)
         wait_until(lambda c=client: c.heard, what=f"{user} reads what devices say")
         client.close()
     wait_until(lambda: len(device.heard) > 3)

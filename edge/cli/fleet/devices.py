@@ -26,9 +26,9 @@ from edge.fleet.certificates import Authority
 from edge.fleet.rollout.command import check_args, read_args, send_command, verbs_and_arguments
 from edge.fleet.rollout.config import make_signing_key
 from edge.fleet.rollout.forget import forget_device
-from edge.mqtt.contract.topics import READERS, Party, Topics
+from edge.mqtt.contract.topics import Party, Topics
 
-USERS = tuple(party.value for party in Party if party in READERS)
+USERS = tuple(party.value for party in Party if party is not Party.DEVICE)
 """The users that the access rules know beside the devices."""
 
 

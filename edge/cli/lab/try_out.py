@@ -13,7 +13,7 @@ from edge.camera.photo import read_photo
 from edge.cli.options import ConfigOption, JsonFileOption, JsonOption, OldOutOption, load_settings
 from edge.cli.output import progress, tell
 from edge.core.clock import SystemClock
-from edge.core.errors import UsageError
+from edge.core.errors import EdgeError, UsageError
 from edge.core.metrics import Metrics
 from edge.core.process import boot_id
 from edge.core.types import FaceEvent, Subject
@@ -27,6 +27,7 @@ from edge.device.settings.load import Settings
 from edge.gallery.gallery import Gallery
 from edge.gallery.store.store import GalleryStore
 from edge.lab.demo.media import fetch_media, media_dir
+from edge.lab.demo.page import MQTT_JS, fetch_npm, page_dir, write_page
 from edge.lab.demo.run import run_demo
 from edge.lab.replay import describe
 from edge.lab.replay import replay as replay_camera
@@ -102,8 +103,11 @@ def demo(
         str, typer.Option(help="HOST:PORT of a running broker instead of the embedded one.")
     ] = "",
     fetch_only: Annotated[
-        bool, typer.Option("--fetch-only", help="Only fetch the clips and photos.")
+        bool, typer.Option("--fetch-only", help="Only fetch the clips and photos, and what the page needs.")
     ] = False,
+    page: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Only write the page for a browser there.")
+    ] = None,
     as_json: JsonOption = False,
     json_file: JsonFileOption = None,
     out: OldOutOption = None,
@@ -112,10 +116,18 @@ def demo(
     if out is not None:
         log.warning("--out is called --json-file; the old name goes with the next release")
     settings = load_settings(None)
+    if page is not None:
+        write_page(page, page_dir(settings))
+        typer.echo(f"{page}: the page; see deploy/README.md")
+        return
     with progress("clips") as step:
         fetch_media(media_dir(settings), step)
     if fetch_only:
         typer.echo(f"clips: verified, {media_dir(settings)}")
+        try:
+            typer.echo(f"page: verified, {fetch_npm(MQTT_JS, page_dir(settings))}")
+        except EdgeError as error:
+            typer.echo(f"page: {error}", err=True)
         return
     console = Console(highlight=False, stderr=as_json)
     result = run_demo(settings, broker=broker or None, console=console, progress=progress)

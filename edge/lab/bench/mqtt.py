@@ -183,7 +183,7 @@ def _local_broker() -> Iterator[tuple[int, str, str]]:
     """Run a broker; yields its port, its name and the protocol to speak with it."""
     binary = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
     if not Path(binary).is_file():
-        with embedded_broker() as port:
+        with embedded_broker() as (port, _):
             yield port, "embedded (amqtt)", VERSION
         return
     with _folder() as folder:

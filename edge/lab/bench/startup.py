@@ -28,7 +28,7 @@ def measure_start(settings: Settings, rounds: int, step: Progress) -> dict[str, 
         EdgeError: The daemon does not come up.
     """
     ready_s, connected_s, memory_mb = [], [], []
-    with tempfile.TemporaryDirectory(prefix="edge-bench-") as folder, embedded_broker() as port:
+    with tempfile.TemporaryDirectory(prefix="edge-bench-") as folder, embedded_broker() as (port, _):
         work = Path(folder)
         clip = media_dir(settings) / "WolfgangLanger_Pexels.mp4"
         config = write_config(work, settings, {"front": clip}, "127.0.0.1", port, mqtt=VERSION)

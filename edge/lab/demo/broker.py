@@ -20,8 +20,8 @@ START_S = 10.0
 
 
 @contextmanager
-def embedded_broker() -> Iterator[int]:
-    """Run a broker on a free local port while the body runs; yields the port.
+def embedded_broker() -> Iterator[tuple[int, int]]:
+    """Run a broker on free local ports while the body runs; yields its port and that of its websockets.
 
     Raises:
         ConfigError: The demo's extra is not installed.
@@ -35,9 +35,12 @@ def embedded_broker() -> Iterator[int]:
         ) from None
     logging.getLogger("amqtt").setLevel(logging.CRITICAL)
     logging.getLogger("transitions").setLevel(logging.CRITICAL)
-    port = _free_port()
+    port, websockets = _free_ports()
     config = {
-        "listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{port}"}},
+        "listeners": {
+            "default": {"type": "tcp", "bind": f"127.0.0.1:{port}"},
+            "page": {"type": "ws", "bind": f"127.0.0.1:{websockets}"},
+        },
         "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
     }
     loop = asyncio.new_event_loop()
@@ -49,7 +52,7 @@ def embedded_broker() -> Iterator[int]:
             asyncio.run_coroutine_threadsafe(broker.start(), loop).result(START_S)
         except Exception as error:
             raise LinkError(f"the embedded broker did not start on port {port}: {error}") from None
-        yield port
+        yield port, websockets
         asyncio.run_coroutine_threadsafe(broker.shutdown(), loop).result(START_S)
     finally:
         loop.call_soon_threadsafe(loop.stop)
@@ -61,7 +64,8 @@ async def _make(broker: type[Any], config: dict[str, object]) -> Any:
     return broker(config)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _free_ports() -> tuple[int, int]:
+    with socket.socket() as one, socket.socket() as other:
+        for probe in (one, other):
+            probe.bind(("127.0.0.1", 0))
+        return one.getsockname()[1], other.getsockname()[1]

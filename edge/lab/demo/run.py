@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from edge.core.download import Progress
-from edge.core.errors import ConfigError
+from edge.core.errors import ConfigError, EdgeError
 from edge.core.process import rss_mb
 from edge.device.settings.load import Settings
 from edge.face.choice import accurate_enough
@@ -21,6 +21,7 @@ from edge.lab.demo import scenario
 from edge.lab.demo.broker import VERSION, embedded_broker
 from edge.lab.demo.device import DEVICE, SITE, daemon_process, enrol_all, write_config
 from edge.lab.demo.media import media_dir
+from edge.lab.demo.page import page_dir, served, write_page
 from edge.lab.demo.watch import DemoResult, Watcher
 from edge.mqtt.contract.topics import Topics
 from edge.mqtt.subscriber import Listener
@@ -47,7 +48,7 @@ def run_demo(settings: Settings, *, broker: str | None, console: Console, progre
             fetch(load_manifest(name), settings.models_path, mirror=settings.models_mirror, progress=step)
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-demo-")))
-        host, port = stack.enter_context(_broker(broker))
+        host, port, websockets = stack.enter_context(_broker(broker))
         with progress("clips") as step:
             folders = scenario.lay_out(media, work, step)
         config = write_config(work, settings, folders, host, port, mqtt="auto" if broker else VERSION)
@@ -55,6 +56,8 @@ def run_demo(settings: Settings, *, broker: str | None, console: Console, progre
             enrolled = enrol_all(settings, work / "state", media, step)
         topics = Topics(SITE, DEVICE)
         console.print(f"{enrolled} subjects enrolled, one photo each; the broker listens at {host}:{port}")
+        page = stack.enter_context(_page(work / "page", page_dir(settings), websockets))
+        console.print(page, soft_wrap=True)
         for camera, shown in scenario.SHOWN.items():
             console.print(f"camera {camera:6} {shown}", soft_wrap=True)
         listener = stack.enter_context(
@@ -73,16 +76,33 @@ def run_demo(settings: Settings, *, broker: str | None, console: Console, progre
     console.print(result.table())
     console.print(result.scenes(), markup=False, soft_wrap=True)
     console.print(result.summary())
+    console.print("page                 for a broker of yours: make page (deploy/README.md#the-page)")
     return result
 
 
 @contextmanager
-def _broker(address: str | None) -> Iterator[tuple[str, int]]:
+def _page(folder: Path, kept: Path, websockets: int | None) -> Iterator[str]:
+    """Serve the page while the body runs; yields a line that says where, or why there is none."""
+    if websockets is None:
+        yield "page                 only with the demo's own broker; for others see deploy/README.md"
+        return
+    try:
+        write_page(folder, kept, f"ws://127.0.0.1:{websockets}/")
+    except EdgeError as error:
+        yield f"page                 not now: {error}; later: make page"
+        return
+    with served(folder) as address:
+        yield f"page                 {address} shows this door in a browser while it runs"
+
+
+@contextmanager
+def _broker(address: str | None) -> Iterator[tuple[str, int, int | None]]:
+    """Yield host and port of the broker, and the port of its websockets where it is the demo's own."""
     if address is None:
-        with embedded_broker() as port:
-            yield "127.0.0.1", port
+        with embedded_broker() as (port, websockets):
+            yield "127.0.0.1", port, websockets
         return
     host, separator, port_text = address.rpartition(":")
     if not (separator and host and port_text.isdigit()):
         raise ConfigError(f"--broker {address!r}: write HOST:PORT")
-    yield host, int(port_text)
+    yield host, int(port_text), None

@@ -54,8 +54,9 @@ def _topics() -> Iterator[str]:
     yield from (f"- `<{name}>`: {_inline(told)}" for name, told in PARAMETERS.items())
     readers = ", ".join(f"`{party}`" for party in Party if party in READERS)
     yield (
-        f"\nA device logs in to the broker as `<site>/<device>`, the others as {readers}. *Readers* are "
-        "all of these others. The rules in `deploy/mosquitto/acl` let everybody do what this table says.\n"
+        f"\nA device logs in to the broker as `<site>/<device>`, the others as {readers} and `{Party.PAGE}`. "
+        f"*Readers* are all of these others but `{Party.PAGE}`. The rules in `deploy/mosquitto/acl` let "
+        "everybody do what this table says.\n"
     )
     yield from _table(
         ("topic", "published by", "subscribed to by", "QoS", "retained", "expires after"),

@@ -57,6 +57,7 @@ class Party(StrEnum):
     HOME_ASSISTANT = "homeassistant"
     JOURNAL = "journal"
     OPERATOR = "operator"
+    PAGE = "page"
 
 
 DEVICE = frozenset({Party.DEVICE})
@@ -65,8 +66,9 @@ OPERATOR = frozenset({Party.OPERATOR})
 KEPT = DEVICE | OPERATOR
 """Who publishes what the broker keeps of a device: an operator only empty messages, to forget it."""
 
-READERS = frozenset(Party) - DEVICE
-"""Who reads everything: devices read only what is theirs."""
+PAGE = frozenset({Party.PAGE})
+READERS = frozenset(Party) - DEVICE - PAGE
+"""Who reads everything: devices read only what is theirs, the page in a browser only what it shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ class Channel:
     retained: bool = False
     expiry_s: int | None = None
     publishers: frozenset[Party] = DEVICE
-    subscribers: frozenset[Party] = READERS
+    subscribers: frozenset[Party] = READERS | PAGE
     signed: type[BaseModel] | None = None
 
     @property
@@ -166,6 +168,7 @@ JOURNAL = Channel(
     "{device}/camera/{camera}/journal",
     EventPayload,
     "Every decision at least once, from a durable outbox; the same event_id as in event.",
+    subscribers=READERS,
 )
 ACK = Channel(
     "ack",
@@ -217,6 +220,7 @@ RESPONSE = Channel(
     "What came of a command, refusals included; with MQTT 5 at the response topic of the command, which has "
     "to lie below response/, with its correlation data. What is no known verb is refused at "
     "response/refused. At most about one refusal a second is told.",
+    subscribers=READERS,
 )
 CONFIG_DESIRED = Channel(
     "configDesired",
@@ -225,7 +229,7 @@ CONFIG_DESIRED = Channel(
     "Configuration pushed for this device, signed.",
     retained=True,
     publishers=OPERATOR,
-    subscribers=READERS | DEVICE,
+    subscribers=READERS | PAGE | DEVICE,
 )
 FLEET_CONFIG_DESIRED = Channel(
     "fleetConfigDesired",
@@ -234,7 +238,7 @@ FLEET_CONFIG_DESIRED = Channel(
     "Configuration pushed for all devices of the site, signed.",
     retained=True,
     publishers=OPERATOR,
-    subscribers=READERS | DEVICE,
+    subscribers=READERS | PAGE | DEVICE,
 )
 GROUP_CONFIG_DESIRED = Channel(
     "groupConfigDesired",
@@ -243,7 +247,7 @@ GROUP_CONFIG_DESIRED = Channel(
     "Configuration pushed for a group of devices, signed.",
     retained=True,
     publishers=OPERATOR,
-    subscribers=READERS | DEVICE,
+    subscribers=READERS | PAGE | DEVICE,
 )
 CONFIG_REPORTED = Channel(
     "configReported",
@@ -260,7 +264,7 @@ GALLERY_DESIRED = Channel(
     "Asks the device to synchronise its gallery now.",
     retained=True,
     publishers=OPERATOR,
-    subscribers=READERS | DEVICE,
+    subscribers=READERS | PAGE | DEVICE,
 )
 GALLERY_REPORTED = Channel(
     "galleryReported",

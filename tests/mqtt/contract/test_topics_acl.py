@@ -25,6 +25,7 @@ USERS = (
     "homeassistant",
     "journal",
     "operator",
+    "page",
 )
 
 
