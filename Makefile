@@ -14,7 +14,7 @@ WORKERS ?= $(shell cores=$$(nproc); echo $$(( cores < 4 ? 2 * cores : 8 )))
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 APT := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get
 
-.PHONY: help page run test test-system faults soak deb lint lock clean system-venv system-test system-container
+.PHONY: help page run test test-system faults soak deb lint lock clean system-venv system-test system-browser system-container
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,15 @@ system-test:
 	command -v systemd-analyze >/dev/null || missing="$$missing systemd"; \
 	if [ -n "$$missing" ]; then $(APT) update -qq && $(APT) install -y -qq --no-install-recommends $$missing; fi
 
+# A browser for the page, and npm. Where they cannot be had, the tests that need them are skipped.
+system-browser:
+	@missing=; \
+	command -v npm >/dev/null || missing="$$missing npm"; \
+	command -v chromium-headless-shell >/dev/null || command -v chromium >/dev/null || \
+	  missing="$$missing chromium-headless-shell"; \
+	[ -z "$$missing" ] || { $(APT) update -qq && $(APT) install -y -qq --no-install-recommends $$missing; } || \
+	  echo "not to be had:$$missing; what needs it is skipped"
+
 # pip is in the locks, so that the interpreter's own old one goes; of its setuptools nothing here has any need.
 define install
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -50,7 +59,7 @@ $(VENV)/.installed: requirements-dev.lock pyproject.toml | system-venv
 	@touch $(VENV)/.demo $@
 
 # Programs of Node.js, each file verified by the hash in the lock.
-$(NODE)/.package-lock.json: tests/node/package-lock.json
+$(NODE)/.package-lock.json: tests/node/package-lock.json | system-browser
 	@if command -v npm >/dev/null; then npm ci --ignore-scripts --no-audit --no-fund --loglevel=error --prefix tests/node; \
 	else echo "npm is not here: what needs tests/node is skipped"; fi
 
@@ -60,7 +69,7 @@ page: $(VENV)/.demo ## the page for a browser, for any web server; needs npm; ou
 run: $(VENV)/.demo ## fetch models and clips, then run the daemon on real clips against an embedded broker
 	$(BIN)/edge demo
 
-test: $(VENV)/.installed system-test $(NODE)/.package-lock.json ## install what the tests need, then run the whole suite
+test: $(VENV)/.installed system-test system-browser $(NODE)/.package-lock.json ## install what the tests need, then run the whole suite
 	$(BIN)/edge models fetch
 	$(BIN)/edge demo --fetch-only
 	$(BIN)/python -m pytest -q --numprocesses=$(WORKERS) --dist=load --maxschedchunk=8 --durations=10
