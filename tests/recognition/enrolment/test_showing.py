@@ -13,6 +13,10 @@ from edge.camera.mounting import turned
 from edge.camera.photo import read_photo
 from edge.core.errors import LowQualityError, NoFaceError
 from edge.core.types import Image, Quality
+from edge.device.assembly.recognizer import PHOTO_SIDE_PX, build_recognizer
+from edge.device.settings.load import load
+from edge.face.manifest import load_manifest
+from edge.gallery.gallery import Gallery
 from edge.lab.demo.media import orl_photo
 from edge.lab.photos.degrade import dim, stretched, with_sunglasses
 from edge.lab.photos.degrade import turned as tilted
@@ -66,6 +70,20 @@ def test_a_photo_that_shows_a_face_wrongly_is_refused_with_what_to_do(
     assert told, "some faces are found"
     assert sum(bool(re.search(says, line)) for line in told) >= 0.75 * len(told), told
     assert told.count("") <= 1, told
+
+
+def test_a_pair_of_embedders_refuses_the_same_photos(recommended_dir: Path, media: Path, tmp_path: Path):
+    for path in (*recommended_dir.glob("*.onnx"), load().models_path / load_manifest("yunet").file):
+        (tmp_path / path.name).symlink_to(path)
+    settings = load(overrides={"models_dir": tmp_path, "recognition": {"embedder": "sface-0095"}})
+    pair = build_recognizer(settings, Gallery.empty("none"), side_px=PHOTO_SIDE_PX).for_enrolment()
+    plain = photos(media, 8)
+    assert said(plain, pair) == [""] * 8
+    wrong = said(
+        [np.ascontiguousarray(each) for image in plain for each in (turned(image, 180), 255 - image)], pair
+    )
+    assert wrong
+    assert wrong.count("") <= 1, wrong
 
 
 def test_plain_photos_are_not_refused(recognizer: Recognizer, media: Path):
