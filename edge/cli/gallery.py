@@ -14,6 +14,7 @@ from edge.cli.subjects import tell_of_fleet
 from edge.core.errors import ConfigError, EnrollmentError, GalleryError, GalleryIntegrityError, UsageError
 from edge.core.ids import spellings
 from edge.device.assembly.candidate import gallery_in_force, switch_gallery
+from edge.device.assembly.recognizer import decision_rule
 from edge.device.assembly.remote import upload_gallery
 from edge.device.assembly.stores import denial_store, erased_here, gallery_store
 from edge.device.checkup.recognising import examine_gallery
@@ -135,8 +136,8 @@ def roll_back(
 def upload(config_file: ConfigOption = None) -> None:
     """Make the configured Qdrant collection hold exactly this gallery, rotated by the site's secret."""
     settings = load_settings(config_file)
-    found, _ = gallery_in_force(settings)
-    upload_gallery(settings, found)
+    found, manifest = gallery_in_force(settings)
+    upload_gallery(settings, found, decision_rule(settings, manifest, found).own_shifts)
     typer.echo(f"{settings.remote.collection}: {found.size} subject(s), {len(found.matrix)} template(s)")
 
 
@@ -170,7 +171,7 @@ def doctor(
     if cohort is not None:
         with progress(manifest.name) as step:
             strangers = first_faces(cohort, manifest.name, settings, step)
-        share, taken = strangers_let_in(current, strangers, diagnosis.threshold, found.allowed)
+        share, taken = strangers_let_in(current, strangers, found.rule, found.allowed)
         report["cohort"] = {"strangers": len(strangers), "fpir": round(share, 5), "taken_for": taken}
         table = manifest.calibration
         if table is not None and len(strangers) >= tail.MIN_COHORT:
@@ -315,10 +316,15 @@ def _tell(diagnosis: Diagnosis, report: dict[str, Any], settings: Settings) -> N
         typer.echo(
             "whoever is like both of a pair is rejected as ambiguous: remove one, or enrol better photos"
         )
+    if diagnosis.own:
+        typer.echo(
+            f"{len(diagnosis.own)} look like several others and need a higher score: "
+            f"{named(diagnosis.own, MAX_TOLD)}"
+        )
     for group in diagnosis.groups:
         typer.echo(
-            f"{len(group)} subjects look alike: {named(group, MAX_TOLD)}; strangers like them are taken for "
-            "one of them more often than promised, as is so with children: let a person open for them"
+            f"{len(group)} subjects look alike: {named(group, MAX_TOLD)}; strangers like them may be taken "
+            "for one of them more often than promised, as is so with children: let a person open for them"
         )
     for complaint in diagnosis.poor:
         typer.echo(f"{complaint.subject_id}: {complaint.problem}")

@@ -46,6 +46,8 @@ def shift_told(shift: ThresholdShift | None) -> str:
         kept = f" and {shift.strangers} strangers kept" if shift.strangers else ""
         shown = f"the {shift.compared} enrolled{kept} {alike} than the calibration's faces"
         shown += f" (95 % interval {shift.low:.3f} to {shift.high:.3f})"
+        if shift.look_alikes:
+            shown += f"; for {shift.look_alikes} who look like several others up to +{shift.highest:.3f}"
     of_site = "decision.site_shift; " if shift.site > (shift.gallery or 0.0) else ""
     return f"+{shift.value:.3f}: {of_site}{shown}"
 

@@ -188,10 +188,14 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class ScoredSubject:
-    """A subject and its best score against a probe, a cosine in [-1, 1]."""
+    """A subject and its best score against a probe, a cosine in [-1, 1].
+
+    `own_shift` is what a gallery elsewhere says is added to the threshold for this subject, at least.
+    """
 
     subject: Subject
     score: float
+    own_shift: float = 0.0
 
 
 class EventType(StrEnum):

@@ -5,8 +5,8 @@ Decides about one probe; how often a visit is looked at before it is concluded i
 
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 from edge.core.errors import ConfigError, ModelError
@@ -133,7 +133,7 @@ class ThresholdShift:
 
     `value` is the largest of `site` (`decision.site_shift`), of `gallery` and of 0. `gallery` is what the
     `compared` subjects and the kept `strangers` show, `low` and `high` its 95 % interval; None where they are
-    too few.
+    too few. `look_alikes` subjects have a shift of their own that is higher, of up to `highest`.
     """
 
     value: float
@@ -143,6 +143,8 @@ class ThresholdShift:
     high: float | None
     compared: int
     strangers: int = 0
+    look_alikes: int = 0
+    highest: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,8 @@ class DecisionRule:
     embedder's `calibration`. A raw `threshold` in [-1, 1] takes its place where both are given. `margin` in
     [0, 2] is how far the best subject must be ahead of the second. The larger of `site_shift` in [-0.1, 0.5],
     of `gallery_shift` and of 0 is added to the calibrated thresholds: how much more alike strangers look at
-    this site than in the calibration, as a cohort and as the enrolled themselves say.
+    this site than in the calibration, as a cohort and as the enrolled themselves say. `own_shifts` are by
+    subject id: so much is added at least to compare with this subject, who looks like several others.
 
     Raises:
         ConfigError: Neither a threshold nor a calibrated target, a value out of range, or together a
@@ -166,6 +169,7 @@ class DecisionRule:
     calibration: Calibration | None
     site_shift: float = 0.0
     gallery_shift: GalleryShift | None = None
+    own_shifts: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 0 <= self.margin <= 2:
@@ -193,8 +197,10 @@ class DecisionRule:
             f"{rate:.0%} of strangers pass for a given subject there already"
         )
 
-    def threshold_for(self, comparisons: float) -> float:
+    def threshold_for(self, comparisons: float, subject: ScoredSubject | None = None) -> float:
         """Return the threshold in force, a cosine, while a search is worth this many comparisons.
+
+        It is that of `subject`, None: of subjects without a shift of their own.
 
         One stranger is compared with N subjects, so FPIR = 1 - (1 - FMR)^N, and FMR follows from the target.
         A subject with several templates, or one of several photos, counts for more (`Match.comparisons`).
@@ -202,7 +208,10 @@ class DecisionRule:
         """
         if self.threshold is not None:
             return self.threshold
-        return self._shifted(self._calibrated_for(comparisons))
+        own = 0.0
+        if subject is not None:
+            own = max(subject.own_shift, self.own_shifts.get(subject.subject.subject_id, 0.0))
+        return self._shifted(self._calibrated_for(comparisons), own)
 
     def shift_for(self, comparisons: float) -> ThresholdShift | None:
         """Return what is added to the threshold for so many comparisons; None: it is a raw one."""
@@ -213,8 +222,18 @@ class DecisionRule:
         if found is None:
             return ThresholdShift(value, self.site_shift, None, None, None, 0)
         low, high = found.interval_at(threshold)
-        of_gallery = found.at(threshold)
-        return ThresholdShift(value, self.site_shift, of_gallery, low, high, found.subjects, found.strangers)
+        higher = [own for own in self.own_shifts.values() if own > value]
+        return ThresholdShift(
+            value,
+            self.site_shift,
+            found.at(threshold),
+            low,
+            high,
+            found.subjects,
+            found.strangers,
+            look_alikes=len(higher),
+            highest=max(higher, default=0.0),
+        )
 
     @property
     def very_alike(self) -> bool:
@@ -243,13 +262,20 @@ class DecisionRule:
             return self.threshold_for(1)
         return self._shifted(self.calibration.threshold_at(AGREEING_FMR))
 
+    def agrees_with(self, subject_id: str) -> float:
+        """Return `agrees_from` for a face that is to be this subject's."""
+        if self.calibration is None:
+            return self.agrees_from
+        own = self.own_shifts.get(subject_id, 0.0)
+        return self._shifted(self.calibration.threshold_at(AGREEING_FMR), own)
+
     def shift_at(self, threshold: float) -> float:
-        """Return what is added to a calibrated threshold here, a cosine >= 0."""
+        """Return what is added to a calibrated threshold here, a cosine >= 0; `own_shifts` are left out."""
         of_gallery = 0.0 if self.gallery_shift is None else self.gallery_shift.at(threshold)
         return max(0.0, self.site_shift, of_gallery)
 
-    def _shifted(self, threshold: float) -> float:
-        return min(1.0, threshold + self.shift_at(threshold))
+    def _shifted(self, threshold: float, own: float = 0.0) -> float:
+        return min(1.0, threshold + max(own, self.shift_at(threshold)))
 
     def calibrated(self, threshold: float) -> float:
         """Return the calibrated threshold that was shifted to this one: the inverse of the shift."""
@@ -278,14 +304,15 @@ class DecisionRule:
         The score's `best` is that of the most alike subject of all, whether it may pass or not.
         """
         if match.stale:
-            score = self._score(match.best, match.second, self.threshold_for(match.comparisons), match)
+            threshold = self.threshold_for(match.comparisons, match.best)
+            score = self._score(match.best, match.second, threshold, match)
             return Decision(EventType.REJECT, Reason.GALLERY_STALE, None, score)
         barred = match.barred
         if barred is not None and self._recognised(barred, match.best):
-            threshold = self.threshold_for(barred.comparisons)
+            threshold = self.threshold_for(barred.comparisons, barred.nearest)
             score = self._score(barred.nearest, match.best, threshold, match)
             return Decision(EventType.REJECT, barred.reason, barred.nearest.subject, score)
-        threshold = self.threshold_for(match.comparisons)
+        threshold = self.threshold_for(match.comparisons, match.best)
         rivals = [each for each in (match.second, barred and barred.nearest) if each]
         rival = max(rivals, key=lambda each: each.score, default=None)
         reason = self._objection(match.best, rival, threshold)
@@ -298,7 +325,7 @@ class DecisionRule:
             # Who is not let in is the most alike: told as that, beside the threshold that it did not pass.
             best, rival = rival, best
             if reason == Reason.BELOW_THRESHOLD:
-                threshold = self.threshold_for(barred.comparisons)
+                threshold = self.threshold_for(barred.comparisons, barred.nearest)
                 reason = Reason.AMBIGUOUS if best.score >= threshold else reason
         score = self._score(best, rival, threshold, match)
         if reason is not None or match.best is None:
@@ -308,7 +335,7 @@ class DecisionRule:
     def _recognised(self, barred: Barred, best: ScoredSubject | None) -> bool:
         """Return whether the probe is the barred subject's beyond doubt."""
         score = barred.nearest.score
-        if not score >= self.threshold_for(barred.comparisons):
+        if not score >= self.threshold_for(barred.comparisons, barred.nearest):
             return False
         return best is None or not best.score > score - self.margin
 

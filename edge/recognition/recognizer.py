@@ -28,7 +28,7 @@ from edge.face.lighting import noise_levels
 from edge.face.liveness import Liveness
 from edge.face.quality import DARK_GLASSES, ENROLMENT_NOISE, QualityGate, eye_shade, lighten
 from edge.gallery.admission import Admission
-from edge.gallery.alike.shift import shifted
+from edge.gallery.alike.own_shift import shifted
 from edge.gallery.decision import DecisionRule
 from edge.gallery.gallery import Gallery
 from edge.gallery.matcher import make_matcher
@@ -177,12 +177,12 @@ class Recognizer:
     def agreeing(self, shots: Sequence[Probe], match: Decision) -> int:
         """Return how many of the shots of a visit are each, by themselves, alike to the subject of its match.
 
-        A shot is where it reaches `DecisionRule.agrees_from`, or the threshold in force where that is lower.
+        A shot is where it reaches `DecisionRule.agrees_with`, or the threshold in force where that is lower.
         """
         if match.subject is None or match.score is None:
             return 0
         rows = self.matcher.gallery.rows_of(match.subject.subject_id)
-        least = min(self.rule.agrees_from, match.score.threshold)
+        least = min(self.rule.agrees_with(match.subject.subject_id), match.score.threshold)
         return sum(bool((rows @ shot.embedding).max(initial=-1.0) >= least) for shot in shots)
 
     def identify(self, probe: Probe, at: datetime) -> Decision:

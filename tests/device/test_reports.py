@@ -126,6 +126,13 @@ def test_the_doctor_names_look_alikes_in_a_mixed_gallery(tmp_path: Path):
     )
     told = invoke("gallery", "doctor", config=path).output
     assert "10 subjects look alike: p-200, p-201, p-202, " in told
+    shift = info(settings, build_recognizer(settings), SystemClock()).shift
+    assert shift is not None
+    assert shift.look_alikes >= 10
+    assert f"{shift.look_alikes} look like several others and need a higher score: p-20" in told
+    said = f"for {shift.look_alikes} who look like several others up to +{shift.highest:.3f}"
+    assert said in told
+    assert said in invoke("check", config=path).output
     report = json.loads(invoke("gallery", "doctor", "--json", config=path).output)
     assert report["groups"] == [[f"p-{number}" for number in range(200, 210)]]
 

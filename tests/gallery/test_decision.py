@@ -345,3 +345,30 @@ def test_a_table_that_cannot_be_right_is_refused(thresholds, fmr):
 def test_a_rule_that_cannot_decide_is_refused(target_fpir, threshold, margin, calibration, says):
     with pytest.raises(ConfigError, match=says):
         DecisionRule(target_fpir, threshold, margin, calibration)
+
+
+@pytest.mark.parametrize("told_there", [False, True])
+def test_who_looks_like_several_others_needs_a_higher_score_and_the_event_tells_it(told_there: bool):
+    rule = DecisionRule(1e-3, None, 0.05, TABLE, own_shifts={} if told_there else {"b": 0.2})
+    bob = ScoredSubject(BOB, 0.61, 0.2 if told_there else 0.0)
+    plain = rule.threshold_for(1)
+    assert rule.threshold_for(1, ScoredSubject(ALICE, 0.6)) == plain == pytest.approx(0.4)
+    alice = rule.decide(match_of(0.55, None, 1))
+    assert (alice.event_type, alice.score and alice.score.threshold) == (EventType.MATCH, plain)
+    passed = rule.decide(Match(bob, None, 1, 1))
+    assert (passed.event_type, passed.score and passed.score.threshold) == (EventType.MATCH, plain + 0.2)
+    nearly = rule.decide(Match(replace(bob, score=0.59), ScoredSubject(ALICE, 0.5), 1, 1))
+    assert (nearly.reason, nearly.subject) == (Reason.BELOW_THRESHOLD, None), "Alice is not taken instead"
+    kept_out = Barred(replace(bob, score=0.59), Reason.EXPIRED, 1)
+    assert rule.decide(Match(None, None, 0, 0, kept_out)).reason == Reason.BELOW_THRESHOLD
+    assert rule.decide(Match(None, None, 0, 0, replace(kept_out, nearest=bob))).reason == Reason.EXPIRED
+
+
+def test_an_own_shift_below_that_of_the_gallery_changes_nothing_nor_does_one_with_a_raw_threshold():
+    rule = DecisionRule(1e-3, None, 0, TABLE, 0.1, own_shifts={"b": 0.05})
+    assert rule.threshold_for(1, ScoredSubject(BOB, 0.6)) == rule.threshold_for(1)
+    assert (rule.agrees_with("b"), rule.agrees_with("a")) == (rule.agrees_from, rule.agrees_from)
+    higher = replace(rule, own_shifts={"b": 0.15})
+    assert higher.agrees_with("b") == pytest.approx(higher.agrees_from + 0.05)
+    raw = DecisionRule(None, 0.5, 0, TABLE, own_shifts={"b": 0.15})
+    assert raw.threshold_for(1, ScoredSubject(BOB, 0.6)) == 0.5

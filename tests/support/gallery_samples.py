@@ -42,6 +42,13 @@ def gallery_of(counts: list[int], dim: int = 128, seed: int = 0) -> Gallery:
     )
 
 
+def enrolled_as(rows: FloatArray) -> Gallery:
+    """Return a gallery with subjects p-0, p-1 and so on, of one of these templates each."""
+    return Gallery.empty(MODEL).with_subjects(
+        (Subject(f"p-{i}", ""), [template(row)]) for i, row in enumerate(rows)
+    )
+
+
 def assert_equal(first: Gallery, second: Gallery) -> None:
     assert (first.version, first.model_id) == (second.version, second.model_id)
     assert (first.subjects, first.counts) == (second.subjects, second.counts)

@@ -37,7 +37,7 @@ from edge.face.manifest import (
 )
 from edge.face.quality import QualityGate
 from edge.gallery.admission import Admission
-from edge.gallery.alike.shift import shifted
+from edge.gallery.alike.own_shift import shifted
 from edge.gallery.decision import Calibration, DecisionRule
 from edge.gallery.gallery import Gallery
 from edge.gallery.matcher import make_matcher

@@ -1,5 +1,6 @@
 """Builds the remote gallery as the settings say: client, secret rotation, and who asks it when."""
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -89,8 +90,8 @@ def connect_remote(settings: Settings, dim: int) -> Remote:
         raise ConfigError(f"remote: {error}") from None
 
 
-def upload_gallery(settings: Settings, gallery: Gallery) -> None:
-    """Make the remote collection hold exactly this gallery.
+def upload_gallery(settings: Settings, gallery: Gallery, own_shifts: Mapping[str, float]) -> None:
+    """Make the remote collection hold exactly this gallery, with the shifts of its subjects.
 
     Raises:
         ConfigError, RemoteGalleryError: It cannot be reached, or refuses it.
@@ -99,6 +100,7 @@ def upload_gallery(settings: Settings, gallery: Gallery) -> None:
     from edge.gallery.remote.qdrant import upload
 
     try:
-        upload(remote.client, settings.remote.collection, gallery, remote.rotation, remote.signer)
+        collection = settings.remote.collection
+        upload(remote.client, collection, gallery, remote.rotation, remote.signer, own_shifts)
     finally:
         remote.client.close()

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge.core.errors import GalleryError
-from edge.core.types import FloatArray, Probe
+from edge.core.types import FloatArray, Probe, ScoredSubject
 from edge.gallery.alike.look_alikes import look_alike_groups
+from edge.gallery.alike.shift import Scores
 from edge.gallery.decision import DecisionRule, ThresholdShift
 from edge.gallery.gallery import Gallery
 from edge.gallery.matcher import make_matcher
@@ -63,8 +64,9 @@ class Diagnosis:
     `shift` is what was added to the calibrated one (None: it is a raw one); `expected_fpir` is the share of
     strangers it lets pass (None without a calibration). `duplicates` are subjects that may be taken for each
     other, `look_alikes` come close; `more` is how many further pairs are as alike as duplicates. `groups` are
-    the ids of subjects who look alike together: strangers like them are taken for one of them more often than
-    promised. `unmeasured` templates have no recognisability: they are of an earlier release.
+    the ids of subjects who look alike together: strangers like them may be taken for one of them more often
+    than promised. `own` are the ids of those whose own shift is higher than `shift`, the highest first.
+    `unmeasured` templates have no recognisability: they are of an earlier release.
     """
 
     subjects: int
@@ -78,6 +80,7 @@ class Diagnosis:
     look_alikes: tuple[Pair, ...]
     more: int
     groups: tuple[tuple[str, ...], ...]
+    own: tuple[str, ...]
     poor: tuple[Complaint, ...]
     unmeasured: int
 
@@ -90,28 +93,32 @@ def examine(
     `allowed`, bool (size,), is who may pass (`Admission.allowed`), None: everybody.
     """
     admitted, comparisons = Scope(gallery).measure(allowed)
-    threshold = rule.threshold_for(comparisons)
-    closest, alike = _closest(gallery, pairs, threshold)
-    duplicates = tuple(pair for pair in closest if pair.score >= threshold)
+    threshold, shift = rule.threshold_for(comparisons), rule.shift_for(comparisons)
+    thresholds = _thresholds(gallery, rule, comparisons)
+    closest, alike = _closest(gallery, pairs, thresholds)
+    needed = {who.subject_id: least for who, least in zip(gallery.subjects, thresholds, strict=True)}
+    duplicates = tuple(pair for pair in closest if pair.score >= min(needed[pair.first], needed[pair.second]))
+    higher = {who: own for who, own in rule.own_shifts.items() if shift is not None and own > shift.value}
     return Diagnosis(
         subjects=gallery.size,
         templates=len(gallery.matrix),
         admitted=admitted,
         comparisons=comparisons,
         threshold=threshold,
-        shift=rule.shift_for(comparisons),
+        shift=shift,
         expected_fpir=rule.expected_fpir(comparisons),
         duplicates=duplicates,
-        look_alikes=tuple(pair for pair in closest if pair.score < threshold),
+        look_alikes=tuple(pair for pair in closest if pair not in duplicates),
         more=alike - len(duplicates),
         groups=tuple(look_alike_groups(gallery, rule)),
+        own=tuple(sorted(higher, key=lambda who: -higher[who])),
         poor=tuple(_poor(gallery)),
         unmeasured=sum(row.quality.recognisability is None for row in gallery.provenance),
     )
 
 
 def strangers_let_in(
-    gallery: Gallery, strangers: FloatArray, threshold: float, allowed: Mask | None = None
+    gallery: Gallery, strangers: FloatArray, rule: DecisionRule, allowed: Mask | None = None
 ) -> tuple[float, dict[str, int]]:
     """Return the share of strangers (m, D) that pass as one of those `allowed`, and how many as whom.
 
@@ -123,7 +130,8 @@ def strangers_let_in(
     if allowed is not None:
         scores[:, ~allowed] = -np.inf
     best = scores.argmax(axis=1)
-    passed = scores[np.arange(len(strangers)), best] >= threshold
+    _, comparisons = Scope(gallery).measure(allowed)
+    passed = scores[np.arange(len(strangers)), best] >= _thresholds(gallery, rule, comparisons)[best]
     taken: dict[str, int] = {}
     for index in best[passed]:
         subject_id = gallery.subjects[index].subject_id
@@ -150,8 +158,14 @@ def self_test(gallery: Gallery) -> None:
             )
 
 
-def _closest(gallery: Gallery, count: int, threshold: float) -> tuple[list[Pair], int]:
-    """Return the closest pairs of different subjects, most alike first, and how many reach `threshold`."""
+def _thresholds(gallery: Gallery, rule: DecisionRule, comparisons: float) -> Scores:
+    """Return the threshold of each subject, (size,)."""
+    each = [rule.threshold_for(comparisons, ScoredSubject(who, 0.0)) for who in gallery.subjects]
+    return np.array(each, np.float64)
+
+
+def _closest(gallery: Gallery, count: int, thresholds: Scores) -> tuple[list[Pair], int]:
+    """Return the closest pairs of subjects, most alike first, and how many reach the threshold of either."""
     starts, rows = gallery.starts, len(gallery.matrix)
     ends = np.append(starts[1:], rows)
     found: list[tuple[float, int, int]] = []
@@ -165,7 +179,7 @@ def _closest(gallery: Gallery, count: int, threshold: float) -> tuple[list[Pair]
         each[
             np.arange(first, last)[:, None] >= np.arange(gallery.size)
         ] = -np.inf  # nobody with himself or twice
-        alike += int((each >= threshold).sum())
+        alike += int((each >= np.minimum(thresholds[first:last, None], thresholds)).sum())
         keep = min(each.size, count)
         for flat in np.argpartition(each.ravel(), -keep)[-keep:]:
             row, column = divmod(int(flat), gallery.size)

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.core.types import FloatArray
-from edge.gallery.decision import AGREEING_FMR, Calibration, DecisionRule, GalleryShift
+from edge.gallery.decision import AGREEING_FMR, Calibration, GalleryShift
 from edge.gallery.gallery import SEVERAL_PHOTOS, Gallery
 
 MIN_SUBJECTS = 20
@@ -97,32 +97,30 @@ class _Excess:
         return self.level + self.slope * (threshold - self.middle)
 
 
-def shifted(rule: DecisionRule, gallery: Gallery, strangers: FloatArray | None = None) -> DecisionRule:
-    """Return the rule with the shift of this gallery; the same one without a calibration.
-
-    `strangers`, float32 (n, D), unit norm, are one embedding of each who was kept; None: nobody was.
-    """
-    if rule.calibration is None:
-        return rule
-    return replace(rule, gallery_shift=measure_shift(gallery, rule.calibration, strangers))
-
-
 def measure_shift(
-    gallery: Gallery, calibration: Calibration, strangers: FloatArray | None = None
+    gallery: Gallery,
+    calibration: Calibration,
+    strangers: FloatArray | None = None,
+    counted: Flags | None = None,
 ) -> GalleryShift | None:
     """Return the shift of a gallery: `shift_among` the template of the fewest photos of each subject.
+
+    `counted`, bool (size,), are the subjects to compare, None: all.
 
     Strangers may raise it, by `STRANGERS_MOST` at most, and never lower it: nobody asks who they are. Those
     who may be a subject are left out, and there are no more of them than subjects, or than `MIN_SUBJECTS`.
     """
-    rows, several = one_template_each(gallery)
+    enrolled, several = one_template_each(gallery)
+    rows = enrolled
+    if counted is not None:
+        rows, several = enrolled[counted], several[counted]
     own = shift_among(rows, calibration, several)
     if strangers is None or not len(strangers):
         return own
     if len(rows):
         single = calibration.threshold_at(AGREEING_FMR)
         least = single + (0.0 if own is None else own.at(single))
-        strangers = strangers[(strangers @ rows.T).max(axis=1) < least]
+        strangers = strangers[(strangers @ enrolled.T).max(axis=1) < least]
     strangers = strangers[: max(MIN_SUBJECTS, len(rows))]
     everybody = np.concatenate([rows, strangers]) if len(rows) else strangers
     both = shift_among(everybody, calibration, np.append(several, np.zeros(len(strangers), np.bool_)))

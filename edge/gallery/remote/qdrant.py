@@ -16,7 +16,7 @@ When it is asked is the business of `question`. The only file that knows qdrant-
 
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from threading import Lock
@@ -172,7 +172,7 @@ class QdrantMatcher:
                 "the remote gallery holds a subject that is none; upload it again"
             ) from None
         score = float(row_of(said["row"], len(turned)) @ turned)
-        return ScoredSubject(subject, min(max(score, -1.0), 1.0))
+        return ScoredSubject(subject, min(max(score, -1.0), 1.0), float(said.get("own_shift", 0.0)))
 
 
 def connect(url: str, *, api_key: str | None = None) -> QdrantClient:
@@ -188,9 +188,16 @@ def connect(url: str, *, api_key: str | None = None) -> QdrantClient:
 
 
 def upload(
-    client: QdrantClient, collection: str, gallery: Gallery, rotation: Rotation, signer: RowSigner
+    client: QdrantClient,
+    collection: str,
+    gallery: Gallery,
+    rotation: Rotation,
+    signer: RowSigner,
+    own_shifts: Mapping[str, float],
 ) -> None:
     """Make a collection hold exactly the templates of a gallery; one that is there is replaced.
+
+    `own_shifts` are those of the gallery's `DecisionRule`; doors take them from here.
 
     Raises:
         RemoteGalleryError: The server refused it.
@@ -202,22 +209,27 @@ def upload(
             collection,
             vectors_config=models.VectorParams(size=gallery.dim, distance=models.Distance.COSINE),
         )
-        client.upload_points(collection, _points(gallery, rotation, signer), batch_size=BATCH, wait=True)
+        points = _points(gallery, rotation, signer, own_shifts)
+        client.upload_points(collection, points, batch_size=BATCH, wait=True)
     except Exception as error:
         raise RemoteGalleryError(f"the remote gallery refused it: {type(error).__name__}") from None
 
 
-def _points(gallery: Gallery, rotation: Rotation, signer: RowSigner) -> Iterator[models.PointStruct]:
+def _points(
+    gallery: Gallery, rotation: Rotation, signer: RowSigner, own_shifts: Mapping[str, float]
+) -> Iterator[models.PointStruct]:
     """Yield the templates, and last what they are: an upload that was interrupted is not believed."""
     number = uuid.uuid4().hex
-    same = {"upload": number, "model_id": gallery.model_id}
+    same: dict[str, Any] = {"upload": number, "model_id": gallery.model_id}
     rows, row = rotation.apply(gallery.matrix), 0
     groups: Counter[str] = Counter()
     for subject, count in zip(gallery.subjects, gallery.counts, strict=True):
-        entry = subject_entry(subject)
+        about = {**same, "subject": subject_entry(subject)}
+        if own_shift := own_shifts.get(subject.subject_id):
+            about["own_shift"] = round(own_shift, 4)
         groups.update({group: count for group in subject.groups})
         for template in range(count):
-            said = {**same, "subject": entry, "row": rows_text(rows[row])}
+            said = {**about, "row": rows_text(rows[row])}
             yield models.PointStruct(
                 id=str(uuid.uuid5(POINTS, f"{template} {subject.subject_id}")),
                 vector=rows[row].tolist(),

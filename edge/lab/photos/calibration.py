@@ -6,16 +6,17 @@ Takes embeddings of one photo per subject. What the decision rule makes of the t
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge.core.errors import MediaError, ModelError
 from edge.core.types import FloatArray
 from edge.face.manifest import read_manifest
-from edge.gallery.alike.shift import shift_among
+from edge.gallery.alike.own_shift import shifts_among
 from edge.gallery.decision import Calibration, DecisionRule
 from edge.lab.photos.rates import Scores, accepted
 from edge.lab.photos.tail import fit_tail, impostor_scores, interval, measured_thresholds
@@ -97,13 +98,15 @@ def check_halves(embeddings: FloatArray, *, splits: int = CHECK_SPLITS) -> dict[
             obtained.setdefault(("fmr", f"{rate:g}"), []).append(share / rate)
         for size in (len(others) // 10, len(others) // 2):
             galleries = list(_galleries(others, size, generator))
-            shifts = [shift_among(gallery, table) for gallery, _ in galleries]
+            shifts = [shifts_among(gallery, table) for gallery, _, _ in galleries]
             for target in CHECK_TARGETS:
                 rule = DecisionRule(target, None, 0.0, table)
-                for kind, of_gallery in (("fpir", [None] * len(shifts)), ("fpir_with_shift", shifts)):
+                plain = [np.full(size, rule.threshold_for(size), np.float32)] * len(shifts)
+                learned = [shift.thresholds(rule, size) for shift in shifts]
+                for kind, of_galleries in (("fpir", plain), ("fpir_with_shift", learned)):
                     passed = [
-                        best >= replace(rule, gallery_shift=shift).threshold_for(size)
-                        for (_, best), shift in zip(galleries, of_gallery, strict=True)
+                        best >= of_each[whom]
+                        for (_, best, whom), of_each in zip(galleries, of_galleries, strict=True)
                     ]
                     key = (kind, f"{target:g} of {size}")
                     obtained.setdefault(key, []).append(float(np.concatenate(passed).mean()) / target)
@@ -178,12 +181,13 @@ def write_table(table: str, manifest: Path) -> None:
 
 def _galleries(
     embeddings: FloatArray, size: int, generator: np.random.Generator
-) -> Iterator[tuple[FloatArray, Scores]]:
-    """Yield galleries drawn at random, and the best scores in each of everybody who is not in it."""
+) -> Iterator[tuple[FloatArray, Scores, NDArray[np.intp]]]:
+    """Yield galleries drawn at random, the best score in each of everybody else, and with whom it is."""
     for _ in range(CHECK_GALLERIES):
         order = generator.permutation(len(embeddings))
         gallery, strangers = embeddings[order[:size]], embeddings[order[size:]]
-        yield gallery, (strangers @ gallery.T).max(axis=1).astype(np.float64)
+        scores = strangers @ gallery.T
+        yield gallery, scores.max(axis=1).astype(np.float64), scores.argmax(axis=1)
 
 
 def _rising(thresholds: Sequence[float]) -> tuple[float, ...]:

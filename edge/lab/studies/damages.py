@@ -6,7 +6,6 @@ shots. Half of the subjects are enrolled, the other half are strangers, and then
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,9 @@ import numpy as np
 from edge.camera.photo import read_photo
 from edge.core.download import Progress
 from edge.core.errors import EnrollmentError
-from edge.core.types import FloatArray, Probe, Quality, Subject, Template
-from edge.gallery.alike.shift import shifted
+from edge.core.types import FloatArray, Probe, Quality
+from edge.gallery.alike.own_shift import Shifts, shifts_among
 from edge.gallery.decision import DecisionRule
-from edge.gallery.gallery import Gallery
 from edge.lab.photos.degrade import Degradation
 from edge.lab.photos.embeddings import centre, each_photo, nearest_face
 from edge.lab.photos.plots import share_interval
@@ -29,7 +27,6 @@ from edge.recognition.recognizer import Recognizer
 TARGETS = (0.01, 0.001)
 """Shares of strangers that may be let in."""
 
-AT = datetime(2026, 1, 1, tzinfo=UTC)
 """When everybody was enrolled; nothing depends on it."""
 
 
@@ -109,11 +106,12 @@ def _condition(seen: Sequence[SpoiledSight | None], rule: DecisionRule) -> dict[
             continue
         scores = shots @ gallery.T
         pairs += scores.size
-        learned = shifted(rule, _gallery_of(gallery))
-        told = learned.shift_for(len(gallery))
+        learned = None if rule.calibration is None else shifts_among(gallery, rule.calibration)
+        of_gallery = None if learned is None else learned.others
+        told = replace(rule, gallery_shift=of_gallery).shift_for(len(gallery))
         shifts.append(0.0 if told is None else told.value)
         for target in TARGETS:
-            named[target] += _named(scores, replace(learned, target_fpir=target, threshold=None))
+            named[target] += _named(scores, learned, replace(rule, target_fpir=target, threshold=None))
             if rule.calibration is not None:
                 alike[target] += int((scores >= rule.calibration.threshold_at(target)).sum())
     return {
@@ -132,11 +130,13 @@ def _condition(seen: Sequence[SpoiledSight | None], rule: DecisionRule) -> dict[
     }
 
 
-def _named(scores: FloatArray, rule: DecisionRule) -> int:
+def _named(scores: FloatArray, shifts: Shifts | None, rule: DecisionRule) -> int:
     """Return how many strangers are named, of scores (strangers, enrolled)."""
     ranked = np.sort(np.column_stack([scores, np.full(len(scores), -1.0)]), axis=1)
     clear = ranked[:, -1] - ranked[:, -2] >= rule.margin
-    return int((clear & (ranked[:, -1] >= rule.threshold_for(scores.shape[1]))).sum())
+    size = scores.shape[1]
+    each = np.full(size, rule.threshold_for(size)) if shifts is None else shifts.thresholds(rule, size)
+    return int((clear & (ranked[:, -1] >= each[scores.argmax(axis=1)])).sum())
 
 
 def _share(count: int, of: int) -> dict[str, float | int]:
@@ -150,12 +150,3 @@ def _share(count: int, of: int) -> dict[str, float | int]:
         "low": round(low, 5),
         "high": round(high, 5),
     }
-
-
-def _gallery_of(rows: FloatArray) -> Gallery:
-    quality = Quality(112.0, 1.0, 0.0, 1.0, 1.0, 1.0)
-    entries = [
-        (Subject(f"p-{number}", ""), [Template(row, "model", quality, "photo", AT)])
-        for number, row in enumerate(rows)
-    ]
-    return Gallery.empty("model").with_subjects(entries)

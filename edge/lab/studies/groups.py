@@ -18,7 +18,7 @@ from edge.camera.photo import SUFFIXES
 from edge.core.download import Progress
 from edge.core.errors import MediaError
 from edge.core.types import FloatArray
-from edge.gallery.alike.shift import shift_among
+from edge.gallery.alike.own_shift import shifts_among
 from edge.gallery.decision import DecisionRule
 from edge.lab.photos.measure import Embeddings
 from edge.lab.photos.plots import share_interval
@@ -270,22 +270,25 @@ def _passed(
     is_inside[inside] = True
     counts = weights[people.owners] * people.share
     strangers = np.flatnonzero(~is_inside[people.owners] & (counts > 0))
-    best = people.scores[np.ix_(strangers, inside)].max(axis=1)
+    scores = people.scores[np.ix_(strangers, inside)]
+    best, whom = scores.max(axis=1), scores.argmax(axis=1)
     genuine = np.flatnonzero(is_inside[people.owners] & ~people.first)
     own = people.scores[genuine, people.owners[genuine]]
     right = own >= people.scores[np.ix_(genuine, inside)].max(axis=1, initial=-1.0)
-    shift = None if rule.calibration is None else shift_among(people.rows[inside], rule.calibration)
+    place = np.empty(len(weights), np.intp)
+    place[inside] = np.arange(len(inside))
+    of_whom = place[people.owners[genuine]]
+    shift = None if rule.calibration is None else shifts_among(people.rows[inside], rule.calibration)
     shares, shifts = np.empty((len(targets), 2, 2)), np.empty(len(targets))
     for number, target in enumerate(targets):
-        thresholds = [
-            replace(rule, target_fpir=target, gallery_shift=each).threshold_for(len(inside))
-            for each in (None, shift)
-        ]
-        for kind, threshold in enumerate(thresholds):
-            passed = np.average(best >= threshold, weights=counts[strangers])
-            named = np.average(right & (own >= threshold), weights=counts[genuine]) if len(own) else 0.0
+        aimed = replace(rule, target_fpir=target)
+        plain = np.full(len(inside), aimed.threshold_for(len(inside)))
+        learned = plain if shift is None else shift.thresholds(aimed, len(inside))
+        for kind, each in enumerate((plain, learned)):
+            passed = np.average(best >= each[whom], weights=counts[strangers])
+            named = np.average(right & (own >= each[of_whom]), weights=counts[genuine]) if len(own) else 0.0
             shares[number, kind] = passed, named
-        shifts[number] = thresholds[1] - thresholds[0]
+        shifts[number] = np.median(learned - plain)
     return shares, shifts
 
 

@@ -309,6 +309,10 @@ class ShiftInfo(Payload):
     high: float | None = Field(description="Upper end of its 95 % interval.")
     compared: Count = Field(description="How many subjects were compared with each other.")
     strangers: Count = Field(0, description="How many kept strangers were compared with them.")
+    look_alikes: Count = Field(
+        0, description="How many subjects look like several others, and have a higher shift of their own."
+    )
+    highest: float = Field(0.0, description="The highest of these.")
 
 
 class InfoPayload(Payload):

@@ -366,7 +366,7 @@ def _look_alikes(
     if not found:
         return []
     return [
-        f"looks like subjects {named(found)}, who look like each other: strangers like them are taken for "
+        f"looks like subjects {named(found)}, who look like each other: strangers like them may be taken for "
         "one of them more often than promised, as is so with children; `edge gallery doctor` names everybody"
     ]
 
@@ -379,11 +379,11 @@ def _collisions(
     if not others.size:
         return []
     matcher = DenseMatcher(others)
-    threshold = recognizer.rule.threshold_for(float(others.comparisons.sum()))
     nearest = max(
         (best for probe in probes if (best := matcher.match(probe).best)),
         key=lambda each: each.score,
     )
+    threshold = recognizer.rule.threshold_for(float(others.comparisons.sum()), nearest)
     if nearest.score < threshold - NEAR:
         return []
     told = f"subject {nearest.subject.subject_id!r} has nearly the same face (score {nearest.score:.2f}, "

@@ -14,6 +14,10 @@ from tests.support.gallery_samples import MODEL, QUALITY, gallery_of, template, 
 RULE = DecisionRule(0.01, None, 0.05, Calibration((0.3, 0.4, 0.5, 0.6), (1e-2, 1e-3, 1e-4, 1e-5)))
 
 
+def raw(threshold: float) -> DecisionRule:
+    return DecisionRule(None, threshold, 0.05, None)
+
+
 def between(a: FloatArray, b: FloatArray, score: float) -> FloatArray:
     """Return a unit vector whose cosine to `a` is `score`, turned towards `b`."""
     across = b - (a @ b) * a
@@ -26,8 +30,8 @@ def test_the_threshold_and_what_it_promises():
     assert (diagnosis.subjects, diagnosis.templates, diagnosis.comparisons) == (10, 10, 10)
     assert diagnosis.threshold == pytest.approx(RULE.threshold_for(10))
     assert diagnosis.expected_fpir == pytest.approx(0.01, rel=1e-6)
-    raw = DecisionRule(None, 0.4, 0.05, RULE.calibration)
-    assert examine(gallery_of([1] * 10), raw).expected_fpir == pytest.approx(1 - (1 - 1e-3) ** 10)
+    known = DecisionRule(None, 0.4, 0.05, RULE.calibration)
+    assert examine(gallery_of([1] * 10), known).expected_fpir == pytest.approx(1 - (1 - 1e-3) ** 10)
     assert examine(gallery_of([1]), DecisionRule(None, 0.4, 0.05, None)).expected_fpir is None
 
 
@@ -37,7 +41,7 @@ def test_only_those_who_may_pass_count():
     assert (diagnosis.subjects, diagnosis.admitted, diagnosis.comparisons) == (10, 3, 3)
     assert diagnosis.threshold == pytest.approx(RULE.threshold_for(3))
     gallery = gallery_of([1] * 10)
-    assert strangers_let_in(gallery, gallery.matrix, 0.9, allowed)[0] == pytest.approx(0.3)
+    assert strangers_let_in(gallery, gallery.matrix, raw(0.9), allowed)[0] == pytest.approx(0.3)
 
 
 def test_templates_of_several_photos_count_for_more():
@@ -124,9 +128,9 @@ def test_a_template_that_is_hardly_a_face_s_is_told_and_one_of_an_earlier_releas
 def test_strangers_who_would_be_let_in_are_counted_by_subject():
     gallery = gallery_of([2, 1])
     strangers = np.stack([gallery.matrix[0], gallery.matrix[1], gallery.matrix[2], unit_rows(1, seed=9)[0]])
-    share, taken = strangers_let_in(gallery, strangers, 0.5)
+    share, taken = strangers_let_in(gallery, strangers, raw(0.5))
     assert (share, taken) == (0.75, {"p-0": 2, "p-1": 1})
-    assert strangers_let_in(Gallery.empty(MODEL), strangers, 0.5) == (0.0, {})
+    assert strangers_let_in(Gallery.empty(MODEL), strangers, raw(0.5)) == (0.0, {})
 
 
 def test_an_empty_gallery_is_healthy():

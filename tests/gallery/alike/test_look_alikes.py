@@ -6,7 +6,7 @@ import pytest
 from edge.core.types import FloatArray, Subject
 from edge.gallery.alike import look_alikes
 from edge.gallery.alike.look_alikes import look_alike_groups, look_alikes_of, named
-from edge.gallery.alike.shift import shifted
+from edge.gallery.alike.own_shift import shifted
 from edge.gallery.decision import Calibration, DecisionRule
 from edge.gallery.gallery import Gallery
 from tests.support.gallery_samples import MODEL, alike_rows, template, unit_rows

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from edge.core.types import FloatArray, Subject
 from edge.gallery.alike import shift
-from edge.gallery.alike.shift import measure_shift, most_shift, shift_among, shifted
+from edge.gallery.alike.own_shift import shifted
+from edge.gallery.alike.shift import measure_shift, most_shift, shift_among
 from edge.gallery.decision import Calibration, DecisionRule, GalleryShift
 from edge.gallery.gallery import Gallery
 from edge.lab.photos.calibration import calibrate
-from tests.support.gallery_samples import MODEL, alike_rows, gallery_of, template, unit_rows
+from tests.support.gallery_samples import MODEL, alike_rows, enrolled_as, gallery_of, template, unit_rows
 
 DIM = 48
 TARGET = 0.01
@@ -184,12 +185,6 @@ def test_of_several_templates_of_a_subject_the_one_of_the_fewest_photos_counts(c
         for i in range(30)
     )
     assert measure_shift(gallery, calibration) == shift_among(rows[30:60], calibration)
-
-
-def enrolled_as(rows: FloatArray) -> Gallery:
-    return Gallery.empty(MODEL).with_subjects(
-        (Subject(f"p-{i}", ""), [template(row)]) for i, row in enumerate(rows)
-    )
 
 
 @pytest.mark.parametrize("size", [0, 1, 10, 40])

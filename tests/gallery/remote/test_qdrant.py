@@ -115,7 +115,7 @@ def server(answer: bytes | None) -> Iterator[tuple[str, list[socket.socket]]]:
 
 def test_the_remote_answer_is_that_of_the_same_gallery_here(client: QdrantClient):
     gallery = gallery_of([1, 5, 2] * 40)
-    upload(client, "faces", gallery, ROTATION, SIGNER)
+    upload(client, "faces", gallery, ROTATION, SIGNER, {})
     dense = DenseMatcher(gallery)
     with remote_of(client, gallery, timeout_s=5) as remote:
         for face in (*gallery.matrix[:20], *unit_rows(20, seed=4)):
@@ -130,7 +130,7 @@ def test_the_remote_answer_is_that_of_the_same_gallery_here(client: QdrantClient
 
 
 def test_an_upload_replaces_what_was_there(client: QdrantClient):
-    upload(client, "faces", gallery_of([1, 1, 1]), ROTATION, SIGNER)
+    upload(client, "faces", gallery_of([1, 1, 1]), ROTATION, SIGNER, {})
     upload(
         client,
         "faces",
@@ -139,6 +139,7 @@ def test_an_upload_replaces_what_was_there(client: QdrantClient):
         .with_subject(Subject("new", ""), [template(unit_rows(1, seed=8)[0])]),
         ROTATION,
         SIGNER,
+        {},
     )
     with remote_of(client, gallery_of([1]), timeout_s=5) as remote:
         match = remote.match(probe(unit_rows(1)[0]))
@@ -154,7 +155,7 @@ def test_only_subjects_of_the_doors_groups_and_of_the_embedder_are_found(client:
             (Subject("b", "", ("staff",)), [template(rows[1])]),
         ]
     )
-    upload(client, "faces", gallery, ROTATION, SIGNER)
+    upload(client, "faces", gallery, ROTATION, SIGNER, {})
     with remote_of(client, gallery, groups=("staff",), timeout_s=5) as remote:
         match = remote.match(probe(rows[0]))
         assert match.best is not None
@@ -172,7 +173,7 @@ def test_a_probe_that_is_not_a_unit_vector_is_not_sent_and_matches_nobody(client
 
 def test_a_stranger_here_may_be_known_there(client: QdrantClient):
     far = gallery_of([1] * 50, seed=3)
-    upload(client, "faces", far, ROTATION, SIGNER)
+    upload(client, "faces", far, ROTATION, SIGNER, {})
     face = probe(far.matrix[7])
     with remote_of(client, far, timeout_s=5) as remote:
         local = RULE.decide(DenseMatcher(gallery_of([1] * 5)).match(face))
@@ -188,7 +189,7 @@ def test_a_stranger_here_may_be_known_there(client: QdrantClient):
 
 def test_what_lies_there_is_rotated_by_the_site_s_secret(client: QdrantClient):
     gallery = gallery_of([1] * 3)
-    upload(client, "faces", gallery, ROTATION, SIGNER)
+    upload(client, "faces", gallery, ROTATION, SIGNER, {})
     stored = [point.vector for point in points(client)]
     assert len(stored) == 3 + 1, "and one that says so"
     assert max(float(gallery.matrix[0] @ np.asarray(row, np.float32)) for row in stored) < 0.5
@@ -197,7 +198,7 @@ def test_what_lies_there_is_rotated_by_the_site_s_secret(client: QdrantClient):
 def test_who_may_not_pass_is_not_let_in_from_there_either(client: QdrantClient):
     far = gallery_of([1, 1])
     expired = replace(far.subjects[0], access=Access(not_after=AT))
-    upload(client, "faces", replace(far, subjects=(expired, far.subjects[1])), ROTATION, SIGNER)
+    upload(client, "faces", replace(far, subjects=(expired, far.subjects[1])), ROTATION, SIGNER, {})
     with remote_of(client, far, timeout_s=5) as remote:
         opinion = second_opinion(REJECT, probe(far.matrix[0]), remote, RULE)
     assert (opinion.decision.event_type, opinion.decision.reason) == (EventType.REJECT, Reason.EXPIRED)
@@ -205,7 +206,7 @@ def test_who_may_not_pass_is_not_let_in_from_there_either(client: QdrantClient):
 
 
 def test_the_threshold_follows_what_was_searched_there(client: QdrantClient):
-    upload(client, "faces", gallery_of([1] * 200), ROTATION, SIGNER)
+    upload(client, "faces", gallery_of([1] * 200), ROTATION, SIGNER, {})
     rule = DecisionRule(0.01, None, 0.0, Calibration((0.2, 0.4, 0.6), (1e-1, 1e-3, 1e-5)))
     with remote_of(client, gallery_of([1]), timeout_s=5) as remote:
         opinion = second_opinion(REJECT, probe(gallery_of([1] * 200).matrix[9]), remote, rule)
@@ -314,7 +315,7 @@ def no_contents(client: QdrantClient) -> None:
 
 def mix_two_uploads(client: QdrantClient) -> None:
     old = of_subject(client, 1)
-    upload(client, "faces", gallery_of([1] * 3), ROTATION, SIGNER)
+    upload(client, "faces", gallery_of([1] * 3), ROTATION, SIGNER, {})
     client.upsert("faces", [old])
 
 
@@ -325,11 +326,11 @@ def contents_as_a_template(client: QdrantClient) -> None:
 
 
 def another_site(client: QdrantClient) -> None:
-    upload(client, "faces", gallery_of([1] * 3), ROTATION, RowSigner(b"other", "faces"))
+    upload(client, "faces", gallery_of([1] * 3), ROTATION, RowSigner(b"other", "faces"), {})
 
 
 def another_collection(client: QdrantClient) -> None:
-    upload(client, "faces", gallery_of([1] * 3), ROTATION, RowSigner(b"site", "visitors"))
+    upload(client, "faces", gallery_of([1] * 3), ROTATION, RowSigner(b"site", "visitors"), {})
 
 
 @pytest.mark.parametrize(
@@ -349,7 +350,7 @@ def another_collection(client: QdrantClient) -> None:
 def test_whoever_owns_the_server_cannot_make_it_say_what_the_site_did_not(
     client: QdrantClient, attack: Callable[[QdrantClient], None], caplog: pytest.LogCaptureFixture
 ):
-    upload(client, "faces", gallery_of([1] * 3), ROTATION, SIGNER)
+    upload(client, "faces", gallery_of([1] * 3), ROTATION, SIGNER, {})
     attack(client)
     with remote_of(client, gallery_of([1]), timeout_s=5) as remote:
         for face in (gallery_of([1] * 3).matrix[0], unit_rows(1, seed=99)[0]):
@@ -360,7 +361,7 @@ def test_whoever_owns_the_server_cannot_make_it_say_what_the_site_did_not(
 
 def test_the_score_is_that_of_the_signed_row_whatever_the_server_did_to_its_vectors(client: QdrantClient):
     gallery, face = gallery_of([1] * 3), unit_rows(1, seed=99)[0]
-    upload(client, "faces", gallery, ROTATION, SIGNER)
+    upload(client, "faces", gallery, ROTATION, SIGNER, {})
     point = of_subject(client, 0)
     client.update_vectors("faces", [models.PointVectors(id=point.id, vector=ROTATION.apply(face).tolist())])
     with remote_of(client, gallery, timeout_s=5) as remote:
@@ -375,7 +376,7 @@ def test_the_score_is_that_of_the_signed_row_whatever_the_server_did_to_its_vect
 def test_who_was_removed_here_does_not_come_back_from_there(client: QdrantClient, tmp_path: Path):
     store = GalleryStore(tmp_path / "gallery", keep_versions=5)
     everybody = store.commit(gallery_of([1, 1, 1]))
-    upload(client, "faces", everybody, ROTATION, SIGNER)
+    upload(client, "faces", everybody, ROTATION, SIGNER, {})
     erased, face = Erased([tmp_path / "gallery"]), probe(everybody.matrix[0])
     with remote_of(client, everybody, timeout_s=5) as remote:
         before = second_opinion(REJECT, face, remote, RULE, erased=erased)
@@ -390,7 +391,7 @@ def test_who_was_removed_here_does_not_come_back_from_there(client: QdrantClient
 def test_where_it_cannot_be_read_who_was_removed_nobody_comes_from_there(
     client: QdrantClient, tmp_path: Path
 ):
-    upload(client, "faces", gallery_of([1]), ROTATION, SIGNER)
+    upload(client, "faces", gallery_of([1]), ROTATION, SIGNER, {})
     (tmp_path / "erasures.jsonl").mkdir()
     with remote_of(client, gallery_of([1]), timeout_s=5) as remote:
         opinion = second_opinion(
@@ -402,7 +403,7 @@ def test_where_it_cannot_be_read_who_was_removed_nobody_comes_from_there(
 @pytest.mark.parametrize("access", [Access(SubjectState.SUSPENDED), Access(not_after=AT), Access()])
 def test_who_is_enrolled_here_is_judged_here_alone(client: QdrantClient, access: Access):
     far = gallery_of([1, 1])
-    upload(client, "faces", far, ROTATION, SIGNER)
+    upload(client, "faces", far, ROTATION, SIGNER, {})
     subject = replace(far.subjects[0], access=access)
     here = NOBODY.with_subject(subject, [template(unit_rows(1, seed=5)[0])])
     with remote_of(client, far, timeout_s=5) as remote:
@@ -413,7 +414,7 @@ def test_who_is_enrolled_here_is_judged_here_alone(client: QdrantClient, access:
 
 def test_who_is_nearly_as_alike_to_somebody_here_is_ambiguous(client: QdrantClient):
     far = gallery_of([1])
-    upload(client, "faces", far, ROTATION, SIGNER)
+    upload(client, "faces", far, ROTATION, SIGNER, {})
     with remote_of(client, far, timeout_s=5) as remote:
         for best, second, says in (
             (0.97, 0.1, Reason.AMBIGUOUS),
@@ -429,8 +430,16 @@ def test_who_is_nearly_as_alike_to_somebody_here_is_ambiguous(client: QdrantClie
 
 def test_who_was_denied_to_be_a_subject_is_not_taken_for_it_there(client: QdrantClient):
     far = gallery_of([1])
-    upload(client, "faces", far, ROTATION, SIGNER)
+    upload(client, "faces", far, ROTATION, SIGNER, {})
     face = probe(far.matrix[0])
     with remote_of(client, far, timeout_s=5) as remote:
         opinion = second_opinion(REJECT, face, remote, RULE, denials=Denials.none().plus("p-0", face))
     assert opinion.decision.reason == Reason.AMBIGUOUS
+
+
+def test_an_upload_says_who_looks_like_several_others_and_doors_ask_for_a_higher_score(client: QdrantClient):
+    far = gallery_of([1, 2])
+    upload(client, "faces", far, ROTATION, SIGNER, {"p-1": 0.2})
+    with remote_of(client, far, timeout_s=5) as remote:
+        found = [remote.match(probe(row)).best for row in far.matrix]
+    assert [each and each.own_shift for each in found] == [0.0, 0.2, 0.2]
