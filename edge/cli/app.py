@@ -46,6 +46,11 @@ class Place(NamedTuple):
 
 
 COMMANDS = {
+    "init": Place(
+        "door.init",
+        "init",
+        "Set a door up: write edge.toml, make its key, fetch its models, and try camera and broker.",
+    ),
     "run": Place("door.run", "run", "Run the daemon until SIGTERM or SIGINT."),
     "check": Place(
         "door.run",

@@ -1,6 +1,6 @@
 """The table of checks, and what comes of running them: one engine for text, JSON and the support file."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict
 from itertools import chain
 from typing import Any
@@ -110,14 +110,17 @@ Findings = dict[str, list[Finding]]
 """What each check found, by its name, in their order."""
 
 
-def look_over(checkup: Checkup, progress: Callable[[str, float, float], None]) -> Findings:
-    """Run every check; `progress` is told which one runs.
+def look_over(
+    checkup: Checkup, progress: Callable[[str, float, float], None], only: Collection[str] | None = None
+) -> Findings:
+    """Run every check, or those that are named; `progress` is told which one runs.
 
     What another check has said already to be wrong is not said again.
     """
     seen: Findings = {}
-    for number, check in enumerate(CHECKS):
-        progress(check.name, number, len(CHECKS))
+    checks = [each for each in CHECKS if only is None or each.name in only]
+    for number, check in enumerate(checks):
+        progress(check.name, number, len(checks))
         wrong = [each.told for each in every(seen) if each.light is Light.RED]
         seen[check.name] = [
             finding
