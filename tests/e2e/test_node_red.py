@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import time
+import urllib.request
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,29 @@ from tests.support.ports import free_port
 from tests.support.waits import LIMIT_S, wait_until
 
 FLOW = ROOT / "deploy" / "node-red" / "flow.json"
+PAGE = FLOW.with_name("dashboard.json")
 NODE_RED = os.environ.get("NODE_RED") or shutil.which("node-red")
 
 
 @pytest.fixture
 def flow() -> list[dict[str, Any]]:
     return json.loads(FLOW.read_text())
+
+
+@pytest.fixture
+def page() -> list[dict[str, Any]]:
+    return json.loads(PAGE.read_text())
+
+
+def test_the_page_shows_what_doors_send_at_the_broker_of_the_flow(
+    flow: list[dict[str, Any]], page: list[dict[str, Any]]
+):
+    test_every_node_is_wired_to_one_that_exists(page)
+    assert [node for node in flow if node["id"] == "edge-broker"] == [
+        node for node in page if node["id"] == "edge-broker"
+    ]
+    assert {node["id"] for node in flow} & {node["id"] for node in page} == {"edge-broker"}
+    assert {node["topic"] for node in page if node["type"] == "mqtt in"} <= described_topics()
 
 
 def test_every_node_is_wired_to_one_that_exists(flow: list[dict[str, Any]]):
@@ -38,11 +56,14 @@ def test_every_node_is_wired_to_one_that_exists(flow: list[dict[str, Any]]):
     assert {node["broker"] for node in flow if node["type"].startswith("mqtt ")} == {"edge-broker"}
 
 
+def described_topics() -> set[str]:
+    return {re.sub(r"\{\w+\}", "+", channel.address) for channel in CHANNELS}
+
+
 def test_what_it_listens_to_is_described(flow: list[dict[str, Any]]):
-    described = {re.sub(r"\{\w+\}", "+", channel.address) for channel in CHANNELS}
     listened = {node["topic"] for node in flow if node["type"] == "mqtt in"}
-    assert len(listened) == 3
-    assert listened <= described
+    assert len(listened) == 4
+    assert listened <= described_topics()
 
 
 def test_what_it_reads_of_an_event_is_there(flow: list[dict[str, Any]]):
@@ -70,7 +91,14 @@ def test_doors_open_in_a_real_node_red(tmp_path: Path):
     broker, port = Mosquitto(tmp_path).start(), free_port()
     home = tmp_path / "node-red"
     home.mkdir()
-    shutil.copy(FLOW, home / "flows.json")
+    nodes = json.loads(FLOW.read_text())
+    modules = Path(str(NODE_RED)).parent.parent
+    page = (modules / "@flowfuse").is_dir()
+    if page:
+        (home / "node_modules").symlink_to(modules)
+        (home / "package.json").write_text('{"dependencies": {"@flowfuse/node-red-dashboard": "*"}}')
+        nodes += [node for node in json.loads(PAGE.read_text()) if node["id"] != "edge-broker"]
+    (home / "flows.json").write_text(json.dumps(nodes))
     environment = os.environ | {"EDGE_MQTT_HOST": "127.0.0.1", "EDGE_MQTT_PORT": str(broker.port)}
     with (tmp_path / "log").open("w") as log:
         running = subprocess.Popen(
@@ -95,12 +123,22 @@ def test_doors_open_in_a_real_node_red(tmp_path: Path):
             ):
                 mqtt.single("edge/v1/hq/door/camera/front/event", payload, 1, **where)
             mqtt.single("edge/v1/hq/door/status", b"offline", 1, **where)
-            heard.wait(lambda: len(heard.seen) >= 3)
+            for dropped in (2, 5, 5):
+                mqtt.single("edge/v1/hq/door/outbox_dropped", json.dumps({"dropped": dropped}), 1, **where)
+            heard.wait(lambda: len(heard.seen) >= 4)
             time.sleep(0.5)
+            if page:
+                with urllib.request.urlopen(
+                    f"http://127.0.0.1:{port}/dashboard/doors", timeout=LIMIT_S
+                ) as shown:
+                    assert shown.status == 200
         told = [(message.topic, json.loads(message.payload)) for message in heard.seen]
-        assert [topic for topic, _ in told] == ["building/door/door/open", "building/alert", "building/alert"]
+        assert [topic for topic, _ in told] == ["building/door/door/open"] + ["building/alert"] * 3
         assert told[0][1]["subject"] == "p-1"
-        assert [payload["reason"] for _, payload in told[1:]] == ["below_threshold", "offline"]
+        reasons = [payload["reason"] for _, payload in told[1:]]
+        assert reasons == ["below_threshold", "offline", "decisions_lost"]
+        assert told[3][1]["dropped"] == 3
+        assert "missing types" not in (tmp_path / "log").read_text()
     finally:
         running.terminate()
         running.wait(LIMIT_S)
