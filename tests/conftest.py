@@ -20,6 +20,7 @@ from edge.lab.demo.media import media_dir
 from edge.recognition.recognizer import Recognizer
 from tests.support import leftovers
 from tests.support.broker import Mosquitto
+from tests.support.postgres import Postgres, running_postgres
 from tests.support.streams import MjpegServer, make_clip
 from tests.support.weights import install_recommended
 
@@ -29,7 +30,7 @@ OUTSIDE = (subprocess, Mosquitto, MjpegServer, PipeCamera, make_clip, build_reco
 DOORS = frozenset({"e2e", "faults"})
 """Folders in which every test runs a whole door."""
 
-INSTALLED = frozenset({"models_dir", "media", "mosquitto"})
+INSTALLED = frozenset({"models_dir", "media", "mosquitto", "postgres_server"})
 """Fixtures that stand for what `make test` installs."""
 
 
@@ -118,3 +119,16 @@ def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
     broker = Mosquitto(tmp_path).start()
     yield broker
     broker.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    """A real PostgreSQL with pgvector, one for each worker."""
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def database(postgres_server: Postgres) -> str:
+    """The address of an empty database."""
+    return postgres_server.database()

@@ -49,7 +49,7 @@ LIBRARIES = {
     },
     "onnxruntime": {"face.session"},
     "paho": {"mqtt.connection", "mqtt.client", "mqtt.subscriber"},
-    "psycopg": {"fleet.journal.postgres"},
+    "psycopg": {"fleet.journal.postgres", "gallery.remote.pgvector"},
     "qdrant_client": {"gallery.remote.qdrant"},
     "securesystemslib": {"fleet.keys", "mqtt.contract.envelope"},
     "signal": {"core.process", "__main__"},

@@ -134,7 +134,7 @@ def roll_back(
 
 @app.command()
 def upload(config_file: ConfigOption = None) -> None:
-    """Make the configured Qdrant collection hold exactly this gallery, rotated by the site's secret."""
+    """Make the remote collection hold exactly this gallery, rotated by the site's secret."""
     settings = load_settings(config_file)
     found, manifest = gallery_in_force(settings)
     upload_gallery(settings, found, decision_rule(settings, manifest, found).own_shifts)

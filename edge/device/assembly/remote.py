@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
 
 from edge.core import files
 from edge.core.clock import Clock
@@ -11,6 +10,7 @@ from edge.core.errors import ConfigError, FileError, RemoteGalleryError
 from edge.device.assembly.stores import erased_here
 from edge.device.settings.load import Settings, credential_path
 from edge.gallery.gallery import Gallery
+from edge.gallery.remote.engine_matcher import EngineMatcher, RemoteEngine, upload
 from edge.gallery.remote.question import RemoteGallery
 from edge.gallery.remote.rotation import Rotation
 from edge.gallery.remote.signed_rows import RowSigner
@@ -20,9 +20,9 @@ MAX_API_KEY_BYTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """The configured server's client, and what a site's secret makes of what is exchanged with it."""
+    """The configured engine, and what a site's secret makes of what is exchanged with it."""
 
-    client: Any
+    engine: RemoteEngine
     rotation: Rotation
     signer: RowSigner
 
@@ -39,12 +39,9 @@ def build_remote(settings: Settings, gallery: Gallery, dim: int, clock: Clock) -
     if values.policy == "off":
         return None
     remote = connect_remote(settings, dim)
-    from edge.gallery.remote.qdrant import QdrantMatcher
-
     timeout_s = values.timeout_ms / 1e3
-    matcher = QdrantMatcher(
-        remote.client,
-        values.collection,
+    matcher = EngineMatcher(
+        remote.engine,
         gallery,
         remote.rotation,
         remote.signer,
@@ -52,7 +49,7 @@ def build_remote(settings: Settings, gallery: Gallery, dim: int, clock: Clock) -
         timeout_s=timeout_s,
     )
     stack = ExitStack()
-    stack.callback(remote.client.close)
+    stack.callback(remote.engine.close)
     stack.callback(matcher.close)
     return RemoteGallery(
         matcher,
@@ -64,7 +61,7 @@ def build_remote(settings: Settings, gallery: Gallery, dim: int, clock: Clock) -
 
 
 def connect_remote(settings: Settings, dim: int) -> Remote:
-    """Return the configured server, for embeddings of length `dim`.
+    """Return the configured engine, for embeddings of length `dim`.
 
     Raises:
         ConfigError: As `build_remote`.
@@ -73,34 +70,41 @@ def connect_remote(settings: Settings, dim: int) -> Remote:
     if values.url is None or values.secret is None:
         raise ConfigError("remote: url and secret are not set")
     try:
-        from edge.gallery.remote.qdrant import connect
-    except ImportError:
-        raise ConfigError("remote: install the extra `remote` to ask a Qdrant server") from None
-    try:
         secret = files.read_key(credential_path(values.secret), "bring the site's secret to it")
-        api_key = None
+        password = None
         if values.api_key_file is not None:
             data = files.read_bounded(credential_path(values.api_key_file), MAX_API_KEY_BYTES)
             if not data:
                 raise FileError(f"{values.api_key_file}: holds no API key")
-            api_key = data.decode(errors="replace").strip()
-        client = connect(values.url, api_key=api_key)
-        return Remote(client, Rotation(secret, dim), RowSigner(secret, values.collection))
+            password = data.decode(errors="replace").strip()
+        engine = _engine(values.url, values.collection, password)
+        return Remote(engine, Rotation(secret, dim), RowSigner(secret, values.collection))
     except (FileError, RemoteGalleryError) as error:
         raise ConfigError(f"remote: {error}") from None
 
 
+def _engine(url: str, collection: str, password: str | None) -> RemoteEngine:
+    try:
+        if url.startswith(("postgresql://", "postgres://")):
+            from edge.gallery.remote.pgvector import PgvectorEngine
+
+            return PgvectorEngine.at(url, collection, password=password)
+        from edge.gallery.remote.qdrant import QdrantEngine
+
+        return QdrantEngine.at(url, collection, api_key=password)
+    except ImportError as error:
+        extra = "postgres" if error.name == "psycopg" else "remote"
+        raise ConfigError(f"remote: install the extra `{extra}` to ask {url.split(':')[0]}") from None
+
+
 def upload_gallery(settings: Settings, gallery: Gallery, own_shifts: Mapping[str, float]) -> None:
-    """Make the remote collection hold exactly this gallery, with the shifts of its subjects.
+    """Make the engine hold exactly this gallery, with the shifts of its subjects.
 
     Raises:
         ConfigError, RemoteGalleryError: It cannot be reached, or refuses it.
     """
     remote = connect_remote(settings, gallery.dim)
-    from edge.gallery.remote.qdrant import upload
-
     try:
-        collection = settings.remote.collection
-        upload(remote.client, collection, gallery, remote.rotation, remote.signer, own_shifts)
+        upload(remote.engine, gallery, remote.rotation, remote.signer, own_shifts)
     finally:
-        remote.client.close()
+        remote.engine.close()

@@ -538,19 +538,21 @@ class StrangersSettings(Section):
 
 
 class RemoteSettings(Section):
-    """A Qdrant collection for sites with more templates than a device holds (extra `remote`)."""
+    """An engine for sites with more templates than a device holds (extra `remote` or `postgres`)."""
 
     policy: Literal["off", "unknown"] = Field(
         "off", description="unknown: ask about visitors whom nobody in the local gallery is like."
     )
-    url: str | None = Field(None, min_length=1, description="Address of the server, https://host:6333.")
-    collection: str = Field("edge", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Collection to search.")
+    url: str | None = Field(
+        None, min_length=1, description="Server: https://host:6333 or postgresql://user@host/database."
+    )
+    collection: str = Field("edge", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="What to search there.")
     secret: SecretPath | None = Field(
         None,
         description="File with the site's secret, which signs what is uploaded and rotates templates and "
         "probes before they leave the device; a name without a directory is a credential of systemd.",
     )
-    api_key_file: AnyPath | None = Field(None, description="File with the server's API key.")
+    api_key_file: AnyPath | None = Field(None, description="File with the server's API key, or password.")
     timeout_ms: int = Field(
         250, ge=10, le=2000, description="After this the local decision stands.", json_schema_extra=LIVE
     )

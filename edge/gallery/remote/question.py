@@ -3,7 +3,7 @@
 The local gallery answers first. The remote one is asked once per visit, and what does not come in time is
 left out: the local decision stands and the event says so. The remote gallery only adds. Who is enrolled here
 is judged by what is known here, who was removed here stays out until enrolled here again, and who is nearly
-as alike to somebody here is `ambiguous`. Which engine is asked is another module's business (`qdrant`).
+as alike to somebody here is `ambiguous`. Which engine is asked is the business of `engine_matcher`.
 """
 
 import logging

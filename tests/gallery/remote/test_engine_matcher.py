@@ -1,4 +1,4 @@
-"""The remote gallery: in qdrant-client's local mode, and beside servers that are silent, gone or lying."""
+"""The remote gallery: in Qdrant's local mode, in PostgreSQL, and beside servers that fail or lie."""
 
 import json
 import socket
@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -20,6 +21,9 @@ from edge.gallery.decision import Calibration, DecisionRule
 from edge.gallery.format.rows import rows_text
 from edge.gallery.gallery import SEVERAL_PHOTOS, Gallery
 from edge.gallery.matcher import DenseMatcher
+from edge.gallery.remote.engine_matcher import CONTENTS, EngineMatcher, RemoteEngine, upload
+from edge.gallery.remote.pgvector import PgvectorEngine
+from edge.gallery.remote.qdrant import QdrantEngine
 from edge.gallery.remote.question import LocalKnowledge, Opinion, RemoteGallery
 from edge.gallery.remote.rotation import Rotation
 from edge.gallery.remote.signed_rows import RowSigner
@@ -27,12 +31,7 @@ from edge.gallery.store.denials import Denials
 from edge.gallery.store.erasure import Erased
 from edge.gallery.store.store import GalleryStore
 from tests.support.gallery_samples import AT, MODEL, gallery_of, probe, template, unit_rows
-
-pytest.importorskip("qdrant_client", reason="needs the extra remote")
-
-from qdrant_client import QdrantClient, models
-
-from edge.gallery.remote.qdrant import CONTENTS, QdrantMatcher, connect, upload
+from tests.support.remote import Owner, PgvectorOwner, Point, QdrantOwner
 from tests.support.waits import LIMIT_S, Stopwatch
 
 RULE = DecisionRule(None, 0.5, 0.05, None)
@@ -46,7 +45,7 @@ NOBODY = Gallery.empty(MODEL)
 def second_opinion(
     local: Decision,
     face: Probe,
-    remote: QdrantMatcher,
+    remote: EngineMatcher,
     rule: DecisionRule,
     timeout_s: float = 5,
     *,
@@ -64,30 +63,37 @@ def second_opinion(
     return opinion
 
 
-@pytest.fixture
-def client() -> Iterator[QdrantClient]:
-    client = QdrantClient(":memory:")
-    yield client
-    client.close()
+@pytest.fixture(params=["qdrant", "pgvector"])
+def owner(request: pytest.FixtureRequest) -> Iterator[Owner]:
+    """Whoever owns a server, and may do with its entries as he likes."""
+    if request.param == "qdrant":
+        owner: Owner = QdrantOwner()
+    else:
+        owner = PgvectorOwner(request.getfixturevalue("database"))
+    yield owner
+    owner.engine.close()
 
 
 @contextmanager
-def remote_of(client: QdrantClient, gallery: Gallery, **options) -> Iterator[QdrantMatcher]:
-    remote = QdrantMatcher(client, "faces", gallery, ROTATION, SIGNER, **options)
+def remote_of(engine: RemoteEngine, gallery: Gallery, **options) -> Iterator[EngineMatcher]:
+    remote = EngineMatcher(engine, gallery, ROTATION, SIGNER, **options)
     try:
         yield remote
     finally:
         remote.close()
 
 
+ENGINES = {"http": QdrantEngine.at, "postgresql": PgvectorEngine.at}
+
+
 @contextmanager
-def remote_at(url: str, **options) -> Iterator[QdrantMatcher]:
-    client = connect(url)
+def remote_at(address: str, kind: str = "http", **options) -> Iterator[EngineMatcher]:
+    engine = ENGINES[kind](f"{kind}://{address}", "faces")
     try:
-        with remote_of(client, gallery_of([1]), **options) as remote:
+        with remote_of(engine, gallery_of([1]), **options) as remote:
             yield remote
     finally:
-        client.close()
+        engine.close()
 
 
 @contextmanager
@@ -106,18 +112,18 @@ def server(answer: bytes | None) -> Iterator[tuple[str, list[socket.socket]]]:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=accept, daemon=True)
         thread.start()
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}", held
+        yield f"127.0.0.1:{listening.getsockname()[1]}", held
         listening.shutdown(socket.SHUT_RDWR)
         for connection in held:
             connection.close()
     thread.join(LIMIT_S)
 
 
-def test_the_remote_answer_is_that_of_the_same_gallery_here(client: QdrantClient):
+def test_the_remote_answer_is_that_of_the_same_gallery_here(owner: Owner):
     gallery = gallery_of([1, 5, 2] * 40)
-    upload(client, "faces", gallery, ROTATION, SIGNER, {})
+    upload(owner.engine, gallery, ROTATION, SIGNER, {})
     dense = DenseMatcher(gallery)
-    with remote_of(client, gallery, timeout_s=5) as remote:
+    with remote_of(owner.engine, gallery, timeout_s=5) as remote:
         for face in (*gallery.matrix[:20], *unit_rows(20, seed=4)):
             here, there = dense.match(probe(face)), remote.match(probe(face))
             for ours, theirs in ((here.best, there.best), (here.second, there.second)):
@@ -129,11 +135,10 @@ def test_the_remote_answer_is_that_of_the_same_gallery_here(client: QdrantClient
             assert there.comparisons >= here.comparisons
 
 
-def test_an_upload_replaces_what_was_there(client: QdrantClient):
-    upload(client, "faces", gallery_of([1, 1, 1]), ROTATION, SIGNER, {})
+def test_an_upload_replaces_what_was_there(owner: Owner):
+    upload(owner.engine, gallery_of([1, 1, 1]), ROTATION, SIGNER, {})
     upload(
-        client,
-        "faces",
+        owner.engine,
         gallery_of([1])
         .without_subject("p-0")
         .with_subject(Subject("new", ""), [template(unit_rows(1, seed=8)[0])]),
@@ -141,13 +146,13 @@ def test_an_upload_replaces_what_was_there(client: QdrantClient):
         SIGNER,
         {},
     )
-    with remote_of(client, gallery_of([1]), timeout_s=5) as remote:
+    with remote_of(owner.engine, gallery_of([1]), timeout_s=5) as remote:
         match = remote.match(probe(unit_rows(1)[0]))
     assert match.best is not None
     assert (match.best.subject.subject_id, match.second, match.gallery_size) == ("new", None, 1)
 
 
-def test_only_subjects_of_the_doors_groups_and_of_the_embedder_are_found(client: QdrantClient):
+def test_only_subjects_of_the_doors_groups_and_of_the_embedder_are_found(owner: Owner):
     rows = unit_rows(2)
     gallery = Gallery.empty(MODEL).with_subjects(
         [
@@ -155,27 +160,27 @@ def test_only_subjects_of_the_doors_groups_and_of_the_embedder_are_found(client:
             (Subject("b", "", ("staff",)), [template(rows[1])]),
         ]
     )
-    upload(client, "faces", gallery, ROTATION, SIGNER, {})
-    with remote_of(client, gallery, groups=("staff",), timeout_s=5) as remote:
+    upload(owner.engine, gallery, ROTATION, SIGNER, {})
+    with remote_of(owner.engine, gallery, groups=("staff",), timeout_s=5) as remote:
         match = remote.match(probe(rows[0]))
         assert match.best is not None
         assert (match.best.subject.subject_id, match.second, match.gallery_size) == ("b", None, 1)
         with pytest.raises(ModelMismatchError):
             remote.match(probe(rows[0], model_id="other"))
-    with remote_of(client, Gallery.empty("other", dim=128), timeout_s=5) as other:
+    with remote_of(owner.engine, Gallery.empty("other", dim=128), timeout_s=5) as other:
         assert other.match(probe(rows[0], model_id="other")).best is None
 
 
-def test_a_probe_that_is_not_a_unit_vector_is_not_sent_and_matches_nobody(client: QdrantClient):
-    with remote_of(client, gallery_of([1])) as remote:
+def test_a_probe_that_is_not_a_unit_vector_is_not_sent_and_matches_nobody(owner: Owner):
+    with remote_of(owner.engine, gallery_of([1])) as remote:
         assert remote.match(probe(np.full(128, np.nan, np.float32))).best is None
 
 
-def test_a_stranger_here_may_be_known_there(client: QdrantClient):
+def test_a_stranger_here_may_be_known_there(owner: Owner):
     far = gallery_of([1] * 50, seed=3)
-    upload(client, "faces", far, ROTATION, SIGNER, {})
+    upload(owner.engine, far, ROTATION, SIGNER, {})
     face = probe(far.matrix[7])
-    with remote_of(client, far, timeout_s=5) as remote:
+    with remote_of(owner.engine, far, timeout_s=5) as remote:
         local = RULE.decide(DenseMatcher(gallery_of([1] * 5)).match(face))
         opinion = second_opinion(local, face, remote, RULE)
         assert opinion.outcome == "answered"
@@ -187,28 +192,28 @@ def test_a_stranger_here_may_be_known_there(client: QdrantClient):
         assert opinion.outcome == "answered"
 
 
-def test_what_lies_there_is_rotated_by_the_site_s_secret(client: QdrantClient):
+def test_what_lies_there_is_rotated_by_the_site_s_secret(owner: Owner):
     gallery = gallery_of([1] * 3)
-    upload(client, "faces", gallery, ROTATION, SIGNER, {})
-    stored = [point.vector for point in points(client)]
-    assert len(stored) == 3 + 1, "and one that says so"
+    upload(owner.engine, gallery, ROTATION, SIGNER, {})
+    stored = [point.row for point in owner.points() if point.model_id is not None]
+    assert len(stored) == 3
     assert max(float(gallery.matrix[0] @ np.asarray(row, np.float32)) for row in stored) < 0.5
 
 
-def test_who_may_not_pass_is_not_let_in_from_there_either(client: QdrantClient):
+def test_who_may_not_pass_is_not_let_in_from_there_either(owner: Owner):
     far = gallery_of([1, 1])
     expired = replace(far.subjects[0], access=Access(not_after=AT))
-    upload(client, "faces", replace(far, subjects=(expired, far.subjects[1])), ROTATION, SIGNER, {})
-    with remote_of(client, far, timeout_s=5) as remote:
+    upload(owner.engine, replace(far, subjects=(expired, far.subjects[1])), ROTATION, SIGNER, {})
+    with remote_of(owner.engine, far, timeout_s=5) as remote:
         opinion = second_opinion(REJECT, probe(far.matrix[0]), remote, RULE)
     assert (opinion.decision.event_type, opinion.decision.reason) == (EventType.REJECT, Reason.EXPIRED)
     assert opinion.decision.subject == expired
 
 
-def test_the_threshold_follows_what_was_searched_there(client: QdrantClient):
-    upload(client, "faces", gallery_of([1] * 200), ROTATION, SIGNER, {})
+def test_the_threshold_follows_what_was_searched_there(owner: Owner):
+    upload(owner.engine, gallery_of([1] * 200), ROTATION, SIGNER, {})
     rule = DecisionRule(0.01, None, 0.0, Calibration((0.2, 0.4, 0.6), (1e-1, 1e-3, 1e-5)))
-    with remote_of(client, gallery_of([1]), timeout_s=5) as remote:
+    with remote_of(owner.engine, gallery_of([1]), timeout_s=5) as remote:
         opinion = second_opinion(REJECT, probe(gallery_of([1] * 200).matrix[9]), remote, rule)
     assert opinion.decision.score is not None
     assert opinion.decision.score.threshold == rule.threshold_for(200 * SEVERAL_PHOTOS)
@@ -226,15 +231,16 @@ def test_the_threshold_follows_what_was_searched_there(client: QdrantClient):
     ],
 )
 def test_whoever_is_decided_here_is_not_asked_about(local: Decision):
-    with server(None) as (url, held), remote_at(url) as remote:
+    with server(None) as (address, held), remote_at(address) as remote:
         opinion = second_opinion(local, probe(unit_rows(1)[0]), remote, RULE)
         assert (opinion.decision, opinion.outcome) == (local, "not_asked")
         assert held == []
 
 
-def test_a_silent_server_costs_a_quarter_of_a_second_once_and_the_local_decision_stands():
+@pytest.mark.parametrize("kind", ENGINES)
+def test_a_silent_server_costs_a_quarter_of_a_second_once_and_the_local_decision_stands(kind: str):
     face = probe(unit_rows(1)[0])
-    with server(None) as (url, held), remote_at(url) as remote:
+    with server(None) as (address, held), remote_at(address, kind) as remote:
         watch = Stopwatch()
         opinion = second_opinion(REJECT, face, remote, RULE, 0.25)
         wall_s, undisturbed_s = watch.wall_s, watch.undisturbed_s
@@ -258,79 +264,75 @@ def test_a_silent_server_costs_a_quarter_of_a_second_once_and_the_local_decision
         pytest.param(b"", id="nothing and closed"),
     ],
 )
-def test_a_server_that_answers_nonsense_leaves_the_local_decision(answer: bytes):
-    with server(answer) as (url, held), remote_at(url, timeout_s=5) as remote:
+@pytest.mark.parametrize("kind", ENGINES)
+def test_a_server_that_answers_nonsense_leaves_the_local_decision(answer: bytes, kind: str):
+    with server(answer) as (address, held), remote_at(address, kind, timeout_s=5) as remote:
         if not answer:
             threading.Timer(0.1, lambda: held[0].close()).start()
         opinion = second_opinion(REJECT, probe(unit_rows(1)[0]), remote, RULE)
     assert (opinion.decision, opinion.outcome) == (REJECT, "failed")
 
 
-def test_a_server_that_is_gone_leaves_the_local_decision():
+@pytest.mark.parametrize("kind", ENGINES)
+def test_a_server_that_is_gone_leaves_the_local_decision(kind: str):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    with remote_at(f"http://127.0.0.1:{port}", timeout_s=5) as remote:
+    with remote_at(f"127.0.0.1:{port}", kind, timeout_s=5) as remote:
         opinion = second_opinion(REJECT, probe(unit_rows(1)[0]), remote, RULE)
     assert (opinion.decision, opinion.outcome) == (REJECT, "failed")
 
 
-def points(client: QdrantClient) -> list[models.PointStruct]:
-    found = client.scroll("faces", limit=1000, with_vectors=True)[0]
-    return [models.PointStruct(id=each.id, vector=each.vector, payload=each.payload) for each in found]
+def of_subject(owner: Owner, number: int) -> Point:
+    return next(each for each in owner.points() if f'"p-{number}"' in each.said)
 
 
-def of_subject(client: QdrantClient, number: int) -> models.PointStruct:
-    return next(each for each in points(client) if f'"p-{number}"' in each.payload["said"])
+def contents_of(owner: Owner) -> Point:
+    return next(each for each in owner.points() if each.model_id is None)
 
 
-def forge_subject(client: QdrantClient) -> None:
-    point = of_subject(client, 0)
-    point.payload["said"] = point.payload["said"].replace("p-0", "p-9")
-    client.upsert("faces", [point])
+def forge_subject(owner: Owner) -> None:
+    point = of_subject(owner, 0)
+    owner.put(replace(point, said=point.said.replace("p-0", "p-9")))
 
 
-def lend_a_row(client: QdrantClient) -> None:
+def lend_a_row(owner: Owner) -> None:
     """The attacker's own face under a subject that is there: he knows the rotated row of his probe."""
-    point = of_subject(client, 0)
-    said = json.loads(point.payload["said"])
-    said["row"] = rows_text(ROTATION.apply(unit_rows(1, seed=99)[0]))
-    point.payload["said"], point.vector = json.dumps(said), ROTATION.apply(unit_rows(1, seed=99)[0]).tolist()
-    client.upsert("faces", [point])
+    point, row = of_subject(owner, 0), ROTATION.apply(unit_rows(1, seed=99)[0])
+    said = json.dumps(json.loads(point.said) | {"row": rows_text(row)})
+    owner.put(replace(point, said=said, row=row.tolist()))
 
 
-def unsigned(client: QdrantClient) -> None:
-    payload = {"subject": {"id": "a", "label": "", "groups": []}, "model_id": MODEL}
-    client.upsert("faces", [models.PointStruct(id=1, vector=unit_rows(1)[0].tolist(), payload=payload)])
+def unsigned(owner: Owner) -> None:
+    said = json.dumps({"subject": {"id": "a", "label": "", "groups": []}, "model_id": MODEL})
+    owner.put(Point(str(uuid4()), said, "", MODEL, unit_rows(1)[0].tolist(), ()))
 
 
-def forge_the_number(client: QdrantClient) -> None:
-    [contents] = [each for each in points(client) if "model_id" not in each.payload]
-    contents.payload["said"] = contents.payload["said"].replace('"templates":3', '"templates":0')
-    client.upsert("faces", [contents])
+def forge_the_number(owner: Owner) -> None:
+    contents = contents_of(owner)
+    owner.put(replace(contents, said=contents.said.replace('"templates":3', '"templates":0')))
 
 
-def no_contents(client: QdrantClient) -> None:
-    client.delete("faces", [CONTENTS])
+def no_contents(owner: Owner) -> None:
+    owner.delete(str(CONTENTS))
 
 
-def mix_two_uploads(client: QdrantClient) -> None:
-    old = of_subject(client, 1)
-    upload(client, "faces", gallery_of([1] * 3), ROTATION, SIGNER, {})
-    client.upsert("faces", [old])
+def mix_two_uploads(owner: Owner) -> None:
+    old = of_subject(owner, 1)
+    upload(owner.engine, gallery_of([1] * 3), ROTATION, SIGNER, {})
+    owner.put(old)
 
 
-def contents_as_a_template(client: QdrantClient) -> None:
-    [contents] = [each for each in points(client) if "model_id" not in each.payload]
-    payload = contents.payload | {"model_id": MODEL}
-    client.upsert("faces", [models.PointStruct(id=1, vector=contents.vector, payload=payload)])
+def contents_as_a_template(owner: Owner) -> None:
+    row = ROTATION.apply(unit_rows(1)[0]).tolist()
+    owner.put(replace(contents_of(owner), id=str(uuid4()), model_id=MODEL, row=row))
 
 
-def another_site(client: QdrantClient) -> None:
-    upload(client, "faces", gallery_of([1] * 3), ROTATION, RowSigner(b"other", "faces"), {})
+def another_site(owner: Owner) -> None:
+    upload(owner.engine, gallery_of([1] * 3), ROTATION, RowSigner(b"other", "faces"), {})
 
 
-def another_collection(client: QdrantClient) -> None:
-    upload(client, "faces", gallery_of([1] * 3), ROTATION, RowSigner(b"site", "visitors"), {})
+def another_collection(owner: Owner) -> None:
+    upload(owner.engine, gallery_of([1] * 3), ROTATION, RowSigner(b"site", "visitors"), {})
 
 
 @pytest.mark.parametrize(
@@ -348,23 +350,22 @@ def another_collection(client: QdrantClient) -> None:
     ],
 )
 def test_whoever_owns_the_server_cannot_make_it_say_what_the_site_did_not(
-    client: QdrantClient, attack: Callable[[QdrantClient], None], caplog: pytest.LogCaptureFixture
+    owner: Owner, attack: Callable[[Owner], None], caplog: pytest.LogCaptureFixture
 ):
-    upload(client, "faces", gallery_of([1] * 3), ROTATION, SIGNER, {})
-    attack(client)
-    with remote_of(client, gallery_of([1]), timeout_s=5) as remote:
+    upload(owner.engine, gallery_of([1] * 3), ROTATION, SIGNER, {})
+    attack(owner)
+    with remote_of(owner.engine, gallery_of([1]), timeout_s=5) as remote:
         for face in (gallery_of([1] * 3).matrix[0], unit_rows(1, seed=99)[0]):
             opinion = second_opinion(REJECT, probe(face), remote, RULE)
             assert (opinion.decision, opinion.outcome) == (REJECT, "failed")
     assert "upload it again" in caplog.text or "another entry" in caplog.text
 
 
-def test_the_score_is_that_of_the_signed_row_whatever_the_server_did_to_its_vectors(client: QdrantClient):
+def test_the_score_is_that_of_the_signed_row_whatever_the_server_did_to_its_vectors(owner: Owner):
     gallery, face = gallery_of([1] * 3), unit_rows(1, seed=99)[0]
-    upload(client, "faces", gallery, ROTATION, SIGNER, {})
-    point = of_subject(client, 0)
-    client.update_vectors("faces", [models.PointVectors(id=point.id, vector=ROTATION.apply(face).tolist())])
-    with remote_of(client, gallery, timeout_s=5) as remote:
+    upload(owner.engine, gallery, ROTATION, SIGNER, {})
+    owner.put(replace(of_subject(owner, 0), row=ROTATION.apply(face).tolist()))
+    with remote_of(owner.engine, gallery, timeout_s=5) as remote:
         best = remote.match(probe(face)).best
         assert best is not None
         assert best.score == pytest.approx(
@@ -373,12 +374,12 @@ def test_the_score_is_that_of_the_signed_row_whatever_the_server_did_to_its_vect
         assert second_opinion(REJECT, probe(face), remote, RULE).decision is REJECT
 
 
-def test_who_was_removed_here_does_not_come_back_from_there(client: QdrantClient, tmp_path: Path):
+def test_who_was_removed_here_does_not_come_back_from_there(owner: Owner, tmp_path: Path):
     store = GalleryStore(tmp_path / "gallery", keep_versions=5)
     everybody = store.commit(gallery_of([1, 1, 1]))
-    upload(client, "faces", everybody, ROTATION, SIGNER, {})
+    upload(owner.engine, everybody, ROTATION, SIGNER, {})
     erased, face = Erased([tmp_path / "gallery"]), probe(everybody.matrix[0])
-    with remote_of(client, everybody, timeout_s=5) as remote:
+    with remote_of(owner.engine, everybody, timeout_s=5) as remote:
         before = second_opinion(REJECT, face, remote, RULE, erased=erased)
         assert before.decision.subject == everybody.subjects[0], "only there"
         left = store.commit(everybody.without_subject("p-0"))
@@ -388,12 +389,10 @@ def test_who_was_removed_here_does_not_come_back_from_there(client: QdrantClient
         assert stays.decision.subject == everybody.subjects[1]
 
 
-def test_where_it_cannot_be_read_who_was_removed_nobody_comes_from_there(
-    client: QdrantClient, tmp_path: Path
-):
-    upload(client, "faces", gallery_of([1]), ROTATION, SIGNER, {})
+def test_where_it_cannot_be_read_who_was_removed_nobody_comes_from_there(owner: Owner, tmp_path: Path):
+    upload(owner.engine, gallery_of([1]), ROTATION, SIGNER, {})
     (tmp_path / "erasures.jsonl").mkdir()
-    with remote_of(client, gallery_of([1]), timeout_s=5) as remote:
+    with remote_of(owner.engine, gallery_of([1]), timeout_s=5) as remote:
         opinion = second_opinion(
             REJECT, probe(gallery_of([1]).matrix[0]), remote, RULE, erased=Erased([tmp_path])
         )
@@ -401,21 +400,21 @@ def test_where_it_cannot_be_read_who_was_removed_nobody_comes_from_there(
 
 
 @pytest.mark.parametrize("access", [Access(SubjectState.SUSPENDED), Access(not_after=AT), Access()])
-def test_who_is_enrolled_here_is_judged_here_alone(client: QdrantClient, access: Access):
+def test_who_is_enrolled_here_is_judged_here_alone(owner: Owner, access: Access):
     far = gallery_of([1, 1])
-    upload(client, "faces", far, ROTATION, SIGNER, {})
+    upload(owner.engine, far, ROTATION, SIGNER, {})
     subject = replace(far.subjects[0], access=access)
     here = NOBODY.with_subject(subject, [template(unit_rows(1, seed=5)[0])])
-    with remote_of(client, far, timeout_s=5) as remote:
+    with remote_of(owner.engine, far, timeout_s=5) as remote:
         local = RULE.decide(DenseMatcher(here).match(probe(far.matrix[0])))
         opinion = second_opinion(local, probe(far.matrix[0]), remote, RULE, here=here)
     assert (opinion.decision, opinion.outcome) == (local, "answered")
 
 
-def test_who_is_nearly_as_alike_to_somebody_here_is_ambiguous(client: QdrantClient):
+def test_who_is_nearly_as_alike_to_somebody_here_is_ambiguous(owner: Owner):
     far = gallery_of([1])
-    upload(client, "faces", far, ROTATION, SIGNER, {})
-    with remote_of(client, far, timeout_s=5) as remote:
+    upload(owner.engine, far, ROTATION, SIGNER, {})
+    with remote_of(owner.engine, far, timeout_s=5) as remote:
         for best, second, says in (
             (0.97, 0.1, Reason.AMBIGUOUS),
             (0.1, 0.97, Reason.AMBIGUOUS),
@@ -428,18 +427,18 @@ def test_who_is_nearly_as_alike_to_somebody_here_is_ambiguous(client: QdrantClie
                 assert (decision.subject, decision.score and decision.score.second) == (None, 0.97)
 
 
-def test_who_was_denied_to_be_a_subject_is_not_taken_for_it_there(client: QdrantClient):
+def test_who_was_denied_to_be_a_subject_is_not_taken_for_it_there(owner: Owner):
     far = gallery_of([1])
-    upload(client, "faces", far, ROTATION, SIGNER, {})
+    upload(owner.engine, far, ROTATION, SIGNER, {})
     face = probe(far.matrix[0])
-    with remote_of(client, far, timeout_s=5) as remote:
+    with remote_of(owner.engine, far, timeout_s=5) as remote:
         opinion = second_opinion(REJECT, face, remote, RULE, denials=Denials.none().plus("p-0", face))
     assert opinion.decision.reason == Reason.AMBIGUOUS
 
 
-def test_an_upload_says_who_looks_like_several_others_and_doors_ask_for_a_higher_score(client: QdrantClient):
+def test_an_upload_says_who_looks_like_several_others_and_doors_ask_for_a_higher_score(owner: Owner):
     far = gallery_of([1, 2])
-    upload(client, "faces", far, ROTATION, SIGNER, {"p-1": 0.2})
-    with remote_of(client, far, timeout_s=5) as remote:
+    upload(owner.engine, far, ROTATION, SIGNER, {"p-1": 0.2})
+    with remote_of(owner.engine, far, timeout_s=5) as remote:
         found = [remote.match(probe(row)).best for row in far.matrix]
     assert [each and each.own_shift for each in found] == [0.0, 0.2, 0.2]
