@@ -14,7 +14,7 @@ import cv2
 
 from edge.camera.buffers import FrameBuffers
 from edge.camera.photo import SUFFIXES, read_photo
-from edge.camera.sources import TrueShape, open_capture, read_capture
+from edge.camera.sources import TrueShape, grab_capture, grabbed_image, open_capture
 from edge.core.clock import Clock
 from edge.core.errors import CameraError, MediaError
 from edge.core.types import Frame, Image
@@ -32,6 +32,15 @@ FOLDER_FPS = 10.0
 
 STILL_SUFFIXES = SUFFIXES | {".pgm", ".ppm"}
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts"})
+
+LATE_S = 0.25
+"""How late a clip's frame may be in real time; what is later is passed over, as by a camera."""
+
+CATCH_UP_S = 1.0
+"""After so long of passing frames over the clip goes on from where it is: decoding is slower than life."""
+
+NOTHING_PLAYED = -1.0
+"""End of a part before its first frame."""
 
 WHOLE_SHARE = 0.9
 """Less than this of the frames that a clip promises means that it is truncated; promises are estimates."""
@@ -54,9 +63,10 @@ def check_playable(path: Path, clock: Clock) -> None:
 class ReplayCamera:
     """A clip, or a folder whose images and clips are played in the order of their names.
 
-    `realtime` keeps the clip's own speed; otherwise frames come as fast as they are taken. `loop` starts
-    again at the end. The first frame is at `started_at` (UTC), or at the moment of `open`. Where a clip
-    changes its resolution, OpenCV scales the rest to the size it began with; parts of a folder keep theirs.
+    `realtime` keeps the clip's own speed: frames that are late are passed over, and where that does not help
+    the clip pauses. Otherwise frames come as fast as they are taken. `loop` starts again at the end. The
+    first frame is at `started_at` (UTC), or at the moment of `open`. Where a clip changes its resolution,
+    OpenCV scales the rest to the size it began with; parts of a folder keep theirs.
     """
 
     live = False
@@ -77,6 +87,11 @@ class ReplayCamera:
         self._loop, self._fps = loop, fps
         self._frames: Generator[tuple[float, Image]] | None = None
         self._started: tuple[datetime, float] | None = None
+        self._end_s = NOTHING_PLAYED
+        """Where the part that is played has come to."""
+        self._behind_since_s: float | None = None
+        self.passed_over = 0
+        """Frames that were late."""
         self._number = 0
         self._step_s = 0.0
         self._played = 0.0
@@ -154,9 +169,9 @@ class ReplayCamera:
         while True:
             begun_s, problem = start_s, None
             for number, part in enumerate(parts):
-                offset_s = None
+                self._end_s = NOTHING_PLAYED
                 try:
-                    for offset_s, share, image in self._part(part):
+                    for offset_s, share, image in self._part(part, start_s):
                         self._played = (number + share) / len(parts)
                         yield start_s + offset_s, image
                 except CameraError as error:
@@ -164,25 +179,49 @@ class ReplayCamera:
                         raise
                     problem = problem or error
                     log.warning("skipped: %s", error)
-                if offset_s is not None:
-                    start_s += offset_s + self._step_s
+                if self._end_s != NOTHING_PLAYED:
+                    start_s += self._end_s + self._step_s
             if start_s == begun_s:
                 raise problem or CameraError(f"{self._path}: nothing could be decoded")
             if not self._loop:
                 return
 
-    def _part(self, path: Path) -> Iterator[tuple[float, float, Image]]:
+    def _passes_over(self, offset_s: float) -> bool:
+        """Return whether a frame is too late to be shown; where all stay so, the clip goes on from here."""
+        if not self.paced or self._started is None:
+            return False
+        started_at, started_s = self._started
+        now_s = self._clock.monotonic()
+        late_s = now_s - started_s - offset_s
+        if late_s <= LATE_S:
+            self._behind_since_s = None
+            return False
+        if self._behind_since_s is None:
+            self._behind_since_s = now_s
+        if now_s - self._behind_since_s >= CATCH_UP_S:
+            self._started = (started_at + timedelta(seconds=late_s), started_s + late_s)
+            self._behind_since_s = None
+            log.warning("%s: decoding is slower than life; it pauses for %.1f s", self._path, late_s)
+            return False
+        self.passed_over += 1
+        return True
+
+    def _part(self, path: Path, start_s: float) -> Iterator[tuple[float, float, Image]]:
         """Yield (seconds since its start, share of it played so far, image)."""
         if path.suffix.lower() not in STILL_SUFFIXES:
-            yield from self._clip(path)
+            yield from self._clip(path, start_s)
             return
         self._step_s = 1 / (self._fps or FOLDER_FPS)
+        self._end_s = 0.0
+        if self._passes_over(start_s):
+            return
         try:
             yield 0.0, 1.0, read_photo(path)
         except MediaError as error:
+            self._end_s = NOTHING_PLAYED
             raise CameraError(str(error)) from None
 
-    def _clip(self, path: Path) -> Iterator[tuple[float, float, Image]]:
+    def _clip(self, path: Path, start_s: float) -> Iterator[tuple[float, float, Image]]:
         """Decode one clip. A truncated one plays as far as it goes."""
         # An absolute path: FFmpeg takes what stands before a colon for a protocol.
         capture = open_capture(str(path.absolute()), cv2.CAP_FFMPEG, {cv2.CAP_PROP_N_THREADS: 1})
@@ -193,7 +232,7 @@ class ReplayCamera:
             self._step_s = 1 / fps
             promised = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))  # 0 or less where a clip promises none
             number, offset_s, last_stamp_s, jumped = 0, 0.0, 0.0, False
-            while (image := read_capture(capture, self._buffers)) is not None:
+            while grab_capture(capture):
                 stamp_s = capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
                 # Some containers give no times, or one for all frames; the clocks of some cameras jump.
                 step_s = stamp_s - last_stamp_s
@@ -201,6 +240,12 @@ class ReplayCamera:
                 offset_s += step_s if believed else self._step_s * min(number, 1)
                 last_stamp_s, jumped = stamp_s, jumped or not believed
                 number += 1
+                self._end_s = offset_s
+                if self._passes_over(start_s + offset_s):
+                    continue
+                image = grabbed_image(capture, self._buffers)
+                if image is None:
+                    break
                 shown = self._shape.of(image, capture)
                 yield offset_s, min(1.0, number / promised) if promised > 0 else 0.0, shown
             if number == 0:

@@ -69,7 +69,7 @@ class MotionGate:
 
     def passes(self, frame: Frame) -> bool:
         """Return whether a frame deserves detection: something moved, or it is time to look again."""
-        small = _reduce(frame.image)
+        small = reduced(frame.image)
         reference = self._reference
         moved = not 0 <= frame.monotonic_s - self._passed_s < REFRESH_S
         movement = None
@@ -112,7 +112,8 @@ def _divisor(width_px: int) -> int:
     return REDUCTION if width_px <= LARGE_WIDTH_PX else LARGE_REDUCTION
 
 
-def _reduce(image: Image) -> Image:
+def reduced(image: Image) -> Image:
+    """Return the grey picture that is compared: each fourth pixel of a frame (BGR), or eighth."""
     height, width = image.shape[:2]
     divisor = _divisor(width)
     size = (max(1, width // divisor), max(1, height // divisor))

@@ -94,13 +94,18 @@ def open_capture(source: str | HttpBody, backend: int, options: Mapping[int, int
         raise CameraError(f"cannot be opened (OpenCV {error.code})") from None
 
 
-def read_capture(capture: cv2.VideoCapture, buffers: FrameBuffers) -> Image | None:
-    """Return the next frame as BGR, in one of `buffers` where it fits.
-
-    None when there is none: ended, timed out, unplugged, undecodable.
-    """
+def grab_capture(capture: cv2.VideoCapture) -> bool:
+    """Wait for the next frame; False where there is none: ended, timed out, unplugged, undecodable."""
     try:
-        got, image = capture.read(buffers.free())
+        return bool(capture.grab())
+    except cv2.error:
+        return False
+
+
+def grabbed_image(capture: cv2.VideoCapture, buffers: FrameBuffers) -> Image | None:
+    """Return the frame that was grabbed as BGR, in one of `buffers` where it fits; None: undecodable."""
+    try:
+        got, image = capture.retrieve(buffers.free())
     except cv2.error:
         return None
     if not got or image is None or not image.size:
@@ -262,7 +267,8 @@ class OpenCVCamera:
         if self._capture is None:
             raise CameraError(f"{self.description}: not open")
         started_s = self._clock.monotonic()
-        image = read_capture(self._capture, self._buffers)
+        grabbed = grab_capture(self._capture)
+        image = grabbed_image(self._capture, self._buffers) if grabbed else None
         now_s = self._clock.monotonic()
         if image is None:
             raise CameraError(

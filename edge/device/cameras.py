@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from edge.camera.capture import CaptureThread
 from edge.camera.latest import LatestFrames
+from edge.camera.view import ViewFault
 from edge.core.clock import Clock
 from edge.core.errors import EdgeError, ToldOnce
 from edge.core.metrics import Metrics
@@ -16,6 +17,7 @@ from edge.core.types import Image
 from edge.device.assembly.recognizer import build_pipeline, camera_factory, visit_rule
 from edge.device.settings.load import Settings
 from edge.gallery.store.kept_visits import KeptVisit, VisitStore
+from edge.mqtt.contract.problems import DoorProblem
 from edge.recognition.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
@@ -25,6 +27,14 @@ STOP_S = 1.0
 
 MAX_WAITING = 64
 """Visits that wait to be written; what comes beyond is dropped and counted."""
+
+VIEW_PROBLEMS = {
+    ViewFault.BLACK: DoorProblem.CAMERA_BLACK,
+    ViewFault.COVERED: DoorProblem.CAMERA_COVERED,
+    ViewFault.FROZEN: DoorProblem.CAMERA_FROZEN,
+    ViewFault.DEFOCUSED: DoorProblem.CAMERA_DEFOCUSED,
+    ViewFault.MOVED: DoorProblem.CAMERA_MOVED,
+}
 
 EXPIRE_EVERY = timedelta(minutes=10)
 
@@ -86,6 +96,14 @@ class Cameras:
     def last_frame_s(self) -> dict[str, float | None]:
         """Return when each camera delivered last, monotonic; None: never."""
         return {name: capture.last_frame_s for name, capture in self._captures.items()}
+
+    def problems(self) -> dict[str, list[DoorProblem]]:
+        """Return what is wrong with the view of each camera that delivers."""
+        return {
+            name: [VIEW_PROBLEMS[fault] for fault in self.pipelines[name].faults]
+            for name, steady_s in self.steady_s().items()
+            if steady_s and self.pipelines[name].faults
+        }
 
     def steady_s(self) -> dict[str, float]:
         """Return for how long each camera delivers without a break, in seconds."""

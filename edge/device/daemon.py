@@ -366,6 +366,7 @@ class Daemon:
             self._courier.outbox_health(),
             self._courier.link_health(),
             self._problems(),
+            self._cameras.problems(),
         )
 
     def _problems(self) -> list[DoorProblem]:
@@ -392,7 +393,12 @@ class Daemon:
     def _look_after_health(self) -> None:
         """Tell `health` when it is time, and at once when problems have come or gone."""
         now_s = self._clock.monotonic()
-        found = self._vitals.problems(self._frames.replaced, self._courier.outbox_health(), self._problems())
+        found = self._vitals.problems(
+            self._frames.replaced,
+            self._courier.outbox_health(),
+            self._problems(),
+            self._cameras.problems(),
+        )
         regular = now_s - self._told_health_s >= HEALTH_S
         if not regular and self._told_problems == {*found, *self._beats.late()}:
             return

@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from edge.camera.motion import REFRESH_S, MotionGate
+from edge.camera.view import ViewFault, ViewWatch
 from edge.core.errors import ModelError, ToldOnce
 from edge.core.metrics import Metrics
 from edge.core.types import (
@@ -64,8 +65,9 @@ NewId = Callable[[], str]
 class Pipeline:
     """The state of one camera. Called by one thread.
 
-    `motion` is None where every frame is to be searched. `clock` gives monotonic seconds. With `live` it is
-    the clock that stamped the frames; in replays faster than life the latency is the processing time alone.
+    `motion` is None where every frame is to be searched, `view` where nobody asks whether the camera's view
+    can be used. `clock` gives monotonic seconds. With `live` it is the clock that stamped the frames; in
+    replays faster than life the latency is the processing time alone.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Pipeline:
         rule: VisitRule,
         *,
         motion: MotionGate | None,
+        view: ViewWatch | None = None,
         observer: VisitObserver,
         metrics: Metrics,
         new_event_id: NewId,
@@ -83,6 +86,7 @@ class Pipeline:
     ) -> None:
         self.camera = camera
         self._motion = motion
+        self._view = view
         self._observer = observer
         self._metrics = metrics
         self._new_event_id = new_event_id
@@ -106,10 +110,14 @@ class Pipeline:
     def process(self, frame: Frame, recognizer: Recognizer) -> list[FaceEvent]:
         """Take a frame, in the order of `monotonic_s`, and return what became certain by it, in order.
 
-        Where time steps back, everybody leaves, and the frame is the price.
+        Where time steps back, everybody leaves, and the frame is the price. While the camera's view is of no
+        use, nobody is seen.
         """
         if self._steps_back(frame):
             return self._begin_anew(recognizer)
+        if self._blind(frame):
+            self._last_frame = frame
+            return self.tick(frame.monotonic_s, recognizer)
         self._begin(frame, recognizer)
         moved = self._gate(frame)
         detections = self._detect(frame, recognizer) if moved else None
@@ -142,6 +150,11 @@ class Pipeline:
         self._presence.use(rule)
 
     @property
+    def faults(self) -> tuple[ViewFault, ...]:
+        """What is wrong with the camera's view. May be read by another thread."""
+        return () if self._view is None else self._view.faults
+
+    @property
     def picture(self) -> Image | None:
         """The last frame, BGR, None before the first. May be read by another thread."""
         frame = self._last_frame
@@ -161,6 +174,14 @@ class Pipeline:
         left = self.flush(recognizer)
         self._last_frame = None
         return left
+
+    def _blind(self, frame: Frame) -> bool:
+        """Return whether the view is of no use, after a look at it where it is time for one."""
+        if self._view is None:
+            return False
+        with self._metrics.timed("view"):
+            self._view.look(frame.image, frame.monotonic_s)
+        return self._view.blind
 
     def _begin(self, frame: Frame, recognizer: Recognizer) -> None:
         """Note which frame is in work, and take over a recognizer that has just arrived."""

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edge.camera.clips import ReplayCamera
+from edge.camera.clips import LATE_S, ReplayCamera
 from edge.core.clock import SystemClock
 from edge.core.errors import CameraError
 from tests.camera.player import play
@@ -221,3 +221,54 @@ def test_a_clip_without_a_decoder_here_says_so(tmp_path: Path):
     ffmpeg(*source, "-c:v", "libaom-av1", "-cpu-used", "8", "-usage", "realtime", clip)
     with pytest.raises(CameraError, match=r"there is no decoder for AV1 here; save the clip as H\.264"):
         play(replay(clip))
+
+
+def late_replay(path: Path, clock: SteppedClock, **options: object) -> ReplayCamera:
+    camera = ReplayCamera("clip", path, clock=clock, realtime=True, **options)
+    camera.open()
+    camera.interrupt()  # the stepped clock does not go on by itself: nothing is waited for
+    return camera
+
+
+@pytest.mark.parametrize("kind", ["clip", "folder"])
+def test_a_clip_that_is_late_passes_frames_over(tmp_path: Path, kind: str):
+    if kind == "clip":
+        make_clip(tmp_path / "a.mp4", seconds=3.0, fps=10)
+    else:
+        for number in range(30):
+            (tmp_path / f"{number:02}.jpg").write_bytes(jpeg(50))
+    clock = SteppedClock(100.0)
+    camera = late_replay(tmp_path, clock)
+    ages_s = []
+    while (frame := camera.read()) is not None:
+        clock.now_s = max(clock.now_s, frame.monotonic_s)
+        ages_s.append(clock.now_s - frame.monotonic_s)
+        clock.now_s += 0.35  # whoever takes it is busy for so long
+    assert max(ages_s) <= LATE_S
+    assert clock.now_s == pytest.approx(103, abs=0.5), "the clip keeps its own time"
+    assert camera.passed_over + len(ages_s) == 30
+    assert len(ages_s) < 15
+
+
+def test_a_clip_that_cannot_be_decoded_in_time_pauses_instead_of_falling_behind(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    class SlowClock(SteppedClock):
+        """Each look at it takes .3 s: three times as long as a frame lasts."""
+
+        def monotonic(self) -> float:
+            self.now_s += 0.3
+            return super().monotonic()
+
+    make_clip(tmp_path / "a.mp4", seconds=3.0, fps=10)
+    clock = SlowClock(100.0)
+    camera = late_replay(tmp_path / "a.mp4", clock, loop=True)
+    frames = []
+    while clock.now_s < 130:
+        frame = camera.read()
+        assert frame is not None
+        frames.append(frame)
+        assert clock.now_s - frame.monotonic_s <= LATE_S + 0.7
+    assert len(frames) > 10
+    assert np.all(np.diff([frame.monotonic_s for frame in frames]) > 0)
+    assert "decoding is slower than life" in caplog.text

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ import paho.mqtt.publish as mqtt
 import pytest
 
 from edge.mqtt.contract.messages import EventPayload, HealthPayload, InfoPayload, StatePayload
+from edge.mqtt.contract.problems import DoorProblem
 from tests.e2e.device import ROOT, Device, notify_socket
 from tests.support.broker import Mosquitto, Subscriber, retained, subscriber
 from tests.support.ports import free_port
@@ -400,6 +402,48 @@ def test_health_is_one_json_document_of_numbers(mosquitto: Mosquitto, make_devic
     assert last.fps["front"] > 5 * undisturbed
     assert last.outbox.durable
     assert json.loads(heard.on(f"{ROOT}/health")[-1])["schema"] == "edge.health/1"
+
+
+CAP_ON = """
+import sys, time, cv2, numpy as np
+from pathlib import Path
+random, cap = np.random.default_rng(1), Path(sys.argv[1])
+room = cv2.resize(random.integers(20, 230, (9, 16, 3)).astype(np.uint8), (320, 180), interpolation=0)
+while True:
+    shown = np.zeros_like(room) if cap.exists() else room
+    noisy = cv2.add(shown, random.normal(0, 2, room.shape).astype(np.int16), dtype=0)
+    sys.stdout.buffer.write(cv2.imencode(".jpg", noisy)[1].tobytes())
+    sys.stdout.buffer.flush()
+    time.sleep(0.1)
+"""
+"""A camera that is black while there is a file."""
+
+
+def test_a_camera_with_its_cap_on_is_told_at_once_with_what_to_do(
+    mosquitto: Mosquitto, make_device: MakeDevice, tmp_path: Path
+):
+    cap = tmp_path / "cap"
+    program = json.dumps([sys.executable, "-c", CAP_ON, str(cap)])
+    device = make_device(mosquitto.port, cameras={"front": f"command = {program}"})
+
+    def last(heard: Subscriber) -> HealthPayload:
+        return HealthPayload.model_validate_json(heard.on(f"{ROOT}/health")[-1])
+
+    with subscriber(mosquitto.port) as heard:
+        device.start()
+        heard.wait(
+            lambda: heard.on("/camera/front/status")[-1:] == [b"online"] and heard.on(f"{ROOT}/health")
+        )
+        watch = Stopwatch()
+        cap.touch()
+        heard.wait(lambda: "camera_black" in last(heard).problems)
+        assert watch.undisturbed_s < 30, "not with the next regular message"
+        told = last(heard)
+        assert told.cameras["front"].problems == ("camera_black",)
+        assert told.remedies["camera_black"] == DoorProblem.CAMERA_BLACK.remedy
+        cap.unlink()
+        heard.wait(lambda: "camera_black" not in last(heard).problems)
+        assert device.stop() == 0
 
 
 def test_a_camera_that_was_taken_out_goes_from_home_assistant_too(

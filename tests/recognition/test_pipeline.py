@@ -126,6 +126,25 @@ def test_a_silent_camera_lets_people_leave(settings: Settings, recognizer: Recog
     assert told[0].latency is None
 
 
+def test_nobody_is_seen_in_a_picture_that_has_frozen(settings: Settings, recognizer: Recognizer, man: Image):
+    """Who stood there when it froze has left, and comes back with the next picture that moves."""
+    front = settings.model_copy(update={"cameras": {"front": CameraSettings(source="/dev/video0")}})
+    pipeline = build_pipeline("front", front, metrics=Metrics(), clock=SystemClock())
+    noise = np.random.default_rng(1)
+    told, faults = [], []
+    for number in range(300):
+        at_s = number / 4
+        image = (
+            man if 5 <= at_s < 60 else cv2.add(man, noise.normal(0, 2, man.shape).astype(np.int8), dtype=0)
+        )
+        frame = Frame("front", np.asarray(image, np.uint8), SystemClock().now(), at_s, number)
+        told += [(at_s, event.event_type.value) for event in pipeline.process(frame, recognizer)]
+        faults += [at_s] if pipeline.faults else []
+    assert (9 <= faults[0] <= 10, faults[-1]) == (True, 59.75)
+    assert [kind for _, kind in told] == ["match", "left", "match"]
+    assert told[1][0] < 60 <= told[2][0] < 62
+
+
 @pytest.mark.parametrize("step_s", [-5, -3600, 3600])
 def test_a_step_of_the_frames_clock_ends_the_visits_before_it(
     settings: Settings, recognizer: Recognizer, man: Image, step_s: float

@@ -16,6 +16,7 @@ from edge.camera.mounting import MountedCamera
 from edge.camera.network import Trust
 from edge.camera.pipe import PipeCamera
 from edge.camera.sources import Camera, OpenCVCamera
+from edge.camera.view import ViewWatch
 from edge.core.clock import Clock, SystemClock
 from edge.core.errors import ConfigError, EdgeError, ModelError
 from edge.core.ids import uuid7
@@ -316,11 +317,10 @@ def _camera_as_mounted(name: str, settings: Settings, clock: Clock) -> Camera:
             size=size if values.format == "bgr24" else None,
             environment=environment_without_settings(),
         )
-    source = values.source or ""
-    if "://" in source or source.startswith("/dev/"):
+    if not values.is_clip:
         return OpenCVCamera(
             name,
-            source,
+            values.source or "",
             clock=clock,
             open_timeout_s=capture.open_timeout_s,
             read_timeout_s=read_timeout_s,
@@ -330,7 +330,12 @@ def _camera_as_mounted(name: str, settings: Settings, clock: Clock) -> Camera:
             trust=Trust(values.ca_file, values.insecure, values.follow_redirects),
         )
     return ReplayCamera(
-        name, Path(source), clock=clock, realtime=values.realtime, loop=values.loop, fps=values.fps
+        name,
+        Path(values.source or ""),
+        clock=clock,
+        realtime=values.realtime,
+        loop=values.loop,
+        fps=values.fps,
     )
 
 
@@ -354,10 +359,13 @@ def build_pipeline(
     keep_visit: Callable[[KeptVisit], None] | None = None,
 ) -> Pipeline:
     """Return a fresh pipeline for one camera; not `live`: frames come faster than life."""
+    values = settings.cameras.get(camera)
+    endless = values is not None and not values.is_clip
     return Pipeline(
         camera,
         visit_rule(settings),
         motion=MotionGate() if settings.recognition.motion_gate else None,
+        view=ViewWatch(camera) if endless and live else None,
         observer=VisitObserver(camera, metrics, live=live, keep_visit=keep_visit),
         metrics=metrics,
         new_event_id=lambda: str(uuid7(clock.now())),

@@ -91,6 +91,12 @@ class CameraSettings(Section):
         False, description="http and https: follow the camera to another path of the same server."
     )
 
+    @property
+    def is_clip(self) -> bool:
+        """Whether it is a clip or a folder, and not a device, a stream or a program, which go on for ever."""
+        source = self.source
+        return source is not None and "://" not in source and not source.startswith("/dev/")
+
     @model_validator(mode="after")
     def _one_source(self) -> "CameraSettings":
         if (self.source is None) == (self.command is None):

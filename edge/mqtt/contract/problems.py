@@ -51,6 +51,31 @@ class DoorProblem(StrEnum):
         "found later, when they are nearer",
         "let the camera see less of a street",
     )
+    CAMERA_BLACK = (
+        "camera_black",
+        "a camera's picture is black; it gives no decision",
+        "`cameras` says which; take off its cap, give it light, look at its cable",
+    )
+    CAMERA_COVERED = (
+        "camera_covered",
+        "a camera's picture shows nothing but one plain surface; it gives no decision",
+        "`cameras` says which; see what hangs or sticks before the lens",
+    )
+    CAMERA_FROZEN = (
+        "camera_frozen",
+        "a camera sends the same picture again and again; it gives no decision",
+        "`cameras` says which; restart it",
+    )
+    CAMERA_DEFOCUSED = (
+        "camera_defocused",
+        "a camera's picture is blurred everywhere, and was sharp before",
+        "`cameras` says which; clean the lens, or focus it",
+    )
+    CAMERA_MOVED = (
+        "camera_moved",
+        "a camera looks somewhere else than before",
+        "`cameras` says which; turn it back, or leave it: after ten minutes the new view is the right one",
+    )
     LIVENESS_FAILING = (
         "liveness_failing",
         "in the last two minutes the liveness of a face could not be measured",
