@@ -12,19 +12,19 @@ RECENT = 512
 class Stopwatch:
     """Times one body. A class, because a generator would cost three times as much per frame."""
 
-    __slots__ = ("_metrics", "_name", "_started_s", "spent_ms")
+    __slots__ = ("_name", "_record_ms", "_started_s", "_timer", "spent_ms")
 
     def __init__(self, metrics: "Metrics", name: str) -> None:
-        self._metrics, self._name = metrics, name
-        self._started_s = self.spent_ms = 0.0
+        self._record_ms, self._name, self._timer = metrics.record_ms, name, metrics.timer
+        self.spent_ms = 0.0
 
     def __enter__(self) -> "Stopwatch":
-        self._started_s = perf_counter()
+        self._started_s = self._timer()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.spent_ms = spent_ms = (perf_counter() - self._started_s) * 1e3
-        self._metrics.record_ms(self._name, spent_ms)
+        self.spent_ms = spent_ms = (self._timer() - self._started_s) * 1e3
+        self._record_ms(self._name, spent_ms)
 
 
 class _Histogram:
@@ -39,11 +39,13 @@ class _Histogram:
 class Metrics:
     """Counts and recent durations by name; every method may be called from any thread.
 
-    `clock` (monotonic seconds) tells when a duration was recorded.
+    `clock` (monotonic seconds) tells when a duration was recorded, `timer` (seconds) measures it.
     """
 
-    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
-        self._clock = clock
+    def __init__(
+        self, clock: Callable[[], float] = monotonic, timer: Callable[[], float] = perf_counter
+    ) -> None:
+        self._clock, self.timer = clock, timer
         self._lock = threading.Lock()
         self._counts: dict[str, int] = defaultdict(int)
         self._histograms: dict[str, _Histogram] = defaultdict(_Histogram)

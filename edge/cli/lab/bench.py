@@ -81,6 +81,10 @@ def measure_distances(
     visits: Annotated[
         bool, typer.Option(help="Measure whole visits besides, also with the detector at full width.")
     ] = True,
+    clip: Annotated[
+        list[Path] | None, typer.Option(help="Clip for a scene; may be repeated; unset: the demo's.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Draws other faces, times and walks.")] = 0,
     as_json: JsonOption = False,
     plots: PlotsOption = None,
     config_file: ConfigOption = None,
@@ -102,6 +106,8 @@ def measure_distances(
             progress=step,
             resolutions=chosen,
             visits=VISITS if visits else (),
+            clips=clip or (),
+            seed=seed,
         )
     if plots is not None:
         plot_range(report, plots)

@@ -6,7 +6,7 @@ visits also to the product with its detector at the frame's full width. Syntheti
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import thread_time
@@ -30,7 +30,18 @@ from edge.device.checkup.finding import LENS_DEG
 from edge.device.checkup.views import range_m
 from edge.device.settings.load import Settings
 from edge.gallery.gallery import Gallery
-from edge.lab.bench.scenes import CLIPS, FPS, WARM_UP, Cutout, cut_out, load_scene, portraits, two_each, walk
+from edge.lab.bench.scenes import (
+    FPS,
+    WARM_UP,
+    Cutout,
+    Scene,
+    clips_of,
+    cut_out,
+    load_scene,
+    portraits,
+    two_each,
+    walk,
+)
 from edge.lab.photos.plots import new_figure, save, share_interval
 from edge.recognition.enrolment.enrol import encode_photo
 from edge.recognition.pipeline import Pipeline
@@ -56,15 +67,22 @@ NAMED = ("named", "named_full_width", "named_reduced_only")
 COSTS = ("ms_mean", "ms_mean_full_width", "ms_mean_reduced_only")
 """CPU ms of a frame, of each of these."""
 
+SHOT_STAGES = ("align", "liveness", "embed", "match", "decide")
+"""What is done for a shot of a face, near or far; all else is the search."""
+
 Placed = tuple[Frame, tuple[float, float] | None]
 
 
 @dataclass(slots=True)
 class ClipRun:
-    """One clip through one contestant: when the face was followed, what frames cost, who was named."""
+    """One clip through one contestant: when the face was followed, what frames cost, who was named.
+
+    `shots_ms` is how much of `spent_ms` all shots took together.
+    """
 
     found_s: float | None = None
     spent_ms: list[float] = field(default_factory=list)
+    shots_ms: float = 0.0
     named: set[str] = field(default_factory=set)
 
 
@@ -77,8 +95,13 @@ def measure_range(
     resolutions: Sequence[str] = tuple(RESOLUTIONS),
     sizes_px: Sequence[int] = SIZES_PX,
     visits: Sequence[tuple[str, int]] = VISITS,
+    clips: Sequence[Path] = (),
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Return the JSON document: shares found and named with 95 % intervals, and costs of a frame.
+
+    The scenes are the first seconds of `clips`, or those of the demo. Another `seed` draws other faces, times
+    and walks.
 
     Raises:
         EdgeError: Models or clips are missing, or no photo shows a face.
@@ -86,19 +109,28 @@ def measure_range(
     recognizer = build_recognizer(settings)
     nobody = Gallery.empty(recognizer.embedder.model_id, dim=recognizer.embedder.dim)
     recognizer = recognizer.with_gallery(nobody)
-    faces = cut_out(recognizer, portraits(settings, images, people), people)
-    rows = [
-        _found(settings, recognizer, faces, name, size_px, progress)
-        for name in resolutions
-        for size_px in (*sizes_px, 0)
-    ]
+    faces = cut_out(recognizer, portraits(settings, images, people + seed), people)
+    spans = clips_of(settings, clips)
     asked = [(name, size_px) for name, size_px in visits if name in resolutions]
-    told = _named_rows(settings, recognizer, images, people, asked, progress) if asked else []
+    known, pairs = _enrol(settings, recognizer, images, people, seed) if asked else (recognizer, [])
+    rows, told = [], []
+    for name in resolutions:
+        scenes = {clip: load_scene(recognizer, span, RESOLUTIONS[name]) for clip, span in spans.items()}
+        rows += [
+            _found(settings, recognizer, faces, scenes, name, size_px, seed, progress)
+            for size_px in (*sizes_px, 0)
+        ]
+        told += [
+            _named(settings, known, pairs, list(scenes.values()), name, size_px, seed, progress)
+            for where, size_px in asked
+            if where == name
+        ]
     return {
         "schema": "edge.bench.range/2",
         "people": len(faces),
         "fps": FPS,
-        "scenes": list(CLIPS),
+        "seed": seed,
+        "scenes": list(spans),
         "rows": rows,
         "visits": told,
     }
@@ -113,30 +145,37 @@ def _found(
     settings: Settings,
     recognizer: Recognizer,
     faces: Sequence[Cutout],
+    scenes: Mapping[str, Scene],
     name: str,
     size_px: int,
+    seed: int,
     progress: Progress,
 ) -> dict[str, Any]:
     """Return the row of one size of face, or of scenes without anybody where that is 0."""
     today = replace(recognizer, far=None)
-    scenes = [load_scene(settings, recognizer, clip, RESOLUTIONS[name]) for clip in CLIPS]
     runs: list[tuple[str, ClipRun, ClipRun]] = []
     chosen = faces if size_px else faces[: 2 * len(scenes)]
     for number, face in enumerate(chosen):
-        dice = random.Random(f"{name} {size_px} {number}")
-        scene = scenes[number % len(scenes)]
-        frames = list(walk(scene, face if size_px else None, size_px or SIZES_PX[0], dice, IN_VIEW))
+        dice = _dice(name, size_px, number, seed)
+        clip = list(scenes)[number % len(scenes)]
+        frames = list(walk(scenes[clip], face if size_px else None, size_px or SIZES_PX[0], dice, IN_VIEW))
         ours, theirs = (_run(settings, each, frames, size_px) for each in (recognizer, today))
-        runs.append((list(CLIPS)[number % len(scenes)], ours, theirs))
+        runs.append((clip, ours, theirs))
         progress(f"{name}, {size_px or 'no'} px", number + 1, len(chosen))
     costs = np.concatenate([ours.spent_ms for _, ours, _ in runs])
     costs_today = np.concatenate([theirs.spent_ms for _, _, theirs in runs])
+    shots_ms, shots_ms_today = (
+        sum(each.shots_ms for each in those) / len(costs)
+        for those in zip(*((ours, theirs) for _, ours, theirs in runs), strict=True)
+    )
     row: dict[str, Any] = {
         "resolution": name,
         "face_px": size_px or None,
         "clips": len(runs),
         "cost_ratio": float(costs.mean() / costs_today.mean()),
+        "search_ratio": float((costs.mean() - shots_ms) / (costs_today.mean() - shots_ms_today)),
         "ms_mean": float(costs.mean()),
+        "ms_shots": shots_ms,
         "ms_p95": float(np.percentile(costs, 95)),
     }
     if size_px:
@@ -161,9 +200,11 @@ def _rate(hits: Sequence[bool]) -> dict[str, Any]:
 
 def _run(settings: Settings, recognizer: Recognizer, frames: Sequence[Placed], size_px: int) -> ClipRun:
     """Run one clip through a fresh pipeline; costs are CPU ms of each frame since somebody came into view."""
-    run = ClipRun()
-    pipeline = build_pipeline("range", settings, metrics=Metrics(), clock=SystemClock(), live=False)
+    run, metrics = ClipRun(), Metrics(timer=thread_time)
+    pipeline = build_pipeline("range", settings, metrics=metrics, clock=SystemClock(), live=False)
     for frame, place in frames:
+        if frame.number == WARM_UP:
+            run.shots_ms = -_shot_stages_ms(metrics)
         begun_s = thread_time()
         events = pipeline.process(frame, recognizer)
         if frame.number >= WARM_UP:
@@ -175,7 +216,17 @@ def _run(settings: Settings, recognizer: Recognizer, frames: Sequence[Placed], s
             for event in events
             if event.event_type == EventType.MATCH and event.subject is not None
         }
+    run.shots_ms += _shot_stages_ms(metrics)
     return run
+
+
+def _shot_stages_ms(metrics: Metrics) -> float:
+    totals_ms = metrics.totals_ms()
+    return sum(totals_ms.get(stage, 0.0) for stage in SHOT_STAGES)
+
+
+def _dice(name: str, size_px: int, number: int, seed: int) -> random.Random:
+    return random.Random(f"{name} {size_px} {number} {seed}")
 
 
 def _follows(pipeline: Pipeline, place: tuple[float, float], size_px: int) -> bool:
@@ -188,59 +239,48 @@ def _follows(pipeline: Pipeline, place: tuple[float, float], size_px: int) -> bo
     return False
 
 
-def _named_rows(
+def _named(
     settings: Settings,
-    recognizer: Recognizer,
-    images: Path | None,
-    people: int,
-    asked: Sequence[tuple[str, int]],
+    known: Recognizer,
+    pairs: Sequence[tuple[str, Cutout]],
+    scenes: Sequence[Scene],
+    name: str,
+    size_px: int,
+    seed: int,
     progress: Progress,
-) -> list[dict[str, Any]]:
-    """Return for each resolution and size which share of the enrolled was named over a whole visit."""
-    pairs = _enrol(settings, recognizer, images, people)
-    known = pairs[0]
-    rows = []
-    for name, size_px in asked:
-        width, height = RESOLUTIONS[name]
-        scenes = [load_scene(settings, recognizer, clip, (width, height)) for clip in CLIPS]
-        contestants = (
-            known,
-            replace(known, far=None, detector=known.detector.at(width)),
-            replace(known, far=None),
-        )
-        runs = []
-        for number, (subject, face) in enumerate(pairs[1]):
-            dice = random.Random(f"{name} {size_px} {number}")
-            frames = list(walk(scenes[number % len(scenes)], face, size_px, dice, VISIT))
-            parts = (frames, frames[WARM_UP - 1 :], frames)  # full width is slow and needs no warming up
-            runs.append(
-                (
-                    subject,
-                    [
-                        _run(settings, each, part, size_px)
-                        for each, part in zip(contestants, parts, strict=True)
-                    ],
-                )
-            )
-            progress(f"visits, {name}, {size_px} px", number + 1, len(pairs[1]))
-        row: dict[str, Any] = {
-            "resolution": name,
-            "face_px": size_px,
-            "distance_m": distance_m(width, size_px),
-            "gallery": known.matcher.gallery.size,
-            "clips": len(runs),
-            "wrong": sum(bool(each.named - {subject}) for subject, those in runs for each in those[:1]),
-        }
-        for place, key in enumerate(NAMED):
-            row[key] = _rate([subject in those[place].named for subject, those in runs])
-        for place, key in enumerate(COSTS):
-            row[key] = float(np.mean([np.mean(those[place].spent_ms) for _, those in runs]))
-        rows.append(row)
-    return rows
+) -> dict[str, Any]:
+    """Return which share of those whom `known` knows was named over a whole visit, at one size of face."""
+    width = RESOLUTIONS[name][0]
+    contestants = (
+        known,
+        replace(known, far=None, detector=known.detector.at(width)),
+        replace(known, far=None),
+    )
+    runs = []
+    for number, (subject, face) in enumerate(pairs):
+        dice = _dice(name, size_px, number, seed)
+        frames = list(walk(scenes[number % len(scenes)], face, size_px, dice, VISIT))
+        parts = (frames, frames[WARM_UP - 1 :], frames)  # full width is slow and needs no warming up
+        those = [_run(settings, each, part, size_px) for each, part in zip(contestants, parts, strict=True)]
+        runs.append((subject, those))
+        progress(f"visits, {name}, {size_px} px", number + 1, len(pairs))
+    row: dict[str, Any] = {
+        "resolution": name,
+        "face_px": size_px,
+        "distance_m": distance_m(width, size_px),
+        "gallery": known.matcher.gallery.size,
+        "clips": len(runs),
+        "wrong": sum(bool(each.named - {subject}) for subject, those in runs for each in those[:1]),
+    }
+    for place, key in enumerate(NAMED):
+        row[key] = _rate([subject in those[place].named for subject, those in runs])
+    for place, key in enumerate(COSTS):
+        row[key] = float(np.mean([np.mean(those[place].spent_ms) for _, those in runs]))
+    return row
 
 
 def _enrol(
-    settings: Settings, recognizer: Recognizer, images: Path | None, people: int
+    settings: Settings, recognizer: Recognizer, images: Path | None, people: int, seed: int
 ) -> tuple[Recognizer, list[tuple[str, Cutout]]]:
     """Return a recognizer that knows up to `people` subjects by one photo, and of each another face.
 
@@ -251,7 +291,7 @@ def _enrol(
     at = SystemClock().now()
     entries: list[tuple[Subject, list[Template]]] = []
     faces: list[tuple[str, Cutout]] = []
-    for name, first, second in two_each(settings, images, people):
+    for name, first, second in two_each(settings, images, people + seed):
         subject = Subject(f"s{len(entries):04}", name)
         try:
             probe = encode_photo(first, name, photographer)
@@ -273,13 +313,14 @@ def _enrol(
 def range_tables(report: dict[str, Any]) -> list[Table]:
     """Return the report as tables for people."""
     columns = ("frame", "face px", "metres", "found in .5 s", "reduced frame only")
-    costs = ("cost", "CPU ms", "p95")
+    costs = ("cost", "without shots", "CPU ms", "p95")
     title = f"{report['people']} people, {report['fps']} frames/s, lens of 78 degrees"
     table = Table(*columns, *costs, title=title)
     for row in report["rows"]:
         shares = [_share(row.get(key)) for key in ("found", "found_reduced_only")]
         metres = f"{row['distance_m']:.1f}" if row["face_px"] else "-"
-        spent = (f"{row['cost_ratio']:.2f} x", f"{row['ms_mean']:.1f}", f"{row['ms_p95']:.1f}")
+        ratios = [f"{row[key]:.2f} x" for key in ("cost_ratio", "search_ratio")]
+        spent = (*ratios, f"{row['ms_mean']:.1f}", f"{row['ms_p95']:.1f}")
         table.add_row(row["resolution"], str(row["face_px"] or "nobody"), metres, *shares, *spent)
     if not report["visits"]:
         return [table]

@@ -34,7 +34,10 @@ CLIPS = {
     "street": ("bikes.mp4", 5.6, 7.4),
     "passer-by": ("bikes.mp4", 7.6, 9.6),
 }
-"""The clip of each scene, and from when to when it shows it, in seconds."""
+"""The demo's clip of each scene, and from when to when it shows it, in seconds."""
+
+CLIP_S = 4.0
+"""For so long other clips are shown, from their beginning."""
 
 BODY_WIDTH, BODY_HEIGHT = 2.6, 6.0
 """In face sizes."""
@@ -44,6 +47,9 @@ IN_SIGHT_S = 0.5
 
 TRIES = 100
 """Walks that are drawn for that, at most."""
+
+Clip = tuple[Path, float, float]
+"""A file, and from when to when it is shown, in seconds."""
 
 Box = tuple[int, int, int, int]
 """xyxy in pixels."""
@@ -74,10 +80,18 @@ class Scene:
         return self.pictures[place], self.covered[place]
 
 
-def load_scene(settings: Settings, recognizer: Recognizer, name: str, size: tuple[int, int]) -> Scene:
-    """Return one of `CLIPS`, enlarged to (width, height)."""
-    clip, start_s, end_s = CLIPS[name]
-    camera = ReplayCamera("scene", media_dir(settings) / clip, clock=SystemClock(), realtime=False)
+def clips_of(settings: Settings, paths: Sequence[Path]) -> dict[str, Clip]:
+    """Return clips by the names of their scenes: those of the demo where there are no others."""
+    if paths:
+        return {path.stem: (path, 0.0, CLIP_S) for path in paths}
+    media = media_dir(settings)
+    return {name: (media / file, start_s, end_s) for name, (file, start_s, end_s) in CLIPS.items()}
+
+
+def load_scene(recognizer: Recognizer, clip: Clip, size: tuple[int, int]) -> Scene:
+    """Return a clip, enlarged to (width, height)."""
+    path, start_s, end_s = clip
+    camera = ReplayCamera("scene", path, clock=SystemClock(), realtime=False)
     camera.open()
     pictures: list[Image] = []
     begun_s: float | None = None
@@ -159,7 +173,7 @@ def _blend(frame: Image, patch: Image, opacity: FloatArray | None, x: float, y: 
     frame[y1:y2, x1:x2] = (under * (1 - opacity[part]) + patch[part] * opacity[part]).astype(np.uint8)
 
 
-def portraits(settings: Settings, images: Path | None, people: int) -> Iterator[Image]:
+def portraits(settings: Settings, images: Path | None, seed: int) -> Iterator[Image]:
     """Yield the photos of a folder in a mixed order, or one of each subject of the demo."""
     if images is None:
         for subject in range(1, ORL_SUBJECTS + 1):
@@ -167,11 +181,11 @@ def portraits(settings: Settings, images: Path | None, people: int) -> Iterator[
             yield np.asarray(cv2.resize(photo, None, fx=2, fy=2))
         return
     paths = sorted(path for path in images.rglob("*") if path.suffix.lower() in SUFFIXES)
-    random.Random(people).shuffle(paths)
+    random.Random(seed).shuffle(paths)
     yield from (read_photo(path) for path in paths)
 
 
-def two_each(settings: Settings, images: Path | None, people: int) -> Iterator[tuple[str, Image, Image]]:
+def two_each(settings: Settings, images: Path | None, seed: int) -> Iterator[tuple[str, Image, Image]]:
     """Yield subjects in a mixed order with two photos of each: of a folder that has them, or of the demo.
 
     Raises:
@@ -186,7 +200,7 @@ def two_each(settings: Settings, images: Path | None, people: int) -> Iterator[t
             yield str(subject), first, second
         return
     found = [(name, photos) for name, photos in subjects(images).items() if len(photos) > 1]
-    random.Random(people).shuffle(found)
+    random.Random(seed).shuffle(found)
     for name, photos in found:
         yield name, read_photo(photos[0]), read_photo(photos[1])
 
