@@ -145,16 +145,21 @@ class Visit:
             return False
         waited_s = at_s - self.last_look_s
         if self.decision is None or self.suspect:
-            return waited_s >= (min(self.pause_s, SHOT_GAP_S) if self._stirred(track) else self.pause_s)
+            return waited_s >= self.pause_s or (waited_s >= SHOT_GAP_S and self._stirred(track))
+        if waited_s < LOOK_AGAIN_S or not self.revisable:
+            return False
         best_px = max((shot.quality.face_px for shot in self.shots), default=0.0)
-        return self.revisable and waited_s >= LOOK_AGAIN_S and track.detection.size_px >= CLOSER * best_px
+        return track.detection.size_px >= CLOSER * best_px
 
     def wants_look(self, track: Track, at_s: float) -> bool:
         """Return whether it is time to see if the face of `track` is still that of this decided visit."""
         if track.detection is None or self.decision is None or self.suspect or not self.shots:
             return False
+        waited_s = at_s - self.last_look_s
+        if waited_s < LOOK_AGAIN_S:
+            return False
         still = self.looked_at is not None and _apart(track.detection, self.looked_at) < STIRRED
-        return at_s - self.last_look_s >= (self.look_pause_s if still else LOOK_AGAIN_S)
+        return waited_s >= self.look_pause_s or not still
 
     def look(self, face: Detection, probe: Probe | None, at_s: float) -> None:
         """Note a look at the `face` of a decided visit, which is no evidence; `probe`: None where refused.

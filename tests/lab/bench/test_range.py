@@ -46,6 +46,24 @@ def test_far_faces_are_found_in_time_with_the_search_and_not_without(media: Path
     assert [table.row_count for table in range_tables(report)] == [2, 1]
 
 
+def test_scenes_are_made_of_another_clip(media: Path):
+    report = measure_range(
+        load(),
+        people=1,
+        images=None,
+        progress=lambda *_: None,
+        resolutions=["720p"],
+        sizes_px=(),
+        visits=(),
+        clips=[media / "bikes.mp4"],
+        seed=5,
+    )
+    assert (report["scenes"], report["seed"]) == (["bikes"], 5)
+    [nobody] = report["rows"]
+    assert nobody["search_ratio"] > 0
+    assert 0 <= nobody["ms_shots"] < nobody["ms_mean"]
+
+
 def test_who_walks_in_is_not_in_view_before_and_stands_behind_what_is_near():
     picture = np.full((400, 600, 3), 200, np.uint8)
     scene = Scene([picture] * 5, [[(0, 0, 600, 150)]] * 5)
