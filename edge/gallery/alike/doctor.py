@@ -29,7 +29,7 @@ BLOCK_SCORES = 16_000_000
 POOR_WEIGHT = 0.25
 """Quality weight below which a template is poor."""
 
-UNSURE = 0.3
+UNSURE = 0.1
 """Recognisability below which a template is hardly a face's; no photo is enrolled below it."""
 
 OWN_SCORE = 0.25

@@ -353,3 +353,16 @@ def test_nobody_is_enrolled_with_a_mask_and_everybody_without(recognizer: Recogn
 def test_a_mask_is_no_reason_to_be_refused_at_the_door(recognizer: Recognizer, media: Path):
     image = masked(read_photo(orl_photo(media, 1, 1)), recognizer)
     assert isinstance(recognizer.encode(image, find_face(image, "photo", recognizer)), Probe)
+
+
+def test_a_plain_photo_of_which_the_embedder_is_unsure_is_enrolled_and_one_that_is_hardly_a_face_is_not(
+    recognizer: Recognizer, media: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = orl_photo(media, 1, 1)
+    plain = encode_photo(read_photo(path), path.name, recognizer)
+    doubting = replace(recognizer, gate=replace(recognizer.gate, min_recognisability=1.0))
+    probe = encode_photo(read_photo(path), path.name, doubting)
+    assert (probe.quality, probe.embedding.tolist()) == (plain.quality, plain.embedding.tolist())
+    monkeypatch.setattr("edge.recognition.enrolment.enrol.PHOTO_RECOGNISABILITY", 1.0)
+    with pytest.raises(LowQualityError, match="hardly a face can be made out"):
+        encode_photo(read_photo(path), path.name, doubting)
