@@ -4,6 +4,7 @@ import os
 import select
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from edge.core.errors import ConfigError, UsageError
 from edge.device.settings.load import load
 from tests.support.broker import Mosquitto
 from tests.support.command_line import environment_of, invoke, run
-from tests.support.waits import LIMIT_S
+from tests.support.waits import LIMIT_S, wait_until
 
 
 @pytest.fixture
@@ -99,6 +100,31 @@ def test_a_program_may_be_the_camera_and_tls_is_spoken_at_its_port(config: Path)
     assert settings.mqtt.tls
 
 
+def conversation(terminal: int, answers: dict[bytes, str]) -> bytes:
+    """Answer each question on a terminal once it is asked, to the end; returns what was shown."""
+    shown = b""
+    for question, answer in answers.items():
+        while question not in shown:
+            piece = heard(terminal)
+            assert piece, shown.decode()
+            shown += piece
+        if question.startswith(b"password"):  # what is typed before the echo is off is thrown away
+            wait_until(lambda: not termios.tcgetattr(terminal)[3] & termios.ECHO, "the echo is off")
+        os.write(terminal, f"{answer}\n".encode())
+    while piece := heard(terminal):
+        shown += piece
+    return shown
+
+
+def heard(terminal: int) -> bytes:
+    """Return what is shown next, nothing when the other end is closed."""
+    assert select.select([terminal], [], [], LIMIT_S)[0], "nothing is shown any more"
+    try:
+        return os.read(terminal, 65536)
+    except OSError:
+        return b""
+
+
 def test_on_a_terminal_it_asks(config: Path):
     ours, theirs = os.openpty()
     words = ["init", "--state-dir", str(config.parent / "state"), "--config", str(config)]
@@ -118,20 +144,15 @@ def test_on_a_terminal_it_asks(config: Path):
         env=environment_of(config) | {"TERM": "dumb", "EDGE_MODELS_DIR": os.environ["EDGE_MODELS_DIR"]},
     ) as child:
         os.close(theirs)
-        shown, asked = b"", iter(answers.items())
-        question, answer = next(asked)
-        while True:
-            assert select.select([ours], [], [], LIMIT_S)[0], shown.decode()
-            try:
-                shown += os.read(ours, 65536)
-            except OSError:  # the other end is closed
-                break
-            if question and question in shown:
-                os.write(ours, f"{answer}\n".encode())
-                question, answer = next(asked, (b"", ""))
-    os.close(ours)
-    assert child.returncode == 1, shown.decode()
+        try:
+            shown = conversation(ours, answers)
+        finally:
+            child.kill()
+            os.close(ours)
     assert b"use 1 to 32 of a-z" in shown
+    assert b"no broker listens at 127.0.0.1:1" in shown
+    assert b"then run the door: edge run" in shown
+    assert b"planted" not in shown
     settings = load(config)
     assert (settings.site, settings.device, settings.mqtt.username) == ("hq", "side", "hq/side")
     password = config.with_name("mqtt.password")

@@ -3,11 +3,18 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 from edge.core.clock import SystemClock
 from edge.core.errors import ModelError
 from edge.device.assembly.candidate import gallery_in_force
-from edge.device.assembly.recognizer import admission, choose_embedder, decision_rule, liveness_policy
+from edge.device.assembly.recognizer import (
+    admission,
+    build_liveness,
+    choose_embedder,
+    decision_rule,
+    liveness_policy,
+)
 from edge.device.assembly.stores import denial_store, gallery_store
 from edge.device.checkup.finding import Checkup, Finding, green, red, yellow
 from edge.device.settings.load import Settings
@@ -146,6 +153,8 @@ def _named(light: Callable[[str, str, str], Finding], about: str, problem: DoorP
 def liveness(checkup: Checkup) -> Iterator[Finding]:
     """Say whether a picture of a subject opens the door."""
     settings = checkup.settings
+    if any(isinstance(each, Path) for each in settings.liveness.models):  # others are among `models`
+        build_liveness(settings)
     if liveness_policy(settings) == "require":
         yield green("liveness", f"required, from {settings.liveness.threshold:g} on")
         return

@@ -63,11 +63,16 @@ def journal_keeper(broker: Mosquitto, authority: Authority) -> Iterator[None]:
 def test_a_good_door_is_green(door: Door, start_broker: StartBroker, authority: Authority):
     broker = start_broker()
     config = door(port=broker.port)
+    before = {path: path.stat() for path in config.parent.rglob("*")}
     with journal_keeper(broker, authority):
         seen = look_over(Checkup(load(config), config_file=config), lambda *_: None)
     assert [name for name, found in seen.items() if found] == [one.name for one in CHECKS]
     known = OF_THIS_MACHINE | OF_EVERY_DOOR
     assert [each for name in seen.keys() - known for each in seen[name] if each.light is not GREEN] == []
+    after = {path: path.stat() for path in config.parent.rglob("*")}
+    assert {path: stat.st_mtime_ns for path, stat in after.items()} == {
+        path: stat.st_mtime_ns for path, stat in before.items()
+    }
     told = " ".join(each.told for each in every(seen))
     assert "finds every face up to 1.9 m" in told
     assert "shows faces upright" in told
