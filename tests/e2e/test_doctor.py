@@ -14,10 +14,10 @@ from tests.support.waits import wait_until
 def test_a_running_daemon_is_asked(
     mosquitto: Mosquitto, make_device: Callable[..., Device], tmp_path: Path, media: Path, monkeypatch
 ):
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
     camera = f'source = "{media / "single_face.mp4"}"\nloop = true'
     device = make_device(mosquitto.port, cameras={"front": camera}).start()
-    left = tmp_path / "run/edge/test.door.health.json"
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(device.directory / "run"))
+    left = device.directory / "run/edge/test.door.health.json"
     wait_until(left.exists, "health is left")
     assert left.stat().st_mode & 0o777 == 0o600
     held = (device.state / "daemon.lock").stat().st_ino

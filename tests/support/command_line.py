@@ -95,9 +95,14 @@ def on_terminal(*arguments: str | Path, config: Path, term: str) -> str:
 
 
 def environment_of(config: Path | None) -> dict[str, str]:
-    """Return the environment of a child; a device has a cache of its own, as on a machine of its own."""
-    cache = {"XDG_CACHE_HOME": str(config.parent / "cache")} if config else {}
-    return environment_without_settings() | cache
+    """Return the environment of a child; as on a machine of its own, with its own cache and run files."""
+    environment = environment_without_settings()
+    if config is not None:
+        environment |= {
+            "XDG_CACHE_HOME": str(config.parent / "cache"),
+            "XDG_RUNTIME_DIR": str(config.parent / "run"),
+        }
+    return environment
 
 
 def _checked(done: Result, code: int) -> Result:
