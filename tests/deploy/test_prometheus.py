@@ -60,7 +60,8 @@ def test_every_metric_is_a_field_of_health_and_every_problem_has_one():
             at = at[0] if part == "[0]" else at[part]
         assert isinstance(at, str) is ("string_value_mapping" in metric), metric["mqtt_name"]
     problems = [each for each in SETTINGS["metrics"] if each["prom_name"] == "edge_problem"]
-    assert {each["const_labels"]["problem"] for each in problems} == set(DoorProblem)
+    named = {each["const_labels"]["problem"] for each in problems}
+    assert named == set(DoorProblem), "each problem has a line in deploy/prometheus/mqtt-exporter.yaml"
     assert SETTINGS["mqtt"]["topic_path"] == HEALTH.topic(site="+", device="+")
 
 

@@ -1,6 +1,7 @@
 """The problems that `health` names: when each is there, and what to do about it. One table for everybody.
 
-The door looks for them (`device/reports`); guides, Home Assistant and pages show what stands here.
+The door looks for them (`device/reports`); guides, Home Assistant and pages show what stands here. For
+Prometheus each has a line in deploy/prometheus/mqtt-exporter.yaml.
 """
 
 from enum import StrEnum
