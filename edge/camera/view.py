@@ -44,6 +44,9 @@ LEAST_STRUCTURE, MOST_STRUCTURE, LEVEL_OF_STRUCTURE = 0.5, 1.5, 16.0
 levels. It is the mean level over 16 within these bounds: what is dark shows little. Scenes of the day have 10
 and more, at a 16th of their light 1."""
 
+RELUCTANCE = 2.0
+"""So much more structure it takes for a plain view to be one that shows something again."""
+
 NOISE_CURVATURE = 4.0
 """Curvature that noise alone may have, in grey levels: sensors at their highest gain."""
 
@@ -196,7 +199,7 @@ class ViewWatch:
     def _seen(self, small: Image, last: Image, at_s: float) -> set[ViewFault]:
         """Return the faults that this look shows."""
         frozen = self._frozen(small, last, at_s)
-        if _plain(small, last):
+        if _plain(small, last, RELUCTANCE if self.blind else 1.0):
             return {ViewFault.BLACK if float(small.mean()) < BLACK_LEVEL else ViewFault.COVERED}
         if frozen:
             return {ViewFault.FROZEN}
@@ -250,14 +253,14 @@ class ViewWatch:
         self.faults = faults
 
 
-def _plain(small: Image, last: Image) -> bool:
+def _plain(small: Image, last: Image, factor: float) -> bool:
     """Return whether a picture shows nothing, but noise and a smooth gradient.
 
     Structure is what two looks have in common beyond chance: noise differs. Where all moves, they have
-    nothing in common, and there is more of it than noise can make.
+    nothing in common, and there is more of it than noise can make. `factor` raises the limit.
     """
     now, before = _curvature(small), _curvature(last)
-    limit = float(np.clip(small.mean() / LEVEL_OF_STRUCTURE, LEAST_STRUCTURE, MOST_STRUCTURE)) ** 2
+    limit = float(np.clip(small.mean() / LEVEL_OF_STRUCTURE, LEAST_STRUCTURE, MOST_STRUCTURE)) ** 2 * factor
     energy = float(np.mean(now**2))
     chance = CHANCE * (energy * float(np.mean(before**2)) / now.size) ** 0.5
     return float(np.mean(now * before)) < limit + chance and energy < limit + NOISE_CURVATURE**2

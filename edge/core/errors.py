@@ -5,6 +5,9 @@ image, an embedding or a subject's name. A stranger at the door is a decision, n
 `ToldOnce` keeps one that comes again and again from filling the log.
 """
 
+EX_SUCCESS = 0
+"""Exit code where all was done."""
+
 EX_FAILURE = 1
 """Exit code where a command failed, or where its answer is no."""
 
@@ -21,6 +24,25 @@ EX_CONFIG = 78
 """Exit code where the configuration or a model cannot be used. Source: sysexits.h; systemd does not restart a
 unit that lists it in RestartPreventExitStatus.
 """
+
+EX_TERMINATED = 143
+"""Exit code after a second SIGTERM: 128 and the number of the signal."""
+
+EXIT_CODES = {
+    EX_SUCCESS: "Done. `edge identify` found a match, `edge verify` the same subject. `edge run` and "
+    "`edge journal follow` were stopped by SIGTERM or Ctrl-C.",
+    EX_FAILURE: "The answer is no: a reject, different subjects, somebody who was not enrolled, a device "
+    "that did not follow. Or the command failed; one line says why.",
+    EX_USAGE: "The command line is wrong: an unknown command or option, a missing argument, options that "
+    "contradict each other. The service is not restarted.",
+    EX_NO_FACE: "A photo cannot be read, or shows no face that can be used: none, several, too small, "
+    "blurred or dark.",
+    EX_CONFIG: "The settings, a model, the device's key or another key cannot be read or used. Trying again "
+    "would not help, so the service is not restarted.",
+    EX_INTERRUPTED: "Ctrl-C, at any moment but where 0 says so. Nothing is printed.",
+    EX_TERMINATED: "A second SIGTERM: `edge run` ended at once. What was not delivered is in the outbox.",
+}
+"""Every code that `edge` ends with by itself, and what it means; deploy/OPERATING.md has the same table."""
 
 
 class EdgeError(Exception):

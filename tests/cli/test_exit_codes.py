@@ -14,7 +14,16 @@ import pytest
 
 from edge.cli.app import COMMANDS
 from edge.core import files
-from edge.core.errors import EX_CONFIG, EX_FAILURE, EX_INTERRUPTED, EX_NO_FACE
+from edge.core.errors import (
+    EX_CONFIG,
+    EX_FAILURE,
+    EX_INTERRUPTED,
+    EX_NO_FACE,
+    EX_SUCCESS,
+    EX_TERMINATED,
+    EX_USAGE,
+    EXIT_CODES,
+)
 from edge.core.types import Subject
 from edge.device.assembly.stores import gallery_store
 from edge.device.settings.load import environment_without_settings, load
@@ -25,8 +34,7 @@ from tests.support.gallery_samples import template, unit_rows
 from tests.support.places import ROOT
 from tests.support.waits import LIMIT_S, wait_until
 
-SUCCESS, USAGE = 0, 2
-CODES = {SUCCESS, EX_FAILURE, USAGE, EX_NO_FACE, EX_CONFIG, EX_INTERRUPTED}
+SUCCESS, USAGE = EX_SUCCESS, EX_USAGE
 
 INTERRUPTED_AT = """
 import os, signal, sys
@@ -42,10 +50,38 @@ main()
 """Runs `edge` and presses Ctrl-C when a module is about to be loaded."""
 
 
-def test_the_guide_s_table_has_all_codes():
+CAME_OF = [
+    (["--version"], SUCCESS),
+    (["schema"], SUCCESS),
+    (["subjects", "list"], SUCCESS),
+    (["subjects", "show", "nobody"], EX_FAILURE),
+    (["enroll", "--csv", "none.csv"], EX_FAILURE),
+    (["sync"], EX_CONFIG),
+    (["nosuch"], USAGE),
+    (["schema", "--nosuch"], USAGE),
+    (["enroll"], USAGE),
+    (["enroll", "p-1", "none.jpg"], EX_NO_FACE),
+    (["identify", "none.jpg"], EX_NO_FACE),
+    (["verify", "none.jpg", "none.jpg"], EX_NO_FACE),
+    (["strangers", "purge"], USAGE),
+    (["gallery", "purge", "--confirm", "another"], USAGE),
+    (["journal", "undeliverable", "--retry", "--drop"], USAGE),
+]
+"""Commands, and the code that each ends with."""
+
+
+def test_the_guide_has_the_table_of_the_code():
     guide = (ROOT / "deploy/OPERATING.md").read_text()
     table = guide.partition("## Exit codes")[2].partition("\n## ")[0]
-    assert {int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)} == CODES
+    assert dict(re.findall(r"^\| (\d+) \| (.+) \|$", table, re.MULTILINE)) == {
+        str(code): told for code, told in EXIT_CODES.items()
+    }
+
+
+def test_every_row_of_the_table_is_walked_here():
+    """By the tests below; each of them runs a real command."""
+    walked = {code for _, code in CAME_OF} | {EX_INTERRUPTED, EX_TERMINATED}
+    assert walked == EXIT_CODES.keys()
 
 
 def one_line(done: subprocess.CompletedProcess[str]) -> str:
@@ -58,23 +94,7 @@ def one_line(done: subprocess.CompletedProcess[str]) -> str:
 
 @pytest.mark.parametrize(
     ("arguments", "code"),
-    [
-        (["--version"], SUCCESS),
-        (["schema"], SUCCESS),
-        (["subjects", "list"], SUCCESS),
-        (["subjects", "show", "nobody"], EX_FAILURE),
-        (["enroll", "--csv", "none.csv"], EX_FAILURE),
-        (["sync"], EX_CONFIG),
-        (["nosuch"], USAGE),
-        (["schema", "--nosuch"], USAGE),
-        (["enroll"], USAGE),
-        (["enroll", "p-1", "none.jpg"], EX_NO_FACE),
-        (["identify", "none.jpg"], EX_NO_FACE),
-        (["verify", "none.jpg", "none.jpg"], EX_NO_FACE),
-        (["strangers", "purge"], USAGE),
-        (["gallery", "purge", "--confirm", "another"], USAGE),
-        (["journal", "undeliverable", "--retry", "--drop"], USAGE),
-    ],
+    CAME_OF,
     ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
 )
 def test_what_came_of_a_command_is_its_code(
@@ -234,6 +254,53 @@ def test_ctrl_c_at_work_is_quiet(tmp_path: Path):
             process.wait()
         connection.close()
     assert (process.returncode, said) == (EX_INTERRUPTED, b"")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody who may not read")
+def test_settings_that_may_not_be_read_are_said_in_one_line(tmp_path: Path):
+    config = write_config(tmp_path)
+    tmp_path.chmod(0o700)
+    code = f"""
+import os
+import edge.cli.app, edge.cli.door.run, edge.device.daemon
+os.setgid(65534), os.setuid(65534)
+import sys
+sys.argv = ["edge", "run", "--config", {str(config)!r}]
+edge.cli.app.command_line()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        env=environment_without_settings(),
+    )
+    assert (done.returncode, "Permission denied" in one_line(done)) == (EX_CONFIG, True), done.stderr
+
+
+def test_a_second_sigterm_ends_a_daemon_at_once(tmp_path: Path, models_dir: Path):
+    config = write_config(
+        tmp_path, "mqtt.port = 1", 'log.format = "human"', state_dir=tmp_path / "state", models_dir=models_dir
+    )
+    log = tmp_path / "log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "edge", "run", "--config", str(config)],
+            stderr=file,
+            env=environment_without_settings(),
+        )
+    try:
+        wait_until(lambda: " ready " in log.read_text() or process.poll() is not None, "ready")
+
+        def ended() -> bool:
+            process.send_signal(signal.SIGTERM)
+            return process.poll() is not None
+
+        wait_until(ended, "its end")
+        assert process.returncode == EX_TERMINATED, log.read_text()
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])

@@ -6,7 +6,7 @@ from configparser import ConfigParser
 
 import pytest
 
-from edge.core.errors import EX_CONFIG
+from edge.core.errors import EX_CONFIG, EX_USAGE
 from tests.support.places import ROOT
 
 UNIT = ROOT / "systemd" / "edge.service"
@@ -40,7 +40,7 @@ def test_the_manager_waits_for_ready_and_feeds_on_progress(service: dict[str, st
 
 
 def test_a_configuration_error_is_not_retried(service: dict[str, str]):
-    assert service["RestartPreventExitStatus"] == str(EX_CONFIG)
+    assert service["RestartPreventExitStatus"].split() == [str(EX_USAGE), str(EX_CONFIG)]
     assert service["Restart"] == "always"
 
 
