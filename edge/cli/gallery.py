@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from edge.cli.options import CohortOption, ConfigOption, JsonOption, load_settings
-from edge.cli.output import FOR_ADULTS, Listing, progress, shift_told
+from edge.cli.output import Listing, progress, shift_told
 from edge.cli.strangers import kept_visit
 from edge.cli.subjects import tell_of_fleet
 from edge.core.errors import ConfigError, EnrollmentError, GalleryError, GalleryIntegrityError, UsageError
@@ -24,6 +24,7 @@ from edge.face.choice import choose
 from edge.face.manifest import load_manifest
 from edge.gallery.alike.doctor import Diagnosis, strangers_let_in
 from edge.gallery.alike.look_alikes import named
+from edge.gallery.alike.strangers import FOR_ADULTS
 from edge.gallery.store.denials import Denials, DenialStore
 from edge.gallery.store.erasure import ANYBODY
 from edge.gallery.store.store import GalleryChange

@@ -23,12 +23,6 @@ from edge.core.text import printable
 from edge.gallery.alike.shift import MIN_SUBJECTS
 from edge.gallery.decision import ThresholdShift
 
-FOR_ADULTS = (
-    "decision.target_fpir is promised for adults. Children look alike: where few are enrolled, strangers of "
-    "their age pass more often; where many are, the enrolled ones are often rejected"
-)
-"""What has to be known wherever the threshold is told. Source: models/MEASURED.md."""
-
 PLAIN_STEP = 0.25
 """Share of the work between two plain lines."""
 

@@ -14,6 +14,8 @@ from edge.core.threads import Beats
 from edge.core.types import FloatArray, Probe, Subject
 from edge.device.assembly.recognizer import build_recognizer
 from edge.device.assembly.stores import gallery_store
+from edge.device.checkup import recognising
+from edge.device.checkup.finding import Checkup
 from edge.device.reports import Vitals, info, runs_elsewhere
 from edge.device.settings.load import load
 from edge.gallery.gallery import Gallery
@@ -109,6 +111,8 @@ def test_info_check_and_doctor_tell_how_alike_the_enrolled_are(rows: FloatArray,
     examined = invoke("gallery", "doctor", config=path).output
     assert f"shift +{shift.value:.3f}: {says}" in examined
     assert "promised for adults" in examined
+    looked_over = recognising.gallery(Checkup(settings, config_file=path))
+    assert any("promised for adults" in finding.told for finding in looked_over)
     report = json.loads(invoke("gallery", "doctor", "--json", config=path).output)
     assert report["shift"]["value"] == pytest.approx(shift.value, abs=1e-4)
     assert report["schema"] == "edge.gallery.doctor/1"

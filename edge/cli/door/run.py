@@ -13,7 +13,7 @@ import typer
 
 from edge import __version__
 from edge.cli.options import ConfigOption, config_path, load_settings, settings_reader
-from edge.cli.output import FOR_ADULTS, Listing, descriptions, facts, shift_told, warning
+from edge.cli.output import Listing, descriptions, facts, shift_told, warning
 from edge.core.clock import SystemClock
 from edge.core.errors import EX_CONFIG, ConfigError, EdgeError, GalleryError, ModelError
 from edge.core.metrics import Metrics
@@ -31,6 +31,7 @@ from edge.device.settings.tables import RECOMMENDED_LIVENESS
 from edge.face.liveness import Liveness
 from edge.face.manifest import installed_path, load_manifest
 from edge.face.session import delete_telemetry
+from edge.gallery.alike.strangers import FOR_ADULTS
 from edge.gallery.matcher import int8_problem
 from edge.mqtt.contract import asyncapi, reference
 from edge.mqtt.contract.topics import Topics

@@ -22,7 +22,7 @@ from edge.device.sync.outcome import load_outcome
 from edge.face.choice import accurate_enough, check_model, prefer, timed, times_told
 from edge.face.manifest import Manifest, is_installed
 from edge.gallery.alike.doctor import Diagnosis, examine
-from edge.gallery.alike.strangers import StrangersTaken, strangers_taken
+from edge.gallery.alike.strangers import FOR_ADULTS, StrangersTaken, strangers_taken
 from edge.gallery.decision import DecisionRule
 from edge.gallery.gallery import Gallery
 from edge.gallery.search import Mask
@@ -117,6 +117,7 @@ def gallery(checkup: Checkup) -> Iterator[Finding]:
     if said.admitted:
         expected = "" if said.expected_fpir is None else f"; {found.taken.sentence()}" if found.taken else ""
         yield green("gallery: threshold", f"{said.threshold:.3f}{expected}")
+        yield green("gallery: promise", FOR_ADULTS)
     if gallery_store(settings).fallen() is not None:
         yield red(
             "gallery", "the newest version cannot be read; an older one serves", "enrol or publish again"

@@ -13,6 +13,12 @@ import numpy as np
 from edge.gallery.alike.shift import MIN_SUBJECTS
 from edge.gallery.decision import DecisionRule
 
+FOR_ADULTS = (
+    "decision.target_fpir is promised for adults. Children look alike: where few are enrolled, strangers of "
+    "their age pass more often; where many are, the enrolled ones are often rejected"
+)
+"""What has to be known wherever the threshold is told. Source: models/MEASURED.md."""
+
 LESS_ALIKE = 0.03
 """How much less alike than in the calibration people may be where the gallery shows no excess, a cosine.
 
