@@ -14,7 +14,7 @@ WORKERS ?= $(shell cores=$$(nproc); echo $$(( cores < 4 ? 2 * cores : 8 )))
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 APT := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get
 
-.PHONY: help page run test test-system faults soak deb lint lock clean system-venv system-test system-browser system-container
+.PHONY: help page run test test-system arm64-check faults soak deb lint lock clean system-venv system-test system-browser system-container
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -84,7 +84,7 @@ soak: $(VENV)/.installed system-test ## half an hour at full rate, with restarts
 
 deb: $(VENV)/.demo ## the Debian package for this machine, or with ARCH=arm64 for a board; out/*.deb
 	$(BIN)/edge models fetch yunet sface-int8
-	$(BIN)/python deploy/debian/build.py $(if $(ARCH),--arch $(ARCH))
+	$(BIN)/python deploy/debian/build.py $(if $(ARCH),--arch $(ARCH)) $(if $(DOOR_PYTHON),--python $(DOOR_PYTHON)) $(if $(DEB_LEVEL),--level $(DEB_LEVEL))
 
 # A Debian system in a container, booted by systemd; needs root.
 system-container:
@@ -94,6 +94,11 @@ system-container:
 test-system: $(VENV)/.installed deb system-container ## install the package in a real system and try the service there (8 minutes)
 	$(BIN)/edge demo --fetch-only
 	$(BIN)/python -m tests.system out/edge-recognizer_*_$$(dpkg --print-architecture).deb
+
+arm64-check: $(VENV)/.installed system-container system-test ## the package for arm64 under an emulator (20 minutes and more)
+	$(MAKE) deb ARCH=arm64 DEB_LEVEL=0
+	$(BIN)/edge demo --fetch-only
+	$(BIN)/python -m tests.arm64 out/edge-recognizer_*_arm64.deb
 
 lint: $(VENV)/.installed ## ruff and mypy --strict
 	$(BIN)/ruff check .

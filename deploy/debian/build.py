@@ -85,17 +85,20 @@ def unpack_wheels(tree: Path, wheel: Path, arch: str, python: str) -> None:
     """Put what the runtime lock names, and this wheel, where the package's interpreter looks."""
     say(f"unpacking the wheels for {arch} and Python {python}")
     target = site_packages(tree, python)
-    machine = MACHINES[arch]
-    platforms = [f"--platform=manylinux_2_{minor}_{machine}" for minor in GLIBC]
-    platforms += [f"--platform=manylinux2014_{machine}"]
-    common = ("--no-compile", "--target", target, "--python-version", python, "--implementation", "cp")
-    lock = ("--require-hashes", "-r", ROOT / "requirements.lock")
-    pip("install", *common, *platforms, "--only-binary", ":all:", *lock)
-    pip("install", *common, *platforms, "--only-binary", ":all:", "--no-deps", "--upgrade", wheel)
+    unpack(target, arch, python, "--require-hashes", "-r", ROOT / "requirements.lock")
+    unpack(target, arch, python, "--no-deps", "--upgrade", wheel)
     before_mb = size_mb(target)
     shutil.rmtree(target / "bin")  # their commands, with this machine's interpreter
     subprocess.run(["sh", ROOT / "deploy/slim", tree / "opt/edge"], check=True)
     say(f"{before_mb:.0f} MB of wheels, {size_mb(target):.0f} MB of them carried")
+
+
+def unpack(target: Path, arch: str, python: str, *what: str | Path) -> None:
+    """Let pip unpack wheels for an architecture into `target`; nothing of them runs."""
+    platforms = [f"--platform=manylinux_2_{minor}_{MACHINES[arch]}" for minor in GLIBC]
+    platforms += [f"--platform=manylinux2014_{MACHINES[arch]}", "--only-binary", ":all:"]
+    version = ("--python-version", python, "--implementation", "cp")
+    pip("install", "--no-compile", "--target", target, *version, *platforms, *what)
 
 
 def make_environment(tree: Path, python: str) -> None:

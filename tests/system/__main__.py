@@ -1,30 +1,37 @@
 """`make test-system`: the package in a real system, as a table and as out/system.json; 1 if a row fails.
 
-Where such a system cannot be made it says why and exits 0: nothing was tried.
+Where such a system cannot be made it says why and exits 0: nothing was tried. Without a package it only says
+whether one can be made here, and exits 1 where not.
 """
 
 import argparse
-import json
 import sys
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from tests.support import leftovers
-from tests.system.machine import Machine, NotHereError
+from tests.support.tried import NotHereError, tell, try_rows
+from tests.system.machine import NEEDS, Machine, check_containers
 from tests.system.rows import ROWS, Door
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make test-system")
-    parser.add_argument("package", type=Path, help="what `make deb` built")
+    parser.add_argument("package", type=Path, nargs="?", help="what `make deb` built; none: only say whether")
     parser.add_argument("--base", type=Path, default=Path("/var/tmp/edge-test-system"))
     chosen = parser.parse_args()
     leftovers.watch()
     console = Console()
+    if chosen.package is None:
+        try:
+            check_containers(NEEDS)
+        except NotHereError as error:
+            console.print(f"test-system is skipped: no system can be made here: {error}", highlight=False)
+            return 1
+        return 0
     console.print("making a Debian system ...", highlight=False)
     with tempfile.TemporaryDirectory(dir=chosen.base.parent) as directory:
         try:
@@ -33,39 +40,15 @@ def main() -> int:
         except NotHereError as error:
             console.print(f"[yellow]NOTHING WAS TRIED: no system can be made here: {error}", highlight=False)
             return 0
+        door = Door(machine, chosen.package)
         try:
-            results = try_rows(Door(machine, chosen.package), console)
+            rows = {what: partial(row, door) for what, row in ROWS.items()}
+            results = try_rows(rows, console, door.last_log)
         finally:
+            door.close()
             machine.stop()
-    table = Table("what", "s", "seen")
-    for result in results:
-        table.add_row(result["what"], str(result["s"]), result["seen"], style="" if result["good"] else "red")
-    console.print(table)
     console.print("Not tried: limits on memory and the device policy; they are not enforced in a container.")
-    out = Path("out")
-    out.mkdir(exist_ok=True)
-    (out / "system.json").write_text(json.dumps(results, indent=2) + "\n")
-    return 0 if all(result["good"] for result in results) else 1
-
-
-def try_rows(door: Door, console: Console) -> list[dict[str, object]]:
-    """Try every row in order; after one that fails the next are tried all the same."""
-    results: list[dict[str, object]] = []
-    try:
-        for what, row in ROWS.items():
-            console.print(f"{what} ...", highlight=False)
-            began_s = time.monotonic()
-            try:
-                good, seen = True, row(door)
-            except (AssertionError, OSError) as error:
-                good, seen = False, f"{error} | {door.last_log()}"
-            took_s = round(time.monotonic() - began_s, 1)
-            results.append({"what": what, "good": good, "s": took_s, "seen": seen})
-            if not good:
-                console.print(f"[red]{what}: {seen}", highlight=False)
-    finally:
-        door.close()
-    return results
+    return tell(results, Path("out/system.json"), console)
 
 
 if __name__ == "__main__":
