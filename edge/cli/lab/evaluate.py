@@ -12,7 +12,7 @@ from edge.cli.lab.clips import clips
 from edge.cli.lab.gate import conditions, fusion, gate
 from edge.cli.lab.groups import groups
 from edge.cli.lab.liveness import liveness
-from edge.cli.lab.oneshot import oneshot
+from edge.cli.lab.oneshot import growth, oneshot
 from edge.cli.lab.swap import swap
 from edge.cli.lab.variants import variants
 from edge.cli.options import (
@@ -140,5 +140,6 @@ for command in (
     swap,
     variants,
     oneshot,
+    growth,
 ):
     app.command()(with_option_groups(command))

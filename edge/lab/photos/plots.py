@@ -517,6 +517,42 @@ def plot_oneshot(report: Mapping[str, Any], path: Path) -> None:
     save(figure, path)
 
 
+def plot_growth(report: Mapping[str, Any], path: Path) -> None:
+    """Draw a report of `edge evaluate growth`.
+
+    Raises:
+        ConfigError: matplotlib is not installed, or the file cannot be written.
+    """
+    figure = new_figure((13, 6))
+    known, cost = figure.subplots(1, 2)
+    whole = max(report["sizes"], key=int)
+    for dim, sizes in report["sizes"].items():
+        rates = [each["tpir"] for each in sizes.values()]
+        far = [
+            [each["value"] - each["low"] for each in rates],
+            [each["high"] - each["value"] for each in rates],
+        ]
+        label = f"{dim} values"
+        places = [int(size) for size in sizes]
+        known.errorbar(places, [each["value"] for each in rates], far, fmt="o-", capsize=3, label=label)
+    places = [int(size) for size in report["farther"]]
+    rates = [each["tpir"] for each in report["farther"].values()]
+    low, value, high = ([each[name] for each in rates] for name in ("low", "value", "high"))
+    known.plot(places, value, ":", marker="x", color="grey", label=f"{whole} values, the tail continued")
+    known.fill_between(places, low, high, alpha=0.2, color="grey")
+    known.set(xscale="log", xlabel="enrolled", ylabel="TPIR", ylim=(0, 1.02))
+    known.set_title(f"Recognised from one photo while {TARGET:.0%} of the strangers pass")
+    known.legend(loc="lower left")
+    places = [int(size) for size in report["lookup_ms"]]
+    cost.plot(places, list(report["lookup_ms"].values()), "o-", label="milliseconds a lookup, one core")
+    cost.plot(places, [size * int(whole) * 5 / 1e6 for size in places], "s--", label="MB of the gallery")
+    cost.set(xscale="log", yscale="log", xlabel="enrolled", title=f"What it costs, {whole} values a row")
+    cost.legend()
+    for axes in (known, cost):
+        axes.grid(visible=True, alpha=0.3)
+    save(figure, path)
+
+
 def _recognition(axes: Any, variants: Mapping[str, Any], probes: int) -> None:
     for place, name, each in _rows(variants):
         value, colour = each["tpir"][str(TARGET)], HEAD if name.startswith("softmax") else GALLERY

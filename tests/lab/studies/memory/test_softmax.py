@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from edge.lab.studies.softmax import SCALE, SoftmaxHead, train
+from edge.lab.studies.memory.softmax import SCALE, SoftmaxHead, train
 from tests.support.gallery_samples import unit_rows
 
 DIM = 16

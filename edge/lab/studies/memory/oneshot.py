@@ -23,7 +23,7 @@ from edge.gallery.gallery import Gallery
 from edge.gallery.prototypes import photos_of, prototypes
 from edge.lab.photos import rates
 from edge.lab.photos.rates import Flags, Scores
-from edge.lab.studies.softmax import SoftmaxHead, train
+from edge.lab.studies.memory.softmax import SoftmaxHead, train
 
 FPIRS = (0.01, 0.001)
 MEANS = (3, 5, 10)

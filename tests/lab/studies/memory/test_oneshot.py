@@ -12,8 +12,8 @@ from edge.core.errors import MediaError
 from edge.device.settings.load import load
 from edge.gallery.decision import Calibration
 from edge.lab.demo.media import orl_photo
-from edge.lab.studies.oneshot import Faces, measure, measure_growth, split, variants
-from edge.lab.studies.siamese import measure_lists
+from edge.lab.studies.memory.oneshot import Faces, measure, measure_growth, split, variants
+from edge.lab.studies.memory.siamese import measure_lists
 from tests.support.command_line import run
 from tests.support.gallery_samples import unit_rows
 
@@ -70,7 +70,7 @@ def test_every_way_to_keep_subjects_is_measured_on_the_same_probes(faces: Faces)
 
 
 def test_enrolling_damages_nobody_and_fine_tuning_on_one_does(faces: Faces, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("edge.lab.studies.oneshot.NEWCOMERS", 5)
+    monkeypatch.setattr("edge.lab.studies.memory.oneshot.NEWCOMERS", 5)
     report = measure_growth(faces, 60, 3, nothing)
     for name in ("enrol", "mean into a spare logit", "fine-tune on everybody"):
         assert report[name]["newcomer_rank1"] == 1

@@ -12,7 +12,7 @@ import numpy as np
 from edge.core.types import FloatArray
 from edge.gallery.decision import Calibration, DecisionRule
 from edge.lab.photos import rates
-from edge.lab.studies.oneshot import Faces
+from edge.lab.studies.memory.oneshot import Faces
 
 SIZES = (10, 100, 1000)
 FPIR = 0.01

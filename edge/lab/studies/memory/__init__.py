@@ -1,0 +1,1 @@
+"""Whether a memory of faces needs no retraining, and how far it goes."""
