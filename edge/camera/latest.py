@@ -15,6 +15,7 @@ class LatestFrames:
         self._changed = threading.Condition()
         self._frames: dict[str, Frame] = {}
         self._replaced: dict[str, int] = {}
+        self._patient: set[str] = set()
         self._closed = False
 
     def put(self, frame: Frame, *, wait: bool = False, timeout_s: float | None = None) -> bool:
@@ -26,6 +27,8 @@ class LatestFrames:
             False if the place was still taken after `timeout_s`: the frame was not handed over.
         """
         with self._changed:
+            if wait:
+                self._patient.add(frame.camera)
             if wait and not self._changed.wait_for(
                 lambda: self._closed or frame.camera not in self._frames, timeout_s
             ):
@@ -48,6 +51,11 @@ class LatestFrames:
             frame = self._frames.pop(next(iter(self._frames)))
             self._changed.notify_all()
             return frame
+
+    def loses_none(self, camera: str) -> bool:
+        """Return whether the frames of `camera` wait for their place, so that none is lost."""
+        with self._changed:
+            return camera in self._patient
 
     def holds(self, camera: str) -> bool:
         """Return whether a frame of `camera` waits to be taken."""

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit, urlunsplit
@@ -162,9 +163,11 @@ class HttpBody(io.BufferedIOBase):
         self._sockets: list[socket.socket] = []
         self._trust = trust
         self._open_timeout_s = open_timeout_s
+        self.waited_s = 0.0
+        """How long the reads have waited for the network."""
         self._answer = self._get(url)
-        kind = self._answer.headers.get_content_type()
-        if problem := _no_video(kind):
+        self.kind: str = self._answer.headers.get_content_type()
+        if problem := _no_video(self.kind):
             self.close()
             raise CameraError(problem)
         self._sockets[-1].settimeout(read_timeout_s)
@@ -218,10 +221,13 @@ class HttpBody(io.BufferedIOBase):
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Return what there is, at most `size` bytes; nothing at the end or after a silence."""
+        began_s = perf_counter()
         try:
             return bytes(self._answer.read1(CHUNK_BYTES if size is None or size < 0 else size))
         except (OSError, http.client.HTTPException, ValueError):
             return b""
+        finally:
+            self.waited_s += perf_counter() - began_s
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
         """Refuse, as OpenCV is told: by -1."""

@@ -8,6 +8,7 @@ import logging
 import os
 import re
 from collections.abc import Generator, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import SplitResult, urlunsplit
@@ -33,6 +34,28 @@ MAX_PIXEL_ASPECT = 4.0
 
 SQUARE = 0.01
 """By how much a pixel may miss being a square."""
+
+LATE_S = 0.5
+"""How late a stream's frame may be; what is later is passed over, down to the newest."""
+
+DRAIN_S = 2.0
+"""For how long frames are passed over. If the newest has not come by then, decoding is slower than that."""
+
+LATE_MOST_S, WITHOUT_WAIT_MOST_S = 5.0, 10.0
+"""A stream is opened anew that is this late, or whose reader had to wait for no frame for this long: what has
+piled up goes with the connection."""
+
+DRIFT = 1e-3
+"""By how much a camera's clock may be slower or faster than ours: quartz is 20 times better."""
+
+MAX_STEP_S = 5.0
+"""A stream's clock that jumps further, or back, has been set anew."""
+
+WAITED_S = 1e-3
+"""A read that takes longer has waited for the network; memory is faster."""
+
+UNTIMED = "multipart/x-mixed-replace"
+"""MJPEG over HTTP, whose frames have no times of their own. Source: FFmpeg, libavformat/mpjpegdec.c."""
 
 VERIFIED = Trust()
 """The system's authorities, and no redirect."""
@@ -151,6 +174,30 @@ class TrueShape:
         return 1.0
 
 
+class Lateness:
+    """How late the frames of a stream come, by the clock of the stream, in seconds.
+
+    The most punctual one of late is taken for punctual: what all frames have in common is not known. That one
+    counts for less and less, because no two clocks go alike.
+    """
+
+    def __init__(self) -> None:
+        self._stamp_s: float | None = None
+        self._arrived_s = 0.0
+        self._least_s = 0.0
+
+    def of(self, stamp_s: float, arrived_s: float) -> float:
+        """Return how late the next frame is: of the moment `stamp_s` of the stream, here at `arrived_s`."""
+        before_s, self._stamp_s = self._stamp_s, stamp_s
+        behind_s = arrived_s - stamp_s
+        if before_s is None or not 0 < stamp_s - before_s <= MAX_STEP_S:
+            self._least_s = behind_s
+        else:
+            self._least_s = min(behind_s, self._least_s + DRIFT * (arrived_s - self._arrived_s))
+        self._arrived_s = arrived_s
+        return behind_s - self._least_s
+
+
 class OpenCVCamera:
     """A V4L2 device or a network stream.
 
@@ -193,6 +240,11 @@ class OpenCVCamera:
         self._url = None if re.fullmatch(r"/dev/[\w./:-]+", source, re.ASCII) else parse(source)
         self._trust = trust
         self._line: HttpBody | RtspRelay | None = None
+        self._lateness = Lateness()
+        self._waited_s = self._punctual_s = 0.0
+        self._drained_in_vain = False
+        self.passed_over = 0
+        """Frames that were late."""
         if self._url is not None and self._url.scheme in ENCRYPTED and trust.insecure:
             self.description += " (its certificate is not verified)"
 
@@ -267,17 +319,46 @@ class OpenCVCamera:
         if self._capture is None:
             raise CameraError(f"{self.description}: not open")
         started_s = self._clock.monotonic()
-        grabbed = grab_capture(self._capture)
+        grabbed, late_s = self._grab(self._capture)
+        while grabbed and late_s > LATE_S and not self._drained_in_vain:
+            self._drained_in_vain = self._clock.monotonic() - started_s >= DRAIN_S
+            self.passed_over += 1
+            grabbed, late_s = self._grab(self._capture)
+        self._drained_in_vain &= late_s > LATE_S
         image = grabbed_image(self._capture, self._buffers) if grabbed else None
         now_s = self._clock.monotonic()
         if image is None:
             raise CameraError(
                 f"{self.description}: gave no frame for {now_s - started_s:.1f} s: unplugged, ended or silent"
             )
+        untimed = isinstance(self._line, HttpBody) and self._line.kind == UNTIMED
+        if late_s > (WITHOUT_WAIT_MOST_S if untimed else LATE_MOST_S):
+            raise CameraError(
+                f"{self.description}: its frames are {late_s:.0f} s late, it is opened anew; lower its frame "
+                "rate or resolution, or look at the network"
+            )
+        age_s = 0.0 if untimed else late_s
         image = self._shape.of(image, self._capture)
-        frame = Frame(self._name, image, self._clock.now(), now_s, self._number)
+        captured_at = self._clock.now() - timedelta(seconds=age_s)
+        frame = Frame(self._name, image, captured_at, now_s - age_s, self._number)
         self._number += 1
         return frame
+
+    def _grab(self, capture: cv2.VideoCapture) -> tuple[bool, float]:
+        """Return whether there is a next frame, and how late it is in seconds.
+
+        Of a stream without times it is not known how late, only for how long it was always there already.
+        """
+        grabbed, line = grab_capture(capture), self._line
+        now_s = self._clock.monotonic()
+        if not grabbed or line is None:
+            return grabbed, 0.0
+        if not isinstance(line, HttpBody) or line.kind != UNTIMED:
+            return True, self._lateness.of(capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3, now_s)
+        if line.waited_s - self._waited_s > WAITED_S or not self._punctual_s:
+            self._punctual_s = now_s
+        self._waited_s = line.waited_s
+        return True, now_s - self._punctual_s
 
     def interrupt(self) -> None:
         """Hang up on a network camera. A device does not listen, and released under a reader it crashes."""

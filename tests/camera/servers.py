@@ -78,6 +78,9 @@ class RtspServer:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._serve)
         self.transports: list[str] = []
+        self.hold = threading.Event()
+        """While set, frames are held back, as by a network that is gone; then they come all at once."""
+        self.frames_held = 0
 
     def __enter__(self) -> "RtspServer":
         self._thread.start()
@@ -149,12 +152,18 @@ class RtspServer:
         return re.sub(rb"m=video \d+", b"m=video 0", self._sdp.read_bytes())
 
     def _play(self, client: socket.socket) -> None:
-        sent = 0
+        sent, held = 0, b""
         while not self._stopping.is_set():
             try:
                 packet = self._rtp.recv(65536)
             except TimeoutError:
                 continue
+            if self.hold.is_set():
+                held += b"$\0" + len(packet).to_bytes(2, "big") + packet
+                self.frames_held += packet[1] >> 7  # the marker is on a frame's last packet; RFC 3550, 5.1
+                continue
+            client.sendall(held)
+            held = b""
             if self._stall_after is None or sent < self._stall_after:
                 client.sendall(b"$\0" + len(packet).to_bytes(2, "big") + packet)
                 sent += 1

@@ -9,23 +9,27 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from edge.camera.sources import OpenCVCamera
-from edge.core.clock import SystemClock
+from edge.camera.sources import Lateness, OpenCVCamera
+from edge.core.clock import Clock, SystemClock
 from edge.core.errors import CameraError
 from tests.camera.player import play
 from tests.camera.servers import RtspServer, http_answer
+from tests.support.clock import SteppedClock
 from tests.support.places import ROOT
 from tests.support.ports import free_port
-from tests.support.streams import MjpegServer, SilentServer, make_clip
-from tests.support.waits import LIMIT_S, Stopwatch
+from tests.support.streams import MjpegServer, SilentServer, jpeg, make_clip
+from tests.support.waits import LIMIT_S, Stopwatch, wait_until
 
 CLOCK = SystemClock()
 
 
-def network(url: str, *, open_s: float = LIMIT_S, read_s: float = LIMIT_S) -> OpenCVCamera:
-    return OpenCVCamera("front", url, clock=CLOCK, open_timeout_s=open_s, read_timeout_s=read_s)
+def network(
+    url: str, *, open_s: float = LIMIT_S, read_s: float = LIMIT_S, clock: Clock = CLOCK
+) -> OpenCVCamera:
+    return OpenCVCamera("front", url, clock=clock, open_timeout_s=open_s, read_timeout_s=read_s)
 
 
 def test_an_http_camera_delivers_numbered_frames():
@@ -47,6 +51,64 @@ def test_an_rtsp_camera_delivers_with_its_login(tmp_path: Path, caplog: pytest.L
     assert all(transport.startswith("RTP/AVP/TCP") for transport in server.transports)
     assert camera.description == f"rtsp://127.0.0.1:{server.port}/live"
     assert "secret" not in caplog.text
+
+
+def test_a_stream_that_comes_late_is_drained_to_its_newest_frame(tmp_path: Path):
+    with RtspServer(tmp_path) as server:
+        camera = network(f"rtsp://127.0.0.1:{server.port}/door")
+        camera.open()
+        try:
+            before = [camera.read() for _ in range(10)]
+            server.hold.set()
+            wait_until(lambda: server.frames_held >= 75, "frames of three seconds")
+            passed_over = camera.passed_over
+            server.hold.clear()
+            after = [camera.read() for _ in range(3)]
+        finally:
+            camera.close()
+    assert camera.passed_over - passed_over >= 10
+    stamps_s = [frame.monotonic_s for frame in (*before, *after) if frame is not None]
+    assert len(stamps_s) == 13
+    assert np.all(np.diff(stamps_s) >= 0)
+
+
+@pytest.mark.parametrize(
+    ("came", "late_s"),
+    [
+        pytest.param([(0, 100), (1, 101), (2, 102)], [0, 0, 0], id="in time"),
+        pytest.param([(0, 100), (1, 104), (2, 104), (4.5, 104.5)], [0, 3, 2, 0], id="held up, then at once"),
+        pytest.param([(0, 103), (1, 103), (2, 103), (4, 104), (5, 106)], [0, 0, 0, 0, 1], id="late at first"),
+        pytest.param([(0, 100), (1, 103), (900, 104), (901, 105)], [0, 2, 0, 0], id="its clock is set"),
+        pytest.param([(0, 100), (0, 103), (0, 106)], [0, 0, 0], id="no times"),
+    ],
+)
+def test_a_frame_is_as_late_as_its_stream_says(came: list[tuple[float, float]], late_s: list[float]):
+    lateness = Lateness()
+    assert [lateness.of(stamp_s, arrived_s) for stamp_s, arrived_s in came] == pytest.approx(late_s, abs=0.01)
+
+
+def test_clocks_that_do_not_go_alike_are_not_lateness():
+    lateness = Lateness()
+    assert max(lateness.of(0.04 * number, 0.0400004 * number) for number in range(100_000)) < 0.01
+
+
+def test_a_stream_without_times_whose_frames_are_all_there_already_is_drained():
+    """Whoever has to wait for nothing for half a second has fallen behind."""
+    picture = jpeg(90)
+    part = b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(picture)
+    body, clock = (part + picture + b"\r\n") * 60, SteppedClock(100.0)
+    kind = "multipart/x-mixed-replace; boundary=frame"
+    with http_answer(200, body, kind=kind) as port:
+        camera = network(f"http://127.0.0.1:{port}/video", clock=clock)
+        camera.open()
+        read = 0
+        with contextlib.suppress(CameraError):  # the end of the stream
+            while camera.read() is not None:
+                read += 1
+                clock.now_s += 0.1
+        camera.close()
+    assert 5 <= read < 30
+    assert camera.passed_over > 10
 
 
 def test_an_rtsp_camera_with_a_wrong_login_is_named(tmp_path: Path):
@@ -172,8 +234,8 @@ def test_a_password_that_must_be_escaped_says_how():
 
 READS = """
 import sys
-from edge.camera.sources import OpenCVCamera
-from edge.core.clock import SystemClock
+from edge.camera.sources import Lateness, OpenCVCamera
+from edge.core.clock import Clock, SystemClock
 from edge.core.errors import CameraError
 for url in sys.argv[1:]:
     camera = OpenCVCamera("front", url, clock=SystemClock(), open_timeout_s=30, read_timeout_s=30)

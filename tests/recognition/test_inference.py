@@ -49,6 +49,29 @@ class SimulatedFrames(LatestFrames):
                 self._due_s[camera] = float("inf")
 
 
+class EagerFrames(LatestFrames):
+    """Cameras that give so many frames a second, for ever."""
+
+    def __init__(self, clock: SteppedClock, fps: dict[str, float]) -> None:
+        super().__init__()
+        self._clock, self._fps = clock, fps
+        self._given = dict.fromkeys(fps, 0)
+
+    def take(self, timeout_s: float) -> Frame | None:
+        self._arrive()
+        if (frame := super().take(0)) is None:
+            self._clock.now_s = min((count + 1) / self._fps[camera] for camera, count in self._given.items())
+            self._arrive()
+            frame = super().take(0)
+        return frame
+
+    def _arrive(self) -> None:
+        for camera, fps in self._fps.items():
+            while (at_s := (self._given[camera] + 1) / fps) <= self._clock.now_s:
+                self._given[camera] += 1
+                self.put(Frame(camera, EMPTY, START, at_s, self._given[camera]))
+
+
 @dataclass
 class Door:
     """What was published, and when."""
@@ -150,3 +173,69 @@ def test_at_one_frame_a_second_somebody_else_in_the_same_place_is_looked_at(
         pipeline.process(Frame("front", man, START, float(number), number), recognizer)
     spent = metrics.totals_ms()["embed"] / metrics.percentiles_ms()["embed"]["p50"]
     assert spent > 5, "at every frame: between two of them nobody saw who stands there"
+
+
+@dataclass
+class CostlyPipeline:
+    """Takes so many seconds for a frame, and sees nobody."""
+
+    clock: SteppedClock
+    cost_s: float
+
+    def process(self, frame: Frame, recognizer: object) -> list[FaceEvent]:
+        self.clock.now_s += self.cost_s
+        return []
+
+    tick = flush = lambda *_: []
+
+
+@pytest.mark.parametrize(
+    ("cameras", "looks_hz"),
+    [
+        pytest.param([(15, 0.02), (15, 0.02)], [15, 15], id="enough for all"),
+        pytest.param([(15, 0.1)], [9], id="one that is too much"),
+        pytest.param([(15, 0.1), (15, 0.02)], [7.5, 7.5], id="a costly one takes no more looks"),
+        pytest.param([(3, 0.1), (15, 0.1)], [3, 6], id="what a slow one does not need goes to the other"),
+        pytest.param([(15, 0.5), (15, 0.5)], [1, 1], id="too much: all there is, in equal parts"),
+    ],
+)
+def test_each_camera_gets_its_share_of_the_processor(
+    cameras: list[tuple[float, float]], looks_hz: list[float]
+):
+    clock, metrics = SteppedClock(), Metrics()
+    frames = EagerFrames(clock, {f"c{number}": fps for number, (fps, _) in enumerate(cameras)})
+    thread = InferenceThread(
+        frames,
+        {f"c{number}": CostlyPipeline(clock, cost_s) for number, (_, cost_s) in enumerate(cameras)},  # type: ignore[misc]
+        None,  # type: ignore[arg-type]
+        lambda event: None,
+        beats=Beats(clock.monotonic),
+        metrics=metrics,
+        clock=clock,
+    )
+    while clock.now_s < 60:
+        thread.turn()
+    before, began_s = metrics.counts(), clock.now_s
+    while clock.now_s < 180:
+        thread.turn()
+    seconds, counts = clock.now_s - began_s, metrics.counts()
+    found = [(counts[f"frames.c{n}"] - before[f"frames.c{n}"]) / seconds for n in range(len(cameras))]
+    assert found == pytest.approx(looks_hz, rel=0.1)
+
+
+def test_a_replay_that_loses_no_frame_is_looked_at_whatever_it_takes():
+    clock, metrics = SteppedClock(), Metrics()
+    frames = LatestFrames()
+    thread = InferenceThread(
+        frames,
+        {"clip": CostlyPipeline(clock, 0.5)},  # type: ignore[dict-item]
+        None,  # type: ignore[arg-type]
+        lambda event: None,
+        beats=Beats(clock.monotonic),
+        metrics=metrics,
+        clock=clock,
+    )
+    for number in range(50):
+        assert frames.put(Frame("clip", EMPTY, START, number / 15, number), wait=True, timeout_s=0)
+        thread.turn()
+    assert metrics.counts()["frames.clip"] == 50
