@@ -1,5 +1,6 @@
 """evaluate oneshot, growth: the questions the product was born from, on an operator's own photos."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
 
@@ -133,6 +134,8 @@ def growth(
     whole = people.lenders.shape[1]
     sizes = [10**power for power in range(1, 7) if 10**power <= most]
     rule = recognizer_with(name, settings).rule
+    if rule.calibration is not None:
+        rule = replace(rule, target_fpir=study.TARGET, threshold=None)
     by_dim: dict[str, Any] = {}
     for shown in sorted({*(dim or (whole // 4, whole // 2)), whole}):
         if shown > whole:

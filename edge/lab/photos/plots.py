@@ -542,7 +542,7 @@ def plot_growth(report: Mapping[str, Any], path: Path) -> None:
     known.fill_between(places, low, high, alpha=0.2, color="grey")
     known.set(xscale="log", xlabel="enrolled", ylabel="TPIR", ylim=(0, 1.02))
     known.set_title(f"Recognised from one photo while {TARGET:.0%} of the strangers pass")
-    known.legend(loc="lower left")
+    known.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncol=3)
     places = [int(size) for size in report["lookup_ms"]]
     cost.plot(places, list(report["lookup_ms"].values()), "o-", label="milliseconds a lookup, one core")
     cost.plot(places, [size * int(whole) * 5 / 1e6 for size in places], "s--", label="MB of the gallery")

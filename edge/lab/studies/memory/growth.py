@@ -36,8 +36,8 @@ SEED = 20261129
 LEAST = 20
 """Subjects of each kind."""
 
-FAR = (10**7, 10**8, 10**9)
-"""Sizes that nobody can draw; the tail of the impostor scores says what is needed there."""
+FAR = (10**6, 10**7, 10**8, 10**9)
+"""Sizes at which the tail of the impostor scores says what is needed; the first is measured as well."""
 
 TAIL, TAIL_POINTS = (1e-7, 1e-3), 30
 """False match rates between which the tail is fitted, and at how many: log10 FMR as a parabola."""
