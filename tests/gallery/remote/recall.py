@@ -1,9 +1,9 @@
-"""`python -m tests.gallery.remote.recall EMBEDDINGS.npz`: what PostgreSQL finds among many faces, and how fast.
+"""`python -m tests.gallery.remote.recall EMBEDDINGS.npz`: what PostgreSQL finds among many faces, how fast.
 
-EMBEDDINGS.npz has `names` (subject/photo) and unit `rows`. Half of the subjects lend distractors (blends of two,
-`lab.studies.memory.growth`), who fill the table up; probes are photos of the others. Recall is the share of the
-probes whose nearest row belongs to the right subject, by an exact comparison with all rows, that are answered
-with that row. Then twenty doors ask, each once in two seconds.
+EMBEDDINGS.npz has `names` (subject/photo) and unit `rows`. Half of the subjects lend distractors (blends of
+two, `lab.studies.memory.growth`), who fill the table up; probes are photos of the others. Recall is the share
+of the probes whose nearest row belongs to the right subject, by an exact comparison with all rows, that are
+answered with that row. Then twenty doors ask, each once in two seconds.
 """
 
 import argparse
