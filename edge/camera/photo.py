@@ -5,6 +5,7 @@ Looks at the header before decoding, so that a small file cannot ask for gigabyt
 
 import contextlib
 import importlib
+from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
 
@@ -178,10 +179,27 @@ def fit_photo(data: bytes, name: str, max_bytes: int) -> bytes:
     width, height = imagesize.get(BytesIO(data))
     if len(data) <= max_bytes and width * height <= COMMAND_PIXELS:
         return data
-    for side_px, quality in FITTING:
-        scale = min(1.0, side_px / max(image.shape[:2]))
-        small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        ok, jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    small = small_jpeg(image, FITTING, max_bytes)
+    if small is None:
+        raise PhotoError(f"{name}: cannot be made as small as {max_bytes >> 10} KiB; crop it to the face")
+    return small
+
+
+def small_jpeg(image: Image, tried: Iterable[tuple[int, int]], max_bytes: int) -> bytes | None:
+    """Return a BGR picture as JPEG of at most `max_bytes`, by the first side in pixels and quality that does.
+
+    None: by none of them.
+    """
+    for side_px, quality in tried:
+        ok, jpeg = cv2.imencode(".jpg", fitted(image, side_px), [cv2.IMWRITE_JPEG_QUALITY, quality])
         if ok and jpeg.size <= max_bytes:
             return bytes(jpeg)
-    raise PhotoError(f"{name}: cannot be made as small as {max_bytes >> 10} KiB; crop it to the face")
+    return None
+
+
+def fitted(image: Image, side_px: int) -> Image:
+    """Return a picture whose longer side has at most `side_px`, the same one where it is no larger."""
+    scale = side_px / max(image.shape[:2])
+    if scale >= 1:
+        return image
+    return np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)

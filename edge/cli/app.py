@@ -62,6 +62,11 @@ COMMANDS = {
         "doctor",
         "Look this door over: cameras, models, gallery, broker, board; green, yellow or red, and what to do.",
     ),
+    "view": Place(
+        "door.view",
+        "view",
+        "Show a camera in the browser, for whoever aims it: faces, verdicts, sizes now and needed.",
+    ),
     "support": Place(
         "door.support",
         "support",

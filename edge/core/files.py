@@ -421,6 +421,22 @@ def sole_daemon(state_dir: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def short_path(path: Path) -> Iterator[str]:
+    """Yield a name of a file that is short however long its directory's is: sockets have 108 bytes for it.
+
+    Source: unix(7).
+
+    Raises:
+        OSError: There is no such directory.
+    """
+    descriptor = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{path.name}"
+    finally:
+        os.close(descriptor)
+
+
 def daemon_runs(state_dir: Path) -> bool:
     """Return whether a daemon holds this state directory; does not touch its lock.
 

@@ -26,7 +26,8 @@ from edge.device.assembly.departed import departed
 from edge.device.assembly.recognizer import build_recognizer
 from edge.device.assembly.stores import check_device_key, visit_store
 from edge.device.assembly.time import device_clock, follow_sync, time_known
-from edge.device.cameras import Cameras, VisitWriter
+from edge.device.cameras.cameras import Cameras, VisitWriter
+from edge.device.cameras.feed import FrameFeed
 from edge.device.checkup.left_health import leave_health
 from edge.device.commands.executor import CommandExecutor
 from edge.device.commands.parse import Rules
@@ -122,6 +123,7 @@ class Daemon:
         self._frames = LatestFrames()
         self._visits = VisitWriter(visit_store(settings), metrics, self._clock)
         self._galleries = Galleries(settings, self._config_arguments, metrics=metrics, clock=self._clock)
+        self._feed = FrameFeed(settings.state_dir, anonymous=settings.privacy.anonymous, clock=self._clock)
         self._tell_again_s = float("inf")
         self._told_health_s = -float("inf")
         self._told_problems: set[str] = set()
@@ -161,6 +163,8 @@ class Daemon:
         otherwise = "the inference thread did not stop in time"
         stack.callback(_stop, self._inference.stop, INFERENCE_STOP_S, otherwise)
         self._inference.start()
+        stack.callback(self._feed.close)
+        self._feed.listen()
         stack.callback(self._cameras.stop)
         self._cameras.start()
         self._pushes = PushTrial(self._memory, self, self._metrics, self._clock)
@@ -183,6 +187,7 @@ class Daemon:
             attempt("push", self._pushes.tick)
             attempt("commands", self._commands.tick)
             attempt("strangers", self._visits.tick)
+            attempt("view", self._feed.tick)
             attempt("gallery", self._follow_galleries)
             now_s = self._clock.monotonic()
             if watchdog_s is not None and now_s - fed_s >= watchdog_s:
@@ -273,6 +278,7 @@ class Daemon:
             beats=self._beats,
             metrics=self._metrics,
             clock=self._clock,
+            watch=self._feed.offer,
         )
 
     def _build_commands(self) -> CommandExecutor:

@@ -15,24 +15,13 @@ import numpy as np
 
 from edge.camera.clips import ReplayCamera
 from edge.core.errors import MediaError
-from edge.core.types import EventType, FaceEvent, FloatArray, Frame, Image, Track
+from edge.core.types import FaceEvent, FloatArray, Frame, Image, Track
 from edge.face.lighting import lift_of_scene
+from edge.lab.drawing import COLOURS, WAITING, Colour, write
 from edge.recognition.pipeline import Pipeline
 from edge.recognition.recognizer import Recognizer
+from edge.recognition.scene import describe
 
-Colour = tuple[int, int, int]
-
-WAITING: Colour = (200, 200, 200)
-COLOURS: dict[EventType, Colour] = {
-    EventType.MATCH: (80, 200, 60),
-    EventType.REJECT: (50, 60, 230),
-    EventType.NO_DECISION: (40, 190, 240),
-    EventType.SPOOF: (200, 60, 200),
-    EventType.LEFT: (160, 160, 160),
-}
-"""BGR by the outcome of the visit; grey while it is open."""
-
-FONT = cv2.FONT_HERSHEY_SIMPLEX
 CAPTION_S = 2.5
 """How long an event stays in the caption line."""
 
@@ -95,8 +84,8 @@ class AnnotatedVideo:
             (at_s, event) for at_s, event in self._captions if frame.monotonic_s - at_s <= CAPTION_S
         ]
         for line, (_, event) in enumerate(self._captions[-4:]):
-            _write(image, describe(event), (8, image.shape[0] - 10 - 20 * line), COLOURS[event.event_type])
-        _write(image, f"#{frame.number}{' lifted' if lift is not None else ''}", (8, 18), WAITING)
+            write(image, describe(event), (8, image.shape[0] - 10 - 20 * line), COLOURS[event.event_type])
+        write(image, f"#{frame.number}{' lifted' if lift is not None else ''}", (8, 18), WAITING)
         self._put(image)
 
     def _put(self, image: Image) -> None:
@@ -113,20 +102,6 @@ class AnnotatedVideo:
         self._writer.write(image)
 
 
-def describe(event: FaceEvent) -> str:
-    """Return an event in one line for people: what, who or why, and the score against the threshold."""
-    words = [event.event_type.value]
-    if event.subject is not None:
-        words.append(event.subject.label)
-    if event.reason is not None and event.reason != event.event_type.value:
-        words.append(f"({event.reason})")
-    if event.score is not None and event.score.best is not None:
-        words.append(f"{event.score.best:.2f} vs {event.score.threshold:.2f}")
-    if event.liveness.score is not None:
-        words.append(f"live {event.liveness.score:.2f}")
-    return " ".join(words)
-
-
 def _draw_track(image: Image, track: Track, decided: FaceEvent | None, scale: float) -> None:
     colour = COLOURS[decided.event_type] if decided else WAITING
     far = _is_far(track, scale)
@@ -137,7 +112,7 @@ def _draw_track(image: Image, track: Track, decided: FaceEvent | None, scale: fl
     cv2.rectangle(image, *corners, colour, thickness, cv2.LINE_AA)
     if track.detection is not None and not far:
         _draw_points(image, track.detection.landmarks * scale, colour)
-    _write(
+    write(
         image,
         f"{track.track_id} {describe(decided) if decided else '...'}",
         (x1, max(14, y1 - 6 - beside)),
@@ -162,21 +137,13 @@ def _enlarged(image: Image, track: Track, decided: FaceEvent | None, scale: floa
     if track.detection is not None:
         _draw_points(picture, factor * scale * track.detection.landmarks + shift, colour)
     cv2.rectangle(picture, (0, 0), (ENLARGED_PX - 1, ENLARGED_PX - 1), colour, 2)
-    _write(picture, str(track.track_id), (4, ENLARGED_PX - 8), colour)
+    write(picture, str(track.track_id), (4, ENLARGED_PX - 8), colour)
     return picture
 
 
 def _draw_points(image: Image, points: FloatArray, colour: Colour) -> None:
     for x, y in points:
         cv2.circle(image, (round(float(x)), round(float(y))), 2, colour, -1, cv2.LINE_AA)
-
-
-def _write(image: Image, text: str, at: tuple[int, int], colour: Colour) -> None:
-    scale = max(0.45, image.shape[0] / 1000)
-    (width, height), below = cv2.getTextSize(text, FONT, scale, 1)
-    x = max(0, min(at[0], image.shape[1] - width))
-    cv2.rectangle(image, (x, at[1] - height - 3), (x + width, at[1] + below), (30, 30, 30), -1)
-    cv2.putText(image, text, (x, at[1]), FONT, scale, colour, 1, cv2.LINE_AA)
 
 
 @dataclass(frozen=True, slots=True)

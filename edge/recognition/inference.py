@@ -21,6 +21,9 @@ from edge.recognition.recognizer import Recognizer
 Pipelines = Mapping[str, Pipeline]
 """By camera."""
 
+Watch = Callable[[Frame, Pipeline, Recognizer, list[FaceEvent]], None]
+"""Hears of every frame that was looked at: by which pipeline and recognizer, and what it made certain."""
+
 BEAT = "inference"
 """The name of the thread, and of its beat for the watchdog."""
 
@@ -111,7 +114,7 @@ class LookShares:
 
 
 class InferenceThread(WorkerThread):
-    """Runs until `stop`. `publish` gets every event at once and must not block."""
+    """Runs until `stop`. `publish` gets every event at once; neither it nor `watch` may block."""
 
     def __init__(
         self,
@@ -123,6 +126,7 @@ class InferenceThread(WorkerThread):
         beats: Beats,
         metrics: Metrics,
         clock: Clock,
+        watch: Watch | None = None,
     ) -> None:
         super().__init__(BEAT, beat_limit_s=BEAT_LIMIT_S, beats=beats, metrics=metrics)
         self._frames = frames
@@ -130,6 +134,7 @@ class InferenceThread(WorkerThread):
         self._next = (recognizer, pipelines)
         self._publish = publish
         self._clock = clock
+        self._watch = watch
         self._taken: dict[str, tuple[float, float]] = {}
         self._shares = LookShares()
         self._stopping = threading.Event()
@@ -170,6 +175,8 @@ class InferenceThread(WorkerThread):
                 with self._metrics.timed("loop"):
                     events = pipeline.process(frame, recognizer)
                     self._hand_on(events)
+                    if self._watch is not None:
+                        self._watch(frame, pipeline, recognizer, events)
                 self._shares.looked(frame, self._clock.monotonic() - now_s)
                 self._metrics.count(f"frames.{frame.camera}")
             else:

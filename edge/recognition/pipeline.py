@@ -25,6 +25,7 @@ from edge.core.types import (
     Image,
     Latency,
     LivenessCheck,
+    Quality,
     Refusal,
     Track,
 )
@@ -164,6 +165,15 @@ class Pipeline:
         """Return the tracks of the last frame, each with the event that decided its visit so far."""
         decided = {visit.track_id: visit.event for visit in self._presence.visits if visit.on_track}
         return [(track, decided.get(track.track_id)) for track in self._tracks if not track.ended]
+
+    def verdicts(self) -> dict[int, Quality]:
+        """Return the quality of the last shot of each face, usable or not, by track."""
+        return {visit.track_id: visit.judged for visit in self._presence.visits if visit.judged is not None}
+
+    @property
+    def live_from(self) -> float | None:
+        """The liveness that a match needs, in (0, 1]; None: none."""
+        return self._presence.rule.live_from
 
     def _steps_back(self, frame: Frame) -> bool:
         last = self._last_frame

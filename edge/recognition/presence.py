@@ -22,7 +22,7 @@ class Presence:
     """The visits before one camera. `new_id` names a visit."""
 
     def __init__(self, rule: VisitRule, new_id: Callable[[], str]) -> None:
-        self._rule = rule
+        self.rule = rule
         self._new_id = new_id
         self._visits: list[Visit] = []
         self.agrees_from = SAME_FACE
@@ -30,7 +30,7 @@ class Presence:
 
     def use(self, rule: VisitRule) -> None:
         """Conclude visits that begin from now on by another rule."""
-        self._rule = rule
+        self.rule = rule
 
     @property
     def visits(self) -> list[Visit]:
@@ -150,7 +150,7 @@ class Presence:
 
     def _begin(self, track_id: int, at_s: float, box: FloatArray) -> Visit:
         visit = Visit(
-            self._new_id(), track_id, self._rule, at_s, box, began_s=at_s, agrees_from=self.agrees_from
+            self._new_id(), track_id, self.rule, at_s, box, began_s=at_s, agrees_from=self.agrees_from
         )
         self._visits.append(visit)
         return visit

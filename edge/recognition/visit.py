@@ -94,7 +94,7 @@ class Visit:
     visit showed another one. `looked_at`, landmarks (5, 2), and `look_pause_s` belong to these looks.
     `agrees_from` is the cosine from which a shot agrees with a face (`DecisionRule.agrees_from`).
     `split` is set where the face took over the track of another one. `same_as` is the visit of the same
-    subject that was told in the place of this one.
+    subject that was told in the place of this one. `judged` is the quality of the last shot, usable or not.
     """
 
     visit_id: str
@@ -129,6 +129,7 @@ class Visit:
     agrees_from: float = OTHER_FACE
     split: bool = False
     same_as: "Visit | None" = None
+    judged: Quality | None = None
 
     def follow(self, track: Track) -> None:
         """Note where the face is in this frame."""
@@ -169,6 +170,7 @@ class Visit:
         still = self.looked_at is not None and _apart(face, self.looked_at) < STIRRED
         self.look_pause_s = min(STILL_LOOK_S, 2 * self.look_pause_s) if still else LOOK_AGAIN_S
         self.looked_at, self.last_look_s = face.landmarks, at_s
+        self.judged = probe.quality if probe is not None else self.judged
         if probe is not None and not float(probe.embedding @ self.mean) >= self.agrees_from:
             self.suspect, self.pause_s = True, SHOT_GAP_S
 
@@ -179,6 +181,7 @@ class Visit:
 
     def refuse(self, quality: Quality, face: Detection, at_s: float) -> None:
         """Note a shot of `face` that the quality gate refused, and look less often while nothing changes."""
+        self.judged = quality
         if quality.refused is not None:
             self.refused[quality.refused] = self.refused.get(quality.refused, 0) + 1
         if self.refused_at is None or _apart(face, self.refused_at) >= STIRRED:
@@ -197,7 +200,7 @@ class Visit:
             The previous shot, when it and this one agree that somebody else stands here now; else None.
         """
         self.last_look_s, self.pause_s, self.vain, self.refused_at = at_s, SHOT_GAP_S, 0, None
-        self.used += 1
+        self.used, self.judged = self.used + 1, probe.quality
         if self.first_shot_s is None:
             self.first_shot_s = at_s
         decided = self.decision is not None

@@ -19,8 +19,8 @@ from edge.device.settings.load import Settings, load
 from edge.gallery.gallery import Gallery
 from edge.lab.demo.device import enrolled
 from edge.lab.photos.degrade import dim
-from edge.lab.replay import describe
 from edge.recognition.recognizer import Recognizer
+from edge.recognition.scene import describe
 from tests.support.liveness import BLIND_BELOW, NAME, install, manifest, network
 
 DARK = 0.75

@@ -1,4 +1,4 @@
-"""Commands that measure speed and range: bench, bench gallery, bench mqtt, bench range."""
+"""Commands that measure speed and range: bench, bench gallery, bench mqtt, bench range, bench view."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -112,6 +112,33 @@ def measure_distances(
     if plots is not None:
         plot_range(report, plots)
     tell(report, lambda: Console(highlight=False).print(*range_tables(report)), as_json=as_json)
+
+
+@app.command()
+def view(
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="How often it is run with and without.")] = 6,
+    as_json: JsonOption = False,
+    config_file: ConfigOption = None,
+) -> None:
+    """Tell what an open aiming view costs the decision loop: with and without one, alternately."""
+    from edge.lab.bench.aiming import measure_view
+
+    settings = load_settings(config_file)
+    with progress("clips") as step:
+        fetch_media(media_dir(settings), step)
+    with progress("view") as step:
+        report = measure_view(settings, rounds, step)
+    tell(report, lambda: _print_view(report), as_json=as_json)
+
+
+def _print_view(report: dict[str, Any]) -> None:
+    columns = ("p50 without", "p50 with", "p95 without", "p95 with", "ratio of p95", "lowest", "highest")
+    table = Table("frames", *columns, title="decision loop in ms, without and with an open view")
+    for label, figures in report.items():
+        spent = (figures[key][name] for key in ("p50_ms", "p95_ms") for name in ("without", "with"))
+        ratios = (figures["ratio"], figures["ratios"][0], figures["ratios"][-1])
+        table.add_row(label, *(f"{value:.2f}" for value in (*spent, *ratios)))
+    Console(highlight=False).print(table)
 
 
 def _print_galleries(sizes: list[dict[str, Any]]) -> None:

@@ -29,11 +29,11 @@ from edge.gallery.store.store import GalleryStore
 from edge.lab.demo.media import fetch_media, media_dir
 from edge.lab.demo.page import MQTT_JS, fetch_npm, page_dir, write_page
 from edge.lab.demo.run import run_demo
-from edge.lab.replay import describe
 from edge.lab.replay import replay as replay_camera
 from edge.mqtt.contract.encode import EventEncoder, stamp
 from edge.recognition.enrolment.enrol import encode_photo, enroll
 from edge.recognition.recognizer import Recognizer
+from edge.recognition.scene import describe
 
 log = logging.getLogger(__name__)
 
