@@ -39,6 +39,7 @@ LIBRARIES = {
         "gallery.remote.signed_rows",
         "mqtt.contract.envelope",
     },
+    "distributed": {"fleet.cluster"},
     "matplotlib": {"lab.photos.plots"},
     "onnx": {
         "face.build.fp32",

@@ -85,6 +85,12 @@ PlotsOption = Annotated[
     Path | None, typer.Option(callback=_can_hold_files, help="Write plots into this directory.")
 ]
 OldOutOption = Annotated[Path | None, typer.Option("--out", callback=_can_be_written, hidden=True)]
+SchedulerOption = Annotated[
+    str | None,
+    typer.Option(
+        help="A Dask scheduler whose workers embed instead of this machine: tcp://HOST:8786, or tls://."
+    ),
+]
 PictureOption = Annotated[
     Path | None,
     typer.Option("--out", callback=_can_be_written, help="snapshot: write the picture to this file."),
@@ -154,6 +160,13 @@ class EmbedderStudyOptions(StudyOptions):
     """A study of one embedder."""
 
     model: EmbedderOption = None
+
+
+@dataclass(frozen=True, slots=True)
+class SpreadStudyOptions(StudyOptions):
+    """A study whose photos may be embedded on other machines."""
+
+    scheduler: SchedulerOption = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -178,6 +178,10 @@ class LinkError(EdgeError):
     """The broker cannot be reached or refuses us."""
 
 
+class ClusterError(EdgeError):
+    """The machines that work for this one cannot be reached, are gone, or are not what is needed."""
+
+
 class OutboxError(EdgeError):
     """The outbox cannot be opened or written."""
 

@@ -1,7 +1,7 @@
 """Make the gallery for another embedder: the same subjects, their photos embedded anew by the operator.
 
-Several processes embed, this one enrols and commits as it goes: run again after an interruption, it goes on
-where it stopped. The gallery in force is only read.
+Several processes embed, or the workers of a cluster. This process enrols and commits as it goes: run again
+after an interruption, it goes on where it stopped. The gallery in force is only read.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +14,7 @@ from multiprocessing import get_context
 from edge.core.errors import EdgeError
 from edge.core.ids import composed
 from edge.core.types import Probe, Subject, Template
+from edge.fleet.cluster import Cluster
 from edge.gallery.gallery import Gallery
 from edge.gallery.store.store import GalleryStore
 from edge.recognition.enrolment.bulk import EnrolmentOutcome, encode_entry
@@ -37,19 +38,21 @@ def reembed(
     processes: int,
     at: Callable[[], datetime],
     told: Callable[[str, float, float], None],
+    cluster: Cluster | None = None,
 ) -> list[EnrolmentOutcome]:
     """Fill `store` with the subjects of `current`, embedded by what `load` returns.
 
     Who has templates there already keeps them, who is not in `current` leaves. What is known of a subject
     besides its face comes from `current`, whatever `photos` say. A subject gets at most `max_prototypes`
-    templates. Each of the `processes` calls `load` for itself, so it must be picklable. `told`
-    hears what is done, of how much.
+    templates. Each of the `processes` calls `load` for itself, so it must be picklable; with a `cluster` its
+    workers embed instead. `told` hears what is done, of how much.
 
     Returns:
         What became of each subject, and of each photo that was refused.
 
     Raises:
         ModelError, GalleryError, ConfigError: The embedder cannot be used, or a version cannot be written.
+        ClusterError: The cluster is lost, or is not what is needed.
     """
     recognizer = load().for_enrolment()
     done = _aligned(store, current, recognizer)
@@ -67,7 +70,7 @@ def reembed(
     ]
     outcomes += [EnrolmentOutcome(subject_id, "", "already enrolled") for subject_id in sorted(done)]
     number = 0
-    for chunk, encoded in _encoded(owed, load, processes):
+    for chunk, encoded in _encoded(owed, load, processes, cluster):
         told("subjects", number, len(owed))
         with store.edit(recognizer.embedder.model_id, recognizer.embedder.dim) as edit:
             gallery = edit.gallery
@@ -124,10 +127,13 @@ def _templates(
 
 
 def _encoded(
-    entries: Sequence[Entry], load: Callable[[], Recognizer], processes: int
+    entries: Sequence[Entry], load: Callable[[], Recognizer], processes: int, cluster: Cluster | None
 ) -> Iterator[tuple[Sequence[Entry], Encoded]]:
     """Yield the entries in chunks, each with its probes, in order."""
     chunks = [entries[start : start + CHUNK] for start in range(0, len(entries), CHUNK)]
+    if cluster is not None:
+        yield from zip(chunks, cluster.map(_encode_chunk, chunks), strict=True)
+        return
     if processes == 1 or len(chunks) <= 1:
         yield from ((chunk, _encode_chunk(load, chunk)) for chunk in chunks)
         return

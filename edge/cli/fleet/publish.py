@@ -5,7 +5,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -20,6 +20,7 @@ from edge.cli.options import (
     FleetOptions,
     NudgeOptions,
     ReportOption,
+    SchedulerOption,
     load_settings,
     with_option_groups,
 )
@@ -29,11 +30,12 @@ from edge.core.errors import FleetError, LinkError, UsageError
 from edge.core.text import printable
 from edge.device.assembly.candidate import candidate_gallery, gallery_in_force
 from edge.device.assembly.delivery import build_broker
-from edge.device.assembly.recognizer import PHOTO_SIDE_PX, build_recognizer
+from edge.device.assembly.recognizer import PHOTO_SIDE_PX, build_elsewhere, build_recognizer
 from edge.device.assembly.stores import candidate_store
 from edge.device.settings.load import Settings
 from edge.face.manifest import load_manifest, parts_of
 from edge.face.weights import load_verified
+from edge.fleet.cluster import Cluster, Needs, joined
 from edge.fleet.fleet import Fleet, fleet_for_change
 from edge.fleet.keys import key_ring
 from edge.fleet.reembed import reembed as reembed_gallery
@@ -162,6 +164,7 @@ def reembed(
     photos: Annotated[Path, typer.Option(help="Each subject a photo, or a folder of them, of its id.")],
     model: Annotated[str, typer.Option(help="The embedder to move to; see `edge models list`.")],
     processes: Annotated[int, typer.Option(min=1, help="Processes that embed.")] = os.cpu_count() or 1,
+    scheduler: SchedulerOption = None,
     report: ReportOption = None,
     config_file: ConfigOption = None,
 ) -> None:
@@ -174,16 +177,25 @@ def reembed(
     recognition = settings.recognition.model_copy(update={"embedder": model})
     chosen = settings.model_copy(update={"recognition": recognition})
     current = gallery_in_force(settings)[0]
-    with progress("reembed") as told:
+    entries = from_folder(photos)
+    build = partial(build_recognizer, gallery=Gallery.empty("none"), side_px=PHOTO_SIDE_PX)
+    workers: AbstractContextManager[Cluster | None] = nullcontext()
+    if scheduler is not None:
+        first = next((photo for entry in entries for photo in entry.photos), photos)
+        workers = joined(
+            scheduler, Needs.of(build(chosen), first), partial(build_elsewhere, build, recognition)
+        )
+    with progress("reembed") as told, workers as cluster:
         outcomes = reembed_gallery(
             current,
-            from_folder(photos),
-            partial(build_recognizer, chosen, Gallery.empty("none"), side_px=PHOTO_SIDE_PX),
+            entries,
+            partial(build, chosen),
             candidate_store(settings),
             max_prototypes=settings.gallery.prototypes,
             processes=processes,
             at=SystemClock().now,
             told=told,
+            cluster=cluster,
         )
     tell_refusals(outcomes, partial(typer.echo, err=True))
     if report:

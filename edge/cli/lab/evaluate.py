@@ -20,7 +20,7 @@ from edge.cli.options import (
     ImagesOption,
     MinImagesOption,
     PlotsOption,
-    StudyOptions,
+    SpreadStudyOptions,
     with_option_groups,
 )
 from edge.cli.output import progress, show_table
@@ -47,14 +47,14 @@ def verify(
     model: ModelsOption = None,
     plots: PlotsOption = None,
     *,
-    options: StudyOptions,
+    options: SpreadStudyOptions,
 ) -> None:
     """Measure 1:1: accuracy over folds, TAR at FAR, ROC."""
     settings = options.settings()
     protocol = read_pairs(images, pairs)
     photos = list(dict.fromkeys([*protocol.first, *protocol.second]))
     report, curves = _report("edge.evaluate.verify/1", images), {}
-    for name, embeddings in _embed_all(model, photos, settings, report).items():
+    for name, embeddings in _embed_all(model, photos, settings, report, options.scheduler).items():
         scores = measure.pair_scores(protocol, embeddings)
         report["models"][name] |= measure.verification(protocol, scores)
         curves[name] = rates.roc_curve(scores[protocol.same], scores[~protocol.same])
@@ -80,13 +80,13 @@ def identify(
     model: ModelsOption = None,
     plots: PlotsOption = None,
     *,
-    options: StudyOptions,
+    options: SpreadStudyOptions,
 ) -> None:
     """Measure 1:N with strangers: rank-1, TPIR at FPIR with intervals, thresholds, DET."""
     settings = options.settings()
     protocol = open_set(images, enroll=enroll, min_images=min_images)
     report, curves = _report("edge.evaluate.identify/1", images), {}
-    for name, embeddings in _embed_all(model, protocol.photos, settings, report).items():
+    for name, embeddings in _embed_all(model, protocol.photos, settings, report, options.scheduler).items():
         scores = measure.open_set_scores(protocol, embeddings, settings.gallery.prototypes)
         rule = None
         if at_target_fpir is not None:
@@ -113,7 +113,11 @@ def _report(schema: str, images: Path) -> dict[str, Any]:
 
 
 def _embed_all(
-    names: list[str] | None, photos: list[Path], settings: Settings, report: dict[str, Any]
+    names: list[str] | None,
+    photos: list[Path],
+    settings: Settings,
+    report: dict[str, Any],
+    scheduler: str | None,
 ) -> dict[str, measure.Embeddings]:
     """Embed all photos with every model; compares each with the first, unless their lengths differ."""
     names = names or [choose_embedder(settings).name]
@@ -122,7 +126,7 @@ def _embed_all(
     found: dict[str, measure.Embeddings] = {}
     for name in names:
         with progress(name) as step:
-            model_id, found[name] = embed_all(photos, name, settings, step)
+            model_id, found[name] = embed_all(photos, name, settings, step, scheduler)
         report["models"][name] = {"model_id": model_id}
         close = measure.agreement(found[names[0]], found[name]) if name != names[0] else None
         if close is not None:

@@ -24,7 +24,8 @@ from edge.core.metrics import Metrics
 from edge.core.types import FloatArray, ModelStamp
 from edge.device.assembly.remote import build_remote
 from edge.device.assembly.stores import candidate_store, denial_store, gallery_store, strangers_kept
-from edge.device.settings.load import Settings, environment_without_settings
+from edge.device.settings.load import Settings, environment_without_settings, load
+from edge.device.settings.tables import LivenessSettings, RecognitionSettings
 from edge.face.choice import Choice, choose, load_embedder, load_session
 from edge.face.detector import Detector
 from edge.face.far_search import FarSearch
@@ -113,6 +114,18 @@ def build_recognizer(
         embedder_choice=choice.why,
         far=FarSearch(faces, min_face_px=values.min_face_px),
     )
+
+
+def build_elsewhere(make: Callable[[Settings], Recognizer], recognition: RecognitionSettings) -> Recognizer:
+    """Build what embeds photos for another machine: with its table `recognition`, and no liveness models.
+
+    All other settings are this machine's: the defaults, and what the environment sets.
+
+    Raises:
+        ModelError, GalleryError, ConfigError: It cannot be built here.
+    """
+    others = {"recognition": recognition, "liveness": LivenessSettings(policy="off")}
+    return make(load().model_copy(update=others))
 
 
 def _denials(settings: Settings) -> Denials:

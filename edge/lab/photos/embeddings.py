@@ -1,4 +1,4 @@
-"""Embed many photos on every processor, each once: a cache knows them by their bytes and the model.
+"""Embed many photos on every processor or on a cluster, each once: a cache knows them by bytes and model.
 
 The cache holds biometric data of the photos' subjects: it lies in the state directory, mode 0600, and goes
 away with it.
@@ -19,9 +19,10 @@ from edge.camera.photo import decode_photo
 from edge.core.download import Progress
 from edge.core.errors import ConfigError, FileError, MediaError
 from edge.core.types import Detection, FloatArray, Image
-from edge.device.assembly.recognizer import build_recognizer
+from edge.device.assembly.recognizer import build_elsewhere, build_recognizer
 from edge.device.settings.load import Settings
 from edge.face.manifest import AUTO, load_manifest
+from edge.fleet.cluster import Cluster, Needs, joined
 from edge.gallery.gallery import Gallery
 from edge.lab.photos.measure import Embeddings
 from edge.lab.photos.protocol import subjects
@@ -114,11 +115,7 @@ class EmbeddingCache:
             MediaError: It cannot be read.
             FileError: What was made of it cannot be written.
         """
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise MediaError(f"{path}: cannot read the photo: {error.strerror}") from None
-        key = hashlib.sha256(data).digest()
+        key, data = _keyed(path)
         if key not in self:
             self.put(key, make(decode_photo(data, str(path))))
         return self[key]
@@ -144,6 +141,15 @@ class EmbeddingCache:
                     os.close(descriptor)
             except OSError as error:
                 raise FileError(f"{self._path}: cannot be written: {error.strerror}") from None
+
+
+def _keyed(path: Path) -> tuple[bytes, bytes]:
+    """Return a photo's key and its bytes."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise MediaError(f"{path}: cannot read the photo: {error.strerror}") from None
+    return hashlib.sha256(data).digest(), data
 
 
 def embed_photos(
@@ -173,6 +179,43 @@ def _embed(image: Image, recognizer: Recognizer) -> FloatArray | None:
     return None if face is None else recognizer.embed(recognizer.align(image, face)).embedding
 
 
+CHUNK = 64
+"""Photos for one worker of a cluster at a time, for which it loads its models."""
+
+
+def embed_on(
+    cluster: Cluster, photos: Sequence[Path], cache: EmbeddingCache, progress: Progress
+) -> dict[Path, FloatArray | None]:
+    """Return what `embed_photos` does, embedded by the workers of a cluster; what came is in the cache.
+
+    Raises:
+        MediaError: A photo cannot be read, or changes meanwhile.
+        ClusterError: The cluster is lost, or is not what is needed.
+    """
+    keys = {path: _keyed(path)[0] for path in photos}
+    owed = list({key: path for path, key in keys.items() if key not in cache}.items())
+    chunks = [owed[start : start + CHUNK] for start in range(0, len(owed), CHUNK)]
+    done = 0
+    for chunk, rows in zip(chunks, cluster.map(_embed_chunk, chunks), strict=True):
+        for (key, _), row in zip(chunk, rows, strict=True):
+            cache.put(key, row)
+        done += len(chunk)
+        progress("photos", done, len(owed))
+    return {path: cache[key] for path, key in keys.items()}
+
+
+def _embed_chunk(
+    load: Callable[[], Recognizer], photos: Sequence[tuple[bytes, Path]]
+) -> list[FloatArray | None]:
+    recognizer, rows = load(), []
+    for key, path in photos:
+        there, data = _keyed(path)
+        if there != key:
+            raise MediaError(f"{path}: a worker reads another photo under this path")
+        rows.append(_embed(decode_photo(data, str(path)), recognizer))
+    return rows
+
+
 def recognizer_with(embedder: str, settings: Settings) -> Recognizer:
     """Return a recognizer with this embedder and an empty gallery; one never calibrated has a raw threshold.
 
@@ -190,14 +233,23 @@ def recognizer_with(embedder: str, settings: Settings) -> Recognizer:
 
 
 def embed_all(
-    photos: Sequence[Path], embedder: str, settings: Settings, progress: Progress
+    photos: Sequence[Path],
+    embedder: str,
+    settings: Settings,
+    progress: Progress,
+    scheduler: str | None = None,
 ) -> tuple[str, Embeddings]:
     """Return the embedder's model id and the embedding of each photo, None where no face was found.
 
-    Uses every processor, and the cache in the state directory.
+    Uses every processor, or the workers of a Dask scheduler, and the cache in the state directory.
     """
-    one = recognizer_with(embedder, settings).embedder
+    recognizer = recognizer_with(embedder, settings)
+    one = recognizer.embedder
     cache = EmbeddingCache(settings.state_dir / "evaluate" / f"{one.model_id}.{ROAD}.cache", one.dim)
+    if scheduler is not None:
+        elsewhere = partial(build_elsewhere, partial(recognizer_with, embedder), settings.recognition)
+        with joined(scheduler, Needs.of(recognizer, photos[0]), elsewhere) as cluster:
+            return one.model_id, embed_on(cluster, photos, cache, progress)
     make = partial(recognizer_with, embedder, settings)
     return one.model_id, embed_photos(photos, make, cache, progress, workers=os.cpu_count() or 1)
 

@@ -1,0 +1,190 @@
+"""Photos embedded by the workers of Dask, each a process: the same bytes as here, whoever dies."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+
+import cv2
+import pytest
+
+from edge.camera.photo import read_photo
+from edge.core.errors import ClusterError
+from edge.core.types import Subject
+from edge.device.assembly.recognizer import PHOTO_SIDE_PX, build_elsewhere, build_recognizer
+from edge.device.assembly.stores import candidate_store
+from edge.device.settings.load import Settings, load
+from edge.fleet.cluster import Cluster, Needs, joined
+from edge.fleet.reembed import reembed
+from edge.gallery.gallery import Gallery
+from edge.lab.demo.media import orl_photo
+from edge.lab.photos.embeddings import EmbeddingCache, embed_all
+from edge.recognition.enrolment.roster import from_folder
+from tests.support.clock import START
+from tests.support.dask import DaskCluster, dask_cluster
+from tests.support.gallery_samples import template, unit_rows
+
+EMBEDDER = "sface-int8"
+BUILD = partial(build_recognizer, gallery=Gallery.empty("none"), side_px=PHOTO_SIDE_PX)
+KNOWN = tuple(Subject(f"p-{number}", "") for number in range(1, 7))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory, media: Path) -> Path:
+    """A photo each of six people."""
+    folder = tmp_path_factory.mktemp("photos")
+    for number, subject in enumerate(KNOWN, 1):
+        cv2.imwrite(str(folder / f"{subject.subject_id}.png"), read_photo(orl_photo(media, number, 1)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator[DaskCluster]:
+    with dask_cluster(tmp_path_factory.mktemp("dask"), models_dir, workers=2) as started:
+        yield started
+
+
+@pytest.fixture
+def settings(tmp_path: Path, models_dir: Path) -> Settings:
+    return settings_in(tmp_path / "state", models_dir)
+
+
+def settings_in(state_dir: Path, models_dir: Path) -> Settings:
+    tables = {"recognition": {"embedder": EMBEDDER}}
+    return load(overrides={"state_dir": str(state_dir), "models_dir": str(models_dir), **tables})
+
+
+def gallery_of(
+    settings: Settings,
+    photos: Path,
+    cluster: Cluster | None,
+    told: Callable[[str, float, float], None] = lambda *_: None,
+) -> Gallery:
+    """Return the candidate that re-embedding makes of six people."""
+    rows = [
+        (subject, [template(row, "old@00000000")]) for subject, row in zip(KNOWN, unit_rows(6), strict=True)
+    ]
+    outcomes = reembed(
+        Gallery.empty("old@00000000").with_subjects(rows),
+        from_folder(photos),
+        partial(BUILD, settings),
+        candidate_store(settings),
+        max_prototypes=settings.gallery.prototypes,
+        processes=1,
+        at=lambda: START,
+        told=told,
+        cluster=cluster,
+    )
+    assert {each.status for each in outcomes} == {"enrolled"}
+    return candidate_store(settings).load(BUILD(settings).embedder.model_id)
+
+
+def keyed(photo: Path) -> bytes:
+    return sha256(photo.read_bytes()).digest()
+
+
+def elsewhere(settings: Settings) -> Callable[[], object]:
+    return partial(build_elsewhere, BUILD, settings.recognition)
+
+
+def needs(settings: Settings, photos: Path) -> Needs:
+    return Needs.of(BUILD(settings), photos / "p-1.png")
+
+
+def test_a_worker_killed_in_the_middle_changes_no_byte(
+    settings: Settings, photos: Path, cluster: DaskCluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr("edge.fleet.reembed.CHUNK", 1)
+    here = gallery_of(settings_in(tmp_path / "here", settings.models_path), photos, None)
+    before = len(cluster.client.nthreads())
+
+    def told(what: str, done: float, total: float) -> None:
+        if done == 1:
+            cluster.kill_a_busy_worker()
+
+    with joined(cluster.address, needs(settings, photos), elsewhere(settings)) as workers:
+        there = gallery_of(settings, photos, workers, told)
+    assert len(cluster.client.nthreads()) == before - 1
+    assert there.subjects == here.subjects
+    assert there.matrix.tobytes() == here.matrix.tobytes()
+    assert there.provenance == here.provenance
+    assert ".png" not in cluster.log.read_text(), "no log of the cluster names a photo"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        pytest.param(
+            lambda needs: replace(needs, versions={**needs.versions, "edge": "9.9"}),
+            "has edge .*, and 9.9 is needed",
+            id="another edge",
+        ),
+        pytest.param(
+            lambda needs: replace(needs, models=(needs.models[0], f"{EMBEDDER}@12345678")),
+            f"has the model {EMBEDDER}@.*, and {EMBEDDER}@12345678 is needed",
+            id="another model",
+        ),
+        pytest.param(
+            lambda needs: replace(needs, photo=Path("/nowhere/p-1.png")),
+            "share the folder of photos under the same path",
+            id="no photos",
+        ),
+    ],
+)
+def test_a_worker_that_lacks_something_is_told_before_any_work(
+    change: Callable[[Needs], Needs], told: str, settings: Settings, photos: Path, cluster: DaskCluster
+):
+    asked = joined(cluster.address, change(needs(settings, photos)), elsewhere(settings))
+    with pytest.raises(ClusterError, match=f"^worker tcp://[0-9.:]+ .*{told}; nothing was done$"), asked:
+        pass
+
+
+def test_a_worker_without_the_model_is_told(
+    settings: Settings, photos: Path, tmp_path: Path, cluster: DaskCluster
+):
+    gone = settings.recognition.model_copy(update={"embedder": "nobodys"})
+    asked = joined(cluster.address, needs(settings, photos), partial(build_elsewhere, BUILD, gone))
+    with (
+        pytest.raises(
+            ClusterError,
+            match=r"^worker tcp://[0-9.:]+ cannot do the work: no model named 'nobodys'.*; nothing",
+        ),
+        asked,
+    ):
+        pass
+
+
+def test_what_came_before_the_scheduler_died_is_in_the_cache(
+    settings: Settings, photos: Path, cluster: DaskCluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """Comes after the others that need the cluster."""
+    monkeypatch.setattr("edge.lab.photos.embeddings.CHUNK", 1)
+    paths = sorted(photos.iterdir())
+    _, here = embed_all(
+        paths, EMBEDDER, settings_in(tmp_path / "here", settings.models_path), lambda *_: None
+    )
+
+    def told(what: str, done: float, total: float) -> None:
+        if done == 2:
+            cluster.scheduler.kill()
+
+    with pytest.raises(ClusterError, match=r"^the scheduler is gone; run this again to go on$"):
+        embed_all(paths, EMBEDDER, settings, told, cluster.address)
+    kept = EmbeddingCache(next((settings.state_dir / "evaluate").iterdir()), 128)
+    _, again = embed_all(paths, EMBEDDER, settings, lambda *_: None)
+    assert [keyed(path) in kept for path in (*paths[:2], paths[-1])] == [True, True, False]
+    assert {path: row.tobytes() for path, row in again.items()} == {
+        path: row.tobytes() for path, row in here.items()
+    }
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nowhere:", "ftp://127.0.0.1:1"])
+def test_an_address_without_a_scheduler_is_one_line(
+    address: str, settings: Settings, photos: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("edge.fleet.cluster.CONNECT_S", 0.5)
+    asked = joined(address, needs(settings, photos), elsewhere(settings))
+    with pytest.raises(ClusterError, match=f"^--scheduler: {address}: no Dask scheduler.*") as told, asked:
+        pass
+    assert "\n" not in str(told.value)

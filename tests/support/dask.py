@@ -1,0 +1,53 @@
+"""A real Dask cluster on this machine: a scheduler and its workers, each a process of its own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from distributed import Client
+
+from tests.support.ports import free_port
+from tests.support.waits import LIMIT_S
+
+
+@dataclass
+class DaskCluster:
+    """`address` is the scheduler's; `client` is not the product's, and sees everything."""
+
+    address: str
+    scheduler: "subprocess.Popen[bytes]"
+    client: Client
+    log: Path
+
+    def kill_a_busy_worker(self) -> None:
+        """Kill a worker, -9, that has tasks."""
+        pids = self.client.run(os.getpid)
+        busy = next(address for address, tasks in self.client.processing().items() if tasks)
+        os.kill(pids[busy], 9)
+
+
+@contextmanager
+def dask_cluster(folder: Path, models_dir: Path, *, workers: int) -> Iterator[DaskCluster]:
+    """Start a cluster whose workers take the models from `models_dir`, and stop it."""
+    address = f"tcp://127.0.0.1:{free_port()}"
+    log = folder / "cluster.log"
+    environment = {**os.environ, "EDGE_MODELS_DIR": str(models_dir)}
+    with ExitStack() as stack, log.open("wb") as written:
+
+        def start(*arguments: str) -> "subprocess.Popen[bytes]":
+            command = [sys.executable, "-m", "dask", *arguments, "--no-dashboard"]
+            process = subprocess.Popen(command, stdout=written, stderr=written, cwd=folder, env=environment)
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            return process
+
+        scheduler = start("scheduler", "--host", "127.0.0.1", "--port", address.rpartition(":")[2])
+        for _ in range(workers):
+            start("worker", address, "--nthreads", "1", "--no-nanny", "--memory-limit", "0")
+        client = stack.enter_context(Client(address, timeout=LIMIT_S, set_as_default=False))
+        client.wait_for_workers(workers, timeout=LIMIT_S)
+        yield DaskCluster(address, scheduler, client, log)
