@@ -91,7 +91,7 @@ system-container:
 	@command -v mmdebstrap >/dev/null && command -v systemd-nspawn >/dev/null || { \
 	  $(APT) update -qq && $(APT) install -y -qq --no-install-recommends mmdebstrap systemd-container; } || true
 
-test-system: $(VENV)/.installed deb system-container ## install the package in a real system and try the service there (8 minutes)
+test-system: $(VENV)/.installed deb system-container ## install the package in a real system and try the service there (5 minutes)
 	$(BIN)/edge demo --fetch-only
 	$(BIN)/python -m tests.system out/edge-recognizer_*_$$(dpkg --print-architecture).deb
 
