@@ -5,11 +5,11 @@ what they have in common raises a shift that keeps adults out. So each subject i
 
 1. A subject and its `NEAREST` nearest are as alike as the median of their pairs. One person under two
    ids hardly moves it.
-2. What it lies above the calibrated threshold of `NEAREST_RATE` comparisons, times `STEEPNESS`, is added to
-   the calibrated threshold of this subject, where that is more than the gallery's shift: its own shift.
-3. Where subjects stand out, more alike than the gallery's shift says, and the shift of the others alone is at
-   most `OTHERS_SHARE` of that of all, the others have that shift, and who stands out, or is as alike to the
-   nearest as chance makes one (less `NEARLY`), has at least that of all.
+2. What that is above the threshold of `NEAREST_RATE` comparisons, as this gallery shifts it, times
+   `STEEPNESS`, is added for this subject besides the gallery's shift: together they are its own shift.
+3. Where subjects stand out like this, and the shift of the others alone is at most `OTHERS_SHARE` of that of
+   all, the others have that shift, and who stands out, or is as alike to the nearest as chance makes one
+   (less `NEARLY`), has at least that of all.
 
 The values were chosen on a half of UTKFace and of lfw-dev; models/MEASURED.md shows the other halves.
 """
@@ -98,16 +98,15 @@ def shifted(rule: DecisionRule, gallery: Gallery, strangers: FloatArray | None =
 def shifts_among(rows: FloatArray, calibration: Calibration, several: Flags | None = None) -> Shifts:
     """Return the shifts of subjects, from one embedding of each; the arguments are those of `shift_among`."""
     everybody = shift_among(rows, calibration, several)
-    own, all_of_them = np.zeros(len(rows), np.float32), np.ones(len(rows), np.bool_)
+    all_of_them = np.ones(len(rows), np.bool_)
     if everybody is None:
-        return Shifts(None, own, all_of_them)
+        return Shifts(None, np.zeros(len(rows), np.float32), all_of_them)
     alike, chance = _nearest_alike(rows, calibration, several)
-    most = most_shift(calibration.thresholds)
-    own = np.clip(STEEPNESS * (alike - chance), 0, most).astype(np.float32)
     found, others = everybody, all_of_them
     for _ in range(ROUNDS):
         fewer = alike <= chance + found.at(chance)
-        if np.count_nonzero(fewer) < max(MIN_SUBJECTS, LEAST_OTHERS * len(rows)):
+        too_few = np.count_nonzero(fewer) < max(MIN_SUBJECTS, LEAST_OTHERS * len(rows))
+        if too_few or (fewer == others).all():
             break
         of_fewer = shift_among(rows[fewer], calibration, None if several is None else several[fewer])
         if of_fewer is None:
@@ -115,10 +114,14 @@ def shifts_among(rows: FloatArray, calibration: Calibration, several: Flags | No
         found, others = of_fewer, fewer
     single = calibration.threshold_at(AGREEING_FMR)
     of_all = everybody.at(single)
-    if others.all() or found.at(single) > OTHERS_SHARE * of_all:
-        return Shifts(everybody, own, all_of_them)
-    nearly = alike > chance - NEARLY
-    own[nearly] = np.maximum(own[nearly], np.float32(of_all))
+    split = not others.all() and found.at(single) <= OTHERS_SHARE * of_all
+    if not split:
+        found, others = everybody, all_of_them
+    excess = alike - chance - found.at(chance)
+    own = np.where(excess > 0, found.at(single) + STEEPNESS * excess, 0)
+    if split:
+        own[alike > chance - NEARLY] = np.maximum(own, of_all)[alike > chance - NEARLY]
+    own = np.minimum(own, most_shift(calibration.thresholds)).astype(np.float32)
     return Shifts(found, own, others)
 
 
