@@ -59,6 +59,9 @@ BLACK_LEVEL = 24.0
 LEARN_LOOKS = 8
 """Looks after which a past is known well enough to compare with."""
 
+YOUNG_LOOKS = 60
+"""Looks before which a past that is gone is given up: somebody stood there."""
+
 LEARN_SHARE = 0.005
 """Weight of the newest look in what is remembered of the view: about three minutes, so that nobody who stands
 there becomes a part of it."""
@@ -141,7 +144,12 @@ class _Past:
         self._noise = (1 - share) * self._noise + share * seen.noise
         self._steady = (1 - share) * self._steady + share * alike
 
-    def moved(self, seen: _Detail) -> bool:
+    @property
+    def young(self) -> bool:
+        """Whether it may be of somebody who stood there when it began."""
+        return self._looks < YOUNG_LOOKS
+
+    def gone(self, seen: _Detail) -> bool:
         """Return whether the still background is somewhere else, or another one."""
         still = (self._steady >= STEADY) & (self._coarse >= LEAST_ENERGY)
         if self._looks < LEARN_LOOKS or np.count_nonzero(still) < LEAST_CELLS:
@@ -221,7 +229,10 @@ class ViewWatch:
             return set()
         if past.blurred(seen):
             return {ViewFault.DEFOCUSED}
-        if past.moved(seen):
+        if past.gone(seen):
+            if past.young:
+                self._past = None
+                return set()
             self._settle(seen, at_s)
             return {ViewFault.MOVED} if self._past is past else set()
         self._elsewhere = None
@@ -230,7 +241,7 @@ class ViewWatch:
 
     def _settle(self, seen: _Detail, at_s: float) -> None:
         """Let another view that has lasted be the right one."""
-        if self._elsewhere is None or self._elsewhere[0].moved(seen):
+        if self._elsewhere is None or self._elsewhere[0].gone(seen):
             self._elsewhere = (_Past(seen), at_s)
             return
         view, since_s = self._elsewhere
