@@ -21,6 +21,7 @@ from edge.core.files import sole_daemon
 from edge.core.metrics import Metrics
 from edge.core.process import feed_watchdog, sd_notify, signals_to, watchdog_interval_s
 from edge.core.threads import Beats, Guard
+from edge.core.types import FaceEvent, Frame
 from edge.device.assembly.delivery import announcements, build_courier
 from edge.device.assembly.departed import departed
 from edge.device.assembly.recognizer import build_recognizer
@@ -28,6 +29,7 @@ from edge.device.assembly.stores import check_device_key, visit_store
 from edge.device.assembly.time import device_clock, follow_sync, time_known
 from edge.device.cameras.cameras import Cameras, VisitWriter
 from edge.device.cameras.feed import FrameFeed
+from edge.device.cameras.snapshots import Snapshots
 from edge.device.checkup.left_health import leave_health
 from edge.device.commands.executor import CommandExecutor
 from edge.device.commands.parse import Rules
@@ -45,6 +47,7 @@ from edge.mqtt.contract.topics import Topics
 from edge.mqtt.delivery.courier import CourierThread
 from edge.mqtt.delivery.inbox import Commanded, Mailbox, ReceivedPush, SyncGallery, TellAgain
 from edge.recognition.inference import InferenceThread
+from edge.recognition.pipeline import Pipeline
 from edge.recognition.recognizer import Recognizer
 
 log = logging.getLogger(__name__)
@@ -97,6 +100,7 @@ class Daemon:
     _recognizer: Recognizer
     _courier: CourierThread
     _cameras: Cameras
+    _snapshots: Snapshots
     _inference: InferenceThread
     _pushes: PushTrial
     _commands: CommandExecutor
@@ -158,6 +162,13 @@ class Daemon:
         self._courier.publish_documents(announcements(self._settings) | departed(self._settings))
         self._courier.start()
         self._cameras = self._build_cameras()
+        topics = Topics(self._settings.site, self._settings.device)
+        self._snapshots = Snapshots(
+            self._settings,
+            lambda camera, jpeg: self._courier.publish_picture(topics.snapshot(camera), jpeg),
+            self._metrics,
+            self._clock,
+        )
         self._inference = self._build_inference()
         stack.callback(self._visits.tick)
         otherwise = "the inference thread did not stop in time"
@@ -188,6 +199,7 @@ class Daemon:
             attempt("commands", self._commands.tick)
             attempt("strangers", self._visits.tick)
             attempt("view", self._feed.tick)
+            attempt("snapshots", self._snapshots.tick)
             attempt("gallery", self._follow_galleries)
             now_s = self._clock.monotonic()
             if watchdog_s is not None and now_s - fed_s >= watchdog_s:
@@ -217,6 +229,7 @@ class Daemon:
         self._settings = settings
         self._galleries.use(settings)
         self._visits.use(visit_store(settings))
+        self._snapshots.use(settings)
         self._cameras.replace(settings, partial(self._inference.swap, recognizer))
         self._swap(recognizer)
         self._courier.publish_documents(announcements(settings) | departed(settings))
@@ -278,8 +291,15 @@ class Daemon:
             beats=self._beats,
             metrics=self._metrics,
             clock=self._clock,
-            watch=self._feed.offer,
+            watch=self._watch,
         )
+
+    def _watch(
+        self, frame: Frame, pipeline: Pipeline, recognizer: Recognizer, events: list[FaceEvent]
+    ) -> None:
+        """Offer a frame that was looked at to whoever shows it; called by the inference thread."""
+        self._feed.offer(frame, pipeline, recognizer)
+        self._snapshots.notice(frame, events)
 
     def _build_commands(self) -> CommandExecutor:
         verbs = Verbs(
@@ -295,6 +315,7 @@ class Daemon:
             reload=self._asker(ReloadSettings()),
             restart=self._asker(StopDaemon()),
             config_arguments=self._config_arguments,
+            show=self._snapshots.show,
         )
         return CommandExecutor(
             Topics(self._settings.site, self._settings.device),

@@ -510,7 +510,9 @@ def test_privacy_mode_tells_no_name_and_no_place_in_any_message(
         "decision.cooldown_s = 1.0",
     )
     device = make_device(
-        mosquitto.port, settings=settings, cameras={"front": clip(media, "face_noface.mov", loop=True)}
+        mosquitto.port,
+        settings=settings,
+        cameras={"front": clip(media, "face_noface.mov", loop=True) + '\nsnapshot = "decision"'},
     )
     with subscriber(mosquitto.port) as heard:
         device.start()
@@ -529,6 +531,7 @@ def test_privacy_mode_tells_no_name_and_no_place_in_any_message(
         "/camera/front/state",
     } <= kinds
     assert {"/gallery/reported", "/config/reported", "/response/subjects", "/response/snapshot"} <= kinds
+    assert "/camera/front/snapshot" not in kinds
     for message in heard.seen:
         if "/command/" in message.topic:
             continue

@@ -12,6 +12,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
@@ -23,7 +25,7 @@ from edge.fleet.rollout.config import make_signing_key
 from edge.mqtt.contract.envelope import sign
 from edge.mqtt.contract.messages import EventPayload, ResponsePayload
 from tests.e2e.device import ROOT, Device
-from tests.support.broker import Mosquitto, Subscriber, subscriber
+from tests.support.broker import Mosquitto, Subscriber, retained, subscriber
 from tests.support.command_line import edge, write_config
 from tests.support.pushes import KEY, TRUSTED
 from tests.support.waits import LIMIT_S, wait_until
@@ -178,6 +180,28 @@ def test_a_stranger_is_enrolled_from_a_past_visit_over_mqtt(
         sender.send("subjects", plain("t-2"))
         assert answer(heard, "subjects", "t-2").data["subjects"][0]["label"] == "Alice"
         assert device.stop() == 0
+
+
+def test_a_picture_of_each_decision_is_published_where_the_camera_says_so_and_when_asked(
+    mosquitto: Mosquitto, make_device: MakeDevice, media: Path
+):
+    clip = f'source = "{media / "single_face.mp4"}"\nloop = true\nsnapshot = "decision"'
+    settings = ("commands.unsigned_reads = true", "homeassistant.discovery = true")
+    device = make_device(mosquitto.port, settings=settings, cameras={"front": clip})
+    with subscriber(mosquitto.port) as heard, sending(mosquitto.port) as sender:
+        device.start()
+        heard.wait(lambda: heard.on("/camera/front/snapshot"))
+        picture = cv2.imdecode(np.frombuffer(heard.on("/snapshot")[0], np.uint8), cv2.IMREAD_COLOR)
+        assert picture.shape == (360, 640, 3)
+        [document] = [json.loads(data) for data in heard.on("__front/config")]
+        [image] = [part for part in document["cmps"].values() if part["p"] == "image"]
+        assert heard.on(image["image_topic"])
+        before = len(heard.on("/camera/front/snapshot"))
+        sender.send("snapshot", plain("t-1", {"camera": "front"}))
+        assert answer(heard, "snapshot", "t-1").data == {"camera": "front", "published": True}
+        heard.wait(lambda: len(heard.on("/camera/front/snapshot")) > before)
+        assert device.stop() == 0
+    assert not [topic for topic in retained(mosquitto.port) if topic.endswith("/snapshot")]
 
 
 def test_what_runs_can_be_asked_and_restarted(mosquitto: Mosquitto, make_device: MakeDevice, media: Path):

@@ -191,6 +191,7 @@ def discovery_documents(settings: Settings) -> dict[str, bytes]:
         name=assistant.device_name,
         camera_names=assistant.camera_names,
         buttons=settings.commands.unsigned_reads,
+        pictures=settings.pictured_cameras,
     )
 
 

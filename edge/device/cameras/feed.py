@@ -23,7 +23,7 @@ from edge.camera.photo import fitted
 from edge.core.clock import Clock
 from edge.core.errors import CameraError, ConfigError
 from edge.core.files import PRIVATE, daemon_runs, short_path
-from edge.core.types import FaceEvent, Frame, Image
+from edge.core.types import Frame, Image
 from edge.recognition.pipeline import Pipeline
 from edge.recognition.recognizer import Recognizer
 from edge.recognition.scene import CameraScene, scene_of
@@ -105,9 +105,7 @@ class FrameFeed:
                 connection, _ = self._listening.accept()
                 self._welcome(connection)
 
-    def offer(
-        self, frame: Frame, pipeline: Pipeline, recognizer: Recognizer, events: list[FaceEvent]
-    ) -> None:
+    def offer(self, frame: Frame, pipeline: Pipeline, recognizer: Recognizer) -> None:
         """Take a frame that was just looked at, for the views that wait for one of this camera."""
         waiting = [view for view in self._views if view.wants(frame)]
         if waiting:

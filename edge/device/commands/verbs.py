@@ -5,11 +5,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import cv2
-
 from edge.camera.photo import COMMAND_PIXELS
 from edge.core.errors import CommandError
 from edge.core.types import Image
+from edge.device.cameras.snapshots import snapshot_jpeg
 from edge.device.children.errands import LABEL, PHOTO, Errand, Given, read_json
 from edge.device.commands.executor import Action
 from edge.device.commands.parse import Command
@@ -30,18 +29,13 @@ MAX_SUBJECTS_TOLD = 1000
 MAX_PHOTO_PIXELS = f"--max-pixels={COMMAND_PIXELS}"
 """Option that a child gets with a photo from elsewhere."""
 
-SNAPSHOT_SIDE_PX = 960
-"""Longest side of the picture that `snapshot` answers with."""
-
-SNAPSHOT_QUALITY = 80
-"""Of 100: a JPEG of some 100 kB."""
-
 
 @dataclass(frozen=True, slots=True)
 class Verbs:
     """The verbs of a running door: what they look at, and what they ask of the daemon.
 
-    Children get `config_arguments`, so that they read the same settings.
+    Children get `config_arguments`, so that they read the same settings. `show` publishes a picture on the
+    topic of its camera, and says whether it did.
     """
 
     settings: Callable[[], Settings]
@@ -52,6 +46,7 @@ class Verbs:
     reload: Callable[[], None]
     restart: Callable[[], None]
     config_arguments: Sequence[str] = ()
+    show: Callable[[str, bytes], bool] = lambda camera, jpeg: False
 
     def actions(self) -> dict[str, Action]:
         """Return what is done at once, by verb."""
@@ -119,18 +114,28 @@ class Verbs:
 
     def _snapshot(self, command: Command) -> dict[str, Any]:
         settings = self.settings()
-        if not settings.commands.snapshots or settings.privacy.anonymous:
-            raise CommandError(
-                "pictures do not leave this device; see commands.snapshots and privacy.anonymous"
-            )
         assert isinstance(command.args, CameraArgs)
+        published = command.args.camera in settings.pictured_cameras
+        answered = settings.commands.snapshots and not settings.privacy.anonymous
+        if not (answered or published):
+            raise CommandError(
+                "pictures do not leave this device; see commands.snapshots, cameras.<c>.snapshot and "
+                "privacy.anonymous"
+            )
         image = self.picture(command.args.camera)
         if image is None:
             raise CommandError(
                 f"camera {command.args.camera!r} has delivered no frame; there are: "
                 f"{', '.join(settings.cameras) or 'none'}"
             )
-        return {"camera": command.args.camera, "jpeg": base64.b64encode(_jpeg(image)).decode()}
+        jpeg, told = snapshot_jpeg(image), dict[str, Any](camera=command.args.camera)
+        if answered:
+            told["jpeg"] = base64.b64encode(jpeg).decode()
+        if published:
+            told["published"] = self.show(command.args.camera, jpeg)
+        if not answered and not told["published"]:
+            raise CommandError("there were too many pictures of this camera; ask again in some seconds")
+        return told
 
     def _sync(self) -> dict[str, Any]:
         if self.settings().sync.url is None:
@@ -150,17 +155,6 @@ def _enroll(args: EnrollArgs) -> Errand:
     return Errand(
         ("enroll", *said, MAX_PHOTO_PIXELS, "--", args.subject, PHOTO), args.photo, label=args.label
     )
-
-
-def _jpeg(image: Image) -> bytes:
-    """Return a picture of at most `SNAPSHOT_SIDE_PX` as JPEG."""
-    scale = SNAPSHOT_SIDE_PX / max(image.shape[:2])
-    if scale < 1:
-        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA).astype(image.dtype)
-    ok, jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, SNAPSHOT_QUALITY])
-    if not ok:
-        raise CommandError("the picture cannot be encoded")
-    return jpeg.tobytes()
 
 
 def _asked(ask: Callable[[], None], message: str) -> dict[str, Any]:

@@ -143,6 +143,12 @@ class Settings(BaseSettings):
         return self.sync.scope or self.device
 
     @property
+    def pictured_cameras(self) -> tuple[str, ...]:
+        """The cameras whose pictures are published on their topic."""
+        shown = [name for name, values in self.cameras.items() if values.snapshot != "off"]
+        return () if self.privacy.anonymous else tuple(shown)
+
+    @property
     def outbox_path(self) -> Path:
         """The outbox's database."""
         return self.state_dir / "outbox.sqlite"

@@ -79,6 +79,11 @@ class CameraSettings(Section):
         False,
         description="Mirror frames, left and right, after turning them: a camera that looks into a mirror.",
     )
+    snapshot: Literal["off", "request", "decision"] = Field(
+        "off",
+        description="Publish pictures on camera/<c>/snapshot: off; request: when the command `snapshot` asks "
+        "for one; decision: also at each decision. Never with privacy.anonymous.",
+    )
     ca_file: AnyPath | None = Field(
         None,
         description="https and rtsps: authorities to trust instead of the system's, or the camera's own "

@@ -81,8 +81,8 @@ def _looked_at(
         offset_s = number / FPS
         frame = Frame(CAMERA, image, at + timedelta(seconds=offset_s), began_s + offset_s, number)
         started_s = perf_counter()
-        events = pipeline.process(frame, recognizer)
-        feed.offer(frame, pipeline, recognizer, events)
+        pipeline.process(frame, recognizer)
+        feed.offer(frame, pipeline, recognizer)
         spent.append((perf_counter() - started_s) * 1e3)
         feed.tick()
     return spent

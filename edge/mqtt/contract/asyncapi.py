@@ -6,7 +6,7 @@ Sends nothing. Source: AsyncAPI specification 3.0.0, MQTT bindings 0.2.0; JSON S
 import re
 from typing import Any
 
-from pydantic import BaseModel, RootModel
+from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, models_json_schema
 from pydantic_core import core_schema
 
@@ -84,6 +84,7 @@ def json_schemas() -> dict[str, dict[str, Any]]:
 def document(version: str) -> dict[str, Any]:
     """Return the document of this version of the software; operations are the device's own."""
     modes = {payload: schema_mode(channel) for channel in CHANNELS for payload in channel.payloads}
+    kinds = {payload: channel.content_type for channel in CHANNELS for payload in channel.payloads}
     described = modes | dict.fromkeys(VERBS.values(), modes[CommandPayload])
     _, schemas = models_json_schema(
         list(described.items()),
@@ -98,8 +99,8 @@ def document(version: str) -> dict[str, Any]:
             "version": version,
             "license": {"name": "Apache-2.0"},
             "description": "Open a door from `event`, keep records from `journal`. No topic holds a name, no "
-            "message an embedding. A picture is only in the answer to `snapshot`, off by default, "
-            "and in the commands `enroll` and `identify`.",
+            "message an embedding. A picture is only on the topic `snapshot` and in the answer "
+            "to the command `snapshot`, both off by default, and in the commands `enroll` and `identify`.",
         },
         "defaultContentType": "application/json",
         "channels": {channel.name: _channel(channel) for channel in CHANNELS},
@@ -110,7 +111,9 @@ def document(version: str) -> dict[str, Any]:
             if done
         },
         "components": {
-            "messages": {model.__name__: _message(model, mode) for model, mode in modes.items()},
+            "messages": {
+                model.__name__: _message(model, mode, kinds[model]) for model, mode in modes.items()
+            },
             "schemas": schemas["$defs"],
         },
     }
@@ -146,9 +149,9 @@ def _operation(channel: Channel, action: str) -> dict[str, Any]:
     }
 
 
-def _message(model: type[BaseModel], mode: JsonSchemaMode) -> dict[str, Any]:
+def _message(model: type[BaseModel], mode: JsonSchemaMode, kind: str) -> dict[str, Any]:
     return {
-        "contentType": "text/plain" if issubclass(model, RootModel) else "application/json",
+        "contentType": kind,
         "summary": (model.__doc__ or "").strip().split("\n")[0],
         "payload": {"$ref": f"#/components/schemas/{model.__name__}"},
         "examples": [{"payload": each} for each in _examples(model, mode)],

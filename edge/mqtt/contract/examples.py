@@ -37,6 +37,7 @@ from edge.mqtt.contract.messages import (
     ShiftInfo,
     ShotsPart,
     SignedCommandPayload,
+    SnapshotPayload,
     StatePayload,
     StatusPayload,
     SubjectPart,
@@ -88,6 +89,7 @@ LEFT = MATCH.model_copy(
 
 EXAMPLES: Mapping[type[BaseModel], tuple[BaseModel, ...]] = {
     StatusPayload: (StatusPayload("online"),),
+    SnapshotPayload: (SnapshotPayload(bytes.fromhex("ffd8ffd9")),),
     InfoPayload: (
         InfoPayload(
             site="hq",

@@ -6,7 +6,7 @@ topics that everybody reads. Source: Home Assistant, MQTT integration, device di
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from edge.core.types import EventType
@@ -63,17 +63,20 @@ def documents(
     name: str | None = None,
     camera_names: Mapping[str, str] | None = None,
     buttons: bool = False,
+    pictures: Collection[str] = (),
 ) -> dict[str, bytes]:
     """Return the retained discovery documents by topic: the node's first, then one per camera.
 
     `name` and `camera_names` are what people call the door and its cameras; by default their names in the
-    topics. `buttons` says whether the device answers questions that are not signed.
+    topics. `buttons` says whether the device answers questions that are not signed, `pictures` which cameras
+    publish snapshots.
     """
     name = name or f"Door {topics.device}"
     found = {_topic(topics, prefix): _node(topics, name, version, buttons=buttons)}
     for camera in cameras:
         called = f"{name} {(camera_names or {}).get(camera, camera)}"
-        found[_topic(topics, prefix, camera)] = _camera(topics, camera, called, version)
+        document = _camera(topics, camera, called, version, pictures=camera in pictures)
+        found[_topic(topics, prefix, camera)] = document
     return {topic: json.dumps(document, separators=(",", ":")).encode() for topic, document in found.items()}
 
 
@@ -184,7 +187,7 @@ def _question(topics: Topics, verb: str, name: str, icon: str) -> dict[str, Docu
     }
 
 
-def _camera(topics: Topics, camera: str, name: str, version: str) -> Document:
+def _camera(topics: Topics, camera: str, name: str, version: str, *, pictures: bool) -> Document:
     own, state, event = _id(topics, camera), topics.state(camera), topics.event(camera)
     parts: dict[str, Document] = {
         "decision": {
@@ -227,6 +230,14 @@ def _camera(topics: Topics, camera: str, name: str, version: str) -> Document:
             **DIAGNOSTIC,
         },
     }
+    if pictures:
+        parts["snapshot"] = {
+            "p": "image",
+            "name": "Snapshot",
+            "icon": "mdi:camera-account",
+            "image_topic": topics.snapshot(camera),
+            "content_type": "image/jpeg",
+        }
     triggers = {
         f"{own}__on_{kind.value}": {
             "p": "device_automation",

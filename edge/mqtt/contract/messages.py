@@ -79,6 +79,16 @@ class StatusPayload(RootModel[Literal["online", "offline"]]):
     """`status` and `camera/<c>/status`: one plain word, not JSON."""
 
 
+class SnapshotPayload(RootModel[bytes]):
+    """`camera/<c>/snapshot`: a picture as JPEG, not JSON."""
+
+    model_config = ConfigDict(
+        ser_json_bytes="base64",
+        val_json_bytes="base64",
+        json_schema_extra={"format": "binary", "contentMediaType": "image/jpeg"},
+    )
+
+
 class SubjectPart(Payload):
     """Who it is; `label` is null in anonymous mode."""
 

@@ -93,7 +93,9 @@ def _messages() -> Iterator[str]:
                 continue
             described[payload] = channel
             yield "\nSigned:\n" if payload is channel.signed else ""
-            if channel.plain:
+            if channel.content_type == "image/jpeg":
+                yield "The message is no JSON: a JPEG."
+            elif channel.plain:
                 yield f"The message is no JSON: {_type(payload.model_json_schema(), {})}."
             else:
                 yield from _fields(payload, channel)

@@ -29,6 +29,7 @@ from edge.mqtt.contract.messages import (
     OutboxDroppedPayload,
     ResponsePayload,
     SignedCommandPayload,
+    SnapshotPayload,
     StatePayload,
     StatusPayload,
 )
@@ -71,6 +72,10 @@ READERS = frozenset(Party) - DEVICE - PAGE
 """Who reads everything: devices read only what is theirs, the page in a browser only what it shows."""
 
 
+SEERS = frozenset({Party.HOME_ASSISTANT, Party.OPERATOR})
+"""Who sees pictures."""
+
+
 @dataclass(frozen=True, slots=True)
 class Channel:
     """A topic below `edge/v1/<site>/`, what is sent there, how, and who may.
@@ -102,8 +107,15 @@ class Channel:
 
     @property
     def plain(self) -> bool:
-        """Whether a message is a word and no JSON."""
+        """Whether a message is a word or a picture, and no JSON."""
         return issubclass(self.payload, RootModel)
+
+    @property
+    def content_type(self) -> str:
+        """The media type of a message."""
+        if self.payload is SnapshotPayload:
+            return "image/jpeg"
+        return "text/plain" if self.plain else "application/json"
 
     @property
     def sent(self) -> bool:
@@ -202,6 +214,17 @@ STATE = Channel(
     retained=True,
     publishers=KEPT,
 )
+SNAPSHOT = Channel(
+    "snapshot",
+    "{device}/camera/{camera}/snapshot",
+    SnapshotPayload,
+    "A picture of the camera as JPEG, of at most 256 KiB, one in two seconds: of a decision, or as the "
+    "command snapshot asked for it. Only where the camera's setting snapshot says so, and never with "
+    "privacy.anonymous.",
+    qos=0,
+    expiry_s=LIVE_S,
+    subscribers=SEERS,
+)
 COMMAND = Channel(
     "command",
     "{device}/command/{verb}",
@@ -277,7 +300,15 @@ GALLERY_REPORTED = Channel(
 
 CHANNELS = (
     *(STATUS, INFO, HEALTH, CAMERA_STATUS, CAMERA_INFO, EVENT, JOURNAL, ACK, OUTBOX_DROPPED, CANARY, STATE),
-    *(COMMAND, RESPONSE, CONFIG_DESIRED, FLEET_CONFIG_DESIRED, GROUP_CONFIG_DESIRED, CONFIG_REPORTED),
+    *(
+        SNAPSHOT,
+        COMMAND,
+        RESPONSE,
+        CONFIG_DESIRED,
+        FLEET_CONFIG_DESIRED,
+        GROUP_CONFIG_DESIRED,
+        CONFIG_REPORTED,
+    ),
     *(GALLERY_DESIRED, GALLERY_REPORTED),
 )
 """Every topic of a device and of its site."""
@@ -423,6 +454,10 @@ class Topics:
     def state(self, camera: str) -> str:
         """As `STATE`."""
         return self._of(STATE, camera=check_slug(camera, "camera"))
+
+    def snapshot(self, camera: str) -> str:
+        """As `SNAPSHOT`."""
+        return self._of(SNAPSHOT, camera=check_slug(camera, "camera"))
 
     def _of(self, channel: Channel, **names: str) -> str:
         return channel.topic(site=self.site, device=self.device, **names)

@@ -43,6 +43,7 @@ from edge.mqtt.delivery.requests import (
     CameraStatus,
     Decided,
     Documents,
+    Picture,
     Stop,
 )
 from edge.mqtt.delivery.sender import Sender
@@ -178,6 +179,10 @@ class CourierThread(WorkerThread):
         """Tell whoever asked what came of a command."""
         self._inbox.put(Answer(topic, payload, correlation))
 
+    def publish_picture(self, topic: str, jpeg: bytes) -> None:
+        """Show a picture to whoever is there now; without a connection it is lost."""
+        self._inbox.put(Picture(topic, jpeg))
+
     def tell_again(self) -> None:
         """Send every retained document once more."""
         self._inbox.put(Again())
@@ -297,6 +302,8 @@ class CourierThread(WorkerThread):
                     self._sender.retain(topic, document)
             case Answer():
                 self._sender.answer(item)
+            case Picture():
+                self._sender.picture(item)
             case Again():
                 self._sender.repeat()
             case Stop():

@@ -55,6 +55,14 @@ class Answer:
     correlation: bytes | None
 
 
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture for now or never."""
+
+    topic: str
+    jpeg: bytes
+
+
 class Again:
     """Everything retained is to be sent once more."""
 

@@ -14,10 +14,10 @@ from edge.core.metrics import Metrics
 from edge.mqtt.broker import Connected, Disconnected, Protocol, Published
 from edge.mqtt.connection import LinkThread
 from edge.mqtt.contract.encode import stamp
-from edge.mqtt.contract.topics import LIVE_S
+from edge.mqtt.contract.topics import LIVE_S, SNAPSHOT
 from edge.mqtt.delivery.journal import HOPELESS, Journal
 from edge.mqtt.delivery.outbox import Row
-from edge.mqtt.delivery.requests import Answer
+from edge.mqtt.delivery.requests import Answer, Picture
 
 log = logging.getLogger(__name__)
 
@@ -127,6 +127,22 @@ class Sender:
             self._metrics.count("commands.unanswered")
         else:
             self._answers.append(answer)
+
+    def picture(self, picture: Picture) -> None:
+        """Send a picture now, if there is a connection that takes it."""
+        connected = self._connected
+        if connected is None:
+            return
+        if self._fits(connected, picture.topic, picture.jpeg):
+            self._link.publish(
+                connected.connection,
+                picture.topic,
+                picture.jpeg,
+                qos=SNAPSHOT.qos,
+                expiry_s=SNAPSHOT.expiry_s,
+            )
+        else:
+            self._complain(picture.topic, HOPELESS[0x95])
 
     def retain(self, topic: str, payload: bytes, *, qos: Literal[0, 1] = 1) -> None:
         """Send a retained document, now and after every connect; it replaces the one before it."""

@@ -52,7 +52,7 @@ def offer(feed: FrameFeed, recognizer: Recognizer) -> Callable[[Image, str], Non
     def look(image: Image, camera: str = "front") -> None:
         frame = Frame(camera, image, datetime.now(UTC), clock.monotonic(), 0)
         pipelines[camera].process(frame, recognizer)
-        feed.offer(frame, pipelines[camera], recognizer, [])
+        feed.offer(frame, pipelines[camera], recognizer)
         feed.tick()
 
     return look

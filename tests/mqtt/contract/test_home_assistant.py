@@ -123,6 +123,15 @@ def test_only_a_door_that_answers_unsigned_questions_has_buttons(found: dict[str
     assert not [part for node in found.values() for part in node["cmps"].values() if part["p"] == "button"]
 
 
+def test_only_a_camera_that_publishes_pictures_has_an_image(found: dict[str, Any]):
+    made = documents(TOPICS, ("front", "side"), "1", "homeassistant", pictures=("side",))
+    images = [
+        part for node in made.values() for part in json.loads(node)["cmps"].values() if part["p"] == "image"
+    ]
+    assert [each["image_topic"] for each in images] == [TOPICS.snapshot("side")]
+    assert not [part for node in found.values() for part in node["cmps"].values() if part["p"] == "image"]
+
+
 def test_a_restarted_building_system_gets_every_document_once_more(
     mosquitto: Mosquitto, open_door: Callable[..., Door]
 ) -> None:
