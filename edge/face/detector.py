@@ -120,11 +120,15 @@ class Detector:
         self._manifest = manifest
         self.model_id = manifest.model_id
         self.sha256 = manifest.sha256
-        self.provider = session.provider
         self._max_side_px = max_side_px
         self._min_score = min_score
         self._canvas: Canvas | None = None
         self._near: Detector | None = None
+
+    @property
+    def provider(self) -> str:
+        """The execution provider in use, as onnxruntime calls it."""
+        return self._session.provider
 
     def at(self, max_side_px: int, *, min_score: float | None = None) -> "Detector":
         """Return a detector on the same session that reduces images less or more, or believes more."""

@@ -52,7 +52,11 @@ class LivenessNetwork:
         self.name = manifest.name
         self.model_id = manifest.model_id
         self.sha256 = manifest.sha256
-        self.provider = session.provider
+
+    @property
+    def provider(self) -> str:
+        """The execution provider in use, as onnxruntime calls it."""
+        return self._session.provider
 
     def self_test(self) -> None:
         """Compare what the session that serves computes now with the golden file, where there is one.

@@ -149,6 +149,7 @@ def suite(board: Board, package: Path) -> str:
             place = board.tree / "srv/edge" / name
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, place)
+    shutil.copytree(load().models_path, board.tree / "root/.local/state/edge/models")
     environment = ("HOME=/root", "PYTHONPATH=/srv/edge:/srv/site", "PYTHONDONTWRITEBYTECODE=1")
     pytest = ("python3", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not real", "-n", "2", *SUITE)
     pytest += ("--deselect", NOT_HERE)
