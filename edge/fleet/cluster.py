@@ -26,7 +26,10 @@ from edge.core.errors import ClusterError, EdgeError
 from edge.recognition.recognizer import Recognizer
 
 CONNECT_S = 10.0
-"""Longest wait for the scheduler, and for the first worker to join it."""
+"""Longest wait for the scheduler."""
+
+JOIN_S = 30.0
+"""Longest wait for the first worker to join the scheduler."""
 
 LOOK_S = 5.0
 """How often it is looked whether there is any worker left, while no answer comes."""
@@ -100,7 +103,10 @@ class Cluster:
         Raises:
             ClusterError: One is not what is needed, or there is none.
         """
-        answers = self._client.run(_said_of_itself, self._needs, self._load, on_error="return")
+        try:
+            answers = self._client.run(_said_of_itself, self._needs, self._load, on_error="return")
+        except OSError:
+            raise _gone() from None
         if not answers:
             raise ClusterError("the last worker of the cluster is gone; start one, and run this again")
         for address, answer in sorted(answers.items()):
@@ -143,6 +149,8 @@ class Cluster:
                 raise ClusterError(
                     "several workers died over the same photos; see their memory, and run this again to go on"
                 ) from None
+            except ImportError as error:
+                raise ClusterError(f"a worker that joined cannot do the work: {error}") from None
             except (CancelledError, OSError):
                 raise _gone() from None
             if alone == PATIENCE_LOOKS:
@@ -170,11 +178,16 @@ def joined(scheduler: str, needs: Needs, load: Load) -> Iterator[Cluster]:
             extra `dask` is not installed.
     """
     try:
-        from distributed import Client
+        from distributed import Client, Security
     except ImportError:
         raise ClusterError("--scheduler: install the extra `dask` to embed on a cluster") from None
     _be_silent()
     try:
+        security: Any = Security()  # type: ignore[no-untyped-call]
+        encrypted = security.get_connection_args("client")["ssl_context"] is not None
+        if encrypted != scheduler.startswith("tls:"):
+            needed = "certificates ask for tls://" if encrypted else "no certificate of this machine is set"
+            raise ClusterError(f"--scheduler: {scheduler}: {needed}; see deploy/FLEET.md, several machines")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # other versions there; `Needs` tells of those that matter
             client: Any = Client(scheduler, timeout=CONNECT_S, set_as_default=False)  # type: ignore[no-untyped-call]
@@ -182,7 +195,7 @@ def joined(scheduler: str, needs: Needs, load: Load) -> Iterator[Cluster]:
         raise ClusterError(f"--scheduler: {scheduler}: no Dask scheduler can be reached: {error}") from None
     try:
         try:
-            client.wait_for_workers(1, timeout=CONNECT_S)
+            client.wait_for_workers(1, timeout=JOIN_S)
         except TimeoutError:
             raise ClusterError(
                 f"--scheduler: {scheduler} has no worker; start one: dask worker {scheduler}"

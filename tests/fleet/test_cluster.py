@@ -179,12 +179,20 @@ def test_what_came_before_the_scheduler_died_is_in_the_cache(
     }
 
 
-@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nowhere:", "ftp://127.0.0.1:1"])
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("tcp://127.0.0.1:1", "no Dask scheduler can be reached"),
+        ("nowhere:", "no Dask scheduler can be reached"),
+        ("ftp://127.0.0.1:1", "no Dask scheduler can be reached"),
+        ("tls://127.0.0.1:1", "no certificate of this machine is set"),
+    ],
+)
 def test_an_address_without_a_scheduler_is_one_line(
-    address: str, settings: Settings, photos: Path, monkeypatch: pytest.MonkeyPatch
+    address: str, told: str, settings: Settings, photos: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("edge.fleet.cluster.CONNECT_S", 0.5)
     asked = joined(address, needs(settings, photos), elsewhere(settings))
-    with pytest.raises(ClusterError, match=f"^--scheduler: {address}: no Dask scheduler.*") as told, asked:
+    with pytest.raises(ClusterError, match=f"^--scheduler: {address}: {told}.*") as error, asked:
         pass
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
