@@ -155,6 +155,19 @@ def test_a_worker_without_the_model_is_told(
         pass
 
 
+def test_a_worker_that_joins_later_and_lacks_something_stops_the_work(
+    settings: Settings, photos: Path, cluster: DaskCluster
+):
+    fit = needs(settings, photos)
+    with joined(cluster.address, fit, elsewhere(settings)) as workers:
+        late = Cluster(workers._client, replace(fit, models=("yunet@12345678", fit.models[1])), workers._load)
+        with pytest.raises(
+            ClusterError, match=r"^a worker on \S+ has the model yunet.*, and yunet@12345678 is needed"
+        ):
+            gallery_of(settings, photos, late)
+    assert candidate_store(settings).current_version() == 0, "nothing was done"
+
+
 def test_what_came_before_the_scheduler_died_is_in_the_cache(
     settings: Settings, photos: Path, cluster: DaskCluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
