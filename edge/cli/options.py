@@ -95,6 +95,9 @@ PictureOption = Annotated[
     Path | None,
     typer.Option("--out", callback=_can_be_written, help="snapshot: write the picture to this file."),
 ]
+SheetOption = Annotated[
+    Path, typer.Option("--sheet", callback=_can_be_written, help="Picture to write: .png or .jpg.")
+]
 ReportOption = Annotated[
     Path | None,
     typer.Option(

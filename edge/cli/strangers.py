@@ -1,12 +1,13 @@
-"""Commands about kept visits, of people whom nobody knew and of matches: list, purge."""
+"""Commands about kept visits, of people whom nobody knew and of matches: list, show, purge."""
 
 import json
 from typing import Annotated, Any
 
 import typer
 
-from edge.cli.options import ConfigOption, JsonOption, load_settings
+from edge.cli.options import ConfigOption, JsonOption, SheetOption, load_settings
 from edge.cli.output import Listing
+from edge.core import files
 from edge.core.clock import SystemClock
 from edge.core.errors import EnrollmentError, UsageError
 from edge.device.assembly.recognizer import choose_embedder, decision_rule
@@ -14,6 +15,7 @@ from edge.device.assembly.stores import visit_store
 from edge.device.settings.load import Settings
 from edge.face.manifest import load_manifest
 from edge.gallery.gallery import Gallery
+from edge.gallery.store.crops import MAX_CROPS, encode_sheet
 from edge.gallery.store.kept_visits import SAME_FMR, KeptVisit, Stranger, group
 
 LATEST = 3
@@ -64,6 +66,26 @@ def list_strangers(
         if matched
         else "enrol one with `edge enroll SUBJECT --visit ID`"
     )
+
+
+@app.command()
+def show(
+    visit: Annotated[str, typer.Argument(help="Which visit, as in the list.")],
+    sheet: SheetOption,
+    config_file: ConfigOption = None,
+) -> None:
+    """Write the pictures of one stranger's visits side by side, where strangers.keep_pictures kept some."""
+    settings = load_settings(config_file)
+    store = visit_store(settings)
+    who = [each for each in known_strangers(settings) if visit in {seen.visit_id for seen in each.visits}]
+    visits = who[0].visits if who else ()
+    pictures = [picture for each in visits[-MAX_CROPS:] if (picture := store.picture(each)) is not None]
+    if not pictures:
+        raise EnrollmentError(
+            f"no picture is kept of a stranger's visit {visit[:40]!r}; see strangers.keep_pictures"
+        )
+    files.write_whole(sheet, encode_sheet(pictures, sheet))
+    typer.echo(f"{sheet}: {len(pictures)} picture(s) of one face; delete the file when you have seen it")
 
 
 @app.command()

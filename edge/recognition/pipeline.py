@@ -343,6 +343,7 @@ class Pipeline:
             return
         self._observer.shot(frame, visit, face, recognizer)
         visit = self._presence.add(visit, probe, frame.monotonic_s)
+        self._observer.added(frame, visit, probe, face)
         if visit.unasked:
             self._identify(visit, frame, recognizer)
 

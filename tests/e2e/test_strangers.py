@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import cv2
 import pytest
 
 from edge.mqtt.contract.messages import EventPayload
@@ -36,7 +37,8 @@ def test_a_past_visit_becomes_a_subject_without_a_photo(
     mosquitto: Mosquitto, make_device: MakeDevice, media: Path
 ):
     clip = f'source = "{media / "face_noface.mov"}"\nloop = true'
-    device = make_device(mosquitto.port, enrolled=False, settings=KEEPING, cameras={"front": clip})
+    settings = (*KEEPING, "strangers.keep_pictures = true")
+    device = make_device(mosquitto.port, enrolled=False, settings=settings, cameras={"front": clip})
     with subscriber(mosquitto.port) as heard:
         device.start()
         wait_until(lambda: device.visits() >= 2, "the man twice")
@@ -44,6 +46,10 @@ def test_a_past_visit_becomes_a_subject_without_a_photo(
         assert before <= man["seen"] <= after
         assert man["cameras"] == ["front"]
         assert "once" not in device.edge("strangers", "list").stdout
+        sheet = device.directory / "man.png"
+        told = device.edge("strangers", "show", man["best_visit"], "--sheet", str(sheet))
+        assert told.returncode == 0, told.stderr
+        assert cv2.imread(str(sheet)).shape[0] > 200
         told = device.edge("enroll", "p-new", "--visit", man["best_visit"], "--all-visits")
         assert told.returncode == 0, told.stderr
         since = datetime.now(UTC)
@@ -51,6 +57,8 @@ def test_a_past_visit_becomes_a_subject_without_a_photo(
         heard.wait(lambda: ("match", "p-new") in decided(heard, since))
         assert not {man["best_visit"]} & {v for each in strangers(device) for v in each["visits"]}
         assert device.edge("enroll", "p-2", "--visit", man["best_visit"]).returncode == 1
+        gone = device.edge("strangers", "show", man["best_visit"], "--sheet", str(sheet))
+        assert (gone.returncode, "no picture is kept" in gone.stderr) == (1, True)
         assert device.stop() == 0
         assert "p-new" not in device.log_path.read_text()
     device.settings = KEEPING[1:]

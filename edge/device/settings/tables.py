@@ -542,9 +542,14 @@ class StrangersSettings(Section):
         0.0,
         ge=0,
         le=168,
-        description="How long templates of visits are kept, encrypted, no pictures: strangers', and those of "
+        description="How long templates of visits are kept, encrypted: strangers', and those of "
         "matches with the subject's id (`edge strangers list --matched`); 0: not at all, 24 is usual.",
         json_schema_extra=STRICTER,
+    )
+    keep_pictures: bool = Field(
+        False,
+        description="Keep a picture of each stranger with the visit, encrypted, for whoever enrols one. It "
+        "is erased with the visit. Never with privacy.anonymous.",
     )
 
 

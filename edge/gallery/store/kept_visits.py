@@ -3,6 +3,7 @@
 One file per visit, in a private directory, bounded in number and in time. Groups them by face; enrols nobody.
 """
 
+import base64
 import json
 import logging
 import re
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from edge.core.errors import GalleryIntegrityError
-from edge.core.types import Decision, EventType, Probe, Quality, Reason
+from edge.core.types import Decision, EventType, Image, Probe, Quality, Reason
 from edge.gallery.format.rows import rows_of, rows_text
 from edge.gallery.format.seal import Binding
 from edge.gallery.store.sealed import SealedFiles
@@ -24,8 +25,11 @@ log = logging.getLogger(__name__)
 MAX_VISITS = 2000
 """Of strangers, and as many matches; about 1.5 MiB each. The oldest go first."""
 
-MAX_FILE_BYTES = 64 * 1024
-"""Of one visit: its embedding has 4096 values at most, 22 KiB as text."""
+MAX_FILE_BYTES = 128 * 1024
+"""Of one visit: its embedding has 4096 values at most, 22 KiB as text; a picture some 15 KiB, 60 at most."""
+
+JPEG_QUALITY = 85
+"""Of 100, of a picture of 240 pixels."""
 
 SAME_FMR = 1e-4
 """False match rate at which two visits are taken for the same stranger's.
@@ -57,6 +61,9 @@ class KeptVisit:
     taken_for: str = ""
     """Id of the subject that the visit was a match for; empty for a stranger's visit."""
 
+    picture: Image | None = None
+    """A stranger's face, BGR, where pictures are kept. It is in the visit's file; `load` leaves it there."""
+
     @classmethod
     def of(
         cls, visit_id: str, camera: str, at: datetime, evidence: Probe, decision: Decision
@@ -84,9 +91,9 @@ class VisitStore:
         if not self._keep:
             return
         at_ms = int(visit.at.timestamp() * 1000)
-        kind = ".matched" if visit.taken_for else ".kept"
-        self._files.write(f"{at_ms}-{visit.visit_id}{kind}", _plain(visit), _binding(visit.visit_id, at_ms))
-        alike = [name for name, _, _ in self._named() if name.endswith(kind)]
+        name = _file(visit.visit_id, at_ms, matched=bool(visit.taken_for))
+        self._files.write(name, _plain(visit), _binding(visit.visit_id, at_ms))
+        alike = [each for each, _, _ in self._named() if each.rpartition(".")[2] == name.rpartition(".")[2]]
         self._files.delete(alike[:-MAX_VISITS])
 
     def load(self, now: datetime) -> list[KeptVisit]:
@@ -102,6 +109,23 @@ class VisitStore:
                 log.warning("a kept visit cannot be read and is deleted: %s", error)
                 self._files.delete([name])
         return found
+
+    def picture(self, visit: KeptVisit) -> Image | None:
+        """Return the picture that was kept with a visit, BGR; None: none was.
+
+        Raises:
+            GalleryIntegrityError: It was altered, or is another device's.
+        """
+        at_ms = int(visit.at.timestamp() * 1000)
+        name = _file(visit.visit_id, at_ms, matched=bool(visit.taken_for))
+        plain = self._files.read(name, _binding(visit.visit_id, at_ms), MAX_FILE_BYTES)
+        kept = None if plain is None else json.loads(plain).get("picture")
+        if kept is None:
+            return None
+        import cv2
+
+        read = cv2.imdecode(np.frombuffer(base64.b64decode(kept), np.uint8), cv2.IMREAD_COLOR)
+        return np.asarray(read, np.uint8)
 
     def remove(self, visit_ids: Iterable[str]) -> int:
         """Delete visits; returns how many there were."""
@@ -182,6 +206,10 @@ def _binding(visit_id: str, at_ms: int) -> Binding:
     return Binding("visit", visit_id, "", at_ms)
 
 
+def _file(visit_id: str, at_ms: int, *, matched: bool) -> str:
+    return f"{at_ms}-{visit_id}{'.matched' if matched else '.kept'}"
+
+
 def _plain(visit: KeptVisit) -> bytes:
     document = {
         "camera": visit.camera,
@@ -190,6 +218,11 @@ def _plain(visit: KeptVisit) -> bytes:
         "quality": list(map(float, visit.probe.quality.numbers)),
         "embedding": rows_text(visit.probe.embedding),
     }
+    if visit.picture is not None:
+        import cv2
+
+        jpeg = cv2.imencode(".jpg", visit.picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
+        document["picture"] = base64.b64encode(jpeg.tobytes()).decode()
     return json.dumps(document).encode()
 
 

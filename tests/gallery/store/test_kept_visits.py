@@ -54,6 +54,25 @@ def test_a_visit_comes_back_as_it_was(store: VisitStore, tmp_path: Path):
     assert visit(1).probe.embedding.tobytes()[:16] not in path.read_bytes()
 
 
+def test_a_picture_is_sealed_in_the_file_of_its_visit_and_goes_with_it(store: VisitStore, tmp_path: Path):
+    picture = np.full((240, 240, 3), 90, np.uint8)
+    picture[60:180, 60:180] = 200
+    store.put(replace(visit(1), picture=picture))
+    store.put(replace(visit(2), picture=np.random.default_rng(1).integers(0, 256, picture.shape, np.uint8)))
+    store.put(visit(3))
+    first, noise, without = store.load(NOW)
+    assert (first.picture, store.picture(without)) == (None, None)
+    seen = store.picture(first)
+    assert seen is not None
+    assert float(np.abs(seen.astype(int) - picture).mean()) < 3
+    assert store.picture(noise) is not None
+    assert not any(b"JFIF" in path.read_bytes() for path in (tmp_path / "strangers").iterdir())
+    assert store.remove(["v-0001"]) == 1
+    assert store.picture(first) is None
+    store.expire(NOW + 25 * HOUR)
+    assert list((tmp_path / "strangers").iterdir()) == []
+
+
 def test_a_visit_that_the_version_before_has_kept_is_read(store: VisitStore, tmp_path: Path):
     store.put(visit(2))
     document = {
