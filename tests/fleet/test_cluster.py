@@ -24,6 +24,7 @@ from edge.recognition.enrolment.roster import from_folder
 from tests.support.clock import START
 from tests.support.dask import DaskCluster, dask_cluster
 from tests.support.gallery_samples import template, unit_rows
+from tests.support.waits import wait_until
 
 EMBEDDER = "sface-int8"
 BUILD = partial(build_recognizer, gallery=Gallery.empty("none"), side_px=PHOTO_SIDE_PX)
@@ -105,7 +106,7 @@ def test_a_worker_killed_in_the_middle_changes_no_byte(
 
     with joined(cluster.address, needs(settings, photos), elsewhere(settings)) as workers:
         there = gallery_of(settings, photos, workers, told)
-    assert len(cluster.client.nthreads()) == before - 1
+    wait_until(lambda: len(cluster.client.nthreads()) == before - 1, what="the worker is gone")
     assert there.subjects == here.subjects
     assert there.matrix.tobytes() == here.matrix.tobytes()
     assert there.provenance == here.provenance

@@ -24,9 +24,10 @@ class DaskCluster:
     log: Path
 
     def kill_a_busy_worker(self) -> None:
-        """Kill a worker, -9, that has tasks."""
+        """Kill a worker, -9, that has tasks; where all are done, one that holds answers."""
         pids = self.client.run(os.getpid)
-        busy = next(address for address, tasks in self.client.processing().items() if tasks)
+        tasks = self.client.processing()
+        busy = max(pids, key=lambda address: len(tasks.get(address, ())))
         os.kill(pids[busy], 9)
 
 
