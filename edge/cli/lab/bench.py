@@ -132,12 +132,14 @@ def view(
 
 
 def _print_view(report: dict[str, Any]) -> None:
-    columns = ("p50 without", "p50 with", "p95 without", "p95 with", "ratio of p95", "lowest", "highest")
+    columns = ("p50 without", "p50 with", "p95 without", "p95 with", "ratio of p95", "95 % of it in")
     table = Table("frames", *columns, title="decision loop in ms, without and with an open view")
     for label, figures in report.items():
         spent = (figures[key][name] for key in ("p50_ms", "p95_ms") for name in ("without", "with"))
-        ratios = (figures["ratio"], figures["ratios"][0], figures["ratios"][-1])
-        table.add_row(label, *(f"{value:.2f}" for value in (*spent, *ratios)))
+        low, high = figures["interval"]
+        table.add_row(
+            label, *(f"{value:.2f}" for value in (*spent, figures["ratio"])), f"{low:.2f}-{high:.2f}"
+        )
     Console(highlight=False).print(table)
 
 
