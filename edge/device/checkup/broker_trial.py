@@ -21,7 +21,7 @@ from edge.device.checkup.finding import Checkup, Finding, green, red, yellow
 from edge.device.settings.load import Settings
 from edge.mqtt.broker import Broker
 from edge.mqtt.contract.problems import DoorProblem
-from edge.mqtt.contract.topics import CANARY, CHANNELS, JOURNAL, Channel, Topics
+from edge.mqtt.contract.topics import CANARY, CHANNELS, JOURNAL, SNAPSHOT, Channel, Topics
 from edge.mqtt.subscriber import Listener
 
 ANSWER_S = 5.0
@@ -202,4 +202,7 @@ def _topics(channel: Channel, settings: Settings) -> list[str]:
     names = {"site": settings.site, "device": settings.device, "verb": "doctor"}
     if "{camera}" not in channel.path:
         return [channel.topic(**names)]
-    return [channel.topic(**names, camera=camera) for camera in settings.cameras]
+    cameras = [
+        name for name, each in settings.cameras.items() if channel is not SNAPSHOT or each.snapshot != "off"
+    ]
+    return [channel.topic(**names, camera=camera) for camera in cameras]
