@@ -152,12 +152,12 @@ fi
 case "$board" in
 *Raspberry*)
 	if command -v rpicam-vid >/dev/null; then
-		put 0644 "$here/systemd/edge.service.d/csi-camera.conf" "$units/edge.service.d/csi-camera.conf"
+		put 0644 "$here/systemd/boards/csi-camera.conf" "$units/edge.service.d/csi-camera.conf"
 		say 'a CSI camera: command = ["rpicam-vid", "-n", "-t", "0", "--codec", "mjpeg", "-o", "-"]'
 	fi
 	;;
 *NVIDIA* | *Jetson*)
-	put 0644 "$here/systemd/edge.service.d/nvidia.conf" "$units/edge.service.d/nvidia.conf"
+	put 0644 "$here/systemd/boards/nvidia.conf" "$units/edge.service.d/nvidia.conf"
 	[ -n "$runtime" ] || warn "without --onnxruntime the models run on the processor; deploy/BOARDS.md, Jetson"
 	;;
 esac

@@ -50,10 +50,13 @@ class Soak:
         return tuple(each for each in self.samples if each.at_s >= WARM_SHARE * end_s)
 
     def grown(self, kind: str) -> float:
-        """By how much the median of the last quarter lies above that of the first, after the warm-up."""
-        values = np.array([getattr(each, kind) for each in self.settled])
+        """By how much the least of the last quarter lies above that of the first, after the warm-up.
+
+        The least, because what a disturbance takes is given back before the next one.
+        """
+        values = [getattr(each, kind) for each in self.settled]
         quarter = max(1, len(values) // 4)
-        return float(np.median(values[-quarter:]) - np.median(values[:quarter]))
+        return float(min(values[-quarter:]) - min(values[:quarter]))
 
     def report(self) -> dict[str, Any]:
         """The figures, for people and for out/soak.json."""
