@@ -191,8 +191,9 @@ def joined(scheduler: str, needs: Needs, load: Load) -> Iterator[Cluster]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # other versions there; `Needs` tells of those that matter
             client: Any = Client(scheduler, timeout=CONNECT_S, set_as_default=False)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
-        raise ClusterError(f"--scheduler: {scheduler}: no Dask scheduler can be reached: {error}") from None
+    except (OSError, ValueError, TypeError, RuntimeError, AssertionError) as error:
+        why = str(error) or "Dask's own thread did not start within 10 s"  # its assertion, on a busy machine
+        raise ClusterError(f"--scheduler: {scheduler}: no Dask scheduler can be reached: {why}") from None
     try:
         try:
             client.wait_for_workers(1, timeout=JOIN_S)
