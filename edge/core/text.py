@@ -71,6 +71,11 @@ def scrub(text: str) -> str:
     return re.sub(r"(\w+://[^\s?#]*)[?#]\S*", rf"\1?{HIDDEN}", text)
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line that an error of a library says; its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def strict_object(data: bytes) -> dict[str, Any]:
     """Return the JSON object that `data` is, as strict as signed messages have to be.
 

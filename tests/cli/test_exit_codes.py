@@ -7,7 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -278,7 +279,9 @@ edge.cli.app.command_line()
     assert (done.returncode, "Permission denied" in one_line(done)) == (EX_CONFIG, True), done.stderr
 
 
-def test_a_second_sigterm_ends_a_daemon_at_once(tmp_path: Path, models_dir: Path):
+@contextmanager
+def running(tmp_path: Path, models_dir: Path) -> Iterator[tuple["subprocess.Popen[bytes]", Path]]:
+    """A daemon that is ready, and its log."""
     config = write_config(
         tmp_path, "mqtt.port = 1", 'log.format = "human"', state_dir=tmp_path / "state", models_dir=models_dir
     )
@@ -291,6 +294,14 @@ def test_a_second_sigterm_ends_a_daemon_at_once(tmp_path: Path, models_dir: Path
         )
     try:
         wait_until(lambda: " ready " in log.read_text() or process.poll() is not None, "ready")
+        yield process, log
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_second_sigterm_ends_a_daemon_at_once(tmp_path: Path, models_dir: Path):
+    with running(tmp_path, models_dir) as (process, log):
 
         def ended() -> bool:
             process.send_signal(signal.SIGTERM)
@@ -298,27 +309,10 @@ def test_a_second_sigterm_ends_a_daemon_at_once(tmp_path: Path, models_dir: Path
 
         wait_until(ended, "its end")
         assert process.returncode == EX_TERMINATED, log.read_text()
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_daemon_that_is_stopped_has_done_its_work(tmp_path: Path, models_dir: Path, signum: int):
-    config = write_config(
-        tmp_path, "mqtt.port = 1", 'log.format = "human"', state_dir=tmp_path / "state", models_dir=models_dir
-    )
-    log = tmp_path / "log"
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "edge", "run", "--config", str(config)],
-            stderr=file,
-            env=environment_without_settings(),
-        )
-    try:
-        wait_until(lambda: " ready " in log.read_text() or process.poll() is not None, "ready")
+    with running(tmp_path, models_dir) as (process, log):
         process.send_signal(signum)
         assert process.wait(LIMIT_S) == SUCCESS, log.read_text()
-    finally:
-        process.kill()
-        process.wait()

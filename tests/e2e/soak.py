@@ -9,10 +9,10 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 
 from edge.core.process import rss_mb
+from edge.lab.photos.plots import new_figure, save
 from tests.e2e.device import Device
 from tests.e2e.test_fleet import Operator
 from tests.support.broker import Mosquitto
@@ -158,7 +158,8 @@ def soak(
 
 def plot(run: Soak, path: Path) -> None:
     """Draw what the process held over time."""
-    figure, axes = plt.subplots(4, 1, sharex=True, figsize=(8, 8), layout="constrained")
+    figure = new_figure((8, 8))
+    axes = figure.subplots(4, 1, sharex=True)
     minutes = [each.at_s / 60 for each in run.samples]
     titles = {"rss_mb": "resident MB", "fds": "open files", "threads": "threads", "written_mb": "MB written"}
     for axis, (kind, title) in zip(axes, titles.items(), strict=True):
@@ -166,5 +167,4 @@ def plot(run: Soak, path: Path) -> None:
         axis.set_ylabel(title)
         axis.set_ylim(bottom=0)
     axes[-1].set_xlabel("minutes")
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    save(figure, path)

@@ -19,6 +19,7 @@ from psycopg import Connection, Cursor, sql
 from psycopg.conninfo import conninfo_to_dict
 
 from edge.core.errors import JournalAwayError, JournalError
+from edge.core.text import first_line
 from edge.fleet.journal.decision import JournalDecision
 from edge.fleet.journal.store import Saw
 
@@ -323,9 +324,9 @@ class Postgres:
             if self._connection is not None:
                 self._connection.close()
             kind = JournalError if first else JournalAwayError
-            raise kind(f"{self._shown}: {_first_line(error)}") from None
+            raise kind(f"{self._shown}: {first_line(error)}") from None
         except psycopg.Error as error:
-            raise JournalError(f"{self._shown}: {_first_line(error)}") from None
+            raise JournalError(f"{self._shown}: {first_line(error)}") from None
 
 
 def _only(cursor: Cursor[tuple[Any, ...]]) -> Any:
@@ -355,7 +356,3 @@ def _moment(text: str) -> datetime | None:
     except ValueError:
         return None
     return moment if moment.tzinfo is not None else None
-
-
-def _first_line(error: psycopg.Error) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -14,6 +14,7 @@ from psycopg import Connection, sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from edge.core.errors import RemoteGalleryError
+from edge.core.text import first_line
 from edge.core.types import FloatArray
 from edge.gallery.remote.engine_matcher import CONTENTS, ENGINE_TIMEOUT_S, RemoteEntry
 
@@ -156,4 +157,4 @@ class PgvectorEngine:
 def _told(error: psycopg.Error) -> str:
     if "vector" in str(error) and isinstance(error, psycopg.errors.FeatureNotSupported):
         return "the server has no pgvector; install it there (Debian: postgresql-NN-pgvector)"
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return first_line(error)
