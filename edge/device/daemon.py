@@ -38,7 +38,7 @@ from edge.device.galleries import Galleries
 from edge.device.pushes.memory import PushMemory
 from edge.device.pushes.push import settings_told
 from edge.device.pushes.trial import PushState, PushTrial, Seen
-from edge.device.reports import Vitals, info, runs_elsewhere
+from edge.device.reports import Vitals, execution_providers, info, runs_elsewhere
 from edge.device.settings.load import Settings, kept
 from edge.mqtt.contract.encode import encode, to_millisecond
 from edge.mqtt.contract.messages import ConfigReportedPayload, HealthPayload, InfoPayload
@@ -131,6 +131,7 @@ class Daemon:
         self._tell_again_s = float("inf")
         self._told_health_s = -float("inf")
         self._told_problems: set[str] = set()
+        self._told_providers: dict[str, str] = {}
         self._told = ToldOnce()
 
     def run(self) -> None:
@@ -158,7 +159,7 @@ class Daemon:
         self._courier = self._build_courier()
         otherwise = "stopped before everything was delivered; the outbox keeps it"
         stack.callback(_stop, self._courier.stop, DELIVERY_STOP_S, otherwise)
-        self._courier.publish_info(self._info())
+        self._tell_info()
         self._courier.publish_documents(announcements(self._settings) | departed(self._settings))
         self._courier.start()
         self._cameras = self._build_cameras()
@@ -381,7 +382,12 @@ class Daemon:
         self._inference.swap(recognizer)
         if old.remote is not None and old.remote is not recognizer.remote:
             old.remote.close()
-        self._courier.publish_info(self._info())
+        self._tell_info()
+
+    def _tell_info(self) -> None:
+        told = self._info()
+        self._told_providers = told.execution_providers
+        self._courier.publish_info(told)
 
     def _info(self) -> InfoPayload:
         return info(self._settings, self._recognizer, self._clock, self._memory.version)
@@ -418,8 +424,13 @@ class Daemon:
         self._pushes.tell()
 
     def _look_after_health(self) -> None:
-        """Tell `health` when it is time, and at once when problems have come or gone."""
+        """Tell `health` when it is time, and at once when problems have come or gone; `info`, too.
+
+        A model that fails on an accelerator goes on on another.
+        """
         now_s = self._clock.monotonic()
+        if execution_providers(self._recognizer) != self._told_providers:
+            self._tell_info()
         found = self._vitals.problems(
             self._frames.replaced,
             self._courier.outbox_health(),

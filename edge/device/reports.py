@@ -86,7 +86,7 @@ def info(
         },
         embedder_choice=recognizer.embedder_choice,
         execution_provider=recognizer.embedder.provider,
-        execution_providers={use: each.provider for use, each in models_in_use(recognizer).items()},
+        execution_providers=execution_providers(recognizer),
         gallery_version=recognizer.stamp.gallery_version,
         gallery_size=recognizer.matcher.gallery.size,
         config_version=config_version,
@@ -116,10 +116,15 @@ def models_in_use(recognizer: Recognizer) -> dict[str, Detector | Embedder | Liv
     }
 
 
+def execution_providers(recognizer: Recognizer) -> dict[str, str]:
+    """Return what each of `models_in_use` runs on now, as onnxruntime calls it."""
+    return {use: each.provider for use, each in models_in_use(recognizer).items()}
+
+
 def runs_elsewhere(settings: Settings, recognizer: Recognizer) -> list[DoorProblem]:
     """Return the problem that a model does not run on what the settings name first, if one does not."""
     wanted = settings.recognition.runs_on[0].execution_provider
-    used = {each.provider for each in models_in_use(recognizer).values()}
+    used = set(execution_providers(recognizer).values())
     return [DoorProblem.PROVIDER_REFUSED] if used != {wanted} else []
 
 

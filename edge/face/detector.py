@@ -77,11 +77,14 @@ class Canvas:
     """The (height, width) that the last frame took; beyond it all is black."""
     planes: list[Image] = field(init=False)
     blob: FloatArray = field(init=False)
+    grids: dict[str, tuple[int, ...]] = field(init=False)
+    """The shape of each output for an input of this size."""
 
     def __post_init__(self) -> None:
         height, width = self.image.shape[:2]
         self.planes = [np.empty((height, width), np.uint8) for _ in range(3)]
         self.blob = np.empty((1, 3, height, width), np.float32)
+        self.grids = {f"head_{side}": (1, CHANNELS, height // side, width // side) for side in STRIDES}
 
     def inside(self, height: int, width: int) -> Image:
         """Return the part that a frame of this size is to fill, the rest black."""
@@ -163,7 +166,8 @@ class Detector:
 
     def _find(self, image: Image, min_score: float) -> list[Detection]:
         canvas, scale = self._letterbox(image)
-        outputs = dict(zip(self._session.output_names, self._session.run(canvas.fill_blob()), strict=True))
+        answer = self._session.run(canvas.fill_blob(), canvas.grids)
+        outputs = dict(zip(self._session.output_names, answer, strict=True))
         boxes, landmarks, scores = _decode(outputs, min_score)
         if not len(scores):
             return []

@@ -88,7 +88,11 @@ class Embedder:
         self.model_id = manifest.model_id
         self.sha256 = manifest.sha256
         self.dim = manifest.output.dim
-        self.provider = session.provider
+
+    @property
+    def provider(self) -> str:
+        """The execution provider in use, as onnxruntime calls it."""
+        return self._session.provider
 
     def self_test(self) -> None:
         """Compare what the session that serves computes now with the golden file.
@@ -191,10 +195,13 @@ class EmbedderPair(Embedder):
         if manifest.pair is None or second[1].alignment is None:
             raise ModelError(f"{manifest.name}: not a pair of embedders")
         self._first, self._second = Embedder(*first), Embedder(*second)
-        if self._second.provider != self._first.provider:
-            self.provider = f"{self._first.provider}, {self._second.provider}"
         self._shares = [np.float32(np.sqrt(part.share)) for part in manifest.pair]
         self._rewarp = similarity_transform(self._template, self._second._template)
+
+    @property
+    def provider(self) -> str:
+        """The execution provider in use, as onnxruntime calls it; both, where the parts run on two."""
+        return ", ".join(dict.fromkeys((self._first.provider, self._second.provider)))
 
     def self_test(self) -> None:
         """Compare what both sessions compute now with their golden files.

@@ -6,9 +6,9 @@ for. Knows nothing of faces.
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from itertools import takewhile
 from pathlib import Path
 from threading import Lock
@@ -76,7 +76,10 @@ class Golden(BaseModel):
 
 
 class Session:
-    """One loaded model with a fixed number of threads. `run` may be called from one thread at a time."""
+    """One loaded model with a fixed number of threads. `run` may be called from any thread.
+
+    A session of `of` or `on_first` that fails on an accelerator goes on on the next provider.
+    """
 
     def __init__(
         self,
@@ -133,6 +136,8 @@ class Session:
         self.output_names = outputs.names
         self._names = list(outputs.names)
         self._check(inputs, outputs)
+        self._next: Callable[[str], Session] | None = None  # loads it for the providers after this one
+        self._falling_back = Lock()
 
     @classmethod
     def of(
@@ -140,8 +145,9 @@ class Session:
     ) -> "Session":
         """Load the verified bytes of a manifest's model for the first of `providers` that can run it.
 
-        An accelerator has to start, and to compute what the golden file says. One that does not is logged,
-        and the next is taken. After all others that is the processor, whose self-test is the caller's.
+        An accelerator has to start, and to compute what the golden file says. One that does not, or that
+        fails in a later run, is logged, and the next is taken. After all others that is the processor, whose
+        self-test is the caller's. The bytes are kept as long as an accelerator is in use.
 
         Raises:
             ModelError: onnxruntime cannot load it, or is older than the model needs.
@@ -185,30 +191,75 @@ class Session:
             except ModelError as error:
                 log.error("%s does not run on %s: %s", manifest.name, provider.name, error)
             else:
+                after = (*accelerators[place + 1 :], processor)
+                session._next = partial(cls._instead, provider, after, manifest, model, threads)
                 return session
         return cls(
             model, inputs=manifest.input, outputs=manifest.output, threads=threads, providers=(processor,)
         )
 
+    @classmethod
+    def _instead(
+        cls, of: Provider, after: Sequence[Provider], manifest: Manifest, model: bytes, threads: int, why: str
+    ) -> "Session":
+        """Load the model for the first of `after`, and tell it, because it failed on another in a run.
+
+        Raises:
+            ModelError: It cannot be loaded, or the processor computes something else than it should.
+        """
+        session = cls.on_first(after, manifest, model, threads=threads)
+        if session._next is None and manifest.golden is not None:
+            self_test(session, manifest)
+        told = "%s failed on %s while it ran, and goes on on %s until the next reload or start: %s"
+        log.error(told, manifest.name, of.name, session.provider, why)
+        return session
+
     @property
     def provider(self) -> str:
-        """The execution provider in use, as onnxruntime calls it."""
+        """The execution provider in use, as onnxruntime calls it; another one after it has failed."""
         return str(self._session.get_providers()[0])
 
-    def run(self, array: FloatArray) -> list[FloatArray]:
+    def run(self, array: FloatArray, shapes: dict[str, tuple[int, ...]] | None = None) -> list[FloatArray]:
         """Run on float32 (1, 3, H, W); returns the outputs in the order of `output_names`.
+
+        `shapes` are those that outputs must have. Without memory for an input of a new size, OpenVINO (in
+        onnxruntime 1.24) answers with what it had said to the size before, and reports no error.
 
         Raises:
             ModelShapeError: The array is not of the declared type or size.
-            ModelError: onnxruntime failed.
+            ModelError: onnxruntime failed, and so did every provider that was left.
         """
         if array.shape != self._accepted or array.dtype != np.float32:
             self._accept(array)
+        session = self._session
         try:
-            results: list[FloatArray] = self._session.run(self._names, {self._inputs.name: array})
+            results: list[FloatArray] = session.run(self._names, {self._inputs.name: array})
         except Exception as error:
-            raise ModelError(f"onnxruntime failed: {_first_line(error)}") from None
-        return results
+            why = f"onnxruntime failed: {_first_line(error)}"
+        else:
+            answered = {name: result.shape for name, result in zip(self._names, results, strict=True)}
+            if answered == answered | (shapes or {}):
+                return results
+            why = f"onnxruntime answered with {answered} instead of {shapes}"
+        self._fall_back(session, why)
+        return self.run(array, shapes)
+
+    def _fall_back(self, failed: ort.InferenceSession, why: str) -> None:
+        """Replace what failed by the model on the next provider, unless another thread has done it.
+
+        Raises:
+            ModelError: There is no other, or it cannot be loaded now; the next failed run tries it again.
+        """
+        with self._falling_back:
+            if self._session is not failed:
+                return
+            if self._next is None:
+                raise ModelError(why)
+            try:
+                other = self._next(why)
+            except ModelError as error:
+                raise ModelError(f"{why}; and on the next provider: {error}") from None
+            self._session, self._next = other._session, other._next
 
     def _accept(self, array: FloatArray) -> None:
         if array.dtype != np.float32 or not self._inputs.accepts(array.shape):

@@ -18,11 +18,13 @@ from edge.device.checkup import recognising
 from edge.device.checkup.finding import Checkup
 from edge.device.reports import Vitals, info, runs_elsewhere
 from edge.device.settings.load import load
+from edge.face.manifest import EXECUTION_PROVIDERS
 from edge.gallery.gallery import Gallery
 from edge.mqtt.contract.messages import LinkHealth, OutboxHealth
 from edge.mqtt.contract.problems import DoorProblem
 from edge.mqtt.delivery.sender import LIVE_LATE, LIVE_MISSED
 from edge.recognition.recognizer import Recognizer
+from tests.support.accelerator import BESIDE, lose
 from tests.support.clock import SteppedClock
 from tests.support.command_line import invoke, write_config
 from tests.support.gallery_samples import QUALITY, alike_rows, template, unit_rows
@@ -285,3 +287,23 @@ def test_a_model_that_runs_on_another_provider_than_asked_for_is_a_problem(tmp_p
     assert set(told.execution_providers.values()) == {"CPUExecutionProvider"}
     assert runs_elsewhere(asked, recognizer) == [DoorProblem.PROVIDER_REFUSED]
     assert runs_elsewhere(on_cpu, recognizer) == []
+
+
+def test_a_model_that_fails_on_an_accelerator_under_way_is_a_problem_from_then_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(EXECUTION_PROVIDERS, "cuda", BESIDE)
+    settings = load(
+        overrides={
+            "state_dir": tmp_path,
+            "models_dir": load().models_path,
+            "recognition": {"providers": ["cuda"]},
+        }
+    )
+    recognizer = build_recognizer(settings)
+    assert runs_elsewhere(settings, recognizer) == []
+    lose(recognizer.embedder._session)
+    recognizer.self_test()
+    told = info(settings, recognizer, SystemClock())
+    assert (told.execution_provider, told.execution_providers["detector"]) == ("CPUExecutionProvider", BESIDE)
+    assert runs_elsewhere(settings, recognizer) == [DoorProblem.PROVIDER_REFUSED]

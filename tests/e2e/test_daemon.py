@@ -15,6 +15,7 @@ import pytest
 from edge.mqtt.contract.messages import EventPayload, HealthPayload, InfoPayload, StatePayload
 from edge.mqtt.contract.problems import DoorProblem
 from tests.e2e.device import ROOT, Device, notify_socket
+from tests.support.accelerator import BESIDE
 from tests.support.broker import Mosquitto, Subscriber, retained, subscriber
 from tests.support.ports import free_port
 from tests.support.streams import MjpegServer
@@ -87,6 +88,37 @@ def test_a_door_that_does_not_know_the_hour_opens_no_window_and_says_so(
     assert (decided.event_type, decided.reason, decided.clock) == ("reject", "outside_window", "unsynced")
     assert (health.problems, health.clock) == (("clock_behind",), "unsynced")
     assert device.said("the clock says")
+
+
+def test_an_accelerator_that_fails_under_way_costs_no_decision_and_is_told(
+    mosquitto: Mosquitto, make_device: MakeDevice, media: Path, tmp_path: Path
+):
+    lost = tmp_path / "lost"
+    device = make_device(
+        mosquitto.port,
+        cameras={"front": clip(media, "face_noface.mov", loop=True)},
+        settings=('recognition.providers = ["cuda"]',),
+        under=(sys.executable, "-m", "tests.support.accelerator", str(lost)),
+    )
+
+    def told() -> tuple[tuple[str, ...], set[str]]:
+        health = HealthPayload.model_validate_json(heard.on(f"{ROOT}/health")[-1])
+        info = InfoPayload.model_validate_json(heard.on(f"{ROOT}/info")[-1])
+        return health.problems, set(info.execution_providers.values())
+
+    with subscriber(mosquitto.port) as heard:
+        device.start()
+        heard.wait(lambda: heard.on(f"{ROOT}/info") and heard.on(f"{ROOT}/health"))
+        assert told() == ((), {BESIDE})
+        lost.touch()
+        heard.wait(lambda: told() == (("provider_refused",), {"CPUExecutionProvider"}))
+        heard.wait(lambda: events(heard, "event"))
+        assert device.stop() == 0
+    assert events(heard, "event")[0].event_type == "match"
+    failed = [line["message"].partition(":")[0] for line in device.said("while it ran")]
+    after = "failed on cuda while it ran, and goes on on CPUExecutionProvider until the next reload or start"
+    assert sorted(failed) == [f"sface-int8 {after}", f"yunet {after}"], "each model once"
+    assert not device.said("inference failed")
 
 
 def test_a_stranger_is_rejected_once_and_no_name_is_logged(

@@ -9,14 +9,16 @@ import pytest
 from edge.camera.photo import read_photo
 from edge.core.errors import ModelShapeError
 from edge.core.types import Detection, FloatArray
+from edge.face.build.graph import GraphWriter, float_tensor
 from edge.face.detector import STRIDES, UPRIGHT_WITHIN_DEG, Canvas, Detector
-from edge.face.manifest import installed_path, load_manifest
+from edge.face.manifest import EXECUTION_PROVIDERS, Provider, installed_path, load_manifest
 from edge.face.quality import roll_deg
-from edge.face.session import Session
+from edge.face.session import Session, pattern
 from edge.face.weights import load_verified
 from edge.lab.demo.media import orl_photo
 from edge.lab.photos.degrade import turned
 from edge.recognition.recognizer import Recognizer
+from tests.support.accelerator import BESIDE, lose
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +61,28 @@ def test_it_finds_what_opencv_finds(
         assert np.allclose(detection.box[2:] - detection.box[:2], nearest[2:4], atol=1.0)
         assert np.allclose(detection.landmarks.reshape(-1), nearest[4:14], atol=1.0)
         assert detection.score == pytest.approx(float(nearest[14]), abs=0.01)
+
+
+def test_an_accelerator_that_answers_for_another_size_of_picture_is_left_for_the_processor(
+    group: np.ndarray, models_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """OpenVINO does so where it has no memory for another size: it says again what it said before."""
+    monkeypatch.setitem(EXECUTION_PROVIDERS, "cuda", BESIDE)
+    yunet = load_manifest("yunet")
+    session = Session.of(yunet, load_verified(yunet, models_dir), threads=1, providers=(Provider("cuda"),))
+    detector = Detector(session, yunet, max_side_px=640, min_score=0.7)
+    expected = detector.detect(group)
+    answers = dict(zip(session.output_names, session.run(pattern(64, 128)), strict=True))
+    stale = GraphWriter()
+    for name, answer in answers.items():
+        stale.node("Identity", [stale.constant(f"{name}_before", answer)], name)
+    outputs = [float_tensor(name, list(answer.shape)) for name, answer in answers.items()]
+    lose(session, stale.finish([float_tensor("input", [1, 3, "h", "w"])], outputs, name="stale"))
+    assert [face.score for face in detector.detect(group)] == [face.score for face in expected]
+    assert session.provider == "CPUExecutionProvider"
+    [line] = [line.getMessage() for line in caplog.records]
+    assert "yunet failed on cuda while it ran" in line
+    assert "answered with {'head_8': (1, 16, 8, 16)" in line
 
 
 def test_scores_fall_and_landmarks_lie_in_their_order(session: Session, group: np.ndarray):
@@ -157,7 +181,7 @@ class Answers:
         self.heads = heads
         self.seen: list[FloatArray] = []
 
-    def run(self, array: FloatArray) -> list[FloatArray]:
+    def run(self, array: FloatArray, shapes: dict[str, tuple[int, ...]]) -> list[FloatArray]:
         self.seen.append(array.copy())
         return self.heads
 

@@ -1,4 +1,5 @@
 import resource
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from edge.face.manifest import (
 )
 from edge.face.session import Session, pattern, read_golden, sample, self_test
 from edge.face.weights import load_verified
+from tests.support.accelerator import BESIDE, fails_in_runs, lose
 
 TOY_INPUT = Input(name="data", size=(4, 4), colour="rgb")
 TOY_OUTPUT = Output(names=("sum",), dim=8)
@@ -152,15 +154,8 @@ def test_an_array_that_was_not_declared_is_refused(array: np.ndarray) -> None:  
 
 
 def test_a_model_that_fails_while_running_is_a_model_error() -> None:
-    graph = GraphWriter()
-    flat = graph.node("Reshape", ["data", graph.constant("odd", np.array([7, -1], np.int64))], "flat")
-    graph.node("Relu", [flat], "sum")
-    # The declared size is a lie that only shows when it runs.
-    model = graph.finish(
-        [float_tensor("data", [1, 3, "h", "w"])], [float_tensor("sum", ["a", "b"])], name="t"
-    )
     inputs = Input(name="data", multiple_of_px=4, colour="bgr")
-    session = Session(model, inputs=inputs, outputs=Output(names=("sum",)), threads=1)
+    session = Session(fails_in_runs(), inputs=inputs, outputs=Output(names=("sum",)), threads=1)
     with pytest.raises(ModelError, match="onnxruntime failed"):
         session.run(np.zeros((1, 3, 4, 4), np.float32))
 
@@ -289,6 +284,17 @@ def test_a_provider_whose_options_are_refused_is_told_and_the_next_is_taken(
     assert line.startswith("yunet does not run on qnn: ")
 
 
+def on_accelerator(
+    name: str, models_dir: Path, monkeypatch: pytest.MonkeyPatch, *others: Provider
+) -> tuple[Session, Manifest]:
+    monkeypatch.setitem(EXECUTION_PROVIDERS, "cuda", BESIDE)
+    manifest = load_manifest(name, models_dir)
+    providers = (Provider("cuda"), *others)
+    session = Session.of(manifest, load_verified(manifest, models_dir), threads=1, providers=providers)
+    assert session.provider == BESIDE
+    return session, manifest
+
+
 @pytest.mark.parametrize("right", [True, False])
 def test_an_accelerator_is_used_where_it_computes_what_it_should(
     right: bool,
@@ -297,8 +303,7 @@ def test_an_accelerator_is_used_where_it_computes_what_it_should(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    # The one beside the processor that every wheel has: it leaves all of this model to the processor.
-    monkeypatch.setitem(EXECUTION_PROVIDERS, "cuda", "AzureExecutionProvider")
+    monkeypatch.setitem(EXECUTION_PROVIDERS, "cuda", BESIDE)
     manifest = load_manifest("sface-int8", models_dir)
     if not right:
         golden = read_golden(manifest.golden_path)
@@ -307,9 +312,61 @@ def test_an_accelerator_is_used_where_it_computes_what_it_should(
         manifest = manifest.model_copy(update={"golden": str(tmp_path / "wrong.json")})
     model = load_verified(manifest, models_dir)
     session = Session.of(manifest, model, threads=1, providers=(Provider("cuda"),))
-    assert session.provider == ("AzureExecutionProvider" if right else "CPUExecutionProvider")
+    assert session.provider == (BESIDE if right else "CPUExecutionProvider")
     assert len(caplog.records) == (0 if right else 1)
     if not right:
         assert (
             "sface-int8 does not run on cuda: sface-int8: self-test failed" in caplog.records[0].getMessage()
         )
+
+
+def test_an_accelerator_that_fails_in_a_run_is_left_for_the_processor_and_told_once(
+    models_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    session, manifest = on_accelerator("sface-int8", models_dir, monkeypatch)
+    face = pattern(112, 112)
+    [expected] = session.run(face)
+    lose(session)
+    with ThreadPoolExecutor(4) as threads:
+        answers = list(threads.map(session.run, [face] * 8))
+    assert all(np.array_equal(answer, expected) for [answer] in answers), "no shot is lost"
+    assert session.provider == "CPUExecutionProvider"
+    self_test(session, manifest)
+    [line] = [line.getMessage() for line in caplog.records]
+    assert line.startswith(
+        "sface-int8 failed on cuda while it ran, and goes on on CPUExecutionProvider until the next reload "
+        "or start: onnxruntime failed: "
+    )
+    lose(session)
+    with pytest.raises(ModelError, match=r"^onnxruntime failed"):
+        session.run(face)
+
+
+def test_the_providers_after_the_one_that_failed_are_tried_in_turn(
+    models_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    session, manifest = on_accelerator("yunet", models_dir, monkeypatch, Provider("openvino"))
+    lose(session)
+    self_test(session, manifest)
+    assert [line.getMessage().partition(",")[0] for line in caplog.records] == [
+        "yunet does not run on openvino: this onnxruntime has no OpenVINOExecutionProvider",
+        "yunet failed on cuda while it ran",
+    ]
+
+
+def test_a_processor_that_computes_something_else_does_not_stand_in_for_an_accelerator(
+    tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, manifest = on_accelerator("sface-int8", models_dir, monkeypatch)
+    lose(session)
+    right, damaged = manifest.golden_path, tmp_path / "golden.json"
+    wrong = {name: tuple(-each for each in values) for name, values in read_golden(right).outputs.items()}
+    damaged.write_text(read_golden(right).model_copy(update={"outputs": wrong}).model_dump_json())
+    monkeypatch.setattr(Manifest, "golden_path", damaged)
+    for _ in range(2):
+        with pytest.raises(ModelError, match=r"^onnxruntime failed: .*; and on the next provider: .*failed"):
+            session.run(pattern(112, 112))
+    assert session.provider == BESIDE
+    monkeypatch.setattr(Manifest, "golden_path", right)
+    session.run(pattern(112, 112))
+    assert session.provider == "CPUExecutionProvider", "tried again"

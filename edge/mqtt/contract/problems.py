@@ -84,8 +84,9 @@ class DoorProblem(StrEnum):
     )
     PROVIDER_REFUSED = (
         "provider_refused",
-        "a model does not run on the first of `recognition.providers`, but on the next that works",
-        "the log says why; install what it needs, or leave it out of the setting",
+        "a model does not run, or runs no more, on the first of `recognition.providers`, but on the next "
+        "that works",
+        "the log says why; install what it needs, or leave it out of the setting; reload to try it again",
     )
     GALLERY_FALLBACK = (
         "gallery_fallback",
