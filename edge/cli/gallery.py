@@ -29,7 +29,7 @@ from edge.gallery.store.denials import Denials, DenialStore
 from edge.gallery.store.erasure import ANYBODY
 from edge.gallery.store.store import GalleryChange
 from edge.lab.photos import tail
-from edge.lab.photos.embeddings import first_faces
+from edge.lab.photos.embeddings import PhotoEmbedder, first_faces
 
 MAX_TOLD = 20
 """Subjects that a message or a list names; it counts the others."""
@@ -171,7 +171,7 @@ def doctor(
     report["strangers_taken"] = asdict(taken_here) if taken_here is not None else None
     if cohort is not None:
         with progress(manifest.name) as step:
-            strangers = first_faces(cohort, manifest.name, settings, step)
+            strangers = first_faces(cohort, PhotoEmbedder(manifest.name, settings), step)
         share, taken = strangers_let_in(current, strangers, found.rule, found.allowed)
         report["cohort"] = {"strangers": len(strangers), "fpir": round(share, 5), "taken_for": taken}
         table = manifest.calibration

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import typer
 from typer import CallbackParam
 
-from edge.cli.output import tell
 from edge.core.errors import ConfigError
 from edge.device.pushes.memory import effective
 from edge.device.pushes.push import Patch
@@ -139,37 +138,6 @@ NotesOption = Annotated[str | None, typer.Option(help="One line for yourself.")]
 
 FleetOption = Annotated[Path, typer.Option("--fleet", help="Directory of the fleet.")]
 HERE = Path("fleet")
-
-
-@dataclass(frozen=True, slots=True)
-class StudyOptions:
-    """Where the settings of a study are, and where its figures go."""
-
-    as_json: JsonOption = False
-    json_file: JsonFileOption = None
-    config_file: ConfigOption = None
-
-    def settings(self) -> Settings:
-        """Read the settings; see `load_settings`."""
-        return load_settings(self.config_file)
-
-    def tell(self, report: dict[str, Any], show: Callable[[], object]) -> None:
-        """Tell the figures; see `output.tell`."""
-        tell(report, show, as_json=self.as_json, json_file=self.json_file)
-
-
-@dataclass(frozen=True, slots=True)
-class EmbedderStudyOptions(StudyOptions):
-    """A study of one embedder."""
-
-    model: EmbedderOption = None
-
-
-@dataclass(frozen=True, slots=True)
-class SpreadStudyOptions(StudyOptions):
-    """A study whose photos may be embedded on other machines."""
-
-    scheduler: SchedulerOption = None
 
 
 @dataclass(frozen=True, slots=True)

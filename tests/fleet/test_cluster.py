@@ -7,19 +7,24 @@ from hashlib import sha256
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 
 from edge.camera.photo import read_photo
 from edge.core.errors import ClusterError
-from edge.core.types import Subject
+from edge.core.types import Quality, Subject
 from edge.device.assembly.recognizer import PHOTO_SIDE_PX, build_elsewhere, build_recognizer
 from edge.device.assembly.stores import candidate_store
 from edge.device.settings.load import Settings, load
+from edge.face.manifest import load_manifest
 from edge.fleet.cluster import Cluster, Needs, joined
 from edge.fleet.reembed import reembed
 from edge.gallery.gallery import Gallery
 from edge.lab.demo.media import orl_photo
-from edge.lab.photos.embeddings import EmbeddingCache, embed_all
+from edge.lab.photos.degrade import degradations, drawn
+from edge.lab.photos.embeddings import EmbeddingCache, PhotoEmbedder
+from edge.lab.photos.shots import Shot, take_shots
+from edge.lab.studies.variant_scores import embed_views, views_cache
 from edge.recognition.enrolment.roster import from_folder
 from tests.support.clock import START
 from tests.support.dask import DaskCluster, dask_cluster
@@ -169,24 +174,46 @@ def test_a_worker_that_joins_later_and_lacks_something_stops_the_work(
     assert candidate_store(settings).current_version() == 0, "nothing was done"
 
 
+def test_spoiled_photos_and_other_views_are_the_same_elsewhere(
+    settings: Settings, photos: Path, cluster: DaskCluster, tmp_path: Path
+):
+    paths, told = sorted(photos.iterdir())[:2], lambda *_: None
+    clean, *worse = degradations()
+    shots, views = [], []
+    for scheduler in (None, cluster.address):
+        embedder = PhotoEmbedder(EMBEDDER, settings, scheduler)
+        taken = take_shots(paths, [clean, drawn(worse)], embedder, told)
+        shots.append([vars_of(shot) for way in taken.values() for shot in way.values()])
+        manifest = load_manifest(EMBEDDER, settings.models_path)
+        assert manifest.alignment is not None
+        points = np.array(manifest.alignment.points, np.float32)
+        cache = views_cache(tmp_path / str(scheduler is None), manifest.model_id, 128)
+        views.append(embed_views(paths, embedder, points, cache, told))
+    assert shots[0] == shots[1]
+    assert [view.tobytes() for view in views[0].values()] == [view.tobytes() for view in views[1].values()]
+
+
+def vars_of(shot: Shot | None) -> tuple[bytes, Quality, float] | None:
+    return None if shot is None else (shot.embedding.tobytes(), shot.quality, shot.length)
+
+
 def test_what_came_before_the_scheduler_died_is_in_the_cache(
     settings: Settings, photos: Path, cluster: DaskCluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     """Comes after the others that need the cluster."""
     monkeypatch.setattr("edge.lab.photos.embeddings.CHUNK", 1)
     paths = sorted(photos.iterdir())
-    _, here = embed_all(
-        paths, EMBEDDER, settings_in(tmp_path / "here", settings.models_path), lambda *_: None
-    )
+    elsewhere = settings_in(tmp_path / "here", settings.models_path)
+    here = PhotoEmbedder(EMBEDDER, elsewhere).embed(paths, lambda *_: None)
 
     def told(what: str, done: float, total: float) -> None:
         if done == 2:
             cluster.scheduler.kill()
 
     with pytest.raises(ClusterError, match=r"^the scheduler is gone; run this again to go on$"):
-        embed_all(paths, EMBEDDER, settings, told, cluster.address)
+        PhotoEmbedder(EMBEDDER, settings, cluster.address).embed(paths, told)
     kept = EmbeddingCache(next((settings.state_dir / "evaluate").iterdir()), 128)
-    _, again = embed_all(paths, EMBEDDER, settings, lambda *_: None)
+    again = PhotoEmbedder(EMBEDDER, settings).embed(paths, lambda *_: None)
     assert [keyed(path) in kept for path in (*paths[:2], paths[-1])] == [True, True, False]
     assert {path: row.tobytes() for path, row in again.items()} == {
         path: row.tobytes() for path, row in here.items()

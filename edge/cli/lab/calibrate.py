@@ -1,6 +1,5 @@
 """Where the threshold comes from: calibrate."""
 
-import os
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -9,15 +8,14 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from edge.cli.options import CohortOption, EmbedderStudyOptions, PlotsOption, with_option_groups
+from edge.cli.lab.study import EmbedderStudyOptions, embedded
+from edge.cli.options import CohortOption, PlotsOption, with_option_groups
 from edge.cli.output import Listing, progress
 from edge.core.errors import ModelError
-from edge.device.assembly.recognizer import choose_embedder
-from edge.device.settings.load import Settings
 from edge.face.manifest import RecognisabilityScale, load_manifest
 from edge.lab.photos import calibration, recognisability, tail
 from edge.lab.photos.degrade import damages
-from edge.lab.photos.embeddings import embed_all, first_faces, recognizer_with
+from edge.lab.photos.embeddings import PhotoEmbedder, first_faces
 from edge.lab.photos.plots import plot_fmr
 from edge.lab.photos.protocol import subjects
 from edge.lab.photos.shots import take_shots
@@ -49,20 +47,20 @@ def calibrate(
 
     For an embedder it also measures how long raw embeddings of plain and of spoiled faces are.
     """
-    settings = options.settings()
-    name = options.model or choose_embedder(settings).name
+    embedder = options.begin()
+    name, settings = embedder.name, embedder.settings
     if (images is None) == (cohort is None):
         raise typer.BadParameter(
             "give --images DIR for an embedder's table, or --cohort DIR for a site's shift"
         )
     if cohort is not None:
-        report = _shift(cohort, name, settings)
+        report = _shift(cohort, embedder)
         options.tell(report, partial(_show_shift, report))
         return
     assert images is not None
     source = source or images.name
-    table, report = _table(images, name, source, plots, settings)
-    scale, lengths = _scale(images, name, source, settings)
+    table, report = _table(images, embedder, source, plots)
+    scale, lengths = _scale(images, embedder, source)
     report["recognisability"] = lengths
     options.tell(report, partial(_show_table, table, scale, report))
     if write:
@@ -72,12 +70,13 @@ def calibrate(
         typer.echo(f"{name}: calibration and recognisability written", err=True)
 
 
-def _shift(cohort: Path, name: str, settings: Settings) -> dict[str, Any]:
-    table = load_manifest(name, settings.models_path).calibration
+def _shift(cohort: Path, embedder: PhotoEmbedder) -> dict[str, Any]:
+    name = embedder.name
+    table = load_manifest(name, embedder.settings.models_path).calibration
     if table is None:
         raise ModelError(f"{name}: not calibrated, so a site cannot differ from it; give --images first")
     with progress(name) as step:
-        rows = first_faces(cohort, name, settings, step)
+        rows = first_faces(cohort, embedder, step)
     shift = tail.site_shift(rows, table.thresholds, table.fmr)
     return {"schema": "edge.calibrate.cohort/1", "model": name, "subjects": len(rows), "site_shift": shift}
 
@@ -91,19 +90,18 @@ def _show_shift(report: dict[str, Any]) -> None:
 
 
 def _table(
-    images: Path, name: str, source: str, plots: Path | None, settings: Settings
+    images: Path, embedder: PhotoEmbedder, source: str, plots: Path | None
 ) -> tuple[calibration.FittedRates, dict[str, Any]]:
     everybody = subjects(images)
     photos = [path for paths in everybody.values() for path in paths[: max(SEVERAL)]]
-    with progress(name) as step:
-        _, embeddings = embed_all(photos, name, settings, step)
+    embeddings = embedded(embedder, photos)
     examples = [
         np.stack(rows)
         for paths in everybody.values()
         if (rows := [row for path in paths[: max(SEVERAL)] if (row := embeddings[path]) is not None])
     ]
     first = np.stack([rows[0] for rows in examples])
-    with progress(name) as step:
+    with progress(embedder.name) as step:
         step("fitting", 0, 2)
         table = calibration.calibrate(first, source)
         step("checking halves", 1, 2)
@@ -118,20 +116,17 @@ def _table(
     if plots is not None:
         plot_fmr(tail.impostor_scores(first), table, plots / "fmr.png")
     figures = {"table": asdict(table), "halves": halves, "several_photos": several}
-    return table, {"schema": "edge.calibrate/1", "model": name, **figures}
+    return table, {"schema": "edge.calibrate/1", "model": embedder.name, **figures}
 
 
-def _scale(
-    images: Path, name: str, source: str, settings: Settings
-) -> tuple[RecognisabilityScale, dict[str, Any]]:
+def _scale(images: Path, embedder: PhotoEmbedder, source: str) -> tuple[RecognisabilityScale, dict[str, Any]]:
     everybody = [paths[0] for paths in subjects(images).values()]
     photos = recognisability.spread_over(everybody, SPOILED_PHOTOS)
-    make, workers = partial(recognizer_with, name, settings), os.cpu_count() or 1
     with progress("spoiled photos") as step:
-        shots = take_shots(photos, damages(), make, step, workers=workers)
+        shots = take_shots(photos, damages(), embedder, step)
     scale, report = recognisability.fit(shots, f"{source}; first photo of {len(photos)} subjects")
     with progress("lower halves") as step:
-        lengths = recognisability.lower_half_lengths(everybody, make, step, workers=workers)
+        lengths = recognisability.lower_half_lengths(everybody, embedder, step)
     least = recognisability.lower_half(lengths)
     return scale.model_copy(update={"lower_half": least}), {**report, "lower_half": least}
 

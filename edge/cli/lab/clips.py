@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from edge.cli.options import StudyOptions
+from edge.cli.lab.study import StudyOptions
 from edge.cli.output import progress, show_table
 from edge.core.clock import SystemClock
 from edge.core.errors import ConfigError

@@ -13,6 +13,7 @@ from edge.cli.lab.gate import conditions, fusion, gate
 from edge.cli.lab.groups import groups
 from edge.cli.lab.liveness import liveness
 from edge.cli.lab.oneshot import growth, oneshot
+from edge.cli.lab.study import SpreadStudyOptions, embedded
 from edge.cli.lab.swap import swap
 from edge.cli.lab.variants import variants
 from edge.cli.options import (
@@ -20,15 +21,13 @@ from edge.cli.options import (
     ImagesOption,
     MinImagesOption,
     PlotsOption,
-    SpreadStudyOptions,
     with_option_groups,
 )
-from edge.cli.output import progress, show_table
+from edge.cli.output import show_table
 from edge.core.errors import UsageError
-from edge.device.assembly.recognizer import choose_embedder
-from edge.device.settings.load import Settings
+from edge.face.manifest import load_manifest
 from edge.lab.photos import measure, rates
-from edge.lab.photos.embeddings import embed_all, recognizer_with
+from edge.lab.photos.embeddings import PhotoEmbedder, recognizer_with
 from edge.lab.photos.plots import plot_det, plot_roc
 from edge.lab.photos.protocol import open_set, read_pairs
 
@@ -50,11 +49,11 @@ def verify(
     options: SpreadStudyOptions,
 ) -> None:
     """Measure 1:1: accuracy over folds, TAR at FAR, ROC."""
-    settings = options.settings()
+    embedders = _embedders(model, options)
     protocol = read_pairs(images, pairs)
     photos = list(dict.fromkeys([*protocol.first, *protocol.second]))
     report, curves = _report("edge.evaluate.verify/1", images), {}
-    for name, embeddings in _embed_all(model, photos, settings, report, options.scheduler).items():
+    for name, embeddings in _embed_all(embedders, photos, report).items():
         scores = measure.pair_scores(protocol, embeddings)
         report["models"][name] |= measure.verification(protocol, scores)
         curves[name] = rates.roc_curve(scores[protocol.same], scores[~protocol.same])
@@ -83,10 +82,11 @@ def identify(
     options: SpreadStudyOptions,
 ) -> None:
     """Measure 1:N with strangers: rank-1, TPIR at FPIR with intervals, thresholds, DET."""
-    settings = options.settings()
+    embedders = _embedders(model, options)
+    settings = embedders[0].settings
     protocol = open_set(images, enroll=enroll, min_images=min_images)
     report, curves = _report("edge.evaluate.identify/1", images), {}
-    for name, embeddings in _embed_all(model, protocol.photos, settings, report, options.scheduler).items():
+    for name, embeddings in _embed_all(embedders, protocol.photos, report).items():
         scores = measure.open_set_scores(protocol, embeddings, settings.gallery.prototypes)
         rule = None
         if at_target_fpir is not None:
@@ -112,23 +112,24 @@ def _report(schema: str, images: Path) -> dict[str, Any]:
     return {"schema": schema, "images": str(images), "models": {}}
 
 
+def _embedders(names: list[str] | None, options: SpreadStudyOptions) -> list[PhotoEmbedder]:
+    settings = options.settings()
+    if len(set(names or [])) != len(names or []):
+        raise UsageError("--model: a model is named twice")
+    return [options.embedder(settings, name) for name in names or (None,)]
+
+
 def _embed_all(
-    names: list[str] | None,
-    photos: list[Path],
-    settings: Settings,
-    report: dict[str, Any],
-    scheduler: str | None,
+    embedders: list[PhotoEmbedder], photos: list[Path], report: dict[str, Any]
 ) -> dict[str, measure.Embeddings]:
     """Embed all photos with every model; compares each with the first, unless their lengths differ."""
-    names = names or [choose_embedder(settings).name]
-    if len(set(names)) != len(names):
-        raise UsageError("--model: a model is named twice")
     found: dict[str, measure.Embeddings] = {}
-    for name in names:
-        with progress(name) as step:
-            model_id, found[name] = embed_all(photos, name, settings, step, scheduler)
-        report["models"][name] = {"model_id": model_id}
-        close = measure.agreement(found[names[0]], found[name]) if name != names[0] else None
+    for embedder in embedders:
+        name = embedder.name
+        found[name] = embedded(embedder, photos)
+        report["models"][name] = {"model_id": load_manifest(name, embedder.settings.models_path).model_id}
+        first = found[embedders[0].name]
+        close = measure.agreement(first, found[name]) if embedder is not embedders[0] else None
         if close is not None:
             report["models"][name]["cosine_to_reference"] = close
     return found

@@ -1,6 +1,5 @@
 """Commands that spoil photos and measure what is lost: evaluate gate, fusion, conditions."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,15 +10,14 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from edge.cli.options import EmbedderStudyOptions, EnrolOption, ImagesOption, MinImagesOption, PlotsOption
+from edge.cli.lab.study import EmbedderStudyOptions
+from edge.cli.options import EnrolOption, ImagesOption, MinImagesOption, PlotsOption
 from edge.cli.output import Listing, progress, show_table
 from edge.core.errors import MediaError
-from edge.device.assembly.recognizer import choose_embedder
-from edge.device.settings.load import Settings
 from edge.lab.photos import measure
 from edge.lab.photos.degrade import Degradation, damages, degradations, drawn
 from edge.lab.photos.degrade import conditions as all_conditions
-from edge.lab.photos.embeddings import recognizer_with
+from edge.lab.photos.embeddings import PhotoEmbedder
 from edge.lab.photos.plots import plot_conditions, plot_damages, plot_gate, plot_reject
 from edge.lab.photos.protocol import subjects
 from edge.lab.photos.recognisability import spread_over
@@ -50,18 +48,18 @@ def gate(
     options: EmbedderStudyOptions,
 ) -> None:
     """Measure the quality gate: TPIR, FPIR and failures to acquire with and without, on spoiled photos."""
-    settings = options.settings()
-    name = options.model or choose_embedder(settings).name
+    embedder = options.begin()
+    name, settings = embedder.name, embedder.settings
     protocol = gates.door_protocol(images, enroll=enroll, min_images=min_images, strangers=strangers)
     protocol = gates.thinned(protocol, probes)
-    rule = recognizer_with(name, settings).rule
+    rule = embedder.recognizer().rule
     if target_fpir is not None:
         rule = replace(rule, target_fpir=target_fpir, threshold=None)
     ways = degradations()
     known = [path for photos in protocol.gallery.values() for path in photos]
-    enrolled = _take(known, ways[:1], name, settings, "gallery")[ways[0].name]
+    enrolled = _take(known, ways[:1], embedder, "gallery")[ways[0].name]
     asked = list(dict.fromkeys([*(path for _, path in protocol.genuine), *protocol.strangers]))
-    shots = _take(asked, ways, name, settings, "probes")
+    shots = _take(asked, ways, embedder, "probes")
     rows = {path: shot.embedding if shot else None for path, shot in enrolled.items()}
     report: dict[str, Any] = {"schema": "edge.evaluate.gate/1", "images": str(images), "model": name}
     report |= gates.compare(protocol, rows, shots, rule, settings.gallery.prototypes)
@@ -89,20 +87,20 @@ def conditions(
     options: EmbedderStudyOptions,
 ) -> None:
     """Measure what dark, back-light, infrared and worse cost: TPIR and FMR, clean gallery and spoiled."""
-    settings = options.settings()
-    name = options.model or choose_embedder(settings).name
+    embedder = options.begin()
+    name, settings = embedder.name, embedder.settings
     if shared:
-        told = _shared(images, probes, name, settings)
+        told = _shared(images, probes, embedder)
         if plots is not None:
             plot_damages(told, plots / "damages.png")
         options.tell(told, lambda: _damages_table(told).print())
         return
     protocol = gates.thinned(gates.door_protocol(images, enroll=1, min_images=min_images), probes)
-    recognizer = recognizer_with(name, settings)
+    recognizer = embedder.recognizer()
     rule, enrolment = recognizer.rule, recognizer.gate.for_enrolment()
     if target_fpir is not None:
         rule = replace(rule, target_fpir=target_fpir, threshold=None)
-    shots = _take(list(dict.fromkeys(protocol.photos)), all_conditions(), name, settings, "photos")
+    shots = _take(list(dict.fromkeys(protocol.photos)), all_conditions(), embedder, "photos")
     report: dict[str, Any] = {"schema": "edge.evaluate.conditions/1", "images": str(images), "model": name}
     report |= condition_study.compare(protocol, shots, rule, enrolment, settings.gallery.prototypes)
     if plots is not None:
@@ -110,13 +108,16 @@ def conditions(
     options.tell(report, lambda: _conditions_table(report).print())
 
 
-def _shared(images: Path, count: int, name: str, settings: Settings) -> dict[str, Any]:
+def _shared(images: Path, count: int, embedder: PhotoEmbedder) -> dict[str, Any]:
     photos = spread_over([paths[0] for paths in subjects(images).values()], count)
-    make = partial(recognizer_with, name, settings)
     with progress("photos") as step:
-        sights = damage_study.see(photos, damages(), make, step, workers=os.cpu_count() or 1)
-    report: dict[str, Any] = {"schema": "edge.evaluate.damages/1", "images": str(images), "model": name}
-    return report | damage_study.compare(sights, make().rule)
+        sights = damage_study.see(photos, damages(), embedder, step)
+    report: dict[str, Any] = {
+        "schema": "edge.evaluate.damages/1",
+        "images": str(images),
+        "model": embedder.name,
+    }
+    return report | damage_study.compare(sights, embedder.recognizer().rule)
 
 
 def _damages_table(report: dict[str, Any]) -> Listing:
@@ -141,19 +142,19 @@ def fusion(
     options: EmbedderStudyOptions,
 ) -> None:
     """Measure how to fuse the shots of a visit: best shot, mean, weighted mean, best score."""
-    settings = options.settings()
-    name = options.model or choose_embedder(settings).name
+    embedder = options.begin()
+    name = embedder.name
     who = fusions.visits(images)
     clean, *worse = degradations()
     ways = [clean, drawn(worse)]
-    gallery = _take(who.gallery, ways[:1], name, settings, "gallery")[clean.name]
+    gallery = _take(who.gallery, ways[:1], embedder, "gallery")[clean.name]
     rows = []
     for path in who.gallery:
         shot = gallery[path]
         if shot is None:
             raise MediaError(f"{path}: no face found; this photo is to be enrolled: replace it")
         rows.append(shot.embedding)
-    shots = _take([path for photos in who.photos for path in photos], ways, name, settings, "visits")
+    shots = _take([path for photos in who.photos for path in photos], ways, embedder, "visits")
     report: dict[str, Any] = {"schema": "edge.evaluate.fusion/1", "images": str(images), "model": name}
     report |= fusions.compare(who, np.stack(rows), shots[ways[0].name], shots[ways[1].name])
     title = "TPIR at FPIR " + " and ".join(map(str, fusions.FPIRS))
@@ -168,11 +169,10 @@ def fusion(
 
 
 def _take(
-    photos: Sequence[Path], ways: Sequence[Degradation], name: str, settings: Settings, what: str
+    photos: Sequence[Path], ways: Sequence[Degradation], embedder: PhotoEmbedder, what: str
 ) -> dict[str, Shots]:
     with progress(what) as step:
-        make = partial(recognizer_with, name, settings)
-        return dict(take_shots(photos, ways, make, step, workers=os.cpu_count() or 1))
+        return dict(take_shots(photos, ways, embedder, step))
 
 
 def _gate_table(report: dict[str, Any]) -> Table:

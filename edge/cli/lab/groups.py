@@ -6,12 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from edge.cli.options import EmbedderStudyOptions, PlotsOption
+from edge.cli.lab.study import EmbedderStudyOptions, embedded
+from edge.cli.options import PlotsOption
 from edge.cli.output import Listing, progress
 from edge.core.errors import ConfigError
-from edge.device.assembly.recognizer import choose_embedder
 from edge.gallery.alike.shift import MIN_SUBJECTS
-from edge.lab.photos.embeddings import embed_all, recognizer_with
 from edge.lab.photos.plots import plot_groups
 from edge.lab.studies import groups as study
 
@@ -41,9 +40,9 @@ def groups(
     options: EmbedderStudyOptions,
 ) -> None:
     """Measure for each group of people how many strangers are let in, over the promise, with intervals."""
-    settings = options.settings()
-    name = options.model or choose_embedder(settings).name
-    rule = recognizer_with(name, settings).rule
+    embedder = options.begin()
+    name = embedder.name
+    rule = embedder.recognizer().rule
     if rule.calibration is None:
         raise ConfigError(
             f"--model: {name} is not calibrated and promises nothing; run `edge calibrate` first"
@@ -61,8 +60,7 @@ def groups(
         typer.echo(f"{group}: {count} people, {least} are needed; left out", err=True)
     wanted = {subject for who in usable.values() for subject in who}
     photos = [path for subject in found.photos if subject in wanted for path in found.photos[subject]]
-    with progress(name) as step:
-        _, embeddings = embed_all(list(dict.fromkeys(photos)), name, settings, step)
+    embeddings = embedded(embedder, list(dict.fromkeys(photos)))
     targets = list(dict.fromkeys(target_fpir or TARGETS))
     report: dict[str, Any] = {
         "schema": "edge.evaluate.groups/1",

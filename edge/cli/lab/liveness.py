@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from edge.cli.options import PlotsOption, StudyOptions
+from edge.cli.lab.study import StudyOptions
+from edge.cli.options import PlotsOption
 from edge.cli.output import Listing, progress
 from edge.core.errors import ConfigError
 from edge.device.assembly.recognizer import PHOTO_SIDE_PX, build_recognizer

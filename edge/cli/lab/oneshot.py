@@ -8,13 +8,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from edge.cli.options import EmbedderStudyOptions, ImagesOption, PlotsOption
+from edge.cli.lab.study import EmbedderStudyOptions, embedded
+from edge.cli.options import ImagesOption, PlotsOption
 from edge.cli.output import progress
 from edge.core.errors import ModelError
-from edge.device.assembly.recognizer import choose_embedder
 from edge.face.manifest import load_manifest
 from edge.gallery.decision import Calibration
-from edge.lab.photos.embeddings import embed_all, recognizer_with
 from edge.lab.photos.plots import plot_growth, plot_oneshot
 from edge.lab.photos.protocol import subjects
 from edge.lab.studies.memory import oneshot as experiment
@@ -33,8 +32,8 @@ def oneshot(
     options: EmbedderStudyOptions,
 ) -> None:
     """Compare one-shot enrolment with a retrained softmax head: accuracy, cost, and one more subject."""
-    settings = options.settings()
-    name = options.model or choose_embedder(settings).name
+    embedder = options.begin()
+    name, settings = embedder.name, embedder.settings
     table = load_manifest(name, settings.models_path).calibration
     if table is None:
         raise ModelError(f"{name}: not calibrated; see `edge calibrate`")
@@ -44,8 +43,7 @@ def oneshot(
     known = [folder for folder, photos in everybody.items() if len(photos) > 1]
     left_out = set(known[logits - spare :])
     kept = {folder: photos for folder, photos in everybody.items() if folder not in left_out}
-    with progress(name) as step:
-        _, embeddings = embed_all([path for photos in kept.values() for path in photos], name, settings, step)
+    embeddings = embedded(embedder, [path for photos in kept.values() for path in photos])
     faces = experiment.split(kept, embeddings)
     prototypes = settings.gallery.prototypes
     with progress("oneshot") as step:
@@ -124,16 +122,14 @@ def growth(
     from edge.lab.studies.memory import growth as study
     from edge.lab.studies.memory import slots
 
-    settings = options.settings()
-    name = options.model or choose_embedder(settings).name
+    embedder = options.begin()
+    name = embedder.name
     everybody = subjects(images)
-    with progress(name) as step:
-        photos = [path for paths in everybody.values() for path in paths]
-        _, embeddings = embed_all(photos, name, settings, step)
+    embeddings = embedded(embedder, [path for paths in everybody.values() for path in paths])
     people = study.halves(everybody, embeddings)
     whole = people.lenders.shape[1]
     sizes = [10**power for power in range(1, 7) if 10**power <= most]
-    rule = recognizer_with(name, settings).rule
+    rule = embedder.recognizer().rule
     if rule.calibration is not None:
         rule = replace(rule, target_fpir=study.TARGET, threshold=None)
     by_dim: dict[str, Any] = {}

@@ -1,6 +1,5 @@
 """evaluate swap: whether a visit stays one person's, when a face takes the place of another one."""
 
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -9,16 +8,15 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from edge.cli.options import EmbedderStudyOptions
+from edge.cli.lab.study import EmbedderStudyOptions
 from edge.cli.output import progress, show_table
 from edge.core.clock import SystemClock
 from edge.core.errors import MediaError
 from edge.core.metrics import Metrics
-from edge.device.assembly.recognizer import build_pipeline, choose_embedder
+from edge.device.assembly.recognizer import build_pipeline
 from edge.device.settings.load import Settings
 from edge.lab.demo.media import ORL_PHOTOS, ORL_SUBJECTS, media_dir, orl_photo
 from edge.lab.photos.degrade import degradations
-from edge.lab.photos.embeddings import recognizer_with
 from edge.lab.photos.protocol import subjects
 from edge.lab.photos.shots import take_shots
 from edge.lab.studies.swap import MIN_PHOTOS, SwapStudy, usable
@@ -36,16 +34,15 @@ def swap(
     options: EmbedderStudyOptions,
 ) -> None:
     """Measure whether a visit stays one person's: wrong names, who takes a place, frames until a match."""
-    settings = options.settings()
-    name = options.model or choose_embedder(settings).name
+    embedder = options.begin()
+    name, settings = embedder.name, embedder.settings
     people = _orl(settings) if images is None else _shown_often(images)
-    make = partial(recognizer_with, name, settings)
     clean = degradations()[:1]
     with progress("photos") as step:
         photos = [path for each in people.values() for path in each]
-        shots = take_shots(photos, clean, make, step, workers=os.cpu_count() or 1)[clean[0].name]
+        shots = take_shots(photos, clean, embedder, step)[clean[0].name]
     report: dict[str, Any] = {"schema": "edge.evaluate.swap/1", "images": str(images or "ORL"), "model": name}
-    report |= SwapStudy(usable(shots, people), make(), _pipelines(settings)).report()
+    report |= SwapStudy(usable(shots, people), embedder.recognizer(), _pipelines(settings)).report()
     options.tell(report, partial(_show, report))
 
 

@@ -1,6 +1,5 @@
 """The command that measures other ways of deciding from the same weights: evaluate variants."""
 
-import os
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,14 +9,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from edge.cli.options import EmbedderStudyOptions, ImagesOption
+from edge.cli.lab.study import EmbedderStudyOptions
+from edge.cli.options import ImagesOption
 from edge.cli.output import progress
 from edge.core.errors import ModelError
-from edge.device.assembly.recognizer import choose_embedder
 from edge.device.settings.load import Settings
 from edge.face.manifest import load_manifest
 from edge.lab.demo.media import ORL_PHOTOS, ORL_SUBJECTS, media_dir, orl_photo
-from edge.lab.photos.embeddings import recognizer_with
+from edge.lab.photos.embeddings import PhotoEmbedder
 from edge.lab.photos.protocol import OpenSet, open_set, subjects
 from edge.lab.studies import variants as ways
 from edge.lab.studies.variant_scores import PhotoViews, Variant, embed_views, views_cache
@@ -40,13 +39,13 @@ def variants(
     options: EmbedderStudyOptions,
 ) -> None:
     """Compare ways of deciding from the same weights: mirrored faces, alignment, centring, cohorts."""
-    settings = options.settings()
-    name = options.model or choose_embedder(settings).name
+    embedder = options.begin()
+    name, settings = embedder.name, embedder.settings
     everybody = subjects(images)
     one = open_set(images, enroll=1, min_images=4)
     ways.check_enough(one)
     others = subjects(other) if other is not None else _orl(settings)
-    model_id, views = _views(name, [everybody, others], settings)
+    model_id, views = _views(embedder, [everybody, others])
     cohort = [photos[0] for photos in everybody.values()]
     report: Figures = {"schema": "edge.evaluate.variants/1", "images": str(images), "model": name}
     report |= {"model_id": model_id, "halves": halves, "other_subjects": len(others)}
@@ -70,21 +69,17 @@ def variants(
     options.tell(report, partial(_show, report))
 
 
-def _views(
-    name: str, groups: list[dict[str, tuple[Path, ...]]], settings: Settings
-) -> tuple[str, PhotoViews]:
+def _views(embedder: PhotoEmbedder, groups: list[dict[str, tuple[Path, ...]]]) -> tuple[str, PhotoViews]:
     """Return the embedder's model id and the views of every photo."""
+    name, settings = embedder.name, embedder.settings
     manifest = load_manifest(name, settings.models_path)
     if manifest.alignment is None or manifest.output.dim is None:
         raise ModelError(f"{name}: not an embedder; choose one of `edge models list`")
     template = np.array(manifest.alignment.points, np.float32)
     photos = [path for group in groups for paths in group.values() for path in paths]
     cache = views_cache(settings.state_dir / "evaluate", manifest.model_id, manifest.output.dim)
-    make = partial(recognizer_with, name, settings)
     with progress(name) as step:
-        return manifest.model_id, embed_views(
-            photos, make, template, cache, step, workers=os.cpu_count() or 1
-        )
+        return manifest.model_id, embed_views(photos, embedder, template, cache, step)
 
 
 def _orl(settings: Settings) -> dict[str, tuple[Path, ...]]:

@@ -1,4 +1,4 @@
-"""Embed many photos on every processor or on a cluster, each once: a cache knows them by bytes and model.
+"""Look at many photos on every processor or on a cluster; embed each once: a cache knows its bytes and model.
 
 The cache holds biometric data of the photos' subjects: it lies in the state directory, mode 0600, and goes
 away with it.
@@ -7,8 +7,9 @@ away with it.
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -22,44 +23,14 @@ from edge.core.types import Detection, FloatArray, Image
 from edge.device.assembly.recognizer import build_elsewhere, build_recognizer
 from edge.device.settings.load import Settings
 from edge.face.manifest import AUTO, load_manifest
-from edge.fleet.cluster import Cluster, Needs, joined
+from edge.fleet.cluster import Needs, joined
 from edge.gallery.gallery import Gallery
 from edge.lab.photos.measure import Embeddings
 from edge.lab.photos.protocol import subjects
 from edge.recognition.recognizer import Recognizer
 
 T = TypeVar("T")
-
-
-def each_photo(
-    photos: Sequence[Path],
-    work: Callable[[Path, Callable[[], Recognizer]], T],
-    make_recognizer: Callable[[], Recognizer],
-    progress: Progress,
-    *,
-    workers: int,
-) -> dict[Path, T]:
-    """Return what `work` makes of each photo; it asks for its thread's recognizer only where it needs one."""
-    local = threading.local()
-    counting = threading.Lock()
-    done = 0
-
-    def recognizer() -> Recognizer:
-        if not hasattr(local, "recognizer"):
-            local.recognizer = make_recognizer()
-        found: Recognizer = local.recognizer
-        return found
-
-    def counted(path: Path) -> T:
-        nonlocal done
-        made = work(path, recognizer)
-        with counting:
-            done += 1
-            progress("photos", done, len(photos))
-        return made
-
-    with ThreadPoolExecutor(workers) as pool:
-        return dict(zip(photos, pool.map(counted, photos), strict=True))
+Item = TypeVar("Item")
 
 
 def nearest_face(faces: Sequence[Detection], place: FloatArray) -> Detection | None:
@@ -152,28 +123,6 @@ def _keyed(path: Path) -> tuple[bytes, bytes]:
     return hashlib.sha256(data).digest(), data
 
 
-def embed_photos(
-    photos: Sequence[Path],
-    make_recognizer: Callable[[], Recognizer],
-    cache: EmbeddingCache,
-    progress: Progress,
-    *,
-    workers: int,
-) -> dict[Path, FloatArray | None]:
-    """Return the embedding of the face nearest the centre of each photo, None where no face was found.
-
-    No quality gate: what it buys is measured by itself. Each worker has a recognizer of its own.
-
-    Raises:
-        MediaError: A photo cannot be read.
-    """
-
-    def work(path: Path, recognizer: Callable[[], Recognizer]) -> FloatArray | None:
-        return cache.get(path, lambda image: _embed(image, recognizer()))
-
-    return each_photo(photos, work, make_recognizer, progress, workers=workers)
-
-
 def _embed(image: Image, recognizer: Recognizer) -> FloatArray | None:
     face = nearest_face(recognizer.detect(image), centre(image))
     return None if face is None else recognizer.embed(recognizer.align(image, face)).embedding
@@ -183,37 +132,127 @@ CHUNK = 64
 """Photos for one worker of a cluster at a time, for which it loads its models."""
 
 
-def embed_on(
-    cluster: Cluster, photos: Sequence[Path], cache: EmbeddingCache, progress: Progress
-) -> dict[Path, FloatArray | None]:
-    """Return what `embed_photos` does, embedded by the workers of a cluster; what came is in the cache.
+@dataclass(frozen=True, slots=True)
+class PhotoEmbedder:
+    """An embedder, and what runs it: every processor of this machine, or the workers of a Dask scheduler."""
 
-    Raises:
-        MediaError: A photo cannot be read, or changes meanwhile.
-        ClusterError: The cluster is lost, or is not what is needed.
-    """
-    keys = {path: _keyed(path)[0] for path in photos}
-    owed = list({key: path for path, key in keys.items() if key not in cache}.items())
-    chunks = [owed[start : start + CHUNK] for start in range(0, len(owed), CHUNK)]
-    done = 0
-    for chunk, rows in zip(chunks, cluster.map(_embed_chunk, chunks), strict=True):
-        for (key, _), row in zip(chunk, rows, strict=True):
+    name: str
+    settings: Settings
+    scheduler: str | None = None
+
+    def recognizer(self) -> Recognizer:
+        """Return what `recognizer_with` does."""
+        return recognizer_with(self.name, self.settings)
+
+    def embed(self, photos: Sequence[Path], progress: Progress) -> Embeddings:
+        """Return the embedding of each photo, None where no face was found.
+
+        The face is that nearest the centre. No quality gate: what it buys is measured by itself.
+
+        Raises:
+            MediaError, ClusterError: As for `each`.
+        """
+        one = self.recognizer().embedder
+        cache = EmbeddingCache(self.settings.state_dir / "evaluate" / f"{one.model_id}.{ROAD}.cache", one.dim)
+        return self.remembered(photos, _embed, cache, progress)
+
+    def remembered(
+        self,
+        photos: Sequence[Path],
+        make: Callable[[Image, Recognizer], FloatArray | None],
+        cache: EmbeddingCache,
+        progress: Progress,
+    ) -> dict[Path, FloatArray | None]:
+        """Return what `make` makes of each photo, or what is remembered of it; what came is in the cache.
+
+        Raises:
+            MediaError, ClusterError: As for `each`; or a photo changes meanwhile.
+        """
+        if self.scheduler is None or not photos:
+
+            def work(path: Path, recognizer: Callable[[], Recognizer]) -> FloatArray | None:
+                return cache.get(path, lambda image: make(image, recognizer()))
+
+            return self._here(photos, work, progress)
+        keys = {path: _keyed(path)[0] for path in photos}
+        owed = list({key: path for path, key in keys.items() if key not in cache}.items())
+        rows = self._elsewhere(photos[0], owed, partial(_made_of, make), progress)
+        for (key, _), row in zip(owed, rows, strict=True):
             cache.put(key, row)
-        done += len(chunk)
-        progress("photos", done, len(owed))
-    return {path: cache[key] for path, key in keys.items()}
+        return {path: cache[key] for path, key in keys.items()}
+
+    def each(
+        self, photos: Sequence[Path], work: Callable[[Path, Recognizer], T], progress: Progress
+    ) -> dict[Path, T]:
+        """Return what `work`, which must be picklable, makes of each photo.
+
+        Raises:
+            MediaError: A photo cannot be read.
+            ClusterError: The cluster is lost, or is not what is needed.
+        """
+        if self.scheduler is None or not photos:
+            return self._here(photos, lambda path, recognizer: work(path, recognizer()), progress)
+        return dict(zip(photos, self._elsewhere(photos[0], photos, work, progress), strict=True))
+
+    def _here(
+        self,
+        photos: Sequence[Path],
+        work: Callable[[Path, Callable[[], Recognizer]], T],
+        progress: Progress,
+    ) -> dict[Path, T]:
+        """Let each thread ask for a recognizer of its own, where it needs one."""
+        local = threading.local()
+        counting = threading.Lock()
+        done = 0
+
+        def recognizer() -> Recognizer:
+            if not hasattr(local, "recognizer"):
+                local.recognizer = self.recognizer()
+            found: Recognizer = local.recognizer
+            return found
+
+        def counted(path: Path) -> T:
+            nonlocal done
+            made = work(path, recognizer)
+            with counting:
+                done += 1
+                progress("photos", done, len(photos))
+            return made
+
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            return dict(zip(photos, pool.map(counted, photos), strict=True))
+
+    def _elsewhere(
+        self, photo: Path, items: Sequence[Item], work: Callable[[Item, Recognizer], T], progress: Progress
+    ) -> Iterator[T]:
+        """Yield what the workers of the cluster make of each item; all must see `photo`."""
+        assert self.scheduler is not None
+        needs = Needs.of(self.recognizer(), photo)
+        load = partial(build_elsewhere, partial(recognizer_with, self.name), self.settings.recognition)
+        chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
+        done = 0
+        with joined(self.scheduler, needs, load) as cluster:
+            for made in cluster.map(partial(_each_of, work), chunks):
+                yield from made
+                done += len(made)
+                progress("photos", done, len(items))
 
 
-def _embed_chunk(
-    load: Callable[[], Recognizer], photos: Sequence[tuple[bytes, Path]]
-) -> list[FloatArray | None]:
-    recognizer, rows = load(), []
-    for key, path in photos:
-        there, data = _keyed(path)
-        if there != key:
-            raise MediaError(f"{path}: a worker reads another photo under this path")
-        rows.append(_embed(decode_photo(data, str(path)), recognizer))
-    return rows
+def _each_of(
+    work: Callable[[Item, Recognizer], T], load: Callable[[], Recognizer], items: Sequence[Item]
+) -> list[T]:
+    recognizer = load()
+    return [work(item, recognizer) for item in items]
+
+
+def _made_of(
+    make: Callable[[Image, Recognizer], FloatArray | None], item: tuple[bytes, Path], recognizer: Recognizer
+) -> FloatArray | None:
+    key, path = item
+    there, data = _keyed(path)
+    if there != key:
+        raise MediaError(f"{path}: a worker reads another photo under this path")
+    return make(decode_photo(data, str(path)), recognizer)
 
 
 def recognizer_with(embedder: str, settings: Settings) -> Recognizer:
@@ -232,36 +271,14 @@ def recognizer_with(embedder: str, settings: Settings) -> Recognizer:
     return build_recognizer(settings.model_copy(update=values), Gallery.empty(embedder))
 
 
-def embed_all(
-    photos: Sequence[Path],
-    embedder: str,
-    settings: Settings,
-    progress: Progress,
-    scheduler: str | None = None,
-) -> tuple[str, Embeddings]:
-    """Return the embedder's model id and the embedding of each photo, None where no face was found.
-
-    Uses every processor, or the workers of a Dask scheduler, and the cache in the state directory.
-    """
-    recognizer = recognizer_with(embedder, settings)
-    one = recognizer.embedder
-    cache = EmbeddingCache(settings.state_dir / "evaluate" / f"{one.model_id}.{ROAD}.cache", one.dim)
-    if scheduler is not None:
-        elsewhere = partial(build_elsewhere, partial(recognizer_with, embedder), settings.recognition)
-        with joined(scheduler, Needs.of(recognizer, photos[0]), elsewhere) as cluster:
-            return one.model_id, embed_on(cluster, photos, cache, progress)
-    make = partial(recognizer_with, embedder, settings)
-    return one.model_id, embed_photos(photos, make, cache, progress, workers=os.cpu_count() or 1)
-
-
-def first_faces(images: Path, embedder: str, settings: Settings, progress: Progress) -> FloatArray:
+def first_faces(images: Path, embedder: PhotoEmbedder, progress: Progress) -> FloatArray:
     """Return the embedding of one photo per subject of a folder, (n, D).
 
     Raises:
         MediaError: No photo shows a face.
     """
     photos = [paths[0] for paths in subjects(images).values()]
-    _, embeddings = embed_all(photos, embedder, settings, progress)
+    embeddings = embedder.embed(photos, progress)
     found = [row for path in photos if (row := embeddings[path]) is not None]
     if not found:
         raise MediaError(f"{images}: no face found in any photo")

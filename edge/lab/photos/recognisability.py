@@ -3,7 +3,7 @@
 Takes lengths. How photos are spoiled is `degrade`'s, what a recognisability is good for `face.quality`'s.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from edge.camera.photo import read_photo
 from edge.core.download import Progress
 from edge.core.errors import MediaError
 from edge.face.manifest import RecognisabilityScale
-from edge.lab.photos.embeddings import centre, each_photo, nearest_face
+from edge.lab.photos.embeddings import PhotoEmbedder, centre, nearest_face
 from edge.lab.photos.shots import Shots
 from edge.recognition.recognizer import Recognizer
 
@@ -68,28 +68,26 @@ def fit(shots: Mapping[str, Shots], source: str) -> tuple[RecognisabilityScale, 
     return scale, {**scale.model_dump(), "lengths": told}
 
 
-def lower_half_lengths(
-    photos: Sequence[Path], make_recognizer: Callable[[], Recognizer], progress: Progress, *, workers: int
-) -> Lengths:
+def lower_half_lengths(photos: Sequence[Path], embedder: PhotoEmbedder, progress: Progress) -> Lengths:
     """Return `Embedder.lower_half_length` of the faces in photos that could be enrolled, (n,).
 
     Raises:
-        MediaError: A photo cannot be read.
+        MediaError, ClusterError: As for `PhotoEmbedder.each`.
     """
-
-    def work(path: Path, recognizer: Callable[[], Recognizer]) -> float:
-        image, known = read_photo(path), recognizer()
-        found = nearest_face(known.detect(image), centre(image))
-        if found is None:
-            return float("nan")
-        face = known.align(image, found)
-        fit_for = known.gate.for_enrolment()
-        refused = face.quality.refused or fit_for.judge(face.quality)
-        return float("nan") if refused is not None else known.embedder.lower_half_length(face.image)
-
-    taken = each_photo(photos, work, make_recognizer, progress, workers=workers)
+    taken = embedder.each(photos, _lower_half_length, progress)
     lengths = np.array(list(taken.values()), np.float64)
     return lengths[np.isfinite(lengths)]
+
+
+def _lower_half_length(path: Path, recognizer: Recognizer) -> float:
+    """Return the length for one photo, NaN where no face in it could be enrolled."""
+    image = read_photo(path)
+    found = nearest_face(recognizer.detect(image), centre(image))
+    if found is None:
+        return float("nan")
+    face = recognizer.align(image, found)
+    refused = face.quality.refused or recognizer.gate.for_enrolment().judge(face.quality)
+    return float("nan") if refused is not None else recognizer.embedder.lower_half_length(face.image)
 
 
 def lower_half(lengths: Lengths) -> float | None:

@@ -1,7 +1,8 @@
 """Spoil photos in known ways and take a shot of the face in each: embedding and quality. Judges nothing."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from edge.camera.photo import read_photo
 from edge.core.download import Progress
 from edge.core.types import Detection, FloatArray, Image, Quality
 from edge.lab.photos.degrade import Degradation
-from edge.lab.photos.embeddings import centre, each_photo, middle, nearest_face
+from edge.lab.photos.embeddings import PhotoEmbedder, centre, middle, nearest_face
 from edge.recognition.recognizer import Recognizer
 
 
@@ -33,28 +34,22 @@ Shots = Mapping[Path, Shot | None]
 def take_shots(
     photos: Sequence[Path],
     worse: Sequence[Degradation],
-    make_recognizer: Callable[[], Recognizer],
+    embedder: PhotoEmbedder,
     progress: Progress,
-    *,
-    workers: int,
 ) -> dict[str, dict[Path, Shot | None]]:
     """Spoil every photo in every way and embed the face nearest its centre; by degradation and photo.
 
     The face is found anew in the spoiled photo. One that was somewhere else in the clean photo does not
-    count: its name is unknown. Each worker has a recognizer of its own.
+    count: its name is unknown.
 
     Raises:
-        MediaError: A photo cannot be read.
+        MediaError, ClusterError: As for `PhotoEmbedder.each`.
     """
-
-    def work(path: Path, recognizer: Callable[[], Recognizer]) -> list[Shot | None]:
-        return _spoiled(path, worse, recognizer())
-
-    taken = each_photo(photos, work, make_recognizer, progress, workers=workers)
+    taken = embedder.each(photos, partial(_spoiled, worse), progress)
     return {way.name: {path: shots[i] for path, shots in taken.items()} for i, way in enumerate(worse)}
 
 
-def _spoiled(path: Path, worse: Sequence[Degradation], recognizer: Recognizer) -> list[Shot | None]:
+def _spoiled(worse: Sequence[Degradation], path: Path, recognizer: Recognizer) -> list[Shot | None]:
     image = read_photo(path)
     clean = nearest_face(recognizer.detect(image), centre(image))
     if clean is None:

@@ -4,8 +4,9 @@ Photos are enrolled as `edge enroll` does, with what it refuses, and strangers c
 shots. Half of the subjects are enrolled, the other half are strangers, and then the other way round.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from edge.core.types import FloatArray, Probe, Quality
 from edge.gallery.alike.own_shift import Shifts, shifts_among
 from edge.gallery.decision import DecisionRule
 from edge.lab.photos.degrade import Degradation
-from edge.lab.photos.embeddings import centre, each_photo, nearest_face
+from edge.lab.photos.embeddings import PhotoEmbedder, centre, nearest_face
 from edge.lab.photos.plots import share_interval
 from edge.lab.photos.shots import face_again, spoil
 from edge.recognition.enrolment.enrol import encode_face
@@ -43,24 +44,19 @@ Sights = Mapping[Path, SpoiledSight | None]
 
 
 def see(
-    photos: Sequence[Path],
-    ways: Sequence[Degradation],
-    make_recognizer: Callable[[], Recognizer],
-    progress: Progress,
-    *,
-    workers: int,
+    photos: Sequence[Path], ways: Sequence[Degradation], embedder: PhotoEmbedder, progress: Progress
 ) -> dict[str, Sights]:
     """Spoil every photo in every way, and look at the face nearest its centre; by way and photo.
 
     Raises:
-        MediaError: A photo cannot be read.
+        MediaError, ClusterError: As for `PhotoEmbedder.each`.
     """
-
-    def work(path: Path, recognizer: Callable[[], Recognizer]) -> list[SpoiledSight | None]:
-        return [_seen(path, way, recognizer()) for way in ways]
-
-    taken = each_photo(photos, work, make_recognizer, progress, workers=workers)
+    taken = embedder.each(photos, partial(_seen_in, ways), progress)
     return {way.name: {path: seen[i] for path, seen in taken.items()} for i, way in enumerate(ways)}
+
+
+def _seen_in(ways: Sequence[Degradation], path: Path, recognizer: Recognizer) -> list[SpoiledSight | None]:
+    return [_seen(path, way, recognizer) for way in ways]
 
 
 def _seen(path: Path, way: Degradation, recognizer: Recognizer) -> SpoiledSight | None:

@@ -5,9 +5,10 @@ Embeds many photos once, each face aligned in two ways and mirrored or not, into
 `variants`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -19,7 +20,7 @@ from edge.core.types import FloatArray, Image
 from edge.face.embedder import align
 from edge.gallery.gallery import worth
 from edge.gallery.prototypes import photos_of, prototypes
-from edge.lab.photos.embeddings import EmbeddingCache, centre, each_photo, nearest_face
+from edge.lab.photos.embeddings import EmbeddingCache, PhotoEmbedder, centre, nearest_face
 from edge.lab.photos.rates import Scores, threshold_at
 from edge.recognition.recognizer import Recognizer
 
@@ -71,29 +72,23 @@ def robust_align(image: Image, landmarks: FloatArray, template: FloatArray, size
 
 def embed_views(
     photos: Sequence[Path],
-    make_recognizer: Callable[[], Recognizer],
+    embedder: PhotoEmbedder,
     template: FloatArray,
     cache: EmbeddingCache,
     progress: Progress,
-    *,
-    workers: int,
 ) -> dict[Path, FloatArray | None]:
     """Return all views of the face nearest the centre of each photo; `template` (5, 2) is the embedder's.
 
-    No quality gate. Each worker has a recognizer of its own.
+    No quality gate.
 
     Raises:
-        MediaError: A photo cannot be read.
+        MediaError, ClusterError: As for `PhotoEmbedder.each`.
     """
-
-    def work(path: Path, recognizer: Callable[[], Recognizer]) -> FloatArray | None:
-        row = cache.get(path, lambda image: _views(image, recognizer(), template))
-        return None if row is None else row.reshape(len(VIEWS), -1)
-
-    return each_photo(photos, work, make_recognizer, progress, workers=workers)
+    rows = embedder.remembered(photos, partial(_views, template), cache, progress)
+    return {path: None if row is None else row.reshape(len(VIEWS), -1) for path, row in rows.items()}
 
 
-def _views(image: Image, recognizer: Recognizer, template: FloatArray) -> FloatArray | None:
+def _views(template: FloatArray, image: Image, recognizer: Recognizer) -> FloatArray | None:
     """Return the views of the face nearest the centre, one after the other (len(VIEWS) * D,)."""
     face = nearest_face(recognizer.detect(image), centre(image))
     if face is None:

@@ -13,7 +13,7 @@ from edge.core.errors import MediaError
 from edge.device.settings.load import load
 from edge.face.manifest import load_manifest
 from edge.lab.demo.media import orl_photo
-from edge.lab.photos.embeddings import EmbeddingCache, embed_photos
+from edge.lab.photos.embeddings import EmbeddingCache, PhotoEmbedder
 from tests.support.command_line import run_json
 
 
@@ -45,12 +45,13 @@ def test_a_torn_end_of_the_cache_is_ignored(tmp_path: Path):
 
 
 def test_a_photo_that_cannot_be_read_is_named(tmp_path: Path):
-    def nobody():
+    def nobody(*_):
         raise AssertionError("no recognizer is needed for this")
 
     cache = EmbeddingCache(tmp_path / "m.cache", 8)
+    embedder = PhotoEmbedder("nobodys", load())
     with pytest.raises(MediaError, match=r"gone\.jpg"):
-        embed_photos([tmp_path / "gone.jpg"], nobody, cache, lambda what, done, total: None, workers=1)
+        embedder.remembered([tmp_path / "gone.jpg"], nobody, cache, lambda *_: None)
 
 
 @pytest.fixture(scope="module")

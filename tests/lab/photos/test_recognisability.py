@@ -1,7 +1,6 @@
 """The scale of recognisability: fitted to lengths whose odds are known, and what a manifest takes of it."""
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 import cv2
@@ -15,7 +14,7 @@ from edge.face.manifest import load_manifest, manifests_dir, read_manifest
 from edge.lab.demo.media import orl_photo
 from edge.lab.photos.calibration import write_table
 from edge.lab.photos.degrade import Degradation, damages
-from edge.lab.photos.embeddings import recognizer_with
+from edge.lab.photos.embeddings import PhotoEmbedder
 from edge.lab.photos.recognisability import (
     SPOILED,
     as_toml,
@@ -90,8 +89,8 @@ def test_a_lower_half_counts_as_covered_where_few_plain_ones_are_so_short():
 def test_the_lower_half_of_a_face_is_measured_and_written(tmp_path: Path, media: Path):
     photos = [orl_photo(media, subject, 1) for subject in range(1, 5)]
     (tmp_path / "wall.png").write_bytes(WALL)
-    make = partial(recognizer_with, "sface-int8", load())
-    found = lower_half_lengths([*photos, tmp_path / "wall.png"], make, lambda *_: None, workers=1)
+    embedder = PhotoEmbedder("sface-int8", load())
+    found = lower_half_lengths([*photos, tmp_path / "wall.png"], embedder, lambda *_: None)
     scale = load_manifest("sface-int8").recognisability
     assert scale is not None
     assert scale.lower_half is not None
@@ -114,8 +113,8 @@ def test_plain_faces_are_recognisable_and_spoiled_ones_are_not(way: Degradation,
     photos = [orl_photo(media, subject, 1) for subject in range(1, 41)]
     scale = load_manifest("sface-int8").recognisability
     assert scale is not None
-    make = partial(recognizer_with, "sface-int8", load())
-    taken = take_shots(photos, [way], make, lambda *_: None, workers=1)[way.name]
+    embedder = PhotoEmbedder("sface-int8", load())
+    taken = take_shots(photos, [way], embedder, lambda *_: None)[way.name]
     found = [shot for shot in taken.values() if shot is not None]
     told = [shot.quality.recognisability for shot in found]
     assert told == [pytest.approx(scale.of(shot.length)) for shot in found]

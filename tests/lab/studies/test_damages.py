@@ -1,6 +1,5 @@
 """Strangers let in where gallery and visitors share a damage: counted on faces whose likeness is known."""
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ from edge.device.settings.load import load
 from edge.gallery.decision import Calibration, DecisionRule
 from edge.lab.demo.media import orl_photo
 from edge.lab.photos.degrade import damages
-from edge.lab.photos.embeddings import recognizer_with
+from edge.lab.photos.embeddings import PhotoEmbedder
 from edge.lab.photos.plots import plot_damages
 from edge.lab.studies.damages import SpoiledSight, compare, see
 from tests.support.gallery_samples import unit_rows
@@ -47,9 +46,9 @@ def test_strangers_are_counted_over_all_whose_face_was_found():
 def test_nobody_who_shares_a_damage_is_let_in(media: Path, tmp_path: Path, name: str):
     photos = [orl_photo(media, subject, 1) for subject in range(1, 41)]
     ways = [way for way in damages() if way.name in ("clean", name)]
-    make = partial(recognizer_with, "sface-int8", load())
-    sights = see(photos, ways, make, lambda *_: None, workers=1)
-    report = compare(sights, make().rule)
+    embedder = PhotoEmbedder("sface-int8", load())
+    sights = see(photos, ways, embedder, lambda *_: None)
+    report = compare(sights, embedder.recognizer().rule)
     assert report["conditions"]["clean"]["enrolled"] == 40
     assert report["conditions"][name]["enrolled"] <= 2
     assert report["conditions"][name]["let_in"]["0.001"]["count"] == 0

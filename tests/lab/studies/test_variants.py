@@ -153,5 +153,5 @@ def test_the_command_compares_real_faces_and_is_quick_the_second_time(
     assert rows["5, all rows"]["tpir"]["0.01"]["mean"] == 1
     (cache,) = (tmp_path / "state" / "evaluate").iterdir()
     assert stat.S_IMODE(cache.stat().st_mode) == 0o600
-    monkeypatch.setattr("edge.lab.studies.variant_scores._views", None)  # nothing is embedded again
+    monkeypatch.setattr("edge.lab.studies.variant_scores._views", pytest.fail)  # nothing is embedded again
     assert measured(images, other, tmp_path / "again.json") == report
