@@ -138,7 +138,9 @@ def upload(config_file: ConfigOption = None) -> None:
     """Make the remote collection hold exactly this gallery, rotated by the site's secret."""
     settings = load_settings(config_file)
     found, manifest = gallery_in_force(settings)
-    upload_gallery(settings, found, decision_rule(settings, manifest, found).own_shifts)
+    own_shifts = decision_rule(settings, manifest, found).own_shifts
+    with progress(settings.remote.collection) as step:
+        upload_gallery(settings, found, own_shifts, step)
     typer.echo(f"{settings.remote.collection}: {found.size} subject(s), {len(found.matrix)} template(s)")
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from edge.core import files
 from edge.core.clock import Clock
+from edge.core.download import Progress
 from edge.core.errors import ConfigError, FileError, RemoteGalleryError
 from edge.device.assembly.stores import erased_here
 from edge.device.settings.load import Settings, credential_path
@@ -97,7 +98,9 @@ def _engine(url: str, collection: str, password: str | None) -> RemoteEngine:
         raise ConfigError(f"remote: install the extra `{extra}` to ask {url.split(':')[0]}") from None
 
 
-def upload_gallery(settings: Settings, gallery: Gallery, own_shifts: Mapping[str, float]) -> None:
+def upload_gallery(
+    settings: Settings, gallery: Gallery, own_shifts: Mapping[str, float], step: Progress
+) -> None:
     """Make the engine hold exactly this gallery, with the shifts of its subjects.
 
     Raises:
@@ -105,6 +108,6 @@ def upload_gallery(settings: Settings, gallery: Gallery, own_shifts: Mapping[str
     """
     remote = connect_remote(settings, gallery.dim)
     try:
-        upload(remote.engine, gallery, remote.rotation, remote.signer, own_shifts)
+        upload(remote.engine, gallery, remote.rotation, remote.signer, own_shifts, step)
     finally:
         remote.engine.close()

@@ -23,7 +23,9 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Protocol
 
+from edge.core.download import Progress
 from edge.core.errors import GalleryError, RemoteGalleryError, RemoteTimeoutError
+from edge.core.text import first_line
 from edge.core.types import FloatArray, Match, Probe, ScoredSubject
 from edge.gallery.format.bundle import subject_entry, subject_of
 from edge.gallery.format.rows import rows_text
@@ -37,6 +39,9 @@ TIMEOUT_S = 0.25
 
 ENGINE_TIMEOUT_S = 2
 """After this an answer that nobody waits for any more frees the connection."""
+
+STEP_ROWS = 1000
+"""After so many of them an upload says how many were sent."""
 
 POINTS = uuid.UUID("6a1f4d43-1b1c-4f0f-9b38-5a0c6f5d9d2e")
 """Name space of the ids of entries: one for each subject and template."""
@@ -62,8 +67,10 @@ class RemoteEntry:
 class RemoteEngine(Protocol):
     """A server that keeps entries and finds those whose rows are nearest, by inner product."""
 
-    def replace(self, dim: int, entries: Iterable[RemoteEntry]) -> None:
+    def replace(self, dim: int, entries: Iterable[RemoteEntry], step: Progress) -> None:
         """Hold exactly these entries, of rows of length `dim`; the last one is `CONTENTS`.
+
+        `step` hears of what is done after they came.
 
         Raises:
             RemoteGalleryError: It refuses them.
@@ -166,18 +173,11 @@ class EngineMatcher:
             self._busy.release()
 
     def _ask(self, turned: FloatArray) -> Match:
-        try:
-            contents = self._engine.contents()
-            # At most MAX_PROTOTYPES are of one subject, so that there is one of another beside them.
-            proposed = self._engine.nearest(turned, self._gallery.model_id, self._groups, MAX_PROTOTYPES + 1)
-        except Exception as error:
-            # What the libraries raise has no common base below it.
-            raise RemoteGalleryError(f"the remote gallery failed: {type(error).__name__}") from None
-        if contents is None:
-            raise RemoteGalleryError("the remote gallery does not say what it holds; upload it again")
-        uploaded = self._signer.read("contents", contents)
+        uploaded, proposed = self._asked(turned)
+        if any(said["upload"] != uploaded["upload"] for said in proposed):
+            uploaded, proposed = self._asked(turned)  # an upload ended between the two questions
         found = sorted(
-            (self._scored(entry, str(uploaded["upload"]), turned) for entry in proposed),
+            (self._scored(said, str(uploaded["upload"]), turned) for said in proposed),
             key=lambda each: -each.score,
         )
         subjects: dict[str, ScoredSubject] = {}
@@ -186,6 +186,23 @@ class EngineMatcher:
         best, second = (*subjects.values(), None, None)[:2]
         searched = self._searched(uploaded)
         return Match(best, second, searched, searched * SEVERAL_PHOTOS)
+
+    def _asked(self, turned: FloatArray) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Return what the site signed: about the whole upload, and the nearest templates."""
+        try:
+            contents = self._engine.contents()
+            # At most MAX_PROTOTYPES are of one subject, so that there is one of another beside them.
+            proposed = self._engine.nearest(turned, self._gallery.model_id, self._groups, MAX_PROTOTYPES + 1)
+        except Exception as error:
+            # What the libraries raise has no common base below it.
+            raise RemoteGalleryError(
+                f"the remote gallery failed: {type(error).__name__}: {first_line(error)}"
+            ) from None
+        if contents is None:
+            raise RemoteGalleryError("the remote gallery does not say what it holds; upload it again")
+        return self._signer.read("contents", contents), [
+            self._signer.read("template", entry) for entry in proposed
+        ]
 
     def _searched(self, uploaded: dict[str, Any]) -> int:
         """Return how many templates of the door's groups there are; one of two groups counts twice."""
@@ -196,9 +213,8 @@ class EngineMatcher:
             return total
         return min(total, sum(int(uploaded["groups"].get(group, 0)) for group in self._groups))
 
-    def _scored(self, entry: Mapping[str, object], upload: str, turned: FloatArray) -> ScoredSubject:
-        """Return the subject that an entry of an upload signs, and its score against a rotated probe."""
-        said = self._signer.read("template", entry)
+    def _scored(self, said: Mapping[str, Any], upload: str, turned: FloatArray) -> ScoredSubject:
+        """Return the subject of a template of an upload, and its score against a rotated probe."""
         if said["upload"] != upload or said["model_id"] != self._gallery.model_id:
             raise RemoteGalleryError("the remote gallery mixes two uploads; upload it again")
         try:
@@ -217,15 +233,25 @@ def upload(
     rotation: Rotation,
     signer: RowSigner,
     own_shifts: Mapping[str, float],
+    step: Progress = lambda what, done, total: None,
 ) -> None:
     """Make an engine hold exactly the templates of a gallery.
 
-    `own_shifts` are those of the gallery's `DecisionRule`; doors take them from here.
+    `own_shifts` are those of the gallery's `DecisionRule`; doors take them from here. `step` hears how much
+    is done.
 
     Raises:
         RemoteGalleryError: The server refused it.
     """
-    engine.replace(gallery.dim, entries(gallery, rotation, signer, own_shifts))
+    total = len(gallery.matrix)
+
+    def sent() -> Iterator[RemoteEntry]:
+        for number, entry in enumerate(entries(gallery, rotation, signer, own_shifts)):
+            if number % STEP_ROWS == 0:
+                step("rows sent", number, total)
+            yield entry
+
+    engine.replace(gallery.dim, sent(), step)
 
 
 def entries(

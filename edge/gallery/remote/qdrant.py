@@ -5,6 +5,7 @@ from typing import Any
 
 from qdrant_client import QdrantClient, models
 
+from edge.core.download import Progress
 from edge.core.errors import RemoteGalleryError
 from edge.core.types import FloatArray
 from edge.gallery.remote.engine_matcher import CONTENTS, ENGINE_TIMEOUT_S, RemoteEntry
@@ -35,7 +36,7 @@ class QdrantEngine:
             raise RemoteGalleryError("remote gallery: the address must look like https://host:6333") from None
         return cls(client, collection)
 
-    def replace(self, dim: int, entries: Iterable[RemoteEntry]) -> None:
+    def replace(self, dim: int, entries: Iterable[RemoteEntry], step: Progress) -> None:
         """Hold exactly these entries; see `RemoteEngine`."""
         vectors = models.VectorParams(size=dim, distance=models.Distance.COSINE)
         try:

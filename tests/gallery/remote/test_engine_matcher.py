@@ -152,6 +152,28 @@ def test_an_upload_replaces_what_was_there(owner: Owner):
     assert (match.best.subject.subject_id, match.second, match.gallery_size) == ("new", None, 1)
 
 
+def test_an_upload_that_ends_between_two_questions_costs_no_answer(owner: Owner):
+    old, new = gallery_of([1, 1]), gallery_of([1, 1, 1])
+    upload(owner.engine, old, ROTATION, SIGNER, {})
+    first = owner.engine.contents()
+
+    class Exchanged:
+        """The owner's engine, whose upload ends after the first question."""
+
+        def __init__(self) -> None:
+            self.told = [first]
+            self.nearest = owner.engine.nearest
+
+        def contents(self):
+            return self.told.pop() if self.told else owner.engine.contents()
+
+    upload(owner.engine, new, ROTATION, SIGNER, {})
+    with remote_of(Exchanged(), new, timeout_s=5) as remote:  # type: ignore[arg-type]
+        match = remote.match(probe(new.matrix[2]))
+    assert match.best is not None
+    assert (match.best.subject, match.gallery_size) == (new.subjects[2], 3)
+
+
 def test_only_subjects_of_the_doors_groups_and_of_the_embedder_are_found(owner: Owner):
     rows = unit_rows(2)
     gallery = Gallery.empty(MODEL).with_subjects(
@@ -274,12 +296,13 @@ def test_a_server_that_answers_nonsense_leaves_the_local_decision(answer: bytes,
 
 
 @pytest.mark.parametrize("kind", ENGINES)
-def test_a_server_that_is_gone_leaves_the_local_decision(kind: str):
+def test_a_server_that_is_gone_leaves_the_local_decision(kind: str, caplog: pytest.LogCaptureFixture):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     with remote_at(f"127.0.0.1:{port}", kind, timeout_s=5) as remote:
         opinion = second_opinion(REJECT, probe(unit_rows(1)[0]), remote, RULE)
     assert (opinion.decision, opinion.outcome) == (REJECT, "failed")
+    assert "onnection refused" in caplog.text
 
 
 def of_subject(owner: Owner, number: int) -> Point:
