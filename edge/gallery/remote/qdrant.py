@@ -13,9 +13,18 @@ from edge.gallery.remote.engine_matcher import CONTENTS, ENGINE_TIMEOUT_S, Remot
 BATCH = 256
 """Points of one request of an upload."""
 
+OVERSAMPLING = 4.0
+"""How many times the wanted points are found by rows of int8, and compared again by the whole rows."""
+
+FILTERED = ("model_id", "groups")
+"""What limits a search. Without an index of it, a search of 100,000 points takes 110 ms instead of 1.4."""
+
 
 class QdrantEngine:
-    """One collection, in which every entry is a point and every search is exact."""
+    """One collection, in which every entry is a point. A search compares with all rows: no graph is built.
+
+    By default the server builds one, which found the right face in .92 of the cases (models/MEASURED.md).
+    """
 
     def __init__(self, client: QdrantClient, collection: str) -> None:
         self._client = client
@@ -42,7 +51,18 @@ class QdrantEngine:
         try:
             if self._client.collection_exists(self._collection):
                 self._client.delete_collection(self._collection)
-            self._client.create_collection(self._collection, vectors_config=vectors)
+            self._client.create_collection(
+                self._collection,
+                vectors_config=vectors,
+                hnsw_config=models.HnswConfigDiff(m=0),
+                quantization_config=models.ScalarQuantization(
+                    scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
+                ),
+            )
+            for field in FILTERED:
+                self._client.create_payload_index(
+                    self._collection, field, models.PayloadSchemaType.KEYWORD, wait=True
+                )
             self._client.upload_points(self._collection, _points(dim, entries), batch_size=BATCH, wait=True)
         except Exception as error:
             # Over HTTP it raises ApiException, in local mode ValueError: no common base below Exception.
@@ -66,6 +86,9 @@ class QdrantEngine:
             query_filter=models.Filter(must=must),
             limit=count,
             with_payload=True,
+            search_params=models.SearchParams(
+                quantization=models.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING)
+            ),
         )
         return [point.payload or {} for point in found.points]
 

@@ -34,6 +34,11 @@ from tests.support.gallery_samples import AT, MODEL, gallery_of, probe, template
 from tests.support.remote import Owner, PgvectorOwner, Point, QdrantOwner
 from tests.support.waits import LIMIT_S, Stopwatch
 
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Payload indexes have no effect in the local Qdrant",
+    "ignore:Local mode performs exact .* search",
+)
+
 RULE = DecisionRule(None, 0.5, 0.05, None)
 REJECT = Decision(EventType.REJECT, Reason.BELOW_THRESHOLD, None, None)
 
