@@ -172,15 +172,19 @@ function problemsOf(door, pushes, now) {
     add("warn", "Decisions that no broker takes", "Run: edge journal undeliverable");
   }
   const gallery = galleryOf(door);
-  if (gallery.level === "bad") add("bad", `Gallery refused: ${gallery.why}`, gallery.error);
-  if (gallery.level === "warn") {
-    add("warn", "Not the newest gallery: who was removed since may still pass", `Wanted ${gallery.desired}, in force ${gallery.reported ?? "none of the fleet's"}.`);
+  if (gallery.level === "bad") {
+    const rights = gallery.followed ? "; who was removed is removed here" : "";
+    add("bad", `Gallery refused: ${gallery.why}${rights}`, gallery.error);
+  }
+  if (gallery.behind) {
+    add("warn", "A removal may be missing: who was revoked since may still pass", `Wanted ${gallery.desired}, in force ${gallery.reported ?? "none of the fleet's"}.`);
   }
   if (config?.status === "rejected") add("warn", "The last push of configuration was rejected", text(config.error));
   return found.sort((one, other) => (one.level === other.level ? 0 : one.level === "bad" ? -1 : 1));
 }
 
-// The gallery as it was asked for and as it serves; `level` says whether they agree.
+// The gallery as it was asked for and as it serves; `level` says whether they agree. A door whose embedder cannot use it
+// has `followed` its removals all the same; one that is `behind` may lack some, as `edge fleet status --revoked` has it.
 function galleryOf(door) {
   const told = door.documents["gallery/reported"] ?? {};
   const desired = number(object(door.documents["gallery/desired"]).version);
@@ -196,10 +200,12 @@ function galleryOf(door) {
     synchronisedAt: text(told.synchronised_at),
     why: entry(WORDS.refusals, text(told.reason)) ?? text(told.reason),
     error: text(told.error),
+    followed: number(told.rights) !== null && number(told.rights) >= desired,
     level: "good",
   };
+  gallery.behind = Boolean(gallery.of) && desired > 0 && !(reported >= desired) && !gallery.followed;
   if (told.status === "refused") gallery.level = "bad";
-  else if (gallery.of && desired > 0 && (reported === null || reported < desired)) gallery.level = "warn";
+  else if (gallery.behind) gallery.level = "warn";
   return gallery;
 }
 

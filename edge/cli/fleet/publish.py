@@ -326,10 +326,10 @@ def ask_doors(
         arrival = nudge_doors(
             broker, settings.site, wanted, devices or [], wait_s=wait_s, clock=SystemClock(), told=told
         )
-    return _tell_arrival(arrival)
+    return tell_arrival(arrival)
 
 
-def _tell_arrival(arrival: Arrival) -> int:
+def tell_arrival(arrival: Arrival) -> int:
     """Print which doors have it; returns the exit code."""
     doors = arrival.concerned()
     scopes = ", ".join(arrival.wanted)

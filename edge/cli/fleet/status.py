@@ -2,30 +2,41 @@
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from edge.cli.options import HERE, FleetOption, JsonOption
+from edge.cli.fleet.publish import tell_arrival
+from edge.cli.options import HERE, FleetOption, JsonOption, load_settings
 from edge.cli.output import Listing
 from edge.core.clock import SystemClock
+from edge.device.assembly.delivery import build_broker
+from edge.device.settings.load import Settings
 from edge.fleet.fleet import open_fleet
 from edge.fleet.keys import KeyRing
+from edge.fleet.rollout.gallery import Arrival, Wanted, as_reported
 from edge.fleet.status import RoleStatus, ScopeStatus
 
 
 def status(
     as_json: JsonOption = False,
     revoked: Annotated[bool, typer.Option("--revoked", help="Show who is revoked.")] = False,
+    config_file: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", help="With --revoked: show which doors at its broker lack a removal."),
+    ] = None,
     fleet: FleetOption = HERE,
 ) -> None:
     """Show the scopes, the versions published for them, and when signatures expire. Needs no key."""
     opened = open_fleet(fleet, KeyRing(fleet / "keys"), SystemClock())
     scopes, roles = opened.status(), opened.roles()
+    doors = _doors(load_settings(config_file), scopes) if revoked and config_file is not None else None
     if as_json:
         document = {
             "tenant": opened.tenant,
             "revoked": list(opened.revoked) if revoked else len(opened.revoked),
+            "doors": doors and {name: doors.came_to(each)[0] for name, each in doors.concerned().items()},
             "scopes": [_scope(each) for each in scopes],
             "roles": [{**asdict(each), "expires": each.expires.isoformat()} for each in roles],
         }
@@ -37,6 +48,14 @@ def status(
     typer.echo(f"{len(opened.revoked)} subject(s) revoked{hint}")
     for subject_id in opened.revoked if revoked else ():
         typer.echo(subject_id)
+    if doors is not None and tell_arrival(doors):
+        typer.echo("who was revoked may still pass where it is missing")
+
+
+def _doors(settings: Settings, scopes: list[ScopeStatus]) -> Arrival:
+    """Return which doors have reported that they have removed who is no longer in their scope."""
+    wanted = {each.scope: Wanted(each.version, removal=True) for each in scopes if each.version}
+    return as_reported(build_broker(settings.mqtt), settings.site, wanted, SystemClock())
 
 
 def _scope(status: ScopeStatus) -> dict[str, Any]:

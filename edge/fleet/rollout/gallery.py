@@ -120,6 +120,20 @@ class Arrival:
         return report.published == wanted.version or newer
 
 
+def as_reported(broker: Broker, site: str, wanted: Mapping[str, Wanted], clock: Clock) -> Arrival:
+    """Return how the doors of a site stand by what they have reported, and ask them for nothing.
+
+    Raises:
+        LinkError: The broker cannot be reached, or refuses it.
+    """
+    arrival = Arrival(wanted)
+    with site_listener(broker, watched(site)) as listener:
+        began_s = clock.monotonic()
+        while clock.monotonic() - began_s < QUIET_S:
+            _hear(listener, arrival)
+    return arrival
+
+
 def cannot_follow(
     broker: Broker, site: str, scope: str, model_id: str, clock: Clock
 ) -> tuple[dict[str, str], int]:
@@ -130,11 +144,7 @@ def cannot_follow(
     Raises:
         LinkError: The broker cannot be reached, or refuses it.
     """
-    arrival = Arrival({scope: Wanted(0)})
-    with site_listener(broker, watched(site)) as listener:
-        began_s = clock.monotonic()
-        while clock.monotonic() - began_s < QUIET_S:
-            _hear(listener, arrival)
+    arrival = as_reported(broker, site, {scope: Wanted(0)}, clock)
     doors, cannot = arrival.concerned(), {}
     for name, door in doors.items():
         assert door.report is not None

@@ -275,6 +275,8 @@ def building(broker: Mosquitto) -> None:
     say(broker, "camera/front/state", state)
     behind = gallery(status="refused", published=56, reason="server", error="the server answers 503")
     say(broker, "gallery/reported", behind, "hq/door-04")
+    removed = gallery(status="refused", published=56, rights=57, reason="model", error="of another embedder")
+    say(broker, "gallery/reported", removed, "hq/door-05")
     say(broker, "config/reported", config(status="pending", versions={"fleet": 4}), "hq/door-04")
     problems = [DoorProblem.DISK_REFUSED, DoorProblem.FRAMES_LATE]
     camera = {"looked_at_hz": 1.5, "delivered_hz": 15.0, "problems": [DoorProblem.FRAMES_LATE]}
@@ -329,8 +331,12 @@ def test_a_building_at_a_glance(chromium: Browser, broker: Mosquitto, tmp_path: 
     for told in (
         *("The disk takes no decision", "make room, or replace the card", "when they are looked at: front"),
         *("Gallery refused: the server does not answer", "the server answers 503", "on trial", "not in step"),
+        *("A removal may be missing: who was revoked since may still pass", "Wanted 57, in force 56."),
     ):
         assert told in troubled, troubled
+    followed = page.text("#door-list > :nth-child(3)")
+    assert "; who was removed is removed here" in followed
+    assert "A removal may be missing" not in followed
     assert "on: no names, no boxes" in page.text("#door-list > :nth-child(3)")
     assert "The door is offline" in page.text("#door-list > :nth-child(4)")
     for name, look in LOOKS.items():

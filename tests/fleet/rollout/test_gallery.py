@@ -235,6 +235,36 @@ def test_who_is_only_in_the_candidate_is_revoked_there_and_the_doors_are_waited_
         assert not heard.on("door-1/gallery/desired"), "a version that is none of its gallery's stays not"
 
 
+def test_the_status_of_a_fleet_names_the_doors_that_lack_a_removal_and_asks_them_for_nothing(
+    broker: Mosquitto, settings: Settings, tmp_path: Path
+):
+    fleet = make_fleet(tmp_path / "fleet", "front", "back")
+    fleet.publish_gallery("front", people("alice", "bob"))
+    fleet.revoke("bob")
+    show = ("fleet", "status", "--revoked", "--fleet", fleet.directory)
+    assert "no door has reported" in run(*show, config=settings_file(tmp_path))
+    doors = [
+        SimulatedDoor(broker.port, f"door-{number}", has, lambda _: None)
+        for number, has in enumerate(
+            [report(2), report(1), report(1, status="refused", error=ERROR, rights=2), report(7, "back")], 1
+        )
+    ]
+    told = run(*show, config=settings_file(tmp_path)).splitlines()
+    as_json = json.loads(run(*show, "--json", config=settings_file(tmp_path)))
+    for door in doors:
+        door.close()
+    assert told[told.index("bob") :] == [
+        "bob",
+        "door-1: has it",
+        "door-2: waiting: it has version 1",
+        "door-3: has it: who was removed, not the gallery: that is of an embedder that it cannot use",
+        "1 of 3 door(s) have not got it: door-2",
+        "who was revoked may still pass where it is missing",
+    ]
+    assert as_json["doors"] == {"door-1": "has it", "door-2": "waiting", "door-3": "has it"}
+    assert not any(door.asked for door in doors)
+
+
 def test_a_door_that_is_away_is_asked_when_it_is_back(
     broker: Mosquitto, settings: Settings, capsys: pytest.CaptureFixture[str]
 ):
