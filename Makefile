@@ -24,10 +24,11 @@ system-venv:
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  $(APT) update -qq && $(APT) install -y -qq --no-install-recommends python3-venv; }
 
-# What the tests start for real: an MQTT broker, stream servers, the service manager's linter, what makes disks fail.
+# What the tests start for real: an MQTT broker, a web server, stream servers, the service manager's linter, what makes disks fail.
 system-test:
 	@missing=; \
 	command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || missing="$$missing mosquitto"; \
+	command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || missing="$$missing nginx-light"; \
 	command -v strace >/dev/null || missing="$$missing strace"; \
 	command -v ffmpeg >/dev/null || missing="$$missing ffmpeg"; \
 	command -v systemd-analyze >/dev/null || missing="$$missing systemd"; \

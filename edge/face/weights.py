@@ -207,7 +207,7 @@ def _weights_of(manifest: Manifest, fetch: Fetch, models_dir: Path, threads: int
     with _workshop(models_dir) as workshop:
         parts = parts_of(manifest)
         for part in parts:
-            (workshop / part.file).write_bytes(fetch(part.file))
+            (workshop / part.file).write_bytes(_weights(part.pinned, fetch, models_dir))
         _check(manifest, workshop, threads)
         for part in parts:
             content = files.read_regular(workshop / part.file)
@@ -230,14 +230,22 @@ def _whole(name: str, fetch: Fetch, models_dir: Path, threads: int) -> Manifest:
         manifest = read_manifest(part / MANIFEST)
         if manifest.pair is not None:
             raise ModelError(f"{name}: a pair that this release does not know cannot be pushed; upgrade edge")
-        fetched = [file for file in (manifest.golden, manifest.file) if file is not None]
-        for file in fetched:
-            (part / file).write_bytes(fetch(file))
+        if manifest.golden is not None:
+            (part / manifest.golden).write_bytes(fetch(manifest.golden))
+        (part / manifest.file).write_bytes(_weights(manifest.pinned, fetch, models_dir))
         _check(manifest, workshop, threads)
         home.mkdir(exist_ok=True)
-        for file in (*fetched, MANIFEST):
+        for file in (*filter(None, (manifest.golden,)), manifest.file, MANIFEST):
             files.write_whole(home / file, files.read_regular(part / file), files.PUBLIC)
     return load_manifest(name, models_dir)
+
+
+def _weights(file: PinnedFile, fetch: Fetch, models_dir: Path) -> bytes:
+    """Return a file that is here already, of whatever model, or else as it is fetched."""
+    for path in (*models_dir.glob("*"), *models_dir.glob("*/*")):
+        if path.is_file() and file.is_at(path):
+            return files.read_regular(path)
+    return fetch(file.name)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from edge.fleet.keys import KeyRing
 from edge.fleet.repository import Repository
 from edge.fleet.status import Publication
 from edge.gallery.format.bundle import decode, encode
-from edge.gallery.format.delta import encode_delta
+from edge.gallery.format.delta import encode_delta, keeps_templates
 from edge.gallery.format.published import candidate_path, delta_path, full_path, scope_role
 from edge.gallery.format.removed import (
     decode_removed,
@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 
 SHOWN = 5
 """Of the ids that a message names."""
+
+MAX_DIFFERENCES = 16
+"""One after the other, before a door that missed so many versions fetches the whole gallery."""
 
 OfModel = tuple[Gallery, str | None]
 """A gallery, and the name of the published model that doors need for it."""
@@ -104,8 +107,9 @@ class ScopeGalleries:
     ) -> Publication:
         """Publish galleries by their paths, each as the version after the one there, all at once.
 
-        Beside the scope's own goes the difference to its version before, where that is worth it. `key` seals
-        them; the scope's when unset. Where it is another, or somebody was taken out, nothing older stays.
+        Beside the scope's own goes the difference to its version before, where that is worth it. Earlier
+        differences stay while no template goes, for doors that missed a version. `key` seals what is new; the
+        scope's when unset. Where it is another, or somebody was taken out, nothing older stays.
         Who goes by it is told to the doors by a list as well, which they follow whatever their embedder is.
         Whom a gallery of another embedder lacks was not taken out: there may be no photo to embed anew.
         Returns what is to be told of the first.
@@ -114,7 +118,7 @@ class ScopeGalleries:
             FleetError: Keys are missing, or it cannot be written.
         """
         targets: dict[str, tuple[bytes, dict[str, Any]]] = {}
-        told, lost = [], set[str]()
+        told, lost, earlier = [], set[str](), set[str]()
         forget, key = key is not None, key or self._keys.sealing(scope)[0]
         for path, (gallery, model) in galleries.items():
             found = self.read(scope, path)
@@ -134,6 +138,8 @@ class ScopeGalleries:
             if before is not None and change is not None and len(change) < len(full) / 2:
                 said |= {"kind": "delta", "base": before.version}
                 targets[delta_path(scope, before.version)] = (change, said)
+                if keeps_templates(before, new):
+                    earlier = self._earlier_differences(scope, before.version, len(full) // 2 - len(change))
             else:
                 change = None
             told.append(
@@ -151,6 +157,7 @@ class ScopeGalleries:
         if full_path(scope) in targets:
             there = self._repository.role(scope_role(scope)).signed.targets.keys()
             gone = there - targets.keys() - {candidate_path(scope), removed_path(scope)}
+            gone -= set() if forget else earlier
         current = galleries.get(full_path(scope)) or self.read(scope, full_path(scope))
         targets |= self._removed_target(scope, lost, current and current[0], key)
         self._repository.publish(scope_role(scope), targets, gone, forget=forget)
@@ -174,6 +181,17 @@ class ScopeGalleries:
             return {}
         data = seal(encode_removed(hashes), key, removed_binding(self._tenant, scope))
         return {removed_path(scope): (data, {"scope": scope, "kind": "removed"})}
+
+    def _earlier_differences(self, scope: str, version: int, room_bytes: int) -> set[str]:
+        """Return the paths of what leads, one after the other, to `version`, as far as it is worth it."""
+        there = self._repository.role(scope_role(scope)).signed.targets
+        paths = set[str]()
+        for base in range(version - 1, version - MAX_DIFFERENCES, -1):
+            path = delta_path(scope, base)
+            if path not in there or (room_bytes := room_bytes - there[path].length) < 0:
+                break
+            paths.add(path)
+        return paths
 
     def _difference(self, scope: str, before: Gallery, new: Gallery, key: bytes) -> bytes | None:
         change = encode_delta(before, new)

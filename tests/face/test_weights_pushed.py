@@ -57,6 +57,24 @@ def test_a_known_model_gets_its_weights_only(int8: Files, tmp_path: Path):
     assert load_verified(manifest, tmp_path) == int8[manifest.file]
 
 
+def test_weights_that_are_here_already_are_not_fetched(int8: Files, tmp_path: Path):
+    first = install_pushed("sface-int8", int8.__getitem__, tmp_path)
+    asked = []
+
+    def fetch(file: str) -> bytes:
+        asked.append(file)
+        return renamed(int8)[file]
+
+    other = install_pushed("door-net", fetch, tmp_path)
+    assert asked == [MANIFEST, "golden.json"]
+    assert load_verified(other, tmp_path) == load_verified(first, tmp_path)
+    installed_path(first, tmp_path).write_bytes(b"damaged")
+    installed_path(other, tmp_path).write_bytes(b"damaged")
+    asked.clear()
+    install_pushed("sface-int8", fetch, tmp_path)
+    assert asked == [first.file], "only what is whole counts"
+
+
 def test_an_interrupted_installation_is_made_good(int8: Files, tmp_path: Path):
     files = renamed(int8)
     (tmp_path / "door-net").mkdir()

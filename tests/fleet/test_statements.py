@@ -2,12 +2,15 @@
 
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from edge.core.access import Access, SubjectState
 from edge.core.errors import EdgeError, FileError, FleetError, SignatureError
 from edge.core.files import PRIVATE, read_key, write_whole
+from edge.fleet import galleries
 from edge.fleet.fleet import Fleet
 from edge.gallery.format.bundle import decode
 from edge.gallery.format.delta import HEADER, MAGIC
@@ -53,7 +56,34 @@ def test_of_old_galleries_only_the_last_one_stays_for_who_is_just_fetching(fleet
     for count in range(5, 11):
         fleet.publish_gallery("front", people(*MANY, *(f"q-{number}" for number in range(count))))
     names = sorted(path.split(".", 1)[1] for path in files(fleet, "targets"))
-    assert names == ["from-4.edge", "from-5.edge", "full.edge", "full.edge"]
+    differences = [f"from-{version}.edge" for version in range(1, 6)]
+    assert names == [*differences, "full.edge", "full.edge"], "who missed some adds up the differences"
+
+
+def test_differences_stay_while_they_are_few_and_no_template_goes(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+):
+    def offered() -> list[str]:
+        role = fleet.repository.role(scope_role("front")).signed
+        return sorted(path.rpartition("/")[2] for path in role.targets if "from-" in path)
+
+    monkeypatch.setattr(galleries, "MAX_DIFFERENCES", 3)
+    for count in range(1, 6):
+        fleet.publish_gallery("front", people(*MANY, *(f"q-{number}" for number in range(count))))
+    assert offered() == ["from-2.edge", "from-3.edge", "from-4.edge"]
+    gallery = fleet.gallery("front")
+    assert gallery is not None
+    suspended = replace(gallery.subjects[0], access=Access(state=SubjectState.SUSPENDED))
+    fleet.publish_gallery("front", gallery.with_subject(suspended, gallery.templates_of("p-0")))
+    assert offered() == ["from-3.edge", "from-4.edge", "from-5.edge"]
+    anew = people("q-0").subjects[0]
+    face = people("another face").templates_of("another face")
+    gallery = fleet.gallery("front")
+    assert gallery is not None
+    fleet.publish_gallery("front", gallery.with_subject(anew, face))
+    assert offered() == ["from-6.edge"], "the face of before is in an older one"
+    fleet.revoke("q-1")
+    assert offered() == ["from-7.edge"]
 
 
 @pytest.mark.parametrize(

@@ -125,19 +125,23 @@ class Sync:
             floors = load_floors(self._floors_path, self.source.scope)
             floors.check_clock(self.clock.now(), self.built_at)
             source = self.source
-            fetcher = Fetcher(source.timeout_s, source.gap_s, self.clock.monotonic)
+            parts = self.directory / "parts"
+            fetcher = Fetcher(source.timeout_s, source.gap_s, self.clock.monotonic, parts)
             published = TrustedDirectory(source.url, self.directory, source.trusted_root, fetcher)
             info = published.find(full_path(source.scope))
             floors = self._trust(floors, published)
             outcome = self._follow(floors, published, info)
             if self.candidate is None:
+                published.finish()
                 return outcome
             try:
                 candidate, owed = self._follow_candidate(self.candidate, published)
-                return replace(outcome, candidate=candidate, error=outcome.error or owed)
             except EdgeError as error:
                 log.warning("the candidate is refused: %s", error)
                 refused = replace(outcome, error=f"the candidate: {error}", reason=reason_of(error))
+            else:
+                published.finish()
+                return replace(outcome, candidate=candidate, error=outcome.error or owed)
             try:
                 self._remove_listed(published, (self.candidate,))
             except EdgeError as error:
@@ -317,17 +321,20 @@ class Sync:
         return replace(gallery, version=floors.installed_version)
 
     def _changed(self, published: TrustedDirectory, offer: Offer, serving: Gallery | None) -> Gallery | None:
-        """Return the offered gallery, made from what serves and the difference; None where it cannot be."""
+        """Return the offered gallery, made from what serves and the differences; None where it cannot be."""
         if serving is None:
             return None
+        gallery = serving
         try:
-            info = published.find(delta_path(self.source.scope, serving.version))
-            if info is None:
-                return None
-            change = self._offer(info, "delta", published)
-            if (change.version, change.model_id) != (offer.version, offer.model_id):
-                return None
-            return self._checked(apply_delta(serving, self._opened(published, info, offer)), offer)
+            while gallery.version != offer.version:
+                info = published.find(delta_path(self.source.scope, gallery.version))
+                if info is None:
+                    return None
+                change = self._signed(info, "delta")
+                if not gallery.version < change.version <= offer.version or change.model_id != offer.model_id:
+                    return None
+                gallery = self._checked(apply_delta(gallery, self._opened(published, info, change)), change)
+            return self._checked(gallery, offer)
         except GalleryError as error:
             log.warning("the whole gallery is fetched instead of the difference: %s", error)
             return None

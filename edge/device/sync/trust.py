@@ -35,6 +35,7 @@ class TrustedDirectory:
 
     def __init__(self, url: str, directory: Path, trusted_root: bytes, fetcher: Fetcher) -> None:
         self._directory = directory
+        self._fetcher = fetcher
         self._metadata = directory / "metadata"
         config = UpdaterConfig(
             max_root_rotations=64,
@@ -113,6 +114,15 @@ class TrustedDirectory:
                 return files.read_regular(path)
         finally:
             path.unlink(missing_ok=True)
+
+    def finish(self) -> None:
+        """Keep nothing of what was fetched any more: it is in its place.
+
+        Raises:
+            GalleryError: It cannot be deleted.
+        """
+        with _renamed(self._directory):
+            self._fetcher.finish()
 
     def _signed(self, role: str) -> Signed:
         with _renamed(self._directory):

@@ -5,6 +5,7 @@ What they report is believed as far as the broker lets others write there.
 
 import queue
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -12,11 +13,21 @@ from pydantic import ValidationError
 
 from edge.core.clock import Clock
 from edge.core.download import Progress
+from edge.core.pacing import TokenBucket
 from edge.fleet.rollout.listen import LOOK_S, QUIET_S, check_accepted, site_listener
 from edge.mqtt.broker import Broker
 from edge.mqtt.contract.messages import GalleryDesiredPayload, GalleryReportedPayload
 from edge.mqtt.contract.topics import GALLERY_REPORTED, STATUS, Topics
 from edge.mqtt.subscriber import Listener
+
+NUDGES_PER_S = 50
+"""Doors asked in a second: what is published is fetched from one server or one cache, by all of them."""
+
+REMOVALS_PER_S = 500
+"""The same where somebody was taken out. That is small, and must be quick: 10,000 doors in 20 s."""
+
+ASK_AGAIN_S = 20.0
+"""Before a door that looked and found an older version is asked again: a cache may have shown it that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +186,8 @@ def nudge_doors(
 ) -> Arrival:
     """Ask the doors that serve these scopes, or those named, to synchronise; wait until they have it.
 
-    Waits `wait_s` at the most. `told` hears how many doors have it, of how many.
+    Doors that are online are asked `NUDGES_PER_S` or `REMOVALS_PER_S` a second. Waits `wait_s` at the most
+    after the last was asked. `told` hears how many doors have it, of how many.
 
     Raises:
         LinkError: The broker cannot be reached, or refuses it.
@@ -183,20 +195,30 @@ def nudge_doors(
     """
     for name in devices:
         Topics(site, name)
-    arrival, asked = Arrival(wanted, tuple(devices)), set[str]()
+    per_s = REMOVALS_PER_S if all(each.removal for each in wanted.values()) else NUDGES_PER_S
+    pace = TokenBucket(per_s, per_s, clock.monotonic)
+    arrival, asked_s = Arrival(wanted, tuple(devices)), dict[str, float]()
     with site_listener(broker, watched(site)) as listener:
-        began_s = clock.monotonic()
-        while (passed_s := clock.monotonic() - began_s) < max(wait_s, QUIET_S):
-            all_known = passed_s >= QUIET_S
+        began_s = last_s = clock.monotonic()
+        while (now_s := clock.monotonic()) - last_s < max(wait_s, QUIET_S):
+            all_known = now_s - began_s >= QUIET_S
             doors = arrival.concerned()
+            states = {name: arrival.came_to(door)[0] for name, door in doors.items()}
             for name, door in doors.items():
-                if name not in asked and (door.report is not None or all_known):
-                    asked.add(name)
-                    _ask(listener, Topics(site, name).gallery_desired, arrival.version_for(door))
-            states = [arrival.came_to(door)[0] for door in doors.values()]
+                if name in asked_s:
+                    old = states[name] == "waiting" and door.fresh and now_s - asked_s[name] >= ASK_AGAIN_S
+                    if not old:
+                        continue
+                elif door.report is None and not all_known:
+                    continue
+                if door.online and not pace.take():
+                    break
+                last_s = last_s if name in asked_s else now_s
+                asked_s[name] = now_s
+                _ask(listener, Topics(site, name).gallery_desired, arrival.version_for(door))
             if all_known:
-                told("doors", states.count("has it"), len(states))
-                if "waiting" not in states:
+                told("doors", list(states.values()).count("has it"), len(states))
+                if "waiting" not in states.values() and asked_s.keys() >= doors.keys():
                     break
             _hear(listener, arrival)
             check_accepted(listener)
@@ -211,8 +233,8 @@ def _ask(listener: Listener, topic: str, version: int) -> None:
 
 
 def _hear(listener: Listener, arrival: Arrival) -> None:
-    try:
+    with suppress(queue.Empty):
         message = listener.messages.get(timeout=LOOK_S)
-    except queue.Empty:
-        return
-    arrival.hear(message.topic, message.payload, retained=message.retained)
+        while True:
+            arrival.hear(message.topic, message.payload, retained=message.retained)
+            message = listener.messages.get_nowait()

@@ -97,6 +97,15 @@ def apply_delta(base: Gallery, data: bytes) -> Gallery:
     return result
 
 
+def keeps_templates(base: Gallery, new: Gallery) -> bool:
+    """Say whether every template of `base` is in `new`, of the same subject."""
+    after = _entries(new)
+    return all(
+        subject_id in after and after[subject_id][1:] == entry[1:]
+        for subject_id, entry in _entries(base).items()
+    )
+
+
 def _entries(gallery: Gallery) -> dict[str, tuple[Subject, tuple[Provenance, ...], bytes]]:
     """Return everything that is known of each subject, by its id and in their order."""
     found = {}

@@ -84,6 +84,26 @@ def test_who_missed_a_version_fetches_the_whole_gallery(front, fleet, server):
     assert_equal(replace(front.store.load(MODEL), version=3), fleet.gallery("front"))
 
 
+def test_who_missed_versions_that_only_added_fetches_their_differences(front, fleet, server, caplog):
+    front.sync()
+    names = ["alice", "bob", *(f"p-{i}" for i in range(30))]
+    for name in ("eve", "fred", "gina"):
+        names.append(name)
+        fleet.publish_gallery("front", people(*names))
+    server.paths.clear()
+    assert front.sync().version == 4
+    endings = [path.rpartition(".")[0].partition(".")[2] for path in server.paths if ".edge" in path]
+    assert endings == ["from-1", "from-2", "from-3"]
+    assert_equal(replace(front.store.load(MODEL), version=4), fleet.gallery("front"))
+
+    fleet.publish_gallery("front", people(*names, "hugo"))
+    fleet.publish_gallery("front", people(*names, "hugo", "ida"))
+    server.mischief[".from-5.edge"] = status(404)
+    assert front.sync().version == 6
+    assert "the whole gallery is fetched" in caplog.text
+    assert_equal(replace(front.store.load(MODEL), version=6), fleet.gallery("front"))
+
+
 def test_a_difference_that_cannot_be_had_is_replaced_by_the_whole_gallery(front, fleet, server, caplog):
     front.sync()
     fleet.revoke("bob")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from edge.cli.fleet.publish import ask_doors
 from edge.core.errors import FleetError, LinkError
 from edge.core.text import printable
 from edge.device.settings.load import Settings, load
+from edge.fleet.rollout import gallery as rollout
 from edge.fleet.rollout.gallery import Arrival, DoorSync, Wanted
 from edge.mqtt.contract.messages import CandidatePayload, GalleryReportedPayload
 from tests.support.broker import Mosquitto, leave, subscriber
@@ -210,6 +212,38 @@ def test_doors_of_the_scope_are_nudged_and_who_has_it_not_is_named(
         assert ask_doors(settings, {"front": Wanted(58)}, ["door-1"], 10.0) == 0
         assert ask_doors(settings, {"front": Wanted(58), "back": Wanted(4)}, ["door-3"], 10.0) == 0
         assert other.asked == [4]
+
+
+@pytest.mark.parametrize("removal", [False, True])
+def test_doors_are_asked_at_a_pace_that_one_server_bears(
+    broker: Mosquitto, settings: Settings, monkeypatch: pytest.MonkeyPatch, removal: bool
+):
+    monkeypatch.setattr(rollout, "NUDGES_PER_S", 4)
+    monkeypatch.setattr(rollout, "REMOVALS_PER_S", 8)
+    asked_s: list[float] = []
+
+    def answer(version: int) -> GalleryReportedPayload:
+        asked_s.append(time.monotonic())
+        return follows(version)
+
+    with ExitStack() as stack:
+        for number in range(12):
+            stack.callback(SimulatedDoor(broker.port, f"door-{number}", report(57), answer).close)
+        assert ask_doors(settings, {"front": Wanted(58, removal=removal)}, [], LIMIT_S) == 0
+    assert len(asked_s) == 12
+    least_s = 4 / 8 if removal else 8 / 4
+    assert asked_s[-1] - asked_s[0] >= 0.9 * least_s
+
+
+def test_a_door_that_was_shown_an_older_one_by_a_cache_is_asked_again(
+    broker: Mosquitto, settings: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(rollout, "ASK_AGAIN_S", 0.1)
+    answers = [report(57, synchronised_at=LATER), follows(58)]
+    door = SimulatedDoor(broker.port, "door-1", report(57), lambda _: answers.pop(0))
+    assert ask_doors(settings, {"front": Wanted(58)}, [], LIMIT_S) == 0
+    door.close()
+    assert door.asked == [58, 58]
 
 
 def test_who_is_only_in_the_candidate_is_revoked_there_and_the_doors_are_waited_for(

@@ -8,7 +8,7 @@ import pytest
 from edge.core.errors import GalleryError, GalleryIntegrityError
 from edge.core.types import Subject
 from edge.gallery.format import delta as delta_module
-from edge.gallery.format.delta import HEADER, apply_delta, encode_delta
+from edge.gallery.format.delta import HEADER, apply_delta, encode_delta, keeps_templates
 from edge.gallery.gallery import Gallery
 from tests.support.gallery_samples import assert_equal, gallery_of, template, unit_rows
 
@@ -53,6 +53,21 @@ def test_the_result_is_the_new_gallery_byte_for_byte(edits: tuple[str, ...]):
     data = encode_delta(BASE, new)
     assert data is not None
     assert_equal(apply_delta(BASE, data), new)
+
+
+@pytest.mark.parametrize(
+    ("edits", "kept"),
+    [
+        pytest.param((), True, id="nothing"),
+        pytest.param(("add x",), True, id="one new"),
+        pytest.param(("rename p-2",), True, id="renamed"),
+        pytest.param(("remove p-7",), False, id="one gone"),
+        pytest.param(("enrol p-4",), False, id="enrolled again"),
+        pytest.param(("remove p-1", "add p-1"), False, id="gone and back"),
+    ],
+)
+def test_a_template_that_goes_is_told_from_what_is_only_added(edits: tuple[str, ...], kept: bool):
+    assert keeps_templates(BASE, changed(*edits)) is kept
 
 
 def test_it_is_small_where_little_changed():
