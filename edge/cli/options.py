@@ -180,9 +180,12 @@ class NudgeOptions:
             help="With --nudge: only this device; several times. All that serve the scope when unset."
         ),
     ] = None
-    wait: Annotated[float, typer.Option(min=0, max=3600, help="With --nudge: seconds to wait after the last was asked.")] = (
-        60.0
-    )
+    wait: Annotated[
+        float,
+        typer.Option(
+            min=0, max=3600, help="With --nudge: seconds to wait for them after the last was asked."
+        ),
+    ] = 60.0
 
 
 def with_option_groups(command: Callable[..., None]) -> Callable[..., None]:
