@@ -4,7 +4,6 @@ What devices say of themselves is shown as text and not trusted.
 """
 
 import json
-import queue
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -42,9 +41,9 @@ from edge.fleet.rollout.config import (
     signed_push,
     watched,
 )
-from edge.fleet.rollout.listen import QUIET_S, check_accepted, nobody_heard, site_listener
+from edge.fleet.rollout.listen import check_accepted, gathered, hear_kept, nobody_heard, site_listener
 from edge.mqtt.contract.topics import Topics
-from edge.mqtt.subscriber import Listener
+from edge.mqtt.subscriber import Message
 
 
 def push_table(title: str, states: Mapping[str, tuple[str, str]]) -> Listing:
@@ -163,7 +162,7 @@ def push(
         site_listener(build_broker(settings.mqtt), watched(settings.site)) as listener,
         progress("push") as told,
     ):
-        _collect(listener, view, QUIET_S)
+        hear_kept(listener, partial(_hear, view), clock)
         if not offline_ok and not view.concerned(desired.layer, name):
             raise ConfigError(
                 f"nothing is published: no device of {desired.layer} {name or ''} was ever seen at site "
@@ -173,7 +172,8 @@ def push(
         listener.publish(topic, data, retain=True)
         until_s = clock.monotonic() + wait
         while clock.monotonic() < until_s:
-            _collect(listener, view, 0.5, one=True)
+            for message in gathered(listener, clock):
+                _hear(view, message)
             check_accepted(listener)
             states = view.came_to(pushed)
             open_ = sum(state in OPEN for state, _ in states.values())
@@ -202,7 +202,7 @@ def status(
     settings = load_settings(config_file)
     view, broker = SiteView(), build_broker(settings.mqtt)
     with site_listener(broker, watched(settings.site)) as listener:
-        _collect(listener, view, QUIET_S)
+        hear_kept(listener, partial(_hear, view), SystemClock())
     if not view.devices:
         raise LinkError(nobody_heard(broker, settings.site))
     if device is not None:
@@ -317,13 +317,5 @@ def _desired(settings: Settings, patch: Path, scope: Scope, name: str | None, ve
         raise ConfigError(first_problem(error, "the push")) from None
 
 
-def _collect(listener: Listener, view: SiteView, quiet_s: float, *, one: bool = False) -> None:
-    """Hear what comes until nothing has for `quiet_s`, or `one` message."""
-    while True:
-        try:
-            message = listener.messages.get(timeout=quiet_s)
-        except queue.Empty:
-            return
-        view.hear(message.topic, message.payload)
-        if one:
-            return
+def _hear(view: SiteView, message: Message) -> None:
+    view.hear(message.topic, message.payload)

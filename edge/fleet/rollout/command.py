@@ -113,11 +113,11 @@ def send_command(
     with site_listener(broker, (f"{topics.root}/response/+", statuses)) as listener:
         correlation = transaction.encode()
         listener.publish(topics.command(verb), data, correlation=correlation)
-        began_s = clock.monotonic()
-        until_s = began_s + wait_s
+        now_s = clock.monotonic()
+        until_s, known_s = now_s + wait_s, now_s + QUIET_S
         while (left_s := until_s - clock.monotonic()) > 0:
             check_accepted(listener)
-            if topics.status not in seen and clock.monotonic() - began_s > QUIET_S:
+            if topics.status not in seen and clock.monotonic() > known_s:
                 raise LinkError(_unknown(broker, site, device, seen))
             try:
                 message = listener.messages.get(timeout=min(left_s, LOOK_S))
@@ -125,6 +125,8 @@ def send_command(
                 continue
             if message.topic.endswith("/status"):
                 seen[message.topic] = message.payload
+                if message.retained:
+                    known_s = clock.monotonic() + QUIET_S
                 continue
             try:
                 response = ResponsePayload.model_validate_json(message.payload, extra="ignore")

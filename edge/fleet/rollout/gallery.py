@@ -3,22 +3,21 @@
 What they report is believed as far as the broker lets others write there.
 """
 
-import queue
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 
 from pydantic import ValidationError
 
 from edge.core.clock import Clock
 from edge.core.download import Progress
 from edge.core.pacing import TokenBucket
-from edge.fleet.rollout.listen import LOOK_S, QUIET_S, check_accepted, site_listener
+from edge.fleet.rollout.listen import QUIET_S, check_accepted, gathered, hear_kept, site_listener
 from edge.mqtt.broker import Broker
 from edge.mqtt.contract.messages import GalleryDesiredPayload, GalleryReportedPayload
 from edge.mqtt.contract.topics import GALLERY_REPORTED, STATUS, Topics
-from edge.mqtt.subscriber import Listener
+from edge.mqtt.subscriber import Listener, Message
 
 NUDGES_PER_S = 50
 """Doors asked in a second: what is published is fetched from one server or one cache, by all of them."""
@@ -139,9 +138,7 @@ def as_reported(broker: Broker, site: str, wanted: Mapping[str, Wanted], clock: 
     """
     arrival = Arrival(wanted)
     with site_listener(broker, watched(site)) as listener:
-        began_s = clock.monotonic()
-        while clock.monotonic() - began_s < QUIET_S:
-            _hear(listener, arrival)
+        hear_kept(listener, partial(_hear, arrival), clock)
     return arrival
 
 
@@ -199,9 +196,10 @@ def nudge_doors(
     pace = TokenBucket(per_s, per_s, clock.monotonic)
     arrival, asked_s = Arrival(wanted, tuple(devices)), dict[str, float]()
     with site_listener(broker, watched(site)) as listener:
-        began_s = last_s = clock.monotonic()
-        while (now_s := clock.monotonic()) - last_s < max(wait_s, QUIET_S):
-            all_known = now_s - began_s >= QUIET_S
+        last_s = clock.monotonic()
+        known_s = last_s + QUIET_S
+        while (now_s := clock.monotonic()) < max(last_s + wait_s, last_s + QUIET_S, known_s):
+            all_known = now_s >= known_s
             doors = arrival.concerned()
             states = {name: arrival.came_to(door)[0] for name, door in doors.items()}
             for name, door in doors.items():
@@ -220,7 +218,10 @@ def nudge_doors(
                 told("doors", list(states.values()).count("has it"), len(states))
                 if "waiting" not in states.values() and asked_s.keys() >= doors.keys():
                     break
-            _hear(listener, arrival)
+            for message in gathered(listener, clock):
+                _hear(arrival, message)
+                if message.retained:
+                    known_s = clock.monotonic() + QUIET_S
             check_accepted(listener)
         listener.flush()
         check_accepted(listener)
@@ -232,9 +233,5 @@ def _ask(listener: Listener, topic: str, version: int) -> None:
     listener.publish(topic, desired, retain=version > 0)  # a door that is away is asked when it is back
 
 
-def _hear(listener: Listener, arrival: Arrival) -> None:
-    with suppress(queue.Empty):
-        message = listener.messages.get(timeout=LOOK_S)
-        while True:
-            arrival.hear(message.topic, message.payload, retained=message.retained)
-            message = listener.messages.get_nowait()
+def _hear(arrival: Arrival, message: Message) -> None:
+    arrival.hear(message.topic, message.payload, retained=message.retained)

@@ -1,14 +1,21 @@
 """How an operator hears and asks the devices of a site: one connection to its broker."""
 
+import queue
+from collections.abc import Callable
+
+from edge.core.clock import Clock
 from edge.core.errors import LinkError
 from edge.mqtt.broker import Broker
-from edge.mqtt.subscriber import Listener
+from edge.mqtt.subscriber import Listener, Message
 
 QUIET_S = 1.5
 """Retained messages come at once; after this long without one there are no more."""
 
 LOOK_S = 0.25
 """Between two looks whether the broker refuses what was sent."""
+
+GATHER_S = 0.05
+"""Messages that come within this time are looked at together: thousands of devices may answer at once."""
 
 
 def site_listener(broker: Broker, topics: tuple[str, ...], *, session: str | None = None) -> Listener:
@@ -26,6 +33,35 @@ def site_listener(broker: Broker, topics: tuple[str, ...], *, session: str | Non
         tls=broker.tls,
         session=session,
     )
+
+
+def hear_kept(listener: Listener, hear: Callable[[Message], object], clock: Clock) -> None:
+    """Hear what comes, until nothing that the broker had kept has come for `QUIET_S`.
+
+    What devices say meanwhile does not prolong it: of thousands, one always says something.
+    """
+    until_s = clock.monotonic() + QUIET_S
+    while (left_s := until_s - clock.monotonic()) > 0:
+        try:
+            message = listener.messages.get(timeout=left_s)
+        except queue.Empty:
+            return
+        hear(message)
+        if message.retained:
+            until_s = clock.monotonic() + QUIET_S
+
+
+def gathered(listener: Listener, clock: Clock) -> list[Message]:
+    """Return what has come and comes within `GATHER_S` of the first; nothing comes: [] after `LOOK_S`."""
+    messages: list[Message] = []
+    try:
+        messages.append(listener.messages.get(timeout=LOOK_S))
+        until_s = clock.monotonic() + GATHER_S
+        while (left_s := until_s - clock.monotonic()) > 0:
+            messages.append(listener.messages.get(timeout=left_s))
+    except queue.Empty:
+        pass
+    return messages
 
 
 def check_accepted(listener: Listener) -> None:

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from paho.mqtt import publish
 
 from edge.core.errors import ConfigError, LinkError
 from edge.fleet.rollout.config import make_signing_key
+from edge.mqtt.broker import Broker
 from tests.fleet.simulated import Fleet, SimulatedDevice
 from tests.support.broker import Mosquitto, subscriber
 from tests.support.command_line import run, write_config
@@ -28,7 +30,10 @@ class Site:
         self.settings = write_config(directory, port, site="test", state_dir=directory / "office")
         groups: list[tuple[str, ...]] = [(), ("north",), ("north",)]
         self.fleet = Fleet(
-            [SimulatedDevice(directory, n, broker.port, trusted, of) for n, of in enumerate(groups)]
+            [
+                SimulatedDevice(directory, n, Broker("127.0.0.1", broker.port), trusted, of)
+                for n, of in enumerate(groups)
+            ]
         )
         self._stopping = threading.Event()
         self._server = threading.Thread(target=self._serve)
@@ -111,6 +116,23 @@ def test_the_status_of_one_and_of_all(site: Site):
         site.config("status", "door-0009")
     with pytest.raises(ConfigError, match="--fleet"):
         site.config("status", "door-0001", "--fleet")
+
+
+def test_the_status_of_a_site_where_somebody_always_says_something(site: Site):
+    over = threading.Event()
+
+    def say() -> None:
+        while not over.wait(0.1):
+            publish.single("edge/v1/test/door-0000/status", b"online", port=site.broker.port)
+
+    saying = threading.Thread(target=say)
+    saying.start()
+    try:
+        rows = json.loads(site.config("status", "--json"))["devices"]
+    finally:
+        over.set()
+        saying.join()
+    assert list(rows) == ["door-0000", "door-0001", "door-0002"]
 
 
 def test_a_status_that_shows_nobody_is_an_error(tmp_path: Path):
