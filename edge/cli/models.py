@@ -1,12 +1,11 @@
 """Commands about models: fetch, list, verify, bench."""
 
-import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from edge.cli.options import ConfigOption, JsonOption, load_settings
-from edge.cli.output import Listing, progress
+from edge.cli.output import Listing, progress, tell
 from edge.core.errors import EX_FAILURE, ModelError, UsageError
 from edge.core.text import printable
 from edge.device.assembly.recognizer import liveness_policy
@@ -130,9 +129,10 @@ def bench(
         fetch_media(media_dir(settings), step)
     with progress("bench") as step:
         report = measure_embedders(settings, media_dir(settings), rounds, step)
-    if as_json:
-        typer.echo(json.dumps(report, indent=2))
-        return
+    tell(report, lambda: _print_bench(report), as_json=as_json)
+
+
+def _print_bench(report: dict[str, Any]) -> None:
     table = Listing("model", "ms p50", "ms p95", "CPU ms p50", "MB", "cosine to its floats")
     for name, figures in report["models"].items():
         times = [f"{figures[key]:.2f}" for key in ("ms_p50", "ms_p95", "cpu_ms_p50")]

@@ -7,10 +7,9 @@ what is committed here.
 from dataclasses import replace
 
 from edge.core.errors import GalleryError
-from edge.device.assembly.recognizer import choose_embedder
+from edge.device.assembly.recognizer import choose_embedder, choose_for
 from edge.device.assembly.stores import candidate_store, gallery_store
 from edge.device.settings.load import Settings
-from edge.face.choice import choose
 from edge.face.manifest import AUTO, Manifest, embedding_dim, load_manifest
 from edge.gallery.gallery import Gallery
 
@@ -35,14 +34,7 @@ def candidate_gallery(settings: Settings) -> tuple[Gallery, Manifest]:
     model_id = store.enrolled_with()
     if model_id is None:
         raise GalleryError("there is no candidate; make it with `edge fleet reembed`")
-    choice = choose(
-        AUTO,
-        model_id,
-        settings.models_path,
-        threads=settings.recognition.threads,
-        providers=settings.recognition.runs_on,
-    )
-    manifest = load_manifest(choice.name, settings.models_path)
+    manifest = load_manifest(choose_for(settings, AUTO, model_id).name, settings.models_path)
     return store.load(manifest.model_id, embedding_dim(manifest)), manifest
 
 

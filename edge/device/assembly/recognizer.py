@@ -152,13 +152,7 @@ def build_candidate(settings: Settings, recognizer: Recognizer) -> Recognizer | 
     model_id = store.enrolled_with()
     if model_id in (None, recognizer.embedder.model_id):
         return None
-    name = choose(
-        AUTO,
-        model_id,
-        settings.models_path,
-        threads=settings.recognition.threads,
-        providers=settings.recognition.runs_on,
-    ).name
+    name = choose_for(settings, AUTO, model_id).name
     manifest, embedder = load_embedder(
         name,
         settings.models_path,
@@ -189,8 +183,18 @@ def choose_embedder(settings: Settings, gallery: Gallery | None = None) -> Choic
     enrolled_with = gallery.model_id if gallery is not None and gallery.size else None
     if values.embedder == AUTO and enrolled_with is None:
         enrolled_with = gallery_store(settings).enrolled_with()
+    return choose_for(settings, values.embedder, enrolled_with)
+
+
+def choose_for(settings: Settings, embedder: str, enrolled_with: str | None) -> Choice:
+    """Return what `embedder` means here, which may be "auto", for templates of the model `enrolled_with`.
+
+    Raises:
+        ModelError: "auto", and none can be chosen.
+    """
+    values = settings.recognition
     return choose(
-        values.embedder, enrolled_with, settings.models_path, threads=values.threads, providers=values.runs_on
+        embedder, enrolled_with, settings.models_path, threads=values.threads, providers=values.runs_on
     )
 
 

@@ -9,46 +9,14 @@ from datetime import UTC, datetime, timedelta
 from pydantic import BaseModel
 
 from edge.core.types import EventType, Refusal
-from edge.mqtt.contract.messages import (
-    AckPayload,
-    CameraInfoPayload,
-    CanaryPayload,
-    CommandPayload,
-    ConfigDesiredPayload,
-    ConfigReportedPayload,
-    EventPayload,
-    GalleryDesiredPayload,
-    GalleryReportedPayload,
-    HealthPayload,
-    InfoPayload,
-    LastPart,
-    LatencyPart,
-    LinkHealth,
-    LivenessPart,
-    ModelInfo,
-    ModelPart,
-    OutboxDroppedPayload,
-    OutboxHealth,
-    Percentiles,
-    PresentPart,
-    QualityPart,
-    ResponsePayload,
-    ScorePart,
-    ShiftInfo,
-    ShotsPart,
-    SignedCommandPayload,
-    SnapshotPayload,
-    StatePayload,
-    StatusPayload,
-    SubjectPart,
-)
+from edge.mqtt.contract import messages
 
 AT = datetime(2026, 8, 1, 7, 31, 22, 481000, tzinfo=UTC)
 SHA256 = "6eee84e4f2b59d4a3b5d1a53c3b44ff2ab5f2fd5ba1a2e4f6f3a1b5a9c0d7e21"
-SUBJECT = SubjectPart(id="p-8f21", label="A. Example", groups=("staff",))
+SUBJECT = messages.SubjectPart(id="p-8f21", label="A. Example", groups=("staff",))
 SIGNATURE = {"keyid": "c2l0ZS1oaGhoaGg", "sig": "aGhoaGhoaGhoaGhoaGhoaGhoaGhoaGhoaGhoaGhoaGg="}
 
-MATCH = EventPayload(
+MATCH = messages.EventPayload(
     event_type=EventType.MATCH,
     event_id="01a20a8c-c50a-7f44-ac3d-341801e0ea76",
     seq=1842,
@@ -62,16 +30,18 @@ MATCH = EventPayload(
     monotonic_ms=88123991,
     revises=None,
     subject=SUBJECT,
-    score=ScorePart(best=0.61, second=0.39, threshold=0.44, margin=0.05, target_fpir=0.001, gallery_size=812),
+    score=messages.ScorePart(
+        best=0.61, second=0.39, threshold=0.44, margin=0.05, target_fpir=0.001, gallery_size=812
+    ),
     reason=None,
-    shots=ShotsPart(used=3, seen=9, refused={Refusal.BLUR: 2}),
-    quality=QualityPart(
+    shots=messages.ShotsPart(used=3, seen=9, refused={Refusal.BLUR: 2}),
+    quality=messages.QualityPart(
         face_px=112, sharpness=0.81, yaw_deg=-8, exposure=0.7, lifted=1, recognisability=0.98
     ),
-    liveness=LivenessPart(method="minifasnet-v2+facenox", score=0.93),
+    liveness=messages.LivenessPart(method="minifasnet-v2+facenox", score=0.93),
     bbox=(0.41, 0.22, 0.13, 0.21),
-    model=ModelPart(embedder="sface-int8", sha256=SHA256, gallery_version=57),
-    latency_ms=LatencyPart(capture_to_decision=22.1, detect=2.71, embed=6.9, match=0.104),
+    model=messages.ModelPart(embedder="sface-int8", sha256=SHA256, gallery_version=57),
+    latency_ms=messages.LatencyPart(capture_to_decision=22.1, detect=2.71, embed=6.9, match=0.104),
     published_at=AT + timedelta(milliseconds=23),
     replayed=False,
 )
@@ -88,10 +58,10 @@ LEFT = MATCH.model_copy(
 )
 
 EXAMPLES: Mapping[type[BaseModel], tuple[BaseModel, ...]] = {
-    StatusPayload: (StatusPayload("online"),),
-    SnapshotPayload: (SnapshotPayload(bytes.fromhex("ffd8ffd9")),),
-    InfoPayload: (
-        InfoPayload(
+    messages.StatusPayload: (messages.StatusPayload("online"),),
+    messages.SnapshotPayload: (messages.SnapshotPayload(bytes.fromhex("ffd8ffd9")),),
+    messages.InfoPayload: (
+        messages.InfoPayload(
             site="hq",
             device="door-03",
             version="1.0.0",
@@ -99,8 +69,8 @@ EXAMPLES: Mapping[type[BaseModel], tuple[BaseModel, ...]] = {
             at=AT,
             cameras=("front",),
             models={
-                "detector": ModelInfo(id="yunet", sha256=SHA256),
-                "embedder": ModelInfo(id="sface-int8", sha256=SHA256),
+                "detector": messages.ModelInfo(id="yunet", sha256=SHA256),
+                "embedder": messages.ModelInfo(id="sface-int8", sha256=SHA256),
             },
             execution_provider="CPUExecutionProvider",
             execution_providers={"detector": "CPUExecutionProvider", "embedder": "CPUExecutionProvider"},
@@ -108,15 +78,15 @@ EXAMPLES: Mapping[type[BaseModel], tuple[BaseModel, ...]] = {
             gallery_size=812,
             config_version=3,
             threshold=0.44,
-            shift=ShiftInfo(value=0.01, site=0.0, gallery=0.01, low=0.0, high=0.02, compared=812),
+            shift=messages.ShiftInfo(value=0.01, site=0.0, gallery=0.01, low=0.0, high=0.02, compared=812),
             target_fpir=0.001,
             liveness="require",
             live_from=0.5,
             anonymous=False,
         ),
     ),
-    HealthPayload: (
-        HealthPayload(
+    messages.HealthPayload: (
+        messages.HealthPayload(
             at=AT,
             clock="synced",
             uptime_s=86400.5,
@@ -126,22 +96,25 @@ EXAMPLES: Mapping[type[BaseModel], tuple[BaseModel, ...]] = {
             problems=("journal_refused",),
             fps={"front": 14.9},
             frame_age_s={"front": 0.06},
-            stages_ms={"detect": Percentiles(p50=2.7, p95=3.4), "embed": Percentiles(p50=6.9, p95=8.1)},
+            stages_ms={
+                "detect": messages.Percentiles(p50=2.7, p95=3.4),
+                "embed": messages.Percentiles(p50=6.9, p95=8.1),
+            },
             counters={"events.match": 214, "events.reject": 3},
-            outbox=OutboxHealth(
+            outbox=messages.OutboxHealth(
                 depth=2, oldest_s=75.0, dropped=0, undeliverable=0, refused=True, durable=True
             ),
-            mqtt=LinkHealth(connected=True, protocol="5", connects=1),
+            mqtt=messages.LinkHealth(connected=True, protocol="5", connects=1),
         ),
     ),
-    CameraInfoPayload: (
-        CameraInfoPayload(camera="front", status="online", why="1280x720 at 15.0 frames/s", at=AT),
+    messages.CameraInfoPayload: (
+        messages.CameraInfoPayload(camera="front", status="online", why="1280x720 at 15.0 frames/s", at=AT),
     ),
-    EventPayload: (MATCH, LEFT),
-    StatePayload: (
-        StatePayload(
+    messages.EventPayload: (MATCH, LEFT),
+    messages.StatePayload: (
+        messages.StatePayload(
             present=(
-                PresentPart(
+                messages.PresentPart(
                     visit=MATCH.visit,
                     event_id=MATCH.event_id,
                     event_type=EventType.MATCH,
@@ -149,35 +122,39 @@ EXAMPLES: Mapping[type[BaseModel], tuple[BaseModel, ...]] = {
                     since=AT,
                 ),
             ),
-            last=LastPart(
+            last=messages.LastPart(
                 event_id=MATCH.event_id, event_type=EventType.MATCH, reason=None, subject=SUBJECT, at=AT
             ),
             since=AT,
         ),
     ),
-    AckPayload: (AckPayload(schema_="edge.ack/1", event_ids=(MATCH.event_id, LEFT.event_id)),),
-    OutboxDroppedPayload: (OutboxDroppedPayload(at=AT, dropped=12),),
-    CanaryPayload: (CanaryPayload("5f0c9f7a"),),
-    CommandPayload: (CommandPayload(schema_="edge.command/1", transaction="t-1", args={"camera": "front"}),),
-    SignedCommandPayload: (
-        SignedCommandPayload(
+    messages.AckPayload: (
+        messages.AckPayload(schema_="edge.ack/1", event_ids=(MATCH.event_id, LEFT.event_id)),
+    ),
+    messages.OutboxDroppedPayload: (messages.OutboxDroppedPayload(at=AT, dropped=12),),
+    messages.CanaryPayload: (messages.CanaryPayload("5f0c9f7a"),),
+    messages.CommandPayload: (
+        messages.CommandPayload(schema_="edge.command/1", transaction="t-1", args={"camera": "front"}),
+    ),
+    messages.SignedCommandPayload: (
+        messages.SignedCommandPayload(
             payloadType="application/vnd.edge.command+json",
             payload="eyJzY2hlbWEiOiAiZWRnZS5jb21tYW5kLzEifQ==",
             signatures=[SIGNATURE],
         ),
     ),
-    ResponsePayload: (
-        ResponsePayload(transaction="t-1", verb="selftest", status="ok", data={"passed": True}),
+    messages.ResponsePayload: (
+        messages.ResponsePayload(transaction="t-1", verb="selftest", status="ok", data={"passed": True}),
     ),
-    ConfigDesiredPayload: (
-        ConfigDesiredPayload(
+    messages.ConfigDesiredPayload: (
+        messages.ConfigDesiredPayload(
             payloadType="application/vnd.edge.config+json",
             payload="eyJzY2hlbWEiOiAiZWRnZS5jb25maWctZGVzaXJlZC8xIn0=",
             signatures=[SIGNATURE],
         ),
     ),
-    ConfigReportedPayload: (
-        ConfigReportedPayload(
+    messages.ConfigReportedPayload: (
+        messages.ConfigReportedPayload(
             at=AT,
             status="applied",
             layer="fleet",
@@ -188,9 +165,11 @@ EXAMPLES: Mapping[type[BaseModel], tuple[BaseModel, ...]] = {
             effective=SHA256,
         ),
     ),
-    GalleryDesiredPayload: (GalleryDesiredPayload(schema_="edge.gallery-desired/1", version=57),),
-    GalleryReportedPayload: (
-        GalleryReportedPayload(
+    messages.GalleryDesiredPayload: (
+        messages.GalleryDesiredPayload(schema_="edge.gallery-desired/1", version=57),
+    ),
+    messages.GalleryReportedPayload: (
+        messages.GalleryReportedPayload(
             at=AT,
             scope="hq",
             status="updated",
