@@ -36,9 +36,9 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     shapes: list[tuple[int, ...]] = []
     run = Session.run
 
-    def counted(session: Session, array: FloatArray) -> list[FloatArray]:
+    def counted(session: Session, array: FloatArray, grids: dict[str, tuple[int, ...]]) -> list[FloatArray]:
         shapes.append(array.shape)
-        return run(session, array)
+        return run(session, array, grids)
 
     monkeypatch.setattr(Session, "run", counted)
     return shapes
