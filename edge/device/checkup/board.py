@@ -13,6 +13,7 @@ from edge.core.process import clock_synced, temperature_c, throttled_by
 from edge.device.assembly.stores import check_device_key
 from edge.device.assembly.time import TIME_FILE
 from edge.device.checkup.finding import Checkup, Finding, green, red, yellow
+from edge.device.checkup.wear import wear
 from edge.device.settings.load import Settings, credential_path
 from edge.device.sync.floors import BUILT_AT
 from edge.mqtt.contract.problems import DoorProblem
@@ -37,9 +38,6 @@ MOST_RSS_MB = 400.0
 MAX_FILES = 10_000
 """Files of the state directory whose rights are looked at."""
 
-WORN, NEARLY_WORN = 10, 8
-"""Tenths of its life that an eMMC says to have used. Source: JEDEC eMMC 5.0, DEVICE_LIFE_TIME_EST."""
-
 
 def clock(checkup: Checkup) -> Iterator[Finding]:
     """Say whether a time source sets the clock, and whether it shows a time that has passed already."""
@@ -63,7 +61,7 @@ def disk(checkup: Checkup) -> Iterator[Finding]:
         place = place.parent
     yield _room(place, checkup.settings)
     yield from _mounted(place)
-    yield from _wear(place)
+    yield from wear(place, SYS)
 
 
 def _room(place: Path, settings: Settings) -> Finding:
@@ -106,28 +104,6 @@ def _mounted(place: Path) -> Iterator[Finding]:
         )
     else:
         yield green("disk: mount", f"{where} ({kind}) is read-write")
-
-
-def _wear(place: Path, sys_root: Path = SYS) -> Iterator[Finding]:
-    """Say what an eMMC tells of its wear; SD cards and others tell nothing here.
-
-    Source: kernel, driver-api/mmc/mmc-dev-attrs.rst: life_time in tenths of types A and B, 11: beyond it.
-    """
-    number = place.stat().st_dev
-    block = sys_root / f"dev/block/{os.major(number)}:{os.minor(number)}"
-    for device in (block / "device", block.resolve().parent / "device"):
-        try:
-            used = max(int(each, 16) for each in _text(device / "life_time").split())
-        except ValueError:
-            continue
-        told = f"has used about {10 * used} % of its life"
-        if used >= WORN:
-            yield red("disk: wear", told, "replace it now")
-        elif used >= NEARLY_WORN:
-            yield yellow("disk: wear", told, "replace it soon")
-        else:
-            yield green("disk: wear", told)
-        return
 
 
 def heat(checkup: Checkup) -> Iterator[Finding]:

@@ -241,14 +241,24 @@ def test_a_full_disk_is_told(door: Door, monkeypatch: pytest.MonkeyPatch):
     assert says(looked("disk", door()), RED, "disk", "MB free")
 
 
-@pytest.mark.parametrize(("life", "light"), [("0x01 0x02", GREEN), ("0x08 0x01", YELLOW), ("0x0b 0x0a", RED)])
-def test_a_worn_card_is_told(tmp_path: Path, life: str, light: Light):
-    number = tmp_path.stat().st_dev
-    block = tmp_path / f"dev/block/{number >> 8 & 0xFFF}:{number & 0xFF}/device"
-    block.mkdir(parents=True)
-    (block / "life_time").write_text(f"{life}\n")
-    (found,) = board._wear(tmp_path, tmp_path)
-    assert found.light is light
+@pytest.mark.parametrize(
+    ("mount", "light", "text"),
+    [
+        ("/dev/mmcblk0p2 {} ext4 rw,noatime 0 0", GREEN, "is read-write"),
+        ("/dev/mmcblk0p2 {} ext4 ro,noatime,errors=remount-ro 0 0", RED, "(/dev/mmcblk0p2) is read-only"),
+        ("/dev/mmcblk0p2 {} ext4 rw,sync 0 0", YELLOW, "writes everything at once"),
+        ("tmpfs {} tmpfs rw 0 0", RED, "gone with the power"),
+    ],
+)
+def test_how_the_disk_is_mounted_is_told(
+    door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mount: str, light: Light, text: str
+):
+    config = door()
+    (tmp_path / "proc/self").mkdir(parents=True)
+    above = mount.format(tmp_path.resolve())
+    (tmp_path / "proc/self/mounts").write_text(f"/dev/sda1 / ext4 rw 0 0\n{above}\n")
+    monkeypatch.setattr(board, "PROC", tmp_path / "proc")
+    assert says(looked("disk", config), light, "disk: mount", text)
 
 
 def test_cameras_of_a_running_daemon_are_left_to_it(door: Door):
