@@ -6,7 +6,6 @@ that knows simsimd.
 """
 
 import math
-from bisect import bisect_right
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,15 +13,18 @@ import simsimd
 from numpy.typing import NDArray
 
 from edge.core.errors import GalleryError
-from edge.core.types import FloatArray, Match, Probe
+from edge.core.types import FloatArray
 from edge.gallery.gallery import NORM_TOLERANCE, Gallery
-from edge.gallery.search import FAR, Mask, Scope, best_two, check_probe, exact, like_nobody, rule_out
+from edge.gallery.search import FAR, LocalMatcher, Mask, exact, rule_out
 
 CODES = 127
 """Codes lie in -127..127: symmetric, so that a scale is all that it takes to read them."""
 
 SPARE = 1 / 8
 """Room for more rows, as a share of those there are. A row that finds none copies all: 1/8 of a copy each."""
+
+SPARE_ROWS = 128
+"""Room for more rows in the smallest gallery."""
 
 GAPS = 1 / 64
 """Rows that may be left out before the others are moved together, as a share of all.
@@ -32,7 +34,6 @@ Every one of them is still read by a search, and every copy moves 64 rows for on
 
 CHUNK = 16_384
 """Rows that are quantized at once: their temporary arrays stay in the processor's cache."""
-
 
 ROUNDING = 1e-5
 """What float32 adds to the error of int8, generously: products are sums of at most 4096 rounded terms."""
@@ -121,36 +122,22 @@ class Int8Rows:
         memory, end, error = self.memory, self.count + len(matrix), self.error
         if memory.used != self.count or end > len(memory.codes):
             memory = self._moved(end, np.arange(self.count))
-        if len(matrix) == 1:
-            codes, scale, worst = quantize_one(matrix[0])
-            memory.codes[self.count] = codes
-            memory.scales[self.count] = scale
+        for start in range(0, len(matrix), CHUNK):
+            piece = matrix[start : start + CHUNK]
+            at = slice(self.count + start, self.count + start + len(piece))
+            memory.codes[at], memory.scales[at], worst = quantize(piece)
             error = max(error, worst)
-        else:
-            for start in range(0, len(matrix), CHUNK):
-                piece = matrix[start : start + CHUNK]
-                at = slice(self.count + start, self.count + start + len(piece))
-                memory.codes[at], memory.scales[at], worst = quantize(piece)
-                error = max(error, worst)
         memory.used = end
         return Int8Rows(memory, end, self.gaps, error)
 
     def without(self, rows: NDArray[np.intp]) -> "Int8Rows":
         """Return these rows but for the ones with these numbers, which rise."""
-        if len(rows) == 1:
-            gaps = self._with_gap(int(rows[0]))
-        else:
-            gaps = np.union1d(self.gaps, self.positions(rows)).astype(np.int32)
+        more = self.positions(rows)
+        gaps = np.insert(self.gaps, self.gaps.searchsorted(more), more)
         if len(gaps) <= GAPS * self.count:
             return Int8Rows(self.memory, self.count, gaps, self.error)
         kept = np.delete(np.arange(self.count), gaps)
         return Int8Rows(self._moved(len(kept), kept), len(kept), gaps[:0], self.error)
-
-    def _with_gap(self, row: int) -> NDArray[np.int32]:
-        """Do for one row what `positions` does, in the time of a binary search and a copy of the gaps."""
-        gaps = self.gaps
-        at = bisect_right(range(len(gaps)), row, key=lambda index: int(gaps[index]) - index)
-        return np.concatenate((gaps[:at], (row + at,), gaps[at:]), dtype=np.int32)
 
     def _moved(self, rows: int, kept: NDArray[np.intp]) -> _Memory:
         """Return a copy of the rows at these positions, with room for `rows` and some more."""
@@ -161,36 +148,26 @@ class Int8Rows:
         return memory
 
 
-class QuantizedMatcher:
-    """A `Matcher` that reads one byte per value; one thread. Nothing is kept between probes.
+class QuantizedMatcher(LocalMatcher):
+    """Reads one byte per value; one thread.
 
     `rows` are those of the gallery, in its order; None: they are quantized. The gallery's matrix may be a
     memory map: a search reads some ten rows of it.
     """
 
     def __init__(self, gallery: Gallery, rows: Int8Rows | None = None) -> None:
-        self.gallery = gallery
+        super().__init__(gallery)
         self.rows = Int8Rows.of(gallery.matrix) if rows is None else rows
-        self._starts = gallery.starts
         self._counts = np.asarray(gallery.counts, np.intp)
-        self._scope = Scope(gallery)
-        self._one_row_each = len(gallery.matrix) == gallery.size
 
-    def match(self, probe: Probe, allowed: Mask | None = None) -> Match:
-        """See `Matcher.match`."""
-        usable = check_probe(probe, self.gallery)
-        scope = self._scope.measure(allowed)
-        if scope[0] == 0:
-            return Match(None, None, 0, 0)
-        if not usable:
-            return like_nobody(self.gallery, allowed, scope)
-        embedding = probe.embedding.astype(np.float32, copy=False)
+    def _scores(self, embedding: FloatArray, allowed: Mask | None) -> tuple[NDArray[np.intp], FloatArray]:
+        embedding = embedding.astype(np.float32, copy=False)
         rows = self._nearest(embedding, allowed)
         scores = exact(self.gallery.matrix[rows], embedding)
         if self._one_row_each:
-            return best_two(self.gallery, rows, scores, scope)
+            return rows, scores
         subjects, first = np.unique(self._owners(rows), return_index=True)
-        return best_two(self.gallery, subjects, np.maximum.reduceat(scores, first), scope)
+        return subjects, np.maximum.reduceat(scores, first)
 
     def updated(self, gallery: Gallery) -> "QuantizedMatcher":
         """Return a matcher of another version of the gallery; it shares the rows that both have.
@@ -207,26 +184,22 @@ class QuantizedMatcher:
     def _nearest(self, embedding: FloatArray, allowed: Mask | None) -> NDArray[np.intp]:
         """Return the rows, rising, among which the exact best rows of the two best subjects are.
 
-        The second subject found in int8 has the approximate score s, so two subjects have exact scores of at
-        least s - e, where e bounds the error; a row whose approximate score is below s - 2e is behind both.
+        The best row of another subject than the first one's has the approximate score s, so two subjects have
+        exact scores of at least s - e, where e bounds the error; a row whose approximate score is below
+        s - 2e is behind both.
         """
         codes, scale, probe_error = quantize_one(embedding)
-        scores, rows = self._scan(codes, allowed)
+        scores, gathered = self._scan(codes, allowed)
         error = self.rows.error * (1 + NORM_TOLERANCE) + probe_error * (1 + NORM_TOLERANCE + self.rows.error)
         slack = 2 * (error + ROUNDING) / scale
-        found = [int(scores.argmax())]
-        owner = self._owner(found[0], rows)
-        while True:
-            score, scores[found[-1]] = float(scores[found[-1]]), -FAR
-            if self._owner(found[-1], rows) != owner:
-                found += np.flatnonzero(scores >= score - slack).tolist()
-                break
-            best = int(scores.argmax())
-            if scores[best] == -FAR:  # one subject is all there is in scope
-                break
-            found.append(best)
-        places = np.array(sorted(found), np.intp)
-        return self.rows.numbers(places) if rows is None else rows[places]
+        own = self._places_of_owner(int(scores.argmax()), gathered)
+        kept = scores[own]
+        scores[own] = -FAR
+        second = scores.max()
+        scores[own] = kept
+        if second == -FAR:  # one subject is all there is in scope
+            return self._numbers(own, gathered)
+        return self._numbers(np.flatnonzero(scores >= second - slack), gathered)
 
     def _scan(
         self, codes: NDArray[np.int8], allowed: Mask | None
@@ -248,11 +221,15 @@ class QuantizedMatcher:
         rule_out(scores, np.insert(~mask, self.rows.gaps_before(), True) if len(self.rows.gaps) else ~mask)
         return scores, None
 
-    def _owner(self, place: int, rows: NDArray[np.intp] | None) -> int:
-        """Return the position of the subject at a place of a scan; `rows` as from `_scan`."""
-        places = np.array([place])
-        row = self.rows.numbers(places) if rows is None else rows[places]
-        return int((row if self._one_row_each else self._owners(row))[0])
+    def _numbers(self, places: NDArray[np.intp], gathered: NDArray[np.intp] | None) -> NDArray[np.intp]:
+        """Return the numbers of the rows at these places of a scan; `gathered` as from `_scan`."""
+        return self.rows.numbers(places) if gathered is None else gathered[places]
+
+    def _places_of_owner(self, place: int, gathered: NDArray[np.intp] | None) -> NDArray[np.intp]:
+        """Return where in a scan all rows of the subject are that has a row at this place."""
+        [subject] = self._owners(self._numbers(np.array([place]), gathered))
+        rows = self._starts[subject] + np.arange(self._counts[subject])
+        return self.rows.positions(rows) if gathered is None else gathered.searchsorted(rows)
 
     def _owners(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
         """Return the positions of the subjects to which rows belong."""
@@ -279,14 +256,7 @@ def quantize(matrix: FloatArray) -> tuple[NDArray[np.int8], FloatArray, float]:
 
 
 def quantize_one(row: FloatArray) -> tuple[NDArray[np.int8], float, float]:
-    """Do `quantize` for float32 (D,), a third of the time: a probe, or one more row.
-
-    Raises:
-        GalleryError: It is not finite or not of unit norm.
-    """
-    with np.errstate(over="ignore", invalid="ignore"):
-        if not abs(float(row @ row) - 1) <= 2 * NORM_TOLERANCE:
-            raise GalleryError("an embedding is not of unit norm; enrol the subject again")
+    """Do `quantize` for a probe, float32 (D,) of unit norm, in half of the time."""
     scale = float(np.abs(row).max()) / CODES
     steps = row / np.float32(scale)
     codes = np.rint(steps)
@@ -311,7 +281,7 @@ def check_kernel() -> None:
 
 
 def _room(rows: int, dim: int) -> _Memory:
-    capacity = rows + int(rows * SPARE) + CODES
+    capacity = rows + max(int(rows * SPARE), SPARE_ROWS)
     return _Memory(np.empty((capacity, dim), np.int8), np.empty(capacity, np.float32), 0)
 
 

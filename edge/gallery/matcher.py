@@ -8,10 +8,11 @@ import logging
 from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 
-from edge.core.types import FloatArray, Match, Probe
+from edge.core.types import FloatArray
 from edge.gallery.gallery import Gallery
-from edge.gallery.search import Mask, Matcher, Scope, best_two, check_probe, exact, like_nobody, rule_out
+from edge.gallery.search import LocalMatcher, Mask, Matcher, exact, rule_out
 
 log = logging.getLogger(__name__)
 
@@ -50,32 +51,17 @@ def int8_problem() -> str | None:
     return None
 
 
-class DenseMatcher:
-    """A `Matcher` that compares every row in float32 and takes the best one of each subject.
-
-    Nothing is kept between probes, so that threads may share it.
-    """
+class DenseMatcher(LocalMatcher):
+    """Compares every row in float32 and takes the best one of each subject."""
 
     def __init__(self, gallery: Gallery) -> None:
-        self.gallery = gallery
-        self._starts = gallery.starts
-        self._scope = Scope(gallery)
-        self._one_row_each = len(gallery.matrix) == gallery.size
+        super().__init__(gallery)
+        self._everybody = np.arange(gallery.size)
 
-    def match(self, probe: Probe, allowed: Mask | None = None) -> Match:
-        """See `Matcher.match`."""
-        usable = check_probe(probe, self.gallery)
-        scope = self._scope.measure(allowed)
-        if scope[0] == 0:
-            return Match(None, None, 0, 0)
-        if not usable:
-            return like_nobody(self.gallery, allowed, scope)
-        scores = self._scores(probe.embedding)
+    def _scores(self, embedding: FloatArray, allowed: Mask | None) -> tuple[NDArray[np.intp], FloatArray]:
+        scores = exact(self.gallery.matrix, embedding)
+        if not self._one_row_each:
+            scores = np.maximum.reduceat(scores, self._starts)
         if allowed is not None:
             rule_out(scores, ~allowed)
-        return best_two(self.gallery, None, scores, scope)
-
-    def _scores(self, embedding: FloatArray) -> FloatArray:
-        """Return the score of each subject, float32 (size,)."""
-        scores = exact(self.gallery.matrix, embedding)
-        return scores if self._one_row_each else np.maximum.reduceat(scores, self._starts)
+        return self._everybody, scores

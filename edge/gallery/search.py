@@ -1,8 +1,9 @@
 """What every matcher does alike: refuse a foreign probe, know its scope, name the two best subjects.
 
-Searches nothing (`matcher`, `quantized`) and decides nothing (`decision`).
+Searches nothing (`matcher`, `int8_matcher`) and decides nothing (`decision`).
 """
 
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 import numpy as np
@@ -69,6 +70,44 @@ class Scope:
         return size, float(size) if self._plain else float(self._each @ allowed)
 
 
+class LocalMatcher(ABC):
+    """What is the same in every `Matcher` that has the gallery in memory; threads may share it."""
+
+    def __init__(self, gallery: Gallery) -> None:
+        self.gallery = gallery
+        self._scope = Scope(gallery)
+        self._starts = gallery.starts
+        self._one_row_each = len(gallery.matrix) == gallery.size
+
+    def match(self, probe: Probe, allowed: Mask | None = None) -> Match:
+        """See `Matcher.match`."""
+        usable = check_probe(probe, self.gallery)
+        size, comparisons = self._scope.measure(allowed)
+        if size == 0:
+            return Match(None, None, 0, 0)
+        if usable:
+            subjects, scores = self._scores(probe.embedding, allowed)
+        else:  # like nobody: the first two subjects, scored NaN
+            subjects = np.arange(min(size, 2)) if allowed is None else np.flatnonzero(allowed)[:2]
+            scores = np.full(len(subjects), np.nan, np.float32)
+        found: list[ScoredSubject] = []
+        for _ in range(min(size, 2)):
+            best = int(scores.argmax())
+            subject = self.gallery.subjects[int(subjects[best])]
+            # Rounding may leave [-1, 1]; in this order of arguments a NaN stays one.
+            found.append(ScoredSubject(subject, min(max(float(scores[best]), -1.0), 1.0)))
+            scores[best] = -np.inf
+        best_one, second = (*found, None, None)[:2]
+        return Match(best_one, second, size, comparisons)
+
+    @abstractmethod
+    def _scores(self, embedding: FloatArray, allowed: Mask | None) -> tuple[NDArray[np.intp], FloatArray]:
+        """Return subjects, as positions in the gallery, rising and unique, and their scores, float32.
+
+        The two best that are in scope are among them. The scores may be changed.
+        """
+
+
 def exact(rows: FloatArray, embedding: FloatArray) -> FloatArray:
     """Return the cosines of unit rows (n, D) with a unit embedding (D,), float32 (n,).
 
@@ -101,29 +140,3 @@ def check_probe(probe: Probe, gallery: Gallery) -> bool:
 def rule_out(scores: FloatArray, denied: Mask) -> None:
     """Put the scores of what is denied, bool of the same length, below all others."""
     scores -= np.multiply(denied, FAR, dtype=np.float32)
-
-
-def like_nobody(gallery: Gallery, allowed: Mask | None, scope: tuple[int, float]) -> Match:
-    """Return the answer for a probe that `check_probe` found unusable: the first two subjects, scored NaN."""
-    first = np.arange(min(gallery.size, 2)) if allowed is None else np.flatnonzero(allowed)[:2]
-    return best_two(gallery, first, np.full(len(first), np.nan, np.float32), scope)
-
-
-def best_two(
-    gallery: Gallery, subjects: NDArray[np.intp] | None, scores: FloatArray, scope: tuple[int, float]
-) -> Match:
-    """Return the answer from the scores of some subjects, or of all; changes `scores`.
-
-    `subjects` are positions in the gallery, rising and unique, or None: all of them; `scores` is float32 of
-    the same length and holds those of the two best that are in scope. `scope` is `Scope.measure`.
-    """
-    size, comparisons = scope
-    found: list[ScoredSubject] = []
-    for _ in range(min(size, 2)):
-        best = int(scores.argmax())
-        subject = gallery.subjects[best if subjects is None else int(subjects[best])]
-        # Rounding may leave [-1, 1]; in this order of arguments a NaN stays one.
-        found.append(ScoredSubject(subject, min(max(float(scores[best]), -1.0), 1.0)))
-        scores[best] = -np.inf
-    best_one, second = (*found, None, None)[:2]
-    return Match(best_one, second, size, comparisons)

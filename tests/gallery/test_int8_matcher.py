@@ -4,6 +4,8 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edge.core.types import FloatArray, Match, Subject
 from edge.gallery.gallery import Gallery
@@ -46,6 +48,40 @@ def assert_exact(gallery: Gallery, quantized: QuantizedMatcher) -> None:
 def test_the_answer_is_that_of_float32_to_the_last_bit(counts: list[int], dim: int):
     gallery = gallery_of(counts, dim)
     assert_exact(gallery, QuantizedMatcher(gallery))
+
+
+@settings(max_examples=80, deadline=None, database=None)
+@given(
+    counts=st.lists(st.integers(1, 5), min_size=1, max_size=12),
+    different=st.integers(1, 6),
+    dim=st.sampled_from([2, 7, 32]),
+    scope=st.sampled_from([None, 0.02, 0.5, 1.0]),
+    repeats=st.sampled_from([1, 20]),
+    left=st.sets(st.integers(0, 99), max_size=3),
+    seed=st.integers(0, 2**31),
+)
+def test_equal_rows_scopes_and_gaps_leave_the_answer_exact(
+    counts: list[int],
+    different: int,
+    dim: int,
+    scope: float | None,
+    repeats: int,
+    left: set[int],
+    seed: int,
+):
+    draw = np.random.default_rng(seed)
+    kinds = unit_rows(different, dim, seed)
+    gallery = Gallery.empty("m").with_subjects(
+        (Subject(f"p-{n}", ""), [template(kinds[draw.integers(different)], "m") for _ in range(count)])
+        for n, count in enumerate(counts * repeats)
+    )
+    quantized = QuantizedMatcher(gallery)
+    gallery = gallery.without_subjects(gallery.ids & {f"p-{n}" for n in left})
+    quantized, dense = quantized.updated(gallery), DenseMatcher(gallery)
+    allowed = None if scope is None else draw.random(gallery.size) < scope
+    for face in [*kinds, *unit_rows(5, dim, seed + 1)]:
+        found, exact = (matcher.match(probe(face, "m"), allowed) for matcher in (quantized, dense))
+        assert found == exact
 
 
 def test_neighbours_closer_than_an_int8_step_are_told_apart():
