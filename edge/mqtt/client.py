@@ -38,6 +38,9 @@ log = logging.getLogger(__name__)
 DEFAULT_RECEIVE_MAXIMUM = 65535
 """Source: MQTT 5.0, section 3.2.2.3.3: the value in force when the broker names none."""
 
+TAKEN_OVER = 142
+"""DISCONNECT reason "Session taken over". Source: MQTT 5.0, section 3.14.2.1."""
+
 MAX_RECEIVED_BYTES = 512 * 1024
 """A command with a photo of 256 KiB in base64 is 350 KiB; nothing honest is larger."""
 

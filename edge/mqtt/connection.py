@@ -25,7 +25,7 @@ from edge.core.errors import ToldOnce
 from edge.core.metrics import Metrics
 from edge.core.pacing import Backoff, TokenBucket, Uniform
 from edge.mqtt.broker import Broker, Fault, Protocol, ProtocolChoice, Received, Will
-from edge.mqtt.client import MAX_PACKET_BYTES, MqttSession, Unread, new_client, properties
+from edge.mqtt.client import MAX_PACKET_BYTES, TAKEN_OVER, MqttSession, Unread, new_client, properties
 
 log = logging.getLogger(__name__)
 
@@ -71,9 +71,6 @@ class Reconnect:
         log.log(logging.WARNING if self._told.is_new(fault.text) else logging.DEBUG, "%s", fault.text)
         return self._backoff.slow_s() if fault.lasting else self._backoff.next_s()
 
-
-TAKEN_OVER = 142
-"""DISCONNECT reason "Session taken over". Source: MQTT 5.0, section 3.14.2.1."""
 
 SESSION_EXPIRY_S = 3600
 """For how long the broker keeps our subscriptions while we are away."""

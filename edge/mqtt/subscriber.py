@@ -19,7 +19,13 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from edge.core.errors import LinkError
 from edge.mqtt.broker import CONNECT_TIMEOUT_S, REFUSALS, Fault, Protocol, ProtocolChoice, Version
-from edge.mqtt.client import let_go, new_client, properties
+from edge.mqtt.client import TAKEN_OVER, let_go, new_client, properties
+
+AHEAD = 4000
+"""Messages of a session that the broker sends before the first of them is confirmed; mosquitto's own is 20.
+
+Source: MQTT 5.0, section 3.1.2.11.3, Receive Maximum.
+"""
 
 LONGEST_PAUSE_S = 30
 """Between two tries to connect again."""
@@ -83,6 +89,8 @@ class Listener:
         self._answers: dict[int, int] = {}  # by packet id, of which there are 65,535
         self.messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self.protocol: Protocol = self._choice.first
+        self.taken_over = False
+        """Another client took the session; there will be no connection any more. Only MQTT 5 tells."""
         self._client = self._new_client()
 
     def __enter__(self) -> "Listener":
@@ -248,7 +256,7 @@ class Listener:
         if self.protocol == "3.1.1" or self._session is None:
             self._client.connect(host, port)
             return
-        given = properties(PacketTypes.CONNECT, SessionExpiryInterval=KEEP_SESSION)
+        given = properties(PacketTypes.CONNECT, SessionExpiryInterval=KEEP_SESSION, ReceiveMaximum=AHEAD)
         self._client.connect(host, port, clean_start=False, properties=given)
 
     def _on_connect(self, client: paho.Client, _u: Any, _f: Any, reason: ReasonCode, _p: Any) -> None:
@@ -257,7 +265,10 @@ class Listener:
         if not reason.is_failure:
             client.subscribe([(topic, 1) for topic in self._topics])
 
-    def _on_disconnect(self, _c: paho.Client, _u: Any, _f: Any, _r: ReasonCode, _p: Any) -> None:
+    def _on_disconnect(self, client: paho.Client, _u: Any, _f: Any, reason: ReasonCode, _p: Any) -> None:
+        if reason == TAKEN_OVER:
+            self.taken_over = True
+            client.disconnect()  # or they would take it from each other for ever
         if not self._connection:
             self._ready.put(None)
 

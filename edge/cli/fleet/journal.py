@@ -4,6 +4,7 @@ import json
 import logging
 import queue
 import sys
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
 from datetime import datetime, timedelta
@@ -84,8 +85,9 @@ def follow_command(
     values = _mqtt(settings.mqtt, broker, user, password_file, tls, ca_file)
     clock, gaps, stop = SystemClock(), Gaps(), queue.SimpleQueue[str]()
 
-    def show(decision: JournalDecision) -> None:
-        typer.echo(decision.text if as_json else decision.line)
+    def show(decisions: Sequence[JournalDecision]) -> None:
+        for each in decisions:
+            sys.stdout.write(f"{each.text if as_json else each.line}\n")
         sys.stdout.flush()
 
     def tell(what: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edge.core.errors import FileError, JournalError
 from edge.core.files import check_database
-from edge.fleet.journal.decision import JournalDecision
+from edge.fleet.journal.decision import JournalDecision, forget, subject_hash
 from edge.fleet.journal.store import Saw, SoleStore
 from edge.mqtt.contract.messages import timestamp
 
@@ -29,6 +29,7 @@ CREATE TABLE IF NOT EXISTS decision (
     UNIQUE (source, event_id)
 ) STRICT
 """
+ERASED = "CREATE TABLE IF NOT EXISTS erased (subject TEXT PRIMARY KEY, at TEXT NOT NULL) STRICT"
 COLUMNS = "id,source,event_id,seq,camera,event_type,captured_at,received_at,event"
 
 
@@ -57,7 +58,9 @@ class Database(SoleStore):
             with _renamed(path):
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = FULL")
+                connection.execute("PRAGMA secure_delete = ON")
                 connection.execute(SCHEMA)
+                connection.execute(ERASED)
                 found = connection.execute(
                     "SELECT group_concat(name) FROM pragma_table_info('decision')"
                 ).fetchone()
@@ -79,43 +82,50 @@ class Database(SoleStore):
         received_at = timestamp(self._now())
         run = self._connection.execute
         new = []
-        with _renamed(self._path):
-            run("BEGIN IMMEDIATE")
-            try:
-                for each in decisions:
-                    if run(
-                        "INSERT OR IGNORE INTO decision VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)",
-                        (
-                            each.source,
-                            each.event_id,
-                            each.seq,
-                            each.camera,
-                            each.event_type,
-                            each.captured_at,
-                            received_at,
-                            each.text,
-                        ),
-                    ).rowcount:
-                        new.append(each)
-                run("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
-                    run("ROLLBACK")
-                raise
+        with self._transaction():
+            erased = {
+                subject: datetime.fromisoformat(at)
+                for subject, at in run("SELECT subject, at FROM erased").fetchall()
+            }
+            for each in forget(decisions, erased):
+                if run(
+                    "INSERT OR IGNORE INTO decision VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        each.source,
+                        each.event_id,
+                        each.seq,
+                        each.camera,
+                        each.event_type,
+                        each.captured_at,
+                        received_at,
+                        each.text,
+                    ),
+                ).rowcount:
+                    new.append(each)
         return new
 
     def erase(self, subject_id: str) -> int:
         """Take the subject, id and label, out of all decisions; returns of how many.
 
+        Decisions of before that come later lose the subject as well.
+
         Raises:
             JournalError: The disk refuses; nothing was changed.
         """
-        with _renamed(self._path):
-            return self._connection.execute(
+        run = self._connection.execute
+        with self._transaction():
+            run(
+                "INSERT OR REPLACE INTO erased VALUES (?, ?)",
+                [subject_hash(subject_id), timestamp(self._now())],
+            )
+            found = run(
                 "UPDATE decision SET event = json_set(event, '$.subject', NULL) "
                 "WHERE event ->> '$.subject.id' = ?",
                 [subject_id],
             ).rowcount
+        with _renamed(self._path):
+            run("PRAGMA wal_checkpoint(TRUNCATE)")  # the log still holds the pages of before
+        return found
 
     def prune(self, before: datetime) -> int:
         """Delete the decisions that were received before a moment; returns how many.
@@ -127,6 +137,19 @@ class Database(SoleStore):
             return self._connection.execute(
                 "DELETE FROM decision WHERE received_at < ?", [timestamp(before)]
             ).rowcount
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        run = self._connection.execute
+        with _renamed(self._path):
+            run("BEGIN IMMEDIATE")
+            try:
+                yield
+                run("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    run("ROLLBACK")
+                raise
 
     def close(self) -> None:
         """Close the database."""

@@ -4,19 +4,22 @@ A tolerant reader: a device of a later version may say more than this one knows,
 it.
 """
 
+import hashlib
 import json
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from edge.core.errors import JournalError
 from edge.core.ids import Slug
 from edge.core.text import first_problem
 from edge.mqtt.contract.messages import EventId
-from edge.mqtt.contract.topics import Topics
+from edge.mqtt.contract.topics import JOURNAL
 
 MAX_BYTES = 64 * 1024
 """No event is larger than a few kilobytes."""
@@ -61,6 +64,7 @@ class JournalDecision:
     captured_at: str
     text: str
     line: str
+    subject_id: str | None = None
 
     @property
     def key(self) -> tuple[str, str]:
@@ -68,9 +72,13 @@ class JournalDecision:
         return self.source, self.event_id
 
     @property
-    def topics(self) -> Topics:
-        """The topics of the device that decided."""
-        return Topics(*self.source.split("/"))
+    def captured(self) -> datetime | None:
+        """When the frame was captured, as the device says; None where it says nothing that can be read."""
+        try:
+            moment = datetime.fromisoformat(self.captured_at)
+        except ValueError:
+            return None
+        return moment if moment.tzinfo is not None else None
 
 
 def read_decision(topic: str, payload: bytes) -> JournalDecision:
@@ -82,7 +90,8 @@ def read_decision(topic: str, payload: bytes) -> JournalDecision:
     if len(payload) > MAX_BYTES:
         raise JournalError(f"{topic}: {len(payload)} bytes are no event")
     decision = parse_decision(payload, topic)
-    if decision.topics.journal(decision.camera) != topic:
+    site, device = decision.source.split("/")
+    if JOURNAL.topic(site=site, device=device, camera=decision.camera) != topic:
         raise JournalError(f"{topic}: an event of {decision.source}, camera {decision.camera}")
     return decision
 
@@ -100,7 +109,7 @@ def parse_decision(text: bytes | str, where: str) -> JournalDecision:
         raise JournalError(f"{where}: no event: {first_problem(error)}") from None
     except ValueError as error:
         raise JournalError(f"{where}: no event: {error}") from None
-    whole = json.dumps(found, ensure_ascii=False, separators=(",", ":"))
+    whole = to_json(found).decode()
     return JournalDecision(
         f"{read.site}/{read.device}",
         read.event_id,
@@ -110,7 +119,25 @@ def parse_decision(text: bytes | str, where: str) -> JournalDecision:
         read.captured_at,
         whole,
         _line(read),
+        None if read.subject is None else read.subject.id,
     )
+
+
+def subject_hash(subject_id: str) -> str:
+    """Return what a database remembers of a subject who was erased."""
+    return hashlib.sha256(subject_id.encode(errors="surrogatepass")).hexdigest()
+
+
+def forget(decisions: Sequence[JournalDecision], erased: Mapping[str, datetime]) -> list[JournalDecision]:
+    """Return `decisions`, without the subjects in `erased` in what was captured before; by `subject_hash`."""
+    return [_forget(each, erased) for each in decisions] if erased else list(decisions)
+
+
+def _forget(decision: JournalDecision, erased: Mapping[str, datetime]) -> JournalDecision:
+    at = None if decision.subject_id is None else erased.get(subject_hash(decision.subject_id))
+    if at is None or (decision.captured is not None and decision.captured > at):
+        return decision
+    return parse_decision(json.dumps(json.loads(decision.text) | {"subject": None}), decision.source)
 
 
 def _line(read: _Read) -> str:

@@ -13,20 +13,24 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from edge.core.clock import Clock
-from edge.core.errors import JournalAwayError, JournalError
+from edge.core.errors import JournalAwayError, JournalError, LinkError
 from edge.fleet.journal.decision import JournalDecision, read_decision
 from edge.fleet.journal.gaps import Gaps
 from edge.fleet.journal.store import Store
+from edge.mqtt.connection import MANY_BRIEF, STABLE_S
 from edge.mqtt.contract.encode import encode
 from edge.mqtt.contract.messages import MAX_ACK_IDS, AckPayload, OutboxDroppedPayload
-from edge.mqtt.contract.topics import JOURNAL, OUTBOX_DROPPED
+from edge.mqtt.contract.topics import JOURNAL, OUTBOX_DROPPED, Topics
 from edge.mqtt.subscriber import Listener, Message
+
+OWN_SESSION = "give each its own name with --session, and the same --share where they share the work"
 
 PAUSE_S = 0.5
 """Between two looks at the clock while nothing comes."""
 
 GATHER_S = 0.02
-"""Messages that come within this time are kept in one go and acknowledged in one message per device."""
+MOST_GATHERED = 2000
+"""Messages that come within this time, so many at most, are kept in one go, and acknowledged together."""
 
 AWAY_S = 1.0
 """Between two tries to reach a store that is away. What comes meanwhile waits."""
@@ -68,7 +72,7 @@ class Follower:
         store: Store,
         gaps: Gaps,
         *,
-        show: Callable[[JournalDecision], None],
+        show: Callable[[Sequence[JournalDecision]], None],
         tell: Callable[[str], None],
         publish: Callable[[str, bytes], None] | None,
     ) -> None:
@@ -100,8 +104,7 @@ class Follower:
         """
         new = self._store.add(decisions) if decisions else []
         self.tally.new += len(new)
-        for decision in new:
-            self._show(decision)
+        self._show(new)
         for source, seq in self._store.numbers(new):
             if (news := self._gaps.saw(source, seq, now_s)) is not None:
                 self._tell(news)
@@ -156,9 +159,9 @@ class Follower:
             return
         named: dict[str, dict[str, None]] = defaultdict(dict)
         for decision in decisions:
-            named[decision.topics.ack][decision.event_id] = None
-        for topic, event_ids in named.items():
-            ids = tuple(event_ids)
+            named[decision.source][decision.event_id] = None
+        for source, event_ids in named.items():
+            topic, ids = Topics(*source.split("/")).ack, tuple(event_ids)
             for start in range(0, len(ids), MAX_ACK_IDS):
                 self._publish(topic, encode(AckPayload(event_ids=ids[start : start + MAX_ACK_IDS])))
 
@@ -174,8 +177,9 @@ def follow(
 
     Raises:
         JournalError: Decisions cannot be kept.
+        LinkError: Another client has taken over the session.
     """
-    connected, told = True, set[str]()
+    contact, told = _Contact(clock.monotonic()), set[str]()
     while stop.empty():
         messages = take_batch(listener.messages, clock)
         now_s = clock.monotonic()
@@ -187,9 +191,34 @@ def follow(
             if refusal not in told:
                 told.add(refusal)
                 tell(refusal)
-        if listener.connected != connected:
-            connected = listener.connected
-            tell("connected again" if connected else "connection lost; trying again")
+        if listener.taken_over:
+            raise LinkError(f"another program took over the session of this one; {OWN_SESSION}")
+        if (news := contact.news(listener.connected, now_s)) is not None:
+            tell(news)
+
+
+class _Contact:
+    """Says when the connection is lost and comes back, and not for ever where that is all it does."""
+
+    def __init__(self, now_s: float) -> None:
+        self._connected = True
+        self._since_s = now_s
+        self._brief = 0
+
+    def news(self, connected: bool, now_s: float) -> str | None:
+        """Return what is to be told now; `now_s` is monotonic seconds."""
+        if connected == self._connected:
+            return None
+        if not connected:
+            self._brief = self._brief + 1 if now_s - self._since_s < STABLE_S else 0
+        self._connected, self._since_s = connected, now_s
+        if self._brief == MANY_BRIEF and not connected:
+            return (
+                f"the connection is lost again and again; if another program has the session: {OWN_SESSION}"
+            )
+        if self._brief >= MANY_BRIEF:
+            return None
+        return "connected again" if connected else "connection lost; trying again"
 
 
 def _kept(
@@ -223,7 +252,7 @@ def take_batch(messages: "queue.SimpleQueue[Message]", clock: Clock) -> list[Mes
     try:
         batch.append(messages.get(timeout=PAUSE_S))
         until_s = clock.monotonic() + GATHER_S
-        while len(batch) < MAX_ACK_IDS:
+        while len(batch) < MOST_GATHERED:
             batch.append(messages.get(timeout=max(0.0, until_s - clock.monotonic())))
     except queue.Empty:
         pass

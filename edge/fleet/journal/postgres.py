@@ -1,14 +1,16 @@
 """PostgreSQL: the decisions of many doors, kept by several consumers at once, each decision exactly once.
 
 `known` holds what has come, one row for each event; `decision` holds the events, a partition for each month
-in which they came. The views `who_was_where`, `silent_door`, `reject_reason` and `gap` answer what is asked
-most.
+in which they came. The views `who_was_where`, `no_match`, `reject_reason`, `silent_door` and `gap` answer
+what is asked most.
 
-Source: postgresql.org/docs: INSERT ... ON CONFLICT, table partitioning, pg_current_snapshot, pg_xact_status.
+Source: postgresql.org/docs: INSERT ... ON CONFLICT, table partitioning, pg_current_snapshot, connection
+URIs.
 """
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -16,15 +18,32 @@ from typing import Any, LiteralString
 
 import psycopg
 from psycopg import Connection, Cursor, sql
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.errors import ReadOnlySqlTransaction
 
 from edge.core.errors import JournalAwayError, JournalError
 from edge.core.text import first_line
-from edge.fleet.journal.decision import JournalDecision
+from edge.fleet.journal.decision import JournalDecision, forget, subject_hash
 from edge.fleet.journal.store import Saw
 
-CONNECT_S = 5
-"""Seconds to wait for the server."""
+DEFAULTS = {
+    "connect_timeout": "5",
+    "fallback_application_name": "edge",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "4",
+    "tcp_user_timeout": "30000",
+}
+"""What an address need not say: a server that nobody hears of for half a minute is away."""
+
+ADDRESS = re.compile(r"postgres(ql)?://([^@/]*@)?[^@?]*(\?.*)?")
+"""Of an address with a bare @ or / in its password a part would be read, and told, as host or database."""
+
+RECENT = 200
+"""The last decisions of a door, among which its highest number is looked for at the start.
+
+Those before may be of an outbox that the door no longer has.
+"""
 
 LOCK = 0x65646765
 """Of the advisory lock under which the schema and its partitions change."""
@@ -41,7 +60,7 @@ MIGRATIONS: tuple[LiteralString, ...] = (
         UNIQUE (source, event_id)
     );
     CREATE INDEX known_tx ON known (tx);
-    CREATE INDEX known_order ON known (source, seq);
+    CREATE INDEX known_latest ON known (source, id);
     CREATE INDEX known_received_at ON known USING brin (received_at);
     CREATE TABLE decision (
         source text NOT NULL,
@@ -52,34 +71,68 @@ MIGRATIONS: tuple[LiteralString, ...] = (
         captured_at timestamptz,
         received_at timestamptz NOT NULL,
         event jsonb NOT NULL,
+        at timestamptz NOT NULL GENERATED ALWAYS AS (
+            CASE WHEN event ->> 'clock' = 'unsynced' THEN received_at
+                 ELSE coalesce(captured_at, received_at) END
+        ) STORED,
         subject_id text GENERATED ALWAYS AS (event #>> '{subject,id}') STORED,
-        reason text GENERATED ALWAYS AS (event ->> 'reason') STORED
+        reason text GENERATED ALWAYS AS (event ->> 'reason') STORED,
+        revises text GENERATED ALWAYS AS (event ->> 'revises') STORED
     ) PARTITION BY RANGE (received_at);
     CREATE INDEX decision_order ON decision (source, seq);
-    CREATE INDEX decision_captured_at ON decision (captured_at);
-    CREATE INDEX decision_subject ON decision (subject_id, captured_at) WHERE subject_id IS NOT NULL;
+    CREATE INDEX decision_at ON decision (at);
+    CREATE INDEX decision_subject ON decision (subject_id, at) WHERE subject_id IS NOT NULL;
+    CREATE INDEX decision_revises ON decision (revises) WHERE revises IS NOT NULL;
+    CREATE TABLE erased (subject text PRIMARY KEY, at timestamptz NOT NULL);
     CREATE VIEW who_was_where AS
-        SELECT captured_at, split_part(source, '/', 1) AS site, split_part(source, '/', 2) AS device, camera,
-               subject_id, event #>> '{subject,label}' AS label, event #> '{score,best}' AS score
-        FROM decision WHERE event_type = 'match' ORDER BY captured_at DESC;
-    CREATE VIEW silent_door AS
-        SELECT source, max(received_at) AS last_received_at, now() - max(received_at) AS silent_for
-        FROM known GROUP BY source ORDER BY silent_for DESC;
+        SELECT at, split_part(source, '/', 1) AS site, split_part(source, '/', 2) AS device, camera,
+               subject_id, event #>> '{subject,label}' AS label, event #> '{score,best}' AS score,
+               captured_at, received_at
+        FROM decision WHERE event_type = 'match' ORDER BY at DESC;
+    CREATE VIEW no_match AS
+        SELECT at, source, camera, event_type, reason, subject_id, received_at
+        FROM decision AS d
+        WHERE reason IS NOT NULL AND NOT EXISTS (
+            SELECT FROM decision AS later WHERE later.revises = d.event_id::text AND later.source = d.source
+        );
     CREATE VIEW reject_reason AS
-        SELECT captured_at::date AS day, source, camera, reason, count(*) AS decisions
-        FROM decision WHERE reason IS NOT NULL GROUP BY 1, 2, 3, 4;
+        SELECT date_trunc('day', at) AS day, source, camera, reason, count(*) AS decisions
+        FROM no_match GROUP BY 1, 2, 3, 4;
+    CREATE VIEW latest AS
+        WITH RECURSIVE door AS (
+            (SELECT source, id, received_at FROM known ORDER BY source DESC, id DESC LIMIT 1)
+            UNION ALL
+            SELECT before.* FROM door CROSS JOIN LATERAL (
+                SELECT source, id, received_at FROM known
+                WHERE source < door.source ORDER BY source DESC, id DESC LIMIT 1
+            ) AS before
+        )
+        SELECT * FROM door;
+    CREATE VIEW silent_door AS
+        SELECT source, received_at AS last_received_at, now() - received_at AS silent_for
+        FROM latest ORDER BY received_at;
     CREATE VIEW gap AS
         SELECT source, before + 1 AS first, seq - 1 AS last
-        FROM (SELECT source, seq, lag(seq) OVER (PARTITION BY source ORDER BY seq) AS before FROM known) AS n
-        WHERE seq > before + 1;
+        FROM (
+            SELECT source, seq, lag(seq) OVER (PARTITION BY source, outbox ORDER BY seq) AS before
+            FROM (
+                SELECT source, seq, row_number() OVER (PARTITION BY source, seq ORDER BY id) AS outbox
+                FROM known
+            ) AS of_outbox
+        ) AS with_before
+        WHERE seq - before BETWEEN 2 AND 1000000;
     """,
 )
-"""What makes version 1, 2, ... of the schema from the one before; a published one never changes."""
+"""What makes version 1, 2, ... of the schema from the one before; a published one never changes.
+
+`latest` reads one row of the index for each door, however many decisions there are. In `gap` a number that
+comes again is of a new outbox, and a jump is no gap (`gaps.JUMP`).
+"""
 
 INSERT: LiteralString = """
 WITH given AS (
     SELECT DISTINCT ON (source, event_id) *
-    FROM unnest(%s::text[], %s::uuid[], %s::bigint[], %s::text[], %s::text[], %s::timestamptz[], %s::jsonb[])
+    FROM unnest(%b::text[], %b::uuid[], %b::bigint[], %b::text[], %b::text[], %b::timestamptz[], %b::jsonb[])
         WITH ORDINALITY AS g (source, event_id, seq, camera, event_type, captured_at, event, place)
     ORDER BY source, event_id, place
 ), fresh AS (
@@ -92,7 +145,10 @@ WITH given AS (
 )
 SELECT place FROM given JOIN fresh USING (source, event_id) ORDER BY place
 """
-"""Rows are taken in the order of their key, so that two consumers with the same rows wait for each other."""
+"""Rows are taken in the order of their key, so that two consumers with the same rows wait for each other.
+
+Arrays go as binary (`%b`): as text, with every quote of JSON escaped, they took a hundred times as long.
+"""
 
 COMMITTED: LiteralString = """
 SELECT source, seq FROM known WHERE tx >= %s::text::xid8 AND tx < %s::text::xid8 ORDER BY id
@@ -100,17 +156,13 @@ SELECT source, seq FROM known WHERE tx >= %s::text::xid8 AND tx < %s::text::xid8
 """What was committed between two looks: every transaction below the horizon has ended."""
 
 HIGHEST: LiteralString = """
-WITH RECURSIVE door AS (
-    (SELECT source FROM known ORDER BY source LIMIT 1)
-    UNION ALL
-    SELECT (SELECT source FROM known WHERE source > door.source ORDER BY source LIMIT 1)
-    FROM door WHERE door.source IS NOT NULL
-)
-SELECT source, (SELECT max(seq) FROM known WHERE known.source = door.source AND tx < %s::text::xid8)
-FROM door WHERE source IS NOT NULL
+SELECT source, (
+    SELECT max(seq) FROM (
+        SELECT seq FROM known WHERE known.source = latest.source AND tx < %s::text::xid8
+        ORDER BY id DESC LIMIT %s
+    ) AS recent
+) FROM latest
 """
-"""Reads one row of the index for each door, however many decisions there are."""
-
 
 _Rows = Connection[tuple[Any, ...]]
 
@@ -127,7 +179,7 @@ class Postgres:
         self._connection: _Rows | None = None
         self._horizon = 0
         self._months = set[datetime]()
-        self._unsure: tuple[int, list[JournalDecision]] | None = None
+        self._unsure = set[tuple[str, str]]()
 
     @classmethod
     def open(cls, where: str, saw: Saw, now: Callable[[], datetime]) -> "Postgres":
@@ -137,14 +189,18 @@ class Postgres:
             JournalError: It cannot be reached or used, or is of a later release.
         """
         try:
-            conninfo_to_dict(where)
+            said = dict[str, Any](conninfo_to_dict(where)) if ADDRESS.fullmatch(where) else {}
         except psycopg.ProgrammingError:
-            raise JournalError("the address cannot be read; write postgresql://user@host/database") from None
-        store = cls(where, now)
+            said = {}
+        if not said:
+            raise JournalError(
+                "the address cannot be read; write postgresql://user@host/database, and no password into it"
+            )
+        store = cls(make_conninfo(**{**DEFAULTS, **said}), now)
         with store._renamed():
             connection = store._connected()
             store._horizon = store._look(connection)
-            for source, seq in connection.execute(HIGHEST, [str(store._horizon)]).fetchall():
+            for source, seq in connection.execute(HIGHEST, [str(store._horizon), RECENT]).fetchall():
                 if seq is not None:
                     saw(source, seq)
         return store
@@ -153,24 +209,20 @@ class Postgres:
         """Keep `decisions`; returns those that were not known. On return they are committed.
 
         Raises:
-            JournalAwayError: The server cannot be reached; whether they were kept is told by the next call.
+            JournalAwayError: The server cannot be reached; what was kept is new in the next call.
             JournalError: It refuses them; nothing was changed.
         """
         with self._renamed():
             connection = self._connected()
-            if self._unsure is not None:
-                transaction, new = self._unsure
-                self._unsure = None
-                status = connection.execute("SELECT pg_xact_status(%s::text::xid8)", [str(transaction)])
-                if _only(status) == "committed":
-                    return new
             with connection.transaction():
                 self._make_months(connection)
-                new = self._insert(connection, decisions)
-                mine = int(str(_only(connection.execute("SELECT pg_current_xact_id()::text"))))
-                self._unsure = mine, new
-            self._unsure = None
-        return new
+                erased = dict[str, datetime](connection.execute("SELECT subject, at FROM erased").fetchall())
+                given = forget(decisions, erased)
+                new = {each.key: each for each in self._insert(connection, given)}
+                new |= {each.key: each for each in given if each.key in self._unsure}
+                self._unsure = set(new)
+            self._unsure = set()
+        return list(new.values())
 
     def numbers(self, new: Sequence[JournalDecision]) -> list[tuple[str, int]]:
         """Return doors and numbers of what was committed since the last call, whoever keeps decisions here.
@@ -189,21 +241,31 @@ class Postgres:
     def erase(self, subject_id: str) -> int:
         """Take the subject, id and label, out of all decisions; returns of how many.
 
+        Decisions of before that come later lose the subject as well.
+
         Raises:
             JournalError: The server cannot be reached, or refuses.
         """
-        with self._renamed(), self._connected().transaction():
-            return (
-                self._connected()
-                .execute(
+        with self._renamed():
+            connection = self._connected()
+            with connection.transaction():
+                connection.execute("LOCK TABLE erased")  # decisions on their way are kept before or after
+                connection.execute(
+                    "INSERT INTO erased VALUES (%s, %s) ON CONFLICT (subject) DO UPDATE SET at = excluded.at",
+                    [subject_hash(subject_id), self._now()],
+                )
+                found = connection.execute(
                     "UPDATE decision SET event = jsonb_set(event, '{subject}', 'null') WHERE subject_id = %s",
                     [subject_id],
-                )
-                .rowcount
-            )
+                ).rowcount
+            for table in (sql.SQL("decision"), sql.SQL("pg_statistic")):  # old rows, and samples of them
+                connection.execute(sql.SQL("VACUUM (ANALYZE) {}").format(table))
+        return found
 
     def prune(self, before: datetime) -> int:
         """Delete the decisions that were received before a moment; whole months go at once. Returns how many.
+
+        Of each door it is still known that the last one came, and when.
 
         Raises:
             JournalError: The server cannot be reached, or refuses.
@@ -211,14 +273,21 @@ class Postgres:
         with self._renamed(), self._connected().transaction():
             connection = self._connected()
             connection.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
+            found = int(
+                _only(connection.execute("SELECT count(*) FROM decision WHERE received_at < %s", [before]))
+            )
             for (name,) in connection.execute(
-                "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'decision'::regclass"
+                "SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid "
+                "WHERE inhparent = 'decision'::regclass AND relname ~ '^decision_[0-9]{4}_[0-9]{2}$'"
             ).fetchall():
                 if _next_month(datetime.strptime(name, "decision_%Y_%m").replace(tzinfo=UTC)) <= before:
                     connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
             self._months.clear()
             connection.execute("DELETE FROM decision WHERE received_at < %s", [before])
-            return connection.execute("DELETE FROM known WHERE received_at < %s", [before]).rowcount
+            connection.execute(
+                "DELETE FROM known WHERE received_at < %s AND id NOT IN (SELECT id FROM latest)", [before]
+            )
+            return found
 
     def close(self) -> None:
         """Leave the server."""
@@ -228,9 +297,7 @@ class Postgres:
     def _connected(self) -> _Rows:
         if self._connection is None or self._connection.closed:
             self._months.clear()
-            connection = psycopg.connect(
-                self._where, autocommit=True, connect_timeout=CONNECT_S, fallback_application_name="edge"
-            )
+            connection = psycopg.connect(self._where, autocommit=True)
             try:
                 with connection.transaction():
                     self._migrate(connection)
@@ -297,7 +364,7 @@ class Postgres:
             [each.seq for each in decisions],
             [each.camera for each in decisions],
             [each.event_type for each in decisions],
-            [_moment(each.captured_at) for each in decisions],
+            [each.captured for each in decisions],
             list(events),
         ]
         found = connection.execute(INSERT, [*columns, at, at]).fetchall()
@@ -311,15 +378,15 @@ class Postgres:
     def _shown(self) -> str:
         """The address as it may be told: without the password."""
         told = conninfo_to_dict(self._where)
-        host, name = told.get("host", "the local server"), told.get("dbname", "")
-        return f"postgresql database {name!r} at {host}"
+        host = f" at {told['host']}" if "host" in told else ""
+        return f"postgresql database {told.get('dbname', '')!r}{host}"
 
     @contextmanager
     def _renamed(self) -> Iterator[None]:
         """Rename what the library raises, without the password that an address holds."""
         try:
             yield
-        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        except (psycopg.OperationalError, psycopg.InterfaceError, ReadOnlySqlTransaction) as error:
             first = self._connection is None
             if self._connection is not None:
                 self._connection.close()
@@ -347,12 +414,3 @@ def _storable(value: Any) -> Any:
     if isinstance(value, str):
         return value.replace("\0", "\ufffd")
     return value if not isinstance(value, float) or math.isfinite(value) else None
-
-
-def _moment(text: str) -> datetime | None:
-    """Return when a frame was captured, as a device says; None where it says nothing that can be read."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return moment if moment.tzinfo is not None else None

@@ -1,5 +1,6 @@
 """A journal in a real PostgreSQL: several consumers, servers that go, what comes to be asked of it."""
 
+import itertools
 import json
 import re
 import signal
@@ -13,6 +14,7 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from psycopg.pq import TransactionStatus
 
 from edge.core.errors import JournalAwayError, JournalError
 from edge.fleet.journal import postgres
@@ -22,7 +24,7 @@ from tests.fleet.journal.test_follow import depth, following, kept, publish
 from tests.fleet.journal.test_follow import doors as doors
 from tests.support.broker import Mosquitto
 from tests.support.door import Door
-from tests.support.events import AT, decision
+from tests.support.events import AT, decision, event_id
 from tests.support.places import ROOT
 from tests.support.postgres import running_postgres
 from tests.support.waits import wait_until
@@ -107,6 +109,45 @@ def test_what_is_asked_most_has_a_view(database: str):
     assert asked(database, "SELECT * FROM gap") == [("hq/door-03", 3, 4)]
 
 
+def test_who_was_refused_at_first_and_recognised_then_is_no_reject(database: str):
+    refused = {"event_type": "reject", "subject": None, "reason": "below_threshold"}
+    with closing(opened(database)) as store:
+        store.add([decision(1, **refused), decision(2, **refused), decision(1, "door-04", **refused)])
+        store.add([decision(3, revises=event_id(1))])
+    assert asked(database, "SELECT source, sum(decisions) FROM reject_reason GROUP BY 1 ORDER BY 1") == [
+        ("hq/door-03", 1),
+        ("hq/door-04", 1),
+    ]
+
+
+def test_a_door_that_does_not_know_the_time_is_shown_when_its_decision_came(database: str):
+    with closing(opened(database)) as store:
+        store.add([decision(1, clock="unsynced", captured_at="1970-01-01T00:03:00.000Z"), decision(2)])
+    assert asked(database, "SELECT at FROM who_was_where") == [
+        (datetime(2026, 8, 1, 7, 31, 22, 481000, tzinfo=UTC),),
+        (AT,),
+    ]
+
+
+def test_a_new_outbox_hides_no_gap_and_makes_none(database: str):
+    base = 1_795_000_000_000_000
+    with closing(opened(database)) as store:
+        store.add([decision(seq) for seq in (1, 2, 3, 6, 7, 8)])
+        store.add([decision(seq, event_id=event_id(100 + seq)) for seq in (1, 3, 4)])
+        store.add([decision(base, "door-04", event_id=event_id(9)), decision(1, "door-04")])
+    assert asked(database, "SELECT * FROM gap ORDER BY 2") == [("hq/door-03", 2, 2), ("hq/door-03", 5, 5)]
+
+
+def test_how_far_a_door_has_come_is_told_of_its_last_outbox(database: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(postgres, "RECENT", 3)
+    with closing(opened(database)) as store:
+        store.add([decision(seq) for seq in (500, 501)])
+        store.add([decision(seq) for seq in (1, 3, 2)])
+    seen: list[tuple[str, int]] = []
+    opened(database, seen).close()
+    assert seen == [("hq/door-03", 3)]
+
+
 def test_every_query_of_the_dashboard_is_answered(database: str):
     board = json.loads((ROOT / "deploy/grafana/journal.json").read_text())
     with closing(opened(database)) as store:
@@ -121,8 +162,12 @@ def test_a_subject_who_is_erased_is_in_no_decision(database: str):
     with closing(opened(database)) as store:
         store.add([decision(1), decision(2, subject={"id": "p_2", "label": "Bob"}), decision(3, odd="\0")])
         assert store.erase("p_8f21") == 2
+        late = [decision(4, captured_at="2026-07-31T09:00:00Z"), decision(5)]
+        assert [each.subject_id for each in store.add(late)] == [None, "p_8f21"], "enrolled again"
+        samples = "SELECT most_common_vals::text FROM pg_stats WHERE tablename LIKE 'decision%'"
+        assert "Alice" not in str(asked(database, samples))
     found = [str(row) for row in asked(database, "SELECT * FROM decision ORDER BY seq")]
-    assert ["p_8f21" in row or "Alice" in row for row in found] == [False] * 3
+    assert ["p_8f21" in row or "Alice" in row for row in found] == [False] * 4 + [True]
     assert "Bob" in found[1]
 
 
@@ -140,6 +185,33 @@ def test_months_that_are_too_old_go_whole_and_what_is_left_of_the_next_by_row(da
     assert asked(database, "SELECT seq FROM known ORDER BY 1") == [(3,), (4,), (5,)]
 
 
+EXAMPLES = itertools.count()
+
+
+def test_a_door_whose_decisions_are_all_too_old_is_silent_and_not_forgotten(database: str):
+    with closing(opened(database)) as store:
+        store.add([decision(1), decision(2), decision(7, "door-04")])
+        assert [store.prune(AT + timedelta(days=400)) for _ in range(2)] == [3, 0]
+        assert store.add([decision(2)]) == []
+    assert asked(database, "SELECT * FROM decision") == []
+    assert asked(database, "SELECT source, last_received_at FROM silent_door ORDER BY 1") == [
+        ("hq/door-03", AT),
+        ("hq/door-04", AT),
+    ]
+    seen: list[tuple[str, int]] = []
+    opened(database, seen).close()
+    assert sorted(seen) == [("hq/door-03", 2), ("hq/door-04", 7)]
+
+
+def test_a_partition_that_somebody_else_made_is_left_alone(database: str):
+    with closing(opened(database)) as store:
+        store.add([decision(1)])
+        with psycopg.connect(database) as connection:
+            connection.execute("CREATE TABLE other PARTITION OF decision DEFAULT")
+        assert store.prune(AT + timedelta(days=400)) == 1
+    assert asked(database, "SELECT to_regclass('other') IS NOT NULL") == [(True,)]
+
+
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     odd=st.recursive(
@@ -151,9 +223,9 @@ def test_months_that_are_too_old_go_whole_and_what_is_left_of_the_next_by_row(da
 )
 def test_whatever_a_device_says_is_kept(database: str, odd: Any, captured_at: str):
     with closing(opened(database)) as store:
-        store.prune(AT + timedelta(days=400))
+        first = 2 * next(EXAMPLES) + 1
         try:
-            said = [decision(1, odd=odd, captured_at=captured_at), decision(2)]
+            said = [decision(first, odd=odd, captured_at=captured_at), decision(first + 1)]
         except (JournalError, UnicodeEncodeError):
             return
         assert store.add(said) == said
@@ -203,44 +275,43 @@ def test_who_may_not_write_is_told_so(database: str, postgres_server: Any):
     assert "secret" not in str(caught.value)
 
 
-def test_after_a_commit_that_nobody_heard_of_the_decisions_are_still_new(database: str):
+@pytest.mark.parametrize("commits", [True, False])
+def test_where_nobody_heard_whether_a_commit_was_done_the_decisions_are_kept_and_still_new(
+    database: str, commits: bool
+):
     with closing(opened(database)) as store:
         store.add([decision(1)])
-        kept_before = store._insert
-
-        def insert_and_be_cut_off(connection: Any, decisions: Any) -> list[JournalDecision]:
-            found = kept_before(connection, decisions)
-            connection.execute("SET LOCAL statement_timeout = 0")
-            return found
-
-        store._insert = insert_and_be_cut_off  # type: ignore[method-assign]
         assert store._connection is not None
         transaction = store._connection.transaction
 
         def cut_off(*args: Any, **options: Any) -> Any:
-            return CommitsAndFails(transaction(*args, **options))
+            outer = store._connection.info.transaction_status == TransactionStatus.IDLE
+            found = transaction(*args, **options)
+            return CutOff(found, commits) if outer else found
 
         store._connection.transaction = cut_off  # type: ignore[method-assign]
         with pytest.raises(JournalAwayError):
             store.add([decision(2), decision(3)])
-        store._insert = kept_before  # type: ignore[method-assign]
         assert store.add([decision(2), decision(3)]) == [decision(2), decision(3)]
         assert store.add([decision(2), decision(3)]) == []
+    assert asked(database, "SELECT seq FROM decision ORDER BY 1") == [(1,), (2,), (3,)]
 
 
-class CommitsAndFails:
-    """A transaction that is committed by the server, of which the client never hears."""
+class CutOff:
+    """A transaction of which the client never hears whether the server has committed it."""
 
-    def __init__(self, transaction: Any) -> None:
+    def __init__(self, transaction: Any, commits: bool) -> None:
         self._transaction = transaction
+        self._commits = commits
 
     def __enter__(self) -> Any:
         return self._transaction.__enter__()
 
     def __exit__(self, *error: Any) -> None:
-        self._transaction.__exit__(*error)
+        lost = psycopg.OperationalError("server closed the connection unexpectedly")
+        self._transaction.__exit__(*error if self._commits else (type(lost), lost, None))
         if error[0] is None:
-            raise psycopg.OperationalError("server closed the connection unexpectedly")
+            raise lost
 
 
 def test_two_consumers_share_the_work_while_all_around_them_is_killed(

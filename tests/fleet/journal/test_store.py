@@ -100,13 +100,17 @@ def test_a_subject_who_is_erased_is_in_no_decision_and_old_ones_go(tmp_path: Pat
         assert store.erase("p_8f21") == 1
         events = [row[0] for row in store._connection.execute("SELECT event FROM decision ORDER BY seq")]
         assert ["Alice" in event for event in events] == [False] * 3
+        files = b"".join(each.read_bytes() for each in tmp_path.iterdir())
+        assert (b"Alice" in files, b"p_8f21" in files, b"Bob" in files) == (False, False, True)
         assert [json.loads(event)["subject"] for event in events] == [
             None,
             {"id": "p_2", "label": "Bob"},
             None,
         ]
+        late = [decision(4, captured_at="2026-07-31T09:00:00Z"), decision(5)]
+        assert [each.subject_id for each in store.add(late)] == [None, "p_8f21"], "enrolled again"
         assert store.prune(AT) == 0
-        assert store.prune(AT + timedelta(seconds=1)) == 3
+        assert store.prune(AT + timedelta(seconds=1)) == 5
 
 
 def text(path: Path) -> None:
