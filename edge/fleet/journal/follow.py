@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from edge.core.clock import Clock
-from edge.core.errors import JournalAwayError, JournalError, LinkError
+from edge.core.errors import JournalAwayError, JournalError, LinkError, ToldOnce
 from edge.fleet.journal.decision import JournalDecision, read_decision
 from edge.fleet.journal.gaps import Gaps
 from edge.fleet.journal.store import Store
@@ -229,12 +229,12 @@ def _kept(
     tell: Callable[[str], None],
 ) -> bool:
     """Keep decisions, however long the store is away; returns False where something is in `stop` first."""
-    away = False
+    away, told = False, ToldOnce()
     while True:
         try:
             follower.keep(decisions, now_s)
         except JournalAwayError as error:
-            if not away:
+            if told.is_new(str(error)):
                 tell(f"{error}; trying again")
             away = True
             with suppress(queue.Empty):

@@ -19,7 +19,7 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import Connection, Cursor, sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.errors import ReadOnlySqlTransaction
+from psycopg.errors import InsufficientPrivilege, ReadOnlySqlTransaction
 
 from edge.core.errors import JournalAwayError, JournalError
 from edge.core.text import first_line
@@ -38,6 +38,10 @@ DEFAULTS = {
 
 ADDRESS = re.compile(r"postgres(ql)?://([^@/]*@)?[^@?]*(\?.*)?")
 """Of an address with a bare @ or / in its password a part would be read, and told, as host or database."""
+
+PASSWORD = (
+    "; the password is looked for in ~/.pgpass, or in the file that PGPASSFILE names, which only you may read"
+)
 
 RECENT = 200
 """The last decisions of a door, among which its highest number is looked for at the start.
@@ -194,7 +198,8 @@ class Postgres:
             said = {}
         if not said:
             raise JournalError(
-                "the address cannot be read; write postgresql://user@host/database, and no password into it"
+                "the address cannot be read; write postgresql://user@host/database, behind a ? only what "
+                "libpq knows, and no password"
             )
         store = cls(make_conninfo(**{**DEFAULTS, **said}), now)
         with store._renamed():
@@ -391,7 +396,11 @@ class Postgres:
             if self._connection is not None:
                 self._connection.close()
             kind = JournalError if first else JournalAwayError
-            raise kind(f"{self._shown}: {first_line(error)}") from None
+            hint = PASSWORD if first and "password" in str(error) else ""
+            raise kind(f"{self._shown}: {first_line(error)}{hint}") from None
+        except InsufficientPrivilege as error:
+            hint = "; make this user the owner of the database and of all that is in it"
+            raise JournalError(f"{self._shown}: {first_line(error)}{hint}") from None
         except psycopg.Error as error:
             raise JournalError(f"{self._shown}: {first_line(error)}") from None
 
