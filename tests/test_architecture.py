@@ -63,6 +63,7 @@ LIBRARIES = {
         "fleet.repository",
         "fleet.statements",
     },
+    "upath": {"camera.photo_store"},
 }
 """Foreign libraries and the only modules that may import them."""
 

@@ -1,4 +1,4 @@
-"""Photos from disk or from bytes as BGR images, whatever an operator's phone or scanner wrote.
+"""Photos from disk, a store or bytes as BGR images, whatever an operator's phone or scanner wrote.
 
 Looks at the header before decoding, so that a small file cannot ask for gigabytes. Does not look for faces.
 """
@@ -13,6 +13,7 @@ import cv2
 import imagesize
 import numpy as np
 
+from edge.camera.photo_store import STORED, told_of_store
 from edge.core.errors import PhotoError
 from edge.core.types import Image
 
@@ -69,16 +70,28 @@ def read_photo(path: Path, *, max_pixels: int = MAX_JPEG_PIXELS) -> Image:
     Raises:
         PhotoError: The file is absent, not a photo, damaged, too small or too large.
     """
+    return decode_photo(photo_bytes(path), str(path), max_pixels=max_pixels)
+
+
+def photo_bytes(path: Path) -> bytes:
+    """Return a photo's file, or a little more of it than `decode_photo` takes.
+
+    Raises:
+        PhotoError: It is absent, or cannot be read.
+        PhotoStoreError: The store that it lies in does not answer.
+    """
+    if STORED in str(path):
+        with told_of_store(path), path.open("rb") as file:
+            return file.read(MAX_BYTES + 1)
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise PhotoError(f"{path}: cannot read the photo: it is a pipe or a device")
         with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+            return file.read(MAX_BYTES + 1)
     except OSError as error:
         raise PhotoError(f"{path}: cannot read the photo: {error.strerror}") from None
     except ValueError:  # a NUL in its name
         raise PhotoError(f"{path}: cannot read the photo: no file can have this name") from None
-    return decode_photo(data, str(path), max_pixels=max_pixels)
 
 
 def decode_photo(data: bytes, name: str, *, max_pixels: int = MAX_JPEG_PIXELS) -> Image:

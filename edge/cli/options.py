@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer import CallbackParam
 
+from edge.camera.photo_store import photo_folder
 from edge.core.errors import ConfigError
 from edge.device.pushes.memory import effective
 from edge.device.pushes.push import Patch
@@ -63,13 +64,16 @@ def _can_hold_files(path: Path | None) -> Path | None:
     return path
 
 
+def photos_option(text: str) -> Any:
+    """Return an option that takes a folder of photos, or the address of one in a store."""
+    return typer.Option(parser=photo_folder, metavar="<path>", help=f"{text} Also in a store: s3://...")
+
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
-ImagesOption = Annotated[
-    Path, typer.Option(help="Folder with one sub-folder of photos per subject (as LFW).")
-]
+ImagesOption = Annotated[Path, photos_option("Folder with one sub-folder of photos per subject (as LFW).")]
 CohortOption = Annotated[
     Path | None,
-    typer.Option(help="Photos of people of this site who are not enrolled, one sub-folder each; 20 or more."),
+    photos_option("Photos of people of this site who are not enrolled, one sub-folder each; 20 or more."),
 ]
 JsonFileOption = Annotated[
     Path | None,

@@ -225,6 +225,10 @@ class PhotoError(MediaError):
     """A photo cannot be read."""
 
 
+class PhotoStoreError(EdgeError):
+    """The store that photos lie in does not answer, or not to this key: no photo of it can be read."""
+
+
 class EnrollmentError(EdgeError):
     """A subject cannot be enrolled."""
 

@@ -6,22 +6,25 @@ The name of no photo reaches the log of a worker.
 
 - A worker whose edge, libraries or models differ, or that does not see the photos, is told in one line before
   any work, and one that joins later stops the work.
-- What a worker that died was at is given to another.
+- What a worker that died was at is given to another. Where several died over it, its photos are given out
+  singly after all others, and one that kills is told.
 - Without any worker, or without the scheduler, the work ends in one line.
 """
 
 import logging
 import socket
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import edge
+from edge.camera.photo_store import told_of_store
 from edge.core.errors import ClusterError, EdgeError
 from edge.recognition.recognizer import Recognizer
 
@@ -51,7 +54,7 @@ class Needs:
 
     versions: dict[str, str]
     models: tuple[str, str]
-    photo: Path
+    photo: Path = field(repr=False)
 
     @classmethod
     def of(cls, recognizer: Recognizer, photo: Path) -> "Needs":
@@ -66,8 +69,9 @@ class Needs:
         for there, needed in zip(_models(recognizer), self.models, strict=True):
             if there != needed:
                 return f"has the model {there}, and {needed} is needed"
-        if not self.photo.exists():
-            return f"cannot read {self.photo}; share the folder of photos under the same path"
+        with told_of_store(self.photo):
+            if not self.photo.exists():
+                return f"cannot read {self.photo}; share the folder of photos under the same path"
         return None
 
 
@@ -87,6 +91,10 @@ class _Parcel(Generic[Item]):
 
     def __repr__(self) -> str:
         return "photos"
+
+
+class _DeadlyError(ClusterError):
+    """The workers that had this task died, as many as the scheduler allows."""
 
 
 class Cluster:
@@ -115,26 +123,43 @@ class Cluster:
             if answer is not None:
                 raise ClusterError(f"worker {address} {answer}; nothing was done")
 
-    def map(self, work: Callable[[Load, Item], Answer], items: Sequence[Item]) -> Iterator[Answer]:
-        """Yield what `work` makes of each item, in order; it is given what loads a worker's models.
+    def map(
+        self, work: Callable[[Load, Sequence[Item]], list[Answer]], chunks: Sequence[Sequence[Item]]
+    ) -> Iterator[tuple[Sequence[Item], list[Answer | ClusterError]]]:
+        """Yield each chunk with what `work` makes of it: an answer for each of its items.
+
+        `work` is given what loads a worker's models. Chunks come in order, and those over which workers died
+        at the end. An item that kills every worker that has it alone has an error for an answer.
 
         Raises:
             ClusterError: The scheduler or all workers are gone, or one that joined is not what is needed.
             EdgeError: What `work` raised.
         """
         task = partial(_done, self._needs, self._load, work)
-        futures = self._client.map(task, [_Parcel(item) for item in items], pure=False, key="edge")
-        futures.reverse()
+        parcels = [_Parcel(chunk) for chunk in chunks]
+        futures = deque(self._client.map(task, parcels, pure=False, key="edge"))
+        deadly = []
         try:
-            while futures:
-                answer = self._answer(futures[-1])
-                futures.pop()  # the worker forgets the answer
-                if isinstance(answer, EdgeError):
-                    raise answer
-                yield answer
+            for chunk in chunks:
+                try:
+                    answers = self._answer(futures[0])
+                except _DeadlyError:
+                    deadly.append(chunk)
+                else:
+                    yield chunk, answers
+                futures.popleft()  # the worker forgets the answers
         finally:
             if self._client.status == "running":
-                self._client.cancel(futures, force=True)
+                self._client.cancel(list(futures), force=True)
+        for chunk in deadly:  # nothing else is at work any more: what dies now dies by its own doing
+            yield chunk, [self._alone(task, item) for item in chunk]
+
+    def _alone(self, task: Callable[[_Parcel[list[Item]]], Any], item: Item) -> Any:
+        try:
+            [answer] = self._answer(self._client.submit(task, _Parcel([item]), pure=False))
+        except _DeadlyError as error:
+            return error
+        return answer
 
     def _answer(self, future: Any) -> Any:
         from distributed import CancelledError, KilledWorker
@@ -142,12 +167,13 @@ class Cluster:
         alone = 0
         while True:
             try:
-                return future.result(timeout=LOOK_S)
+                answer = future.result(timeout=LOOK_S)
+                break
             except TimeoutError:
                 alone = 0 if self._workers() else alone + 1
             except KilledWorker:
-                raise ClusterError(
-                    "several workers died over the same photos; see their memory, and run this again to go on"
+                raise _DeadlyError(
+                    "every worker that looked at it died; see their memory, or leave it out"
                 ) from None
             except ImportError as error:
                 raise ClusterError(f"a worker that joined cannot do the work: {error}") from None
@@ -155,6 +181,9 @@ class Cluster:
                 raise _gone() from None
             if alone == PATIENCE_LOOKS:
                 raise ClusterError("the cluster has no worker left; start one, and run this again to go on")
+        if isinstance(answer, EdgeError):
+            raise answer
+        return answer
 
     def _workers(self) -> int:
         try:
@@ -215,7 +244,10 @@ def _be_silent() -> None:
 
 
 def _said_of_itself(needs: Needs, load: Load) -> str | None:
-    return needs.lacking(load())
+    try:
+        return needs.lacking(load())
+    except EdgeError as error:
+        return f"cannot do the work: {error}"
 
 
 def _done(

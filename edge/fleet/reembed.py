@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import partial
 from multiprocessing import get_context
 
-from edge.core.errors import EdgeError
+from edge.core.errors import ClusterError, EdgeError
 from edge.core.ids import composed
 from edge.core.types import Probe, Subject, Template
 from edge.fleet.cluster import Cluster
@@ -132,7 +132,8 @@ def _encoded(
     """Yield the entries in chunks, each with its probes, in order."""
     chunks = [entries[start : start + CHUNK] for start in range(0, len(entries), CHUNK)]
     if cluster is not None:
-        yield from zip(chunks, cluster.map(_encode_chunk, chunks), strict=True)
+        for chunk, answers in cluster.map(_encode_chunk, chunks):
+            yield chunk, [_encoded_or_refused(*pair) for pair in zip(chunk, answers, strict=True)]
         return
     if processes == 1 or len(chunks) <= 1:
         yield from ((chunk, _encode_chunk(load, chunk)) for chunk in chunks)
@@ -143,6 +144,15 @@ def _encoded(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _encoded_or_refused(
+    entry: Entry, answer: tuple[list[Probe], list[EnrolmentOutcome]] | ClusterError
+) -> tuple[list[Probe], list[EnrolmentOutcome]]:
+    if not isinstance(answer, ClusterError):
+        return answer
+    photo = str(entry.photos[0]) if len(entry.photos) == 1 else ""
+    return [], [EnrolmentOutcome(entry.subject.subject_id, photo, "refused", str(answer))]
 
 
 def _encode_chunk(load: Callable[[], Recognizer], entries: Sequence[Entry]) -> Encoded:

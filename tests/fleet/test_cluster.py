@@ -1,5 +1,6 @@
 """Photos embedded by the workers of Dask, each a process: the same bytes as here, whoever dies."""
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -7,11 +8,13 @@ from hashlib import sha256
 from pathlib import Path
 
 import cv2
+import dask
 import numpy as np
 import pytest
 
 from edge.camera.photo import read_photo
-from edge.core.errors import ClusterError
+from edge.camera.photo_store import photo_folder
+from edge.core.errors import ClusterError, PhotoStoreError
 from edge.core.types import Quality, Subject
 from edge.device.assembly.recognizer import PHOTO_SIDE_PX, build_elsewhere, build_recognizer
 from edge.device.assembly.stores import candidate_store
@@ -26,12 +29,16 @@ from edge.lab.photos.embeddings import EmbeddingCache, PhotoEmbedder
 from edge.lab.photos.shots import Shot, take_shots
 from edge.lab.studies.variant_scores import embed_views, views_cache
 from edge.recognition.enrolment.roster import from_folder
+from edge.recognition.recognizer import Recognizer
+from tests.support.certificates import Authority
 from tests.support.clock import START
 from tests.support.dask import DaskCluster, dask_cluster
 from tests.support.gallery_samples import template, unit_rows
+from tests.support.store import SECRET, S3Server
 from tests.support.waits import wait_until
 
 EMBEDDER = "sface-int8"
+ANEW_OR_BEFORE = frozenset({"enrolled", "already enrolled"})
 BUILD = partial(build_recognizer, gallery=Gallery.empty("none"), side_px=PHOTO_SIDE_PX)
 KNOWN = tuple(Subject(f"p-{number}", "") for number in range(1, 7))
 
@@ -46,7 +53,19 @@ def photos(tmp_path_factory: pytest.TempPathFactory, media: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator[DaskCluster]:
+def store(photos: Path) -> Iterator[S3Server]:
+    """Has the folder of photos as a bucket; this process and the workers know it."""
+    with pytest.MonkeyPatch.context() as environment:
+        server = S3Server(photos.parent).start()
+        server.known_to(environment)
+        yield server
+        server.kill()
+
+
+@pytest.fixture(scope="module")
+def cluster(
+    tmp_path_factory: pytest.TempPathFactory, models_dir: Path, store: S3Server
+) -> Iterator[DaskCluster]:
     with dask_cluster(tmp_path_factory.mktemp("dask"), models_dir, workers=2) as started:
         yield started
 
@@ -66,6 +85,7 @@ def gallery_of(
     photos: Path,
     cluster: Cluster | None,
     told: Callable[[str, float, float], None] = lambda *_: None,
+    statuses: frozenset[str] = frozenset({"enrolled"}),
 ) -> Gallery:
     """Return the candidate that re-embedding makes of six people."""
     rows = [
@@ -82,7 +102,7 @@ def gallery_of(
         told=told,
         cluster=cluster,
     )
-    assert {each.status for each in outcomes} == {"enrolled"}
+    assert {each.status for each in outcomes} == statuses
     return candidate_store(settings).load(BUILD(settings).embedder.model_id)
 
 
@@ -174,6 +194,35 @@ def test_a_worker_that_joins_later_and_lacks_something_stops_the_work(
     assert candidate_store(settings).current_version() == 0, "nothing was done"
 
 
+def test_photos_of_a_store_make_the_same_gallery_when_it_goes_meanwhile_and_comes_back(
+    settings: Settings,
+    photos: Path,
+    store: S3Server,
+    cluster: DaskCluster,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+):
+    monkeypatch.setattr("edge.fleet.reembed.CHUNK", 1)
+    here = gallery_of(settings_in(tmp_path / "here", settings.models_path), photos, None)
+    stored = photo_folder(f"s3://{photos.name}")
+
+    def told(what: str, done: float, total: float) -> None:
+        if done == 2:
+            store.kill()
+
+    with pytest.raises(PhotoStoreError, match=rf"^s3://{photos.name}/p-\d\.png: the store gives no [^\n]*$"):
+        gallery_of(settings, stored, None, told)
+    begun = candidate_store(settings).load(BUILD(settings).embedder.model_id)
+    assert begun.subjects == KNOWN[:3], "what was embedded before is kept"
+    store.start()
+    with joined(cluster.address, needs(settings, stored), elsewhere(settings)) as workers:
+        there = gallery_of(settings, stored, workers, statuses=ANEW_OR_BEFORE)
+    assert there.subjects == here.subjects
+    assert there.matrix.tobytes() == here.matrix.tobytes()
+    assert SECRET not in cluster.log.read_text()
+    assert ".png" not in cluster.log.read_text(), "no log of the cluster names a photo"
+
+
 def test_spoiled_photos_and_other_views_are_the_same_elsewhere(
     settings: Settings, photos: Path, cluster: DaskCluster, tmp_path: Path
 ):
@@ -195,6 +244,32 @@ def test_spoiled_photos_and_other_views_are_the_same_elsewhere(
 
 def vars_of(shot: Shot | None) -> tuple[bytes, Quality, float] | None:
     return None if shot is None else (shot.embedding.tobytes(), shot.quality, shot.length)
+
+
+def test_a_minute_without_any_worker_ends_the_work_and_one_that_joins_goes_on(
+    settings: Settings, photos: Path, cluster: DaskCluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr("edge.lab.photos.embeddings.CHUNK", 1)
+    monkeypatch.setattr("edge.fleet.cluster.LOOK_S", 0.1)
+    monkeypatch.setattr("edge.fleet.cluster.JOIN_S", 0.1)
+    paths, nobody = sorted(photos.iterdir()), lambda *_: None
+    here = PhotoEmbedder(EMBEDDER, settings_in(tmp_path / "here", settings.models_path)).embed(paths, nobody)
+    embedder = PhotoEmbedder(EMBEDDER, settings, cluster.address)
+
+    def told(what: str, done: float, total: float) -> None:
+        for pid in cluster.client.run(os.getpid).values() if done == 1 else ():
+            os.kill(pid, 9)
+
+    with pytest.raises(ClusterError, match=r"^the cluster has no worker left; start one, and run this again"):
+        embedder.embed(paths, told)
+    with pytest.raises(ClusterError, match=r"^--scheduler: \S+ has no worker; start one: dask worker tcp://"):
+        embedder.embed(paths, nobody)
+    monkeypatch.undo()
+    cluster.start_worker()
+    there = embedder.embed(paths, nobody)
+    assert {path: row.tobytes() for path, row in there.items()} == {
+        path: row.tobytes() for path, row in here.items()
+    }
 
 
 def test_what_came_before_the_scheduler_died_is_in_the_cache(
@@ -237,3 +312,59 @@ def test_an_address_without_a_scheduler_is_one_line(
     with pytest.raises(ClusterError, match=f"^--scheduler: {address}: {told}.*") as error, asked:
         pass
     assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def encrypted(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator[DaskCluster]:
+    """A cluster that speaks TLS only. A task over which one worker died is given to no other."""
+    folder = tmp_path_factory.mktemp("tls")
+    authority = Authority(folder / "authority").make()
+    certificate, key = authority.sign("cluster", "cluster")
+    both = folder / "cluster.pem"
+    both.write_bytes(key.read_bytes() + certificate.read_bytes())
+    tls = dict.fromkeys(
+        (f"distributed.comm.tls.{who}.cert" for who in ("scheduler", "worker", "client")), str(both)
+    )
+    tls |= {
+        "distributed.comm.tls.ca-file": str(authority.file),
+        "distributed.comm.require-encryption": "true",
+    }
+    once = {"distributed.scheduler.allowed-failures": "0"}
+    variables = {
+        f"DASK_{name.upper().replace('.', '__').replace('-', '_')}": value
+        for name, value in (tls | once).items()
+    }
+    with (
+        dask.config.set(tls),
+        dask_cluster(folder, models_dir, workers=2, protocol="tls", variables=variables) as started,
+    ):
+        yield started
+
+
+def test_a_photo_that_kills_its_workers_is_told_and_the_others_are_done_also_by_one_that_joins_late(
+    settings: Settings, photos: Path, encrypted: DaskCluster, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("edge.fleet.reembed.CHUNK", 3)
+    deadly = read_photo(photos / "p-2.png").tobytes()
+
+    def load_deadly() -> Recognizer:
+        recognizer = BUILD(settings)
+
+        class DeadlyDetector:
+            def __getattr__(self, name: str) -> object:
+                return getattr(recognizer.detector, name)
+
+            def detect(self, image):
+                if image.tobytes() == deadly:
+                    os.kill(os.getpid(), 9)
+                return recognizer.detector.detect(image)
+
+        return replace(recognizer, detector=DeadlyDetector())
+
+    def told(what: str, done: float, total: float) -> None:
+        if done == 0:
+            encrypted.start_worker()
+
+    with joined(encrypted.address, needs(settings, photos), load_deadly) as workers:
+        made = gallery_of(settings, photos, workers, told, frozenset({"enrolled", "refused"}))
+    assert made.ids == {subject.subject_id for subject in KNOWN} - {"p-2"}

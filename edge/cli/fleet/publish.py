@@ -22,6 +22,7 @@ from edge.cli.options import (
     ReportOption,
     SchedulerOption,
     load_settings,
+    photos_option,
     with_option_groups,
 )
 from edge.cli.output import Listing, progress
@@ -161,7 +162,10 @@ def switch(
 
 
 def reembed(
-    photos: Annotated[Path, typer.Option(help="Each subject a photo, or a folder of them, of its id.")],
+    photos: Annotated[
+        Path,
+        photos_option("Each subject a photo, or a folder of them, of its id."),
+    ],
     model: Annotated[str, typer.Option(help="The embedder to move to; see `edge models list`.")],
     processes: Annotated[int, typer.Option(min=1, help="Processes that embed.")] = os.cpu_count() or 1,
     scheduler: SchedulerOption = None,

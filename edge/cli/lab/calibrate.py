@@ -9,7 +9,7 @@ import numpy as np
 import typer
 
 from edge.cli.lab.study import EmbedderStudyOptions, embedded
-from edge.cli.options import CohortOption, PlotsOption, with_option_groups
+from edge.cli.options import CohortOption, PlotsOption, photos_option, with_option_groups
 from edge.cli.output import Listing, progress
 from edge.core.errors import ModelError
 from edge.face.manifest import RecognisabilityScale, load_manifest
@@ -34,7 +34,7 @@ LEAST_EXAMPLES = 20
 def calibrate(
     images: Annotated[
         Path | None,
-        typer.Option(help="Photos of many subjects, one sub-folder each: a table for the embedder."),
+        photos_option("Photos of many subjects, one sub-folder each: a table for the embedder."),
     ] = None,
     cohort: CohortOption = None,
     source: Annotated[str, typer.Option(help="What the photos are; goes into the table.")] = "",

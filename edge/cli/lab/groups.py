@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from edge.cli.lab.study import EmbedderStudyOptions, embedded
-from edge.cli.options import PlotsOption
+from edge.cli.options import PlotsOption, photos_option
 from edge.cli.output import Listing, progress
 from edge.core.errors import ConfigError
 from edge.gallery.alike.shift import MIN_SUBJECTS
@@ -19,7 +19,7 @@ TARGETS = (0.01, 0.001)
 
 
 def groups(
-    images: Annotated[Path, typer.Option(help="Folder of photos.")],
+    images: Annotated[Path, photos_option("Folder of photos.")],
     labels: Annotated[
         Path,
         typer.Option(

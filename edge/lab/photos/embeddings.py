@@ -16,9 +16,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from edge.camera.photo import decode_photo
+from edge.camera.photo import decode_photo, photo_bytes
 from edge.core.download import Progress
-from edge.core.errors import ConfigError, FileError, MediaError
+from edge.core.errors import ClusterError, ConfigError, FileError, MediaError
 from edge.core.types import Detection, FloatArray, Image
 from edge.device.assembly.recognizer import build_elsewhere, build_recognizer
 from edge.device.settings.load import Settings
@@ -116,10 +116,7 @@ class EmbeddingCache:
 
 def _keyed(path: Path) -> tuple[bytes, bytes]:
     """Return a photo's key and its bytes."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise MediaError(f"{path}: cannot read the photo: {error.strerror}") from None
+    data = photo_bytes(path)
     return hashlib.sha256(data).digest(), data
 
 
@@ -176,8 +173,7 @@ class PhotoEmbedder:
             return self._here(photos, work, progress)
         keys = {path: _keyed(path)[0] for path in photos}
         owed = list({key: path for path, key in keys.items() if key not in cache}.items())
-        rows = self._elsewhere(photos[0], owed, partial(_made_of, make), progress)
-        for (key, _), row in zip(owed, rows, strict=True):
+        for (key, _), row in self._elsewhere(photos[0], owed, partial(_made_of, make), progress):
             cache.put(key, row)
         return {path: cache[key] for path, key in keys.items()}
 
@@ -188,11 +184,12 @@ class PhotoEmbedder:
 
         Raises:
             MediaError: A photo cannot be read.
-            ClusterError: The cluster is lost, or is not what is needed.
+            ClusterError: The cluster is lost or is not what is needed, or a photo kills its workers.
         """
         if self.scheduler is None or not photos:
             return self._here(photos, lambda path, recognizer: work(path, recognizer()), progress)
-        return dict(zip(photos, self._elsewhere(photos[0], photos, work, progress), strict=True))
+        made = dict(self._elsewhere(photos[0], photos, work, progress))
+        return {path: made[path] for path in photos}
 
     def _here(
         self,
@@ -224,18 +221,24 @@ class PhotoEmbedder:
 
     def _elsewhere(
         self, photo: Path, items: Sequence[Item], work: Callable[[Item, Recognizer], T], progress: Progress
-    ) -> Iterator[T]:
-        """Yield what the workers of the cluster make of each item; all must see `photo`."""
+    ) -> Iterator[tuple[Item, T]]:
+        """Yield each item with what the workers of the cluster make of it; all must see `photo`."""
         assert self.scheduler is not None
         needs = Needs.of(self.recognizer(), photo)
         load = partial(build_elsewhere, partial(recognizer_with, self.name), self.settings.recognition)
         chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
-        done = 0
+        done, deadly = 0, []
         with joined(self.scheduler, needs, load) as cluster:
-            for made in cluster.map(partial(_each_of, work), chunks):
-                yield from made
-                done += len(made)
+            for chunk, answers in cluster.map(partial(_each_of, work), chunks):
+                for item, answer in zip(chunk, answers, strict=True):
+                    if isinstance(answer, ClusterError):
+                        deadly.append(f"{item[1] if isinstance(item, tuple) else item}: {answer}")
+                    else:
+                        yield item, answer
+                done += len(chunk)
                 progress("photos", done, len(items))
+        if deadly:
+            raise ClusterError(f"{len(deadly)} of {len(items)} photos could not be looked at: {deadly[0]}")
 
 
 def _each_of(

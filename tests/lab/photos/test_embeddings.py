@@ -2,6 +2,8 @@
 
 import json
 import stat
+from contextlib import nullcontext
+from hashlib import sha256
 from pathlib import Path
 
 import cv2
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 
 from edge.camera.photo import read_photo
-from edge.core.errors import MediaError
+from edge.core.errors import ClusterError, MediaError
 from edge.device.settings.load import load
 from edge.face.manifest import load_manifest
 from edge.lab.demo.media import orl_photo
@@ -52,6 +54,24 @@ def test_a_photo_that_cannot_be_read_is_named(tmp_path: Path):
     embedder = PhotoEmbedder("nobodys", load())
     with pytest.raises(MediaError, match=r"gone\.jpg"):
         embedder.remembered([tmp_path / "gone.jpg"], nobody, cache, lambda *_: None)
+
+
+def test_a_photo_that_kills_its_workers_is_told_when_the_others_are_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, media: Path
+):
+    class Cluster:
+        def map(self, work, chunks):
+            for chunk in chunks:
+                yield chunk, [np.ones(8, np.float32), ClusterError("every worker died")]
+
+    monkeypatch.setattr("edge.lab.photos.embeddings.joined", lambda *_: nullcontext(Cluster()))
+    photos = [orl_photo(media, 1, shot) for shot in (1, 2)]
+    cache = EmbeddingCache(tmp_path / "m.cache", 8)
+    embedder = PhotoEmbedder("sface-int8", load(), "tcp://nowhere")
+    told = rf"^1 of 2 photos could not be looked at: {photos[1]}: every worker died$"
+    with pytest.raises(ClusterError, match=told):
+        embedder.remembered(photos, pytest.fail, cache, lambda *_: None)
+    assert [sha256(photo.read_bytes()).digest() in cache for photo in photos] == [True, False]
 
 
 @pytest.fixture(scope="module")
