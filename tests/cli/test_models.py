@@ -18,6 +18,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A device without models, whose network leads nowhere."""
     for name in ("https_proxy", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("PIP_RETRIES", "0")  # pip would try each wheel again for eight seconds
     path = tmp_path / "edge.toml"
     path.write_text(f'state_dir = "{tmp_path}/state"\nmodels_dir = "{tmp_path}/models"\n')
     return path
