@@ -135,8 +135,8 @@ def test_what_devices_say_is_shown_as_it_is(monkeypatch: pytest.MonkeyPatch):
             **{"layer": "device", "version": 1, "keys": {}, "error": "no [/model] here"},
             **{"versions": {}, "effective": "0" * 64},
         }
-        message = {"topic": "edge/v1/home/door/config/reported", "payload": json.dumps(report).encode()}
-        heard.messages.put(type("Message", (), message)())
+        said = {"payload": json.dumps(report).encode(), "retained": True}
+        heard.messages.put(type("Message", (), {"topic": "edge/v1/home/door/config/reported", **said})())
         return heard
 
     monkeypatch.setattr(config_push, "site_listener", listen)
