@@ -417,7 +417,7 @@ def test_a_remote_gallery_that_cannot_be_used_is_one_line(make_device: MakeDevic
     done = device.edge("gallery", "upload")
     assert (done.returncode, done.stderr) == (
         1,
-        "edge: the remote gallery refused it: ResponseHandlingException\n",
+        "edge: the remote gallery refused it: ResponseHandlingException: [Errno 111] Connection refused\n",
     )
     secret.chmod(0o644)
     done = device.edge("gallery", "upload")

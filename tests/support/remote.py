@@ -82,10 +82,12 @@ class PgvectorOwner:
                 "INSERT INTO edge_faces (id, said, mac, model_id, row, groups) VALUES (%s,%s,%s,%s,%s,%s)",
                 [point.id, point.said, point.mac, point.model_id, row, list(point.groups)],
             )
+            connection.execute("REFRESH MATERIALIZED VIEW edge_faces_rows")
 
     def delete(self, point_id: str) -> None:
         with psycopg.connect(self._database) as connection:
             connection.execute("DELETE FROM edge_faces WHERE id = %s", [point_id])
+            connection.execute("REFRESH MATERIALIZED VIEW edge_faces_rows")
 
 
 def _of_payload(point_id: str, payload: dict[str, Any], row: Any) -> Point:

@@ -7,6 +7,7 @@ from qdrant_client import QdrantClient, models
 
 from edge.core.download import Progress
 from edge.core.errors import RemoteGalleryError
+from edge.core.text import first_line
 from edge.core.types import FloatArray
 from edge.gallery.remote.engine_matcher import CONTENTS, ENGINE_TIMEOUT_S, RemoteEntry
 
@@ -66,7 +67,8 @@ class QdrantEngine:
             self._client.upload_points(self._collection, _points(dim, entries), batch_size=BATCH, wait=True)
         except Exception as error:
             # Over HTTP it raises ApiException, in local mode ValueError: no common base below Exception.
-            raise RemoteGalleryError(f"the remote gallery refused it: {type(error).__name__}") from None
+            told = f"{type(error).__name__}: {first_line(error)}"
+            raise RemoteGalleryError(f"the remote gallery refused it: {told}") from None
 
     def contents(self) -> Mapping[str, object] | None:
         """Return what was uploaded; see `RemoteEngine`."""
