@@ -219,6 +219,10 @@ def test_photos_of_a_store_make_the_same_gallery_when_it_goes_meanwhile_and_come
         there = gallery_of(settings, stored, workers, statuses=ANEW_OR_BEFORE)
     assert there.subjects == here.subjects
     assert there.matrix.tobytes() == here.matrix.tobytes()
+    mine = settings_in(tmp_path / "here", settings.models_path)
+    rows = PhotoEmbedder(EMBEDDER, mine).embed(sorted(photos.iterdir()), lambda *_: None)
+    same = PhotoEmbedder(EMBEDDER, settings, cluster.address).embed(sorted(stored.iterdir()), lambda *_: None)
+    assert [row.tobytes() for row in same.values()] == [row.tobytes() for row in rows.values()]
     assert SECRET not in cluster.log.read_text()
     assert ".png" not in cluster.log.read_text(), "no log of the cluster names a photo"
 

@@ -17,6 +17,7 @@ from typing import TypeVar
 import numpy as np
 
 from edge.camera.photo import decode_photo, photo_bytes
+from edge.camera.photo_store import STORED
 from edge.core.download import Progress
 from edge.core.errors import ClusterError, ConfigError, FileError, MediaError
 from edge.core.types import Detection, FloatArray, Image
@@ -171,7 +172,10 @@ class PhotoEmbedder:
                 return cache.get(path, lambda image: make(image, recognizer()))
 
             return self._here(photos, work, progress)
-        keys = {path: _keyed(path)[0] for path in photos}
+        if STORED in str(photos[0]):  # this machine's line to the store is narrower than that of all workers
+            keys = dict(self._elsewhere(photos[0], photos, _key_of, progress))
+        else:
+            keys = {path: _keyed(path)[0] for path in photos}
         owed = list({key: path for path, key in keys.items() if key not in cache}.items())
         for (key, _), row in self._elsewhere(photos[0], owed, partial(_made_of, make), progress):
             cache.put(key, row)
@@ -246,6 +250,10 @@ def _each_of(
 ) -> list[T]:
     recognizer = load()
     return [work(item, recognizer) for item in items]
+
+
+def _key_of(path: Path, _: Recognizer) -> bytes:
+    return _keyed(path)[0]
 
 
 def _made_of(
