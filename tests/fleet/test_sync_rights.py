@@ -1,13 +1,13 @@
 """Who may not pass any more reaches a door whose embedder cannot use what is published."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edge.core.access import Access, SubjectState
-from edge.core.errors import GalleryError, ModelMismatchError
+from edge.core.errors import GalleryError, ModelMismatchError, SyncError
 from edge.fleet.fleet import Fleet
 from edge.gallery.format.published import full_path, scope_role
 from edge.gallery.format.removed import decode_removed, encode_removed, removed_path, subject_hash
@@ -103,6 +103,26 @@ def test_who_is_suspended_is_so_at_a_door_of_another_embedder(fleet: Fleet, door
     fleet.publish_gallery("front", now)
     refused(door)
     assert door.store.load(MODEL).active == {"alice", "bob", "carol"}
+
+
+def test_a_model_that_takes_longer_than_there_is_time_keeps_no_revocation_waiting(fleet: Fleet, door: Device):
+    gallery = people("alice", "bob", "carol", model_id=OTHER)
+    fleet.publish_gallery("front", gallery, model="other")
+    fleet.revoke("bob")
+    fleet.publish_gallery("front", gallery, model="other")
+    known: list[list[str]] = []
+
+    def adopt(name: str, fetch: Callable[[str], bytes]) -> tuple[str, int]:
+        known.append(door.known())
+        if len(known) == 1:
+            raise SyncError("sync.url: the server is too slow; try again later")
+        return OTHER, 128
+
+    outcomes = [replace(door.syncer(), adopt=adopt).run() for _ in range(2)]
+    assert known == [["alice", "carol"]] * 2
+    assert [(each.status, each.rights) for each in outcomes] == [("refused", 5), ("updated", None)]
+    assert door.store.enrolled_with() == OTHER
+    assert door.store.load(OTHER).ids == {"alice", "carol"}
 
 
 def test_who_is_in_no_gallery_since_the_old_one_was_dropped_can_be_revoked_and_leaves(

@@ -3,7 +3,6 @@
 import http.client
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -14,24 +13,12 @@ from edge.core.errors import HeldBackError, ModelError
 from edge.fleet.fleet import Fleet
 from tests.support.fleets import Device, make_device, make_fleet, people
 from tests.support.gallery_samples import MODEL, assert_equal
-from tests.support.nginx import Nginx, running_nginx
-from tests.support.ports import free_port
+from tests.support.nginx import Nginx, running_cache, running_nginx
 
 MANY = tuple(f"p-{number}" for number in range(200))
 DAY, YEAR = "public, max-age=86400, immutable", "public, max-age=31536000, immutable"
 MODEL_BYTES = 3 << 20
 
-CACHE = """
-proxy_cache_path {directory}/cache keys_zone=fleet:1m;
-server {{
-    listen 127.0.0.1:{port};
-    location / {{
-        proxy_pass {origin};
-        proxy_cache fleet;
-        {how}
-    }}
-}}
-"""
 DEAF = "proxy_ignore_headers Cache-Control Expires; proxy_cache_valid any 1h;"
 """A cache that keeps everything for an hour, whatever it is told: also what is not there."""
 
@@ -93,22 +80,13 @@ def test_nothing_but_the_published_files_is_offered(fleet: Fleet, web: Nginx):
     assert get(web, "/").status == 404
 
 
-@contextmanager
-def cached(directory: Path, origin: Nginx, how: str = "") -> Iterator[str]:
-    """A cache in front of a server, as a CDN has many; yields its URL."""
-    port = free_port()
-    text = CACHE.format(directory=directory, port=port, origin=origin.url, how=how)
-    with running_nginx(directory, directory, beside=text):
-        yield f"http://127.0.0.1:{port}"
-
-
 def asked(web: Nginx, since: int = 0) -> list[str]:
     return [answer.path for answer in web.answers()[since:]]
 
 
 def test_a_second_door_has_from_the_cache_what_the_first_one_had(tmp_path: Path, fleet: Fleet, web: Nginx):
-    with cached(tmp_path / "cache", web) as url:
-        doors = [make_device(tmp_path / f"door-{number}", fleet, "front", url) for number in range(3)]
+    with running_cache(tmp_path / "cache", web.url) as cache:
+        doors = [make_device(tmp_path / f"door-{number}", fleet, "front", cache.url) for number in range(3)]
         assert [door.sync().status for door in doors] == ["updated"] * 3
         assert len([path for path in asked(web) if path.endswith(".full.edge")]) == 1
         assert asked(web).count("/metadata/timestamp.json") == 3
@@ -139,8 +117,8 @@ def test_a_second_door_has_from_the_cache_what_the_first_one_had(tmp_path: Path,
 def test_a_cache_that_keeps_everything_holds_doors_back_and_makes_no_storm(
     tmp_path: Path, fleet: Fleet, web: Nginx
 ):
-    with cached(tmp_path / "cache", web, DEAF) as url:
-        door = make_device(tmp_path / "door", fleet, "front", url)
+    with running_cache(tmp_path / "cache", web.url, DEAF) as cache:
+        door = make_device(tmp_path / "door", fleet, "front", cache.url)
         assert door.sync().version == 1
         fleet.rotate_key("root")
         fleet.rotate_key("timestamp")
@@ -153,8 +131,8 @@ def test_a_cache_that_keeps_everything_holds_doors_back_and_makes_no_storm(
                 door.sync()
         assert len(door.known()) == 200
         assert asked(web, before) == []
-    with cached(tmp_path / "other", web) as url:
-        door.source = replace(door.source, url=url)
+    with running_cache(tmp_path / "other", web.url) as cache:
+        door.source = replace(door.source, url=cache.url)
         door.clock.shift = timedelta(days=1)
         assert door.sync().version == 2
         assert "p-7" not in door.known()

@@ -33,6 +33,20 @@ http {{
 }}
 """
 
+_CACHE = """
+proxy_cache_path {directory}/cache keys_zone=fleet:1m;
+server {{
+    listen 127.0.0.1:{port} backlog=1024;
+    access_log {directory}/access.log asked;
+    location / {{
+        proxy_pass {origin};
+        proxy_cache fleet;
+        proxy_cache_lock on;
+        {how}
+    }}
+}}
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -89,6 +103,15 @@ def running_nginx(directory: Path, published: Path, *, beside: str = "") -> Iter
     finally:
         process.terminate()
         process.wait(LIMIT_S)
+
+
+@contextmanager
+def running_cache(directory: Path, origin: str, how: str = "") -> Iterator[Nginx]:
+    """Run a cache in front of a server, as a CDN has many; `how` it keeps what, if not as the server says."""
+    port = free_port()
+    text = _CACHE.format(directory=directory, port=port, origin=origin, how=how)
+    with running_nginx(directory, directory, beside=text):
+        yield Nginx(f"http://127.0.0.1:{port}", directory / "access.log")
 
 
 def _listens(port: int) -> bool:

@@ -169,11 +169,15 @@ class Sync:
         offer = self._signed(info, "full")
         assert info is not None
         floors.check_gallery(offer.version, info.hashes["sha256"])
-        try:
-            self._prepare_embedder(offer, published)
-        except EdgeError as error:
-            error.args = (f"{error}; {self._only_rights(floors, published, offer, info)}",)
-            raise
+        if offer.model_id not in self.embedders:
+            # Before its model is fetched, which may take all the time that there is.
+            followed = self._only_rights(floors, published, offer, info)
+            try:
+                self._prepare_embedder(offer, published)
+            except EdgeError as error:
+                error.args = (f"{error}; {followed}",)
+                raise
+            floors = load_floors(self._floors_path, self.source.scope)
         serving = self._serving(floors, offer.model_id)
         if serving is not None and serving.version == offer.version:
             return SyncOutcome("current", offer.version, serving.size, serving.model_id, settle(self.store))
