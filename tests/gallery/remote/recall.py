@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--probes", type=int, default=5000, help="the most of either kind that are asked")
     chosen = parser.parse_args()
-    people = _people(chosen.embeddings)
+    people = people_of(chosen.embeddings)
     rows = np.empty((chosen.rows, people.enrolled.shape[1]), np.float32)
     rows[: len(people.enrolled)] = people.enrolled
     generator = np.random.default_rng(7)
@@ -157,7 +157,7 @@ def main() -> None:
             print(json.dumps({"doors": DOORS, **found, "load": os.getloadavg()[0]}), flush=True)
 
 
-def _people(embeddings_file: Path) -> Halves:
+def people_of(embeddings_file: Path) -> Halves:
     found = np.load(embeddings_file)
     everybody: dict[str, list[Path]] = {}
     embeddings: dict[Path, FloatArray | None] = {}
