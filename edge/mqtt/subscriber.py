@@ -40,6 +40,10 @@ KEEP_SESSION = 0xFFFFFFFF
 """Source: MQTT 5.0, section 3.1.2.11.2: the session does not expire, as in MQTT 3.1.1."""
 
 
+SHARED = "$share/"
+"""What a subscription begins with whose messages are shared. Source: MQTT 5.0, section 4.8.2."""
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """What was published; `retained` when the broker kept it from before we came."""
@@ -81,6 +85,8 @@ class Listener:
         self._credentials = (username, password)
         self._tls = tls
         self._session = session
+        self._shares = any(topic.startswith(SHARED) for topic in topics)
+        self._may_share = False
         self._connection = 0
         self._ready: queue.SimpleQueue[ReasonCode | list[ReasonCode] | None] = queue.SimpleQueue()
         self._published: paho.MQTTMessageInfo | None = None
@@ -140,7 +146,7 @@ class Listener:
         With MQTT 3.1.1 it is 0 whatever the broker does. 16: nobody subscribes. Source: MQTT 5.0, 3.4.2.1.
         """
         sent = self._client.publish(topic, payload, 1)
-        sent.wait_for_publish(FLUSH_S)
+        _wait_for_answer(sent)
         return self._answers.get(sent.mid)
 
     @property
@@ -155,7 +161,7 @@ class Listener:
     def flush(self) -> None:
         """Wait shortly for the broker's answer to what was published last."""
         if self._published is not None and self.connected:
-            self._published.wait_for_publish(FLUSH_S)
+            _wait_for_answer(self._published)
 
     def refusal(self) -> str | None:
         """Return what the broker says against something that was published, once; None: nothing."""
@@ -184,6 +190,8 @@ class Listener:
             self._connect(host, port)
             self._client.loop_start()
             self._greeted()
+            if self._shares and not self._may_share:
+                raise LinkError(f"broker at {host}:{port} has no shared subscriptions; use one that has")
             answer = self._ready.get(timeout=CONNECT_TIMEOUT_S)
         except (OSError, UnicodeError) as error:
             self._leave()
@@ -259,10 +267,13 @@ class Listener:
         given = properties(PacketTypes.CONNECT, SessionExpiryInterval=KEEP_SESSION, ReceiveMaximum=AHEAD)
         self._client.connect(host, port, clean_start=False, properties=given)
 
-    def _on_connect(self, client: paho.Client, _u: Any, _f: Any, reason: ReasonCode, _p: Any) -> None:
+    def _on_connect(self, client: paho.Client, _u: Any, _f: Any, reason: ReasonCode, given: Any) -> None:
         self._connection += 1
+        # Left out it means that there are such. Source: MQTT 5.0, section 3.2.2.3.13.
+        told = getattr(given, "SharedSubscriptionAvailable", 1)
+        self._may_share = self.protocol == "5" and bool(told)
         self._ready.put(reason)
-        if not reason.is_failure:
+        if not reason.is_failure and (self._may_share or not self._shares):
             client.subscribe([(topic, 1) for topic in self._topics])
 
     def _on_disconnect(self, client: paho.Client, _u: Any, _f: Any, reason: ReasonCode, _p: Any) -> None:
@@ -292,3 +303,9 @@ class Listener:
                 getattr(message.properties, "CorrelationData", None),
             )
         )
+
+
+def _wait_for_answer(sent: paho.MQTTMessageInfo) -> None:
+    """Wait shortly, but not for what was published without a connection: paho would raise RuntimeError."""
+    if sent.rc == paho.MQTT_ERR_SUCCESS:
+        sent.wait_for_publish(FLUSH_S)

@@ -126,3 +126,8 @@ def test_what_is_no_broker_is_told_in_one_line(greeting: bytes, says: str):
     with rude(greeting) as port, pytest.raises(LinkError) as caught:
         Listener("127.0.0.1", port, ("t",)).__enter__()
     assert any(part in str(caught.value) for part in says.split("|")), caught.value
+
+
+def test_a_share_where_there_is_none_is_told_and_nothing_is_missed(old_broker: int):
+    with pytest.raises(LinkError, match="has no shared subscriptions; use one that has"):
+        Listener("127.0.0.1", old_broker, ("$share/keepers/t",)).__enter__()

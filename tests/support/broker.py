@@ -27,6 +27,11 @@ def mosquitto_binary() -> str:
     return binary
 
 
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 @dataclass
 class Mosquitto:
     """One broker on a port of its own, which it keeps over restarts. Without persistence: kill loses all."""
@@ -52,8 +57,7 @@ class Mosquitto:
     def answers(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, self.log()
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+        return listens(self.port)
 
     def log(self) -> str:
         return (self.directory / f"mosquitto-{self.port}.log").read_text(errors="replace")

@@ -42,7 +42,7 @@ from edge.fleet.rollout.config import (
     watched,
 )
 from edge.fleet.rollout.listen import check_accepted, gathered, hear_kept, nobody_heard, site_listener
-from edge.mqtt.contract.topics import Topics
+from edge.mqtt.contract.topics import Topics, check_slug
 from edge.mqtt.subscriber import Message
 
 
@@ -158,8 +158,9 @@ def push(
         desired.layer
     )
     view, clock = SiteView(), SystemClock()
+    named = [name] if scope == "device" and name is not None else []
     with (
-        site_listener(build_broker(settings.mqtt), watched(settings.site)) as listener,
+        site_listener(build_broker(settings.mqtt), watched(settings.site, *named)) as listener,
         progress("push") as told,
     ):
         hear_kept(listener, partial(_hear, view), clock)
@@ -201,7 +202,8 @@ def status(
         raise UsageError("--fleet: this shows all devices; name one, or give --fleet")
     settings = load_settings(config_file)
     view, broker = SiteView(), build_broker(settings.mqtt)
-    with site_listener(broker, watched(settings.site)) as listener:
+    named = [] if device is None else [check_slug(device, "device")]
+    with site_listener(broker, watched(settings.site, *named)) as listener:
         hear_kept(listener, partial(_hear, view), SystemClock())
     if not view.devices:
         raise LinkError(nobody_heard(broker, settings.site))

@@ -1,7 +1,8 @@
 """The broker as this door finds it: whether it lets the door in, what it may write there, and who listens.
 
-Nothing is left at the broker: what is sent to try a right is empty and not retained. While the daemon runs
-nothing is sent but to `canary`: the daemon itself says whether the broker takes its journal.
+Nothing is left at the broker: what is sent to try a right is empty and not retained, and what it is to keep
+for a moment, on `canary`, is taken back. While the daemon runs nothing is sent but to `canary`: the daemon
+itself says whether the broker takes its journal.
 """
 
 import json
@@ -17,7 +18,7 @@ from cryptography import x509
 from edge.core import files
 from edge.core.errors import LinkError
 from edge.device.assembly.delivery import build_broker
-from edge.device.checkup.finding import Checkup, Finding, green, red, yellow
+from edge.device.checkup.finding import Checkup, Finding, Light, green, red, yellow
 from edge.device.settings.load import Settings
 from edge.mqtt.broker import Broker
 from edge.mqtt.contract.problems import DoorProblem
@@ -32,6 +33,9 @@ SLOW_MS = 1000.0
 
 SOON_DAYS = 30
 """A certificate that runs out within so many days is told."""
+
+FIND_S = 1.5
+"""What a broker keeps comes at once; after this long without it there is none."""
 
 NOBODY, DENIED = 16, 0x87
 """PUBACK reasons "no matching subscribers" and "not authorized". Source: MQTT 5.0, section 3.4.2.1."""
@@ -54,11 +58,14 @@ def broker(checkup: Checkup) -> Iterator[Finding]:
     if settings.mqtt.cert_file is not None:
         yield from _own_certificate(checkup, settings.mqtt.cert_file)
     try:
-        with _listener(found, topics) as listener:
+        with _listener(found, topics.canary) as listener:
             yield _let_in(found, where, listener)
             if listener.certificate_until is not None:
                 yield _until(checkup, "the broker's certificate", listener.certificate_until)
-            yield _round_trip(listener, topics)
+            came_back = _round_trip(listener, topics)
+            yield came_back
+            if came_back.light is not Light.RED:
+                yield _newcomers(found, topics)
             if checkup.running:
                 yield _told_by_daemon(checkup)
             else:
@@ -72,11 +79,11 @@ def broker(checkup: Checkup) -> Iterator[Finding]:
         )
 
 
-def _listener(found: Broker, topics: Topics) -> Listener:
+def _listener(found: Broker, topic: str) -> Listener:
     return Listener(
         found.host,
         found.port,
-        (topics.canary,),
+        (topic,),
         version=found.version,
         username=found.username,
         password=found.password,
@@ -149,6 +156,40 @@ def _round_trip(listener: Listener, topics: Topics) -> Finding:
     return red("broker: canary", told, ACL)
 
 
+def _newcomers(found: Broker, topics: Topics) -> Finding:
+    """Let the broker keep a message, see who finds it that comes later, and take it back."""
+    about, own = "broker: newcomers", f"{topics.root}/+"
+    with _listener(found, topics.canary) as keeper:
+        keeper.publish(topics.canary, b"kept", retain=True)
+        keeper.flush()
+        by_wildcard = _finds(found, own, topics.canary)
+        by_name = by_wildcard or _finds(found, topics.canary, topics.canary)
+        keeper.publish(topics.canary, b"", retain=True)
+    if by_wildcard:
+        return green(about, "who comes later finds what the door has said")
+    if by_name:
+        told = f"what the door has said is found by its exact topics, and not by {own}"
+        mend = "name the door in `edge config` and `edge fleet`, or use another broker (deploy/MQTT.md)"
+        return yellow(about, told, mend)
+    told = "the broker keeps nothing for who comes later: a push to a door that is off is lost"
+    return red(about, told, "let it keep retained messages, or use another (deploy/MQTT.md)")
+
+
+def _finds(found: Broker, topic: str, wanted: str) -> bool:
+    """Whether somebody who subscribes to `topic` now is given what the broker keeps at `wanted`."""
+    try:
+        with _listener(found, topic) as newcomer:
+            left_s, begun_s = FIND_S, perf_counter()
+            while left_s > 0:
+                heard = newcomer.messages.get(timeout=left_s)
+                if heard.topic == wanted and heard.retained:
+                    return True
+                left_s = FIND_S - (perf_counter() - begun_s)
+    except (queue.Empty, LinkError):  # some brokers refuse a wildcard that they do not serve
+        pass
+    return False
+
+
 def _told_by_daemon(checkup: Checkup) -> Finding:
     about, health = "broker: rights", checkup.health
     if health is None:
@@ -185,7 +226,9 @@ def _rights(listener: Listener, checkup: Checkup) -> Iterator[Finding]:
     yield from (red("broker: rights", f"may not write {topic}", ACL) for topic in denied)
     if silent:
         yield red(
-            "broker: rights", f"the broker does not answer what is sent to {silent[0]}", "look at its log"
+            "broker: rights",
+            f"the broker does not answer what is sent to {silent[0]}, or hangs up",
+            f"look at its log; {ACL}",
         )
     if not denied and not silent:
         yield green("broker: rights", f"the door may write all of its {len(answers)} topics")

@@ -17,7 +17,7 @@ from edge.core.errors import ConfigError, LinkError, MediaError
 from edge.core.text import printable, problems
 from edge.device.commands.parse import PAYLOAD_TYPE
 from edge.fleet.rollout.config import load_signing_key
-from edge.fleet.rollout.listen import LOOK_S, QUIET_S, check_accepted, nobody_heard, site_listener
+from edge.fleet.rollout.listen import LOOK_S, QUIET_S, check_accepted, nobody_heard, of_devices, site_listener
 from edge.mqtt.broker import Broker
 from edge.mqtt.contract.envelope import sign
 from edge.mqtt.contract.messages import MAX_PHOTO_CHARS, VERBS, ResponsePayload
@@ -109,8 +109,8 @@ def send_command(
         document |= {"site": site, "device": device, "verb": verb}
         data = sign(json.dumps(document).encode(), PAYLOAD_TYPE, [load_signing_key(key)])
     seen: dict[str, bytes] = {}
-    statuses = STATUS.topic(site=site, device="+")
-    with site_listener(broker, (f"{topics.root}/response/+", statuses)) as listener:
+    statuses = of_devices((STATUS,), site, (device,))
+    with site_listener(broker, (f"{topics.root}/response/+", *statuses)) as listener:
         correlation = transaction.encode()
         listener.publish(topics.command(verb), data, correlation=correlation)
         now_s = clock.monotonic()

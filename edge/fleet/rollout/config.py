@@ -25,6 +25,7 @@ from pydantic import ValidationError
 from edge.core import files
 from edge.core.errors import FleetError
 from edge.device.pushes.push import MAX_ENVELOPE_BYTES, PAYLOAD_TYPE, Desired
+from edge.fleet.rollout.listen import of_devices
 from edge.mqtt.contract.envelope import public_text, sign
 from edge.mqtt.contract.messages import ConfigReportedPayload, RefusedPushPayload
 from edge.mqtt.contract.topics import CONFIG_DESIRED, CONFIG_REPORTED, STATUS
@@ -120,10 +121,9 @@ class PublishedPush:
     before: Mapping[str, RefusedPushPayload | None]
 
 
-def watched(site: str) -> tuple[str, ...]:
-    """Return the topics that tell how a site's configuration stands."""
-    channels = (STATUS, CONFIG_REPORTED, CONFIG_DESIRED)
-    return tuple(channel.topic(site=site, device="+") for channel in channels)
+def watched(site: str, *devices: str) -> tuple[str, ...]:
+    """Return the topics that tell how a site's configuration stands, and that of `devices` by name."""
+    return of_devices((STATUS, CONFIG_REPORTED, CONFIG_DESIRED), site, devices)
 
 
 @dataclass(slots=True)

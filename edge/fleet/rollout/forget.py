@@ -7,10 +7,13 @@ A device that still runs would say everything again: it has to be stopped before
 import queue
 from collections.abc import Iterable
 
-from edge.core.errors import FleetError
+from pydantic import ValidationError
+
+from edge.core.errors import ConfigError, FleetError
 from edge.fleet.rollout.listen import QUIET_S, check_accepted, site_listener
 from edge.mqtt.broker import Broker
 from edge.mqtt.contract.home_assistant import documents
+from edge.mqtt.contract.messages import InfoPayload
 from edge.mqtt.contract.topics import Topics
 from edge.mqtt.subscriber import Listener
 
@@ -32,14 +35,16 @@ def forget_device(
         LinkError: The broker cannot be reached, or refuses it.
     """
     topics = Topics(site, device)
-    with site_listener(broker, (f"{topics.root}/#",)) as listener:
+    named = (*topics.documents(()), topics.config_desired("device"), topics.gallery_desired)
+    with site_listener(broker, (f"{topics.root}/#", *named)) as listener:
         kept = _kept(listener)
+        if topics.info in kept and not _cameras(topics, kept):
+            kept |= _of_cameras(broker, topics, kept[topics.info])
         if kept.get(topics.status) == ONLINE and not running:
             raise FleetError(f"{device} is online and would say everything again; stop it, or add --running")
         gone = sorted(kept)
         if discovery_prefix is not None:
-            cameras = _cameras(topic.removeprefix(topics.root) for topic in kept)
-            gone += documents(topics, cameras, "", discovery_prefix)
+            gone += documents(topics, _cameras(topics, kept), "", discovery_prefix)
         for topic in gone:
             listener.publish(topic, b"", retain=True)
         listener.flush()
@@ -59,7 +64,20 @@ def _kept(listener: Listener) -> dict[str, bytes]:
             kept[message.topic] = message.payload
 
 
-def _cameras(leaves: Iterable[str]) -> tuple[str, ...]:
-    """Return the cameras that these topics below a device are of: `/camera/<camera>/...`."""
-    parts = [leaf.split("/") for leaf in leaves]
+def _of_cameras(broker: Broker, topics: Topics, info: bytes) -> dict[str, bytes]:
+    """Return what a broker keeps of a device's cameras that gives it only to who names the topics."""
+    try:
+        cameras = InfoPayload.model_validate_json(info, extra="ignore").cameras
+        named = tuple(topic for camera in cameras for topic in topics.camera_documents(camera))
+    except (ValidationError, ConfigError):
+        return {}
+    if not named:
+        return {}
+    with site_listener(broker, named) as listener:
+        return _kept(listener)
+
+
+def _cameras(topics: Topics, kept: Iterable[str]) -> tuple[str, ...]:
+    """Return the cameras that topics of a device are of: `<root>/camera/<camera>/...`."""
+    parts = [topic.removeprefix(topics.root).split("/") for topic in kept]
     return tuple(dict.fromkeys(each[2] for each in parts if len(each) == 4 and each[1] == "camera"))

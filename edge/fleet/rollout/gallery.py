@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from edge.core.clock import Clock
 from edge.core.download import Progress
 from edge.core.pacing import TokenBucket
-from edge.fleet.rollout.listen import QUIET_S, check_accepted, gathered, hear_kept, site_listener
+from edge.fleet.rollout.listen import QUIET_S, check_accepted, gathered, hear_kept, of_devices, site_listener
 from edge.mqtt.broker import Broker
 from edge.mqtt.contract.messages import GalleryDesiredPayload, GalleryReportedPayload
 from edge.mqtt.contract.topics import GALLERY_REPORTED, STATUS, Topics
@@ -52,9 +52,9 @@ class DoorSync:
     """When it had synchronised when we came."""
 
 
-def watched(site: str) -> tuple[str, ...]:
-    """Return the topics that tell which galleries the doors of a site have."""
-    return tuple(channel.topic(site=site, device="+") for channel in (STATUS, GALLERY_REPORTED))
+def watched(site: str, *devices: str) -> tuple[str, ...]:
+    """Return the topics that tell which galleries the doors of a site have, and `devices` by name."""
+    return of_devices((STATUS, GALLERY_REPORTED), site, devices)
 
 
 @dataclass(slots=True)
@@ -195,7 +195,7 @@ def nudge_doors(
     per_s = REMOVALS_PER_S if all(each.removal for each in wanted.values()) else NUDGES_PER_S
     pace = TokenBucket(per_s, per_s, clock.monotonic)
     arrival, asked_s = Arrival(wanted, tuple(devices)), dict[str, float]()
-    with site_listener(broker, watched(site)) as listener:
+    with site_listener(broker, watched(site, *devices)) as listener:
         last_s = clock.monotonic()
         known_s = last_s + QUIET_S
         while (now_s := clock.monotonic()) < max(last_s + wait_s, last_s + QUIET_S, known_s):

@@ -1,11 +1,12 @@
 """How an operator hears and asks the devices of a site: one connection to its broker."""
 
 import queue
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 from edge.core.clock import Clock
 from edge.core.errors import LinkError
 from edge.mqtt.broker import Broker
+from edge.mqtt.contract.topics import Channel
 from edge.mqtt.subscriber import Listener, Message
 
 QUIET_S = 1.5
@@ -16,6 +17,14 @@ LOOK_S = 0.25
 
 GATHER_S = 0.05
 """Messages that come within this time are looked at together: thousands of devices may answer at once."""
+
+
+def of_devices(channels: Sequence[Channel], site: str, devices: Iterable[str]) -> tuple[str, ...]:
+    """Return the topics of these channels of all devices of a site, and of those named once more.
+
+    Some brokers give what they keep only to who names its topic, as RabbitMQ does.
+    """
+    return tuple(channel.topic(site=site, device=name) for name in ("+", *devices) for channel in channels)
 
 
 def site_listener(broker: Broker, topics: tuple[str, ...], *, session: str | None = None) -> Listener:
@@ -78,5 +87,6 @@ def nobody_heard(broker: Broker, site: str) -> str:
     """Say why no device may have been heard; a broker does not tell that it withholds something."""
     return (
         f"no device of site {site} was heard at {broker.host}:{broker.port}: none was ever there, or the "
-        f"broker's access rules let this user read nothing below edge/v1/{site}/; log in as operator"
+        f"broker's access rules let this user read nothing below edge/v1/{site}/; log in as operator. A "
+        f"broker such as RabbitMQ shows only a device that is named"
     )

@@ -25,7 +25,7 @@ def start_broker(tmp_path: Path, authority: Authority) -> Iterator[Callable[...,
     """Starts brokers as deploy/mosquitto sets them up: passwords, access rules, TLS."""
     started: list[Mosquitto] = []
 
-    def start(*, days: int = 400, rules: str = "") -> Mosquitto:
+    def start(*more: str, days: int = 400, rules: str = "") -> Mosquitto:
         folder = tmp_path / f"broker-{len(started)}"
         folder.mkdir()
         passwords, acl = folder / "passwords", folder / "acl"
@@ -36,7 +36,7 @@ def start_broker(tmp_path: Path, authority: Authority) -> Iterator[Callable[...,
         acl.write_text(rules or (ROOT / "deploy/mosquitto/acl").read_text())
         certificate, key = authority.sign(f"broker{days}", "broker", "IP:127.0.0.1", days=days)
         tls = (f"cafile {authority.file}", f"certfile {certificate}", f"keyfile {key}")
-        lines = ("allow_anonymous false", f"password_file {passwords}", f"acl_file {acl}")
+        lines = ("allow_anonymous false", f"password_file {passwords}", f"acl_file {acl}", *more)
         started.append(Mosquitto(folder, lines, listener=tls).start())
         return started[-1]
 

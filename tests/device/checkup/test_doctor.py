@@ -181,9 +181,17 @@ def test_what_the_broker_denies_is_told_topic_by_topic(door: Door, start_broker:
     assert denied == own | {"health"}, found
 
 
+def test_a_broker_that_keeps_nothing_is_told(door: Door, start_broker: StartBroker):
+    found = looked("broker", door(port=start_broker("retain_available false").port))
+    assert says(found, RED, "broker: newcomers", "a push to a door that is off is lost"), found
+    assert says(found, GREEN, "broker: rights", "the door may write all"), found
+
+
 def test_a_journal_that_nobody_keeps_is_told(door: Door, start_broker: StartBroker):
-    found = looked("broker", door(port=start_broker().port))
+    broker = start_broker()
+    found = looked("broker", door(port=broker.port))
     assert says(found, YELLOW, "broker: journal", "nobody listens to"), found
+    assert says(found, GREEN, "broker: newcomers", "who comes later finds"), found
 
 
 def test_a_missing_and_a_broken_model_are_told(door: Door, tmp_path: Path, models_dir: Path):

@@ -12,6 +12,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from edge.fleet.certificates import Authority
 from edge.mqtt.contract.messages import VERBS
 from edge.mqtt.contract.topics import CHANNELS, Party
+from tests.brokers.kinds import rules_by_name
 from tests.support.broker import Mosquitto, subscriber
 from tests.support.places import ROOT
 from tests.support.waits import wait_until
@@ -37,13 +38,18 @@ def password_file(directory: Path) -> Path:
     return file
 
 
-@pytest.fixture
-def guarded(tmp_path: Path) -> Iterator[Mosquitto]:
-    """A broker with the rules that we ship."""
+@pytest.fixture(params=["by pattern", "by name"])
+def guarded(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Mosquitto]:
+    """A broker with the rules that we ship, and with those that name each device, for mosquitto 2.1."""
+    acl = DEPLOY / "acl"
+    if request.param == "by name":
+        acl = tmp_path / "acl"
+        acl.write_text(rules_by_name(*(user for user in USERS if "/" in user)))
+        acl.chmod(0o600)
     lines = (
         "allow_anonymous false",
         f"password_file {password_file(tmp_path)}",
-        f"acl_file {DEPLOY / 'acl'}",
+        f"acl_file {acl}",
     )
     broker = Mosquitto(tmp_path, lines=lines).start()
     yield broker

@@ -1,0 +1,1 @@
+"""Which brokers the product works with: `python -m tests.brokers`."""
