@@ -168,14 +168,12 @@ def newcomers(site: Site) -> str:
 
 def discovery(site: Site) -> str:
     """What Home Assistant finds that comes back; and once it says that it has started."""
-    found: list[bytes] = []
     with site.newcomer("homeassistant/#") as each:
-        found = [heard.payload for heard in each.hear_all(2.0) if heard.topic.endswith("/config")]
-        if found:
+        if any(heard.retained and heard.topic.endswith("/config") for heard in each.hear_all(2.0)):
             return YES
         each.publish("homeassistant/status", b"online")
-        found = [heard.payload for heard in each.hear_all(BIRTH_S) if heard.topic.endswith("/config")]
-    return "once it says that it has started" if found else "no"
+        told = any(heard.topic.endswith("/config") for heard in each.hear_all(BIRTH_S))
+    return "once it says that it has started" if told else "no"
 
 
 def command(site: Site) -> str:
