@@ -81,7 +81,7 @@ CHECKS = (
     ),
     Check(
         "broker",
-        "login, certificates, a message there and back, the rights of each topic, who keeps the journal",
+        "login, certificates, a message there and back, retained messages, rights, who keeps the journal",
         broker_trial.broker,
         "correct the table [mqtt] in edge.toml",
     ),
