@@ -172,8 +172,10 @@ def discovery(site: Site) -> str:
         if any(heard.retained and heard.topic.endswith("/config") for heard in each.hear_all(2.0)):
             return YES
         each.publish("homeassistant/status", b"online")
-        told = any(heard.topic.endswith("/config") for heard in each.hear_all(BIRTH_S))
-    return "once it says that it has started" if told else "no"
+        while (heard := each.hear(BIRTH_S)) is not None:
+            if heard.topic.endswith("/config"):
+                return "once it says that it has started"
+    return "no"
 
 
 def command(site: Site) -> str:
