@@ -42,7 +42,7 @@ def headquarters(tmp_path: Path) -> Iterator[Mosquitto]:
     command = ["mosquitto_passwd", "-b", str(passwords), "bridge-hq", "change-this"]
     subprocess.run(command, check=True, capture_output=True)
     rights = re.findall(r"^# +((?:user|topic) .+)$", BRIDGE.read_text(), re.MULTILINE)
-    acl.write_text("\n".join(["topic readwrite #", *rights]) + "\n")
+    acl.write_text("\n".join(["topic readwrite #", "topic read $SYS/#", *rights]) + "\n")
     yield from running(tmp_path / "headquarters", (f"password_file {passwords}", f"acl_file {acl}"))
 
 
