@@ -61,7 +61,9 @@ def init(
     """
     asks = not yes
     if asks and not sys.stdin.isatty():
-        raise UsageError("--yes: nobody can be asked here; give options, and --yes")
+        raise UsageError(
+            "--yes: nobody can be asked here; say it, and give options for what is not the default"
+        )
     if config_file.exists() and not replace:
         if not (
             asks

@@ -17,6 +17,8 @@ REFUSED = "correct it; `edge check` explains the settings in force"
 def configuration(checkup: Checkup) -> Iterator[Finding]:
     """Say what keeps this device from working as its settings say; as `edge check`."""
     wrong = inspect(checkup.settings)
+    if wrong and checkup.config_file is None:
+        yield yellow("settings", "no settings file was read, only defaults", "name one with --config")
     for problem in wrong:
         told, _, remedy = problem.rpartition("; ")
         yield red("settings", told or remedy, remedy if told else REFUSED)

@@ -107,7 +107,7 @@ def gallery(checkup: Checkup) -> Iterator[Finding]:
     settings = checkup.settings
     found = examine_gallery(settings)
     said = found.diagnosis
-    told = f"version {found.gallery.version}: {said.subjects} subjects, {said.admitted} may pass now"
+    told = f"version {found.gallery.version}: {said.subjects} subject(s), {said.admitted} may pass now"
     if not said.subjects:
         yield yellow("gallery", "nobody is enrolled", "edge enroll ID PHOTO --label NAME")
     elif not said.admitted:
@@ -115,7 +115,7 @@ def gallery(checkup: Checkup) -> Iterator[Finding]:
     else:
         yield green("gallery", told)
     if said.admitted:
-        expected = "" if said.expected_fpir is None else f"; {found.taken.sentence()}" if found.taken else ""
+        expected = "" if said.expected_fpir is None else f". {found.taken.sentence()}" if found.taken else ""
         yield green("gallery: threshold", f"{said.threshold:.3f}{expected}")
         yield green("gallery: promise", FOR_ADULTS)
     if gallery_store(settings).fallen() is not None:

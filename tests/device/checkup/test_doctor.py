@@ -15,7 +15,7 @@ import pytest
 from edge.core.clock import utc_now
 from edge.core.files import sole_daemon
 from edge.device.checkup import board
-from edge.device.checkup.doctor import CHECKS, every, look_over
+from edge.device.checkup.doctor import CHECKS, configuration, every, look_over
 from edge.device.checkup.finding import Checkup, Finding, Light
 from edge.device.checkup.views import ranges_m
 from edge.device.settings.load import load
@@ -242,6 +242,12 @@ def test_a_stale_synchronisation_is_told(
         at = utc_now() - timedelta(hours=hours)
         save_outcome(load(config).sync_path, replace(outcome, at=at))
     assert says(looked("sync", config), light, "sync", text)
+
+
+def test_that_no_settings_file_was_read_is_told(tmp_path: Path):
+    found = list(configuration(Checkup(load(overrides={"state_dir": tmp_path}))))
+    assert says(found, YELLOW, "settings", "no settings file was read")
+    assert says(found, RED, "settings", "cameras: there is none")
 
 
 def test_a_full_disk_is_told(door: Door, monkeypatch: pytest.MonkeyPatch):
