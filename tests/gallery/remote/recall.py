@@ -150,10 +150,16 @@ def main() -> None:
             print(json.dumps({"probes": name, "asked": len(hits), **recall}), flush=True)
         for every_s, turns in PACES:
             began_s = time.monotonic()
-            times = _doors(connect, kinds["real"][0], every_s, turns)
+            times, late = _doors(connect, kinds["real"][0], every_s, turns)
             p50, p95 = np.percentile(times, [50, 95]).round(1).tolist()
-            rate = round(len(times) / (time.monotonic() - began_s), 1)
-            found = {"every_s": every_s, "ms_p50": p50, "ms_p95": p95, "answered_a_second": rate}
+            rate = round((len(times) - late) / (time.monotonic() - began_s), 1)
+            found = {
+                "every_s": every_s,
+                "ms_p50": p50,
+                "ms_p95": p95,
+                "answered_a_second": rate,
+                "late": late,
+            }
             print(json.dumps({"doors": DOORS, **found, "load": os.getloadavg()[0]}), flush=True)
 
 
@@ -228,14 +234,21 @@ def _entries(rows: FloatArray) -> Iterator[RemoteEntry]:
 
 
 def _has(engine: RemoteEngine, probe: FloatArray, right: int) -> bool:
-    found = engine.nearest(probe, "m", (), COUNT)
+    while True:
+        try:
+            found = engine.nearest(probe, "m", (), COUNT)
+            break
+        except psycopg.errors.QueryCanceled:
+            continue  # a busy machine: what is found is asked here, not how fast
     return any(json.loads(str(entry["said"]))["subject"]["id"] == str(right) for entry in found)
 
 
 def _doors(
     connect: Callable[[], RemoteEngine], probes: FloatArray, every_s: float, turns: int
-) -> list[float]:
+) -> tuple[list[float], int]:
+    """Return the milliseconds of every question, and how many had no answer in `ENGINE_TIMEOUT_S`."""
     times: list[float] = []
+    late: list[int] = []
 
     def ask(door: int) -> None:
         engine = connect()
@@ -243,7 +256,10 @@ def _doors(
             until_s = began_s + (turn + 1 + door / DOORS) * every_s
             time.sleep(max(0.0, until_s - time.monotonic()))
             start_s = time.perf_counter()
-            engine.nearest(probes[(door * turns + turn) % len(probes)], "m", (), COUNT)
+            try:
+                engine.nearest(probes[(door * turns + turn) % len(probes)], "m", (), COUNT)
+            except psycopg.errors.QueryCanceled:
+                late.append(turn)
             times.append((time.perf_counter() - start_s) * 1e3)
         engine.close()
 
@@ -253,7 +269,7 @@ def _doors(
         thread.start()
     for thread in threads:
         thread.join()
-    return times
+    return times, len(late)
 
 
 if __name__ == "__main__":
