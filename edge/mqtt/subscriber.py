@@ -91,6 +91,7 @@ class Listener:
         self._ready: queue.SimpleQueue[ReasonCode | list[ReasonCode] | None] = queue.SimpleQueue()
         self._published: paho.MQTTMessageInfo | None = None
         self._sent: OrderedDict[int, str] = OrderedDict()
+        self._given = self._answered = 0  # messages that were published, and answers to them
         self._refused: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
         self._answers: dict[int, int] = {}  # by packet id, of which there are 65,535
         self.messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
@@ -135,16 +136,23 @@ class Listener:
         given = None
         if correlation is not None and self.protocol == "5":
             given = properties(PacketTypes.PUBLISH, CorrelationData=correlation)
+        self._given += 1
         self._published = self._client.publish(topic, payload, 1, retain, given)
         self._sent[self._published.mid] = topic
         if len(self._sent) > MAX_SENT:
             self._sent.popitem(last=False)
+
+    @property
+    def unanswered(self) -> int:
+        """How many messages were published that the broker has not answered yet."""
+        return self._given - self._answered
 
     def ask(self, topic: str, payload: bytes) -> int | None:
         """Publish at QoS 1 and return the broker's reason code; None: it gave no answer in time.
 
         With MQTT 3.1.1 it is 0 whatever the broker does. 16: nobody subscribes. Source: MQTT 5.0, 3.4.2.1.
         """
+        self._given += 1
         sent = self._client.publish(topic, payload, 1)
         _wait_for_answer(sent)
         return self._answers.get(sent.mid)
@@ -287,6 +295,7 @@ class Listener:
         self._ready.put(reasons)
 
     def _on_publish(self, _c: paho.Client, _u: Any, mid: int, reason: ReasonCode, _p: Any) -> None:
+        self._answered += 1
         self._answers[mid] = reason.value
         if reason.is_failure:
             self._refused.put((mid, str(reason)))

@@ -32,6 +32,9 @@ GATHER_S = 0.02
 MOST_GATHERED = 2000
 """Messages that come within this time, so many at most, are kept in one go, and acknowledged together."""
 
+MOST_UNANSWERED = 500
+"""Acknowledgements that the broker has not taken over; while there are more, those of each device gather."""
+
 AWAY_S = 1.0
 """Between two tries to reach a store that is away. What comes meanwhile waits."""
 
@@ -81,6 +84,7 @@ class Follower:
         self._show = show
         self._tell = tell
         self._publish = publish
+        self._named: dict[str, dict[str, None]] = defaultdict(dict)
         self.tally = Tally()
 
     def take(self, messages: Sequence[Message], now_s: float) -> None:
@@ -90,13 +94,16 @@ class Follower:
             JournalError: It cannot be kept; nothing of it was acknowledged.
         """
         self.keep(self.read(messages), now_s)
+        self.acknowledge()
 
     def read(self, messages: Sequence[Message]) -> list[JournalDecision]:
         """Return the decisions among `messages`, and tell what else there is."""
         return [decision for message in messages if (decision := self._read(message)) is not None]
 
     def keep(self, decisions: Sequence[JournalDecision], now_s: float) -> None:
-        """Keep, show and acknowledge `decisions`, which came at `now_s` (monotonic).
+        """Keep and show `decisions`, which came at `now_s` (monotonic); from now on they may be acknowledged.
+
+        Known ones as well: their devices have not heard of the last time.
 
         Raises:
             JournalAwayError: The store cannot be reached; they are to be given again, whatever was done.
@@ -109,7 +116,18 @@ class Follower:
             if (news := self._gaps.saw(source, seq, now_s)) is not None:
                 self._tell(news)
         self.tally.duplicates += len(decisions) - len(new)
-        self._acknowledge(decisions)
+        for decision in decisions:
+            self._named[decision.source][decision.event_id] = None
+
+    def acknowledge(self) -> None:
+        """Name to each device what was kept of it since the last call."""
+        named, self._named = self._named, defaultdict(dict)
+        if self._publish is None:
+            return
+        for source, event_ids in named.items():
+            topic, ids = Topics(*source.split("/")).ack, tuple(event_ids)
+            for start in range(0, len(ids), MAX_ACK_IDS):
+                self._publish(topic, encode(AckPayload(event_ids=ids[start : start + MAX_ACK_IDS])))
 
     def tick(self, now_s: float) -> None:
         """Let time pass: tell gaps that nothing has filled."""
@@ -153,18 +171,6 @@ class Follower:
         if self.tally.refused <= MAX_COMPLAINTS:
             self._tell(f"refused: {what}")
 
-    def _acknowledge(self, decisions: Sequence[JournalDecision]) -> None:
-        """Name every decision to its device, known ones too: the device has not heard of the last time."""
-        if self._publish is None:
-            return
-        named: dict[str, dict[str, None]] = defaultdict(dict)
-        for decision in decisions:
-            named[decision.source][decision.event_id] = None
-        for source, event_ids in named.items():
-            topic, ids = Topics(*source.split("/")).ack, tuple(event_ids)
-            for start in range(0, len(ids), MAX_ACK_IDS):
-                self._publish(topic, encode(AckPayload(event_ids=ids[start : start + MAX_ACK_IDS])))
-
 
 def follow(
     listener: Listener,
@@ -186,6 +192,8 @@ def follow(
         if not _kept(follower, follower.read(messages), now_s, stop, tell):
             break
         listener.confirm(messages)
+        if listener.unanswered < MOST_UNANSWERED:
+            follower.acknowledge()
         follower.tick(now_s)
         while (refusal := listener.refusal()) is not None:
             if refusal not in told:
@@ -195,6 +203,7 @@ def follow(
             raise LinkError(f"another program took over the session of this one; {OWN_SESSION}")
         if (news := contact.news(listener.connected, now_s)) is not None:
             tell(news)
+    follower.acknowledge()
 
 
 class _Contact:

@@ -16,11 +16,11 @@ from rich.table import Table
 
 from edge.core.clock import SystemClock
 from edge.fleet.journal.database import Database
-from edge.fleet.journal.decision import JournalDecision
+from edge.fleet.journal.decision import JournalDecision, read_decision
 from edge.fleet.journal.postgres import Postgres
 from edge.fleet.journal.store import Store
 from edge.mqtt.contract.messages import MAX_ACK_IDS
-from tests.support.events import decision
+from tests.support.events import sent_event, topic
 from tests.support.postgres import running_postgres
 
 DOORS = 1000
@@ -64,7 +64,12 @@ def main() -> None:
 def _batches(start: int) -> Iterator[list[JournalDecision]]:
     for first in range(start, start + TURN, MAX_ACK_IDS):
         numbers = range(first + 1, first + MAX_ACK_IDS + 1)
-        yield [decision(number, f"door-{number % DOORS:03}") for number in numbers]
+        yield [_decision(number) for number in numbers]
+
+
+def _decision(number: int) -> JournalDecision:
+    device = f"door-{number % DOORS:03}"
+    return read_decision(topic(device), sent_event(number, number, device))
 
 
 if __name__ == "__main__":

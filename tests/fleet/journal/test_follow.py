@@ -15,11 +15,14 @@ import psycopg
 import pytest
 
 from edge.core.types import EventType
+from edge.fleet.journal.follow import Follower
+from edge.fleet.journal.gaps import Gaps
+from edge.fleet.journal.store import MemoryStore
 from edge.mqtt.broker import Broker
 from edge.mqtt.contract.topics import Topics
 from tests.support.broker import Mosquitto, subscriber
 from tests.support.door import Door
-from tests.support.events import event, topic
+from tests.support.events import decision, event, event_id, topic
 from tests.support.waits import LIMIT_S, wait_until
 
 DOORS = ("door-03", "door-04")
@@ -180,6 +183,26 @@ def test_a_session_brings_what_came_while_the_follower_was_away(
     with following(tmp_path, mosquitto.port, *options) as follower:
         wait_until(lambda: len(follower.lines()) == 110)
         assert follower.end() == 0
+
+
+def test_acknowledgements_that_wait_for_the_broker_are_joined_by_device() -> None:
+    named: list[tuple[str, list[str]]] = []
+    follower = Follower(
+        MemoryStore(),
+        Gaps(),
+        show=lambda _: None,
+        tell=print,
+        publish=lambda topic, payload: named.append((topic, json.loads(payload)["event_ids"])),
+    )
+    follower.keep([decision(1), decision(1, "door-04")], 0.0)
+    follower.keep([decision(2), decision(1)], 0.0)
+    assert named == []
+    follower.acknowledge()
+    follower.acknowledge()
+    assert named == [
+        ("edge/v1/hq/door-03/ack", [event_id(1), event_id(2)]),
+        ("edge/v1/hq/door-04/ack", [event_id(1)]),
+    ]
 
 
 def test_of_two_followers_with_one_session_it_is_told_once(
