@@ -62,7 +62,7 @@ class _OlderBrokerError(Exception):
 
 
 class Listener:
-    """A connection that collects what is published below `topics`; use as a context manager.
+    """A connection that collects what is published below `topics`, if any; use as a context manager.
 
     With `session`, a client id, the broker keeps what comes while we are away and until it is confirmed.
     """
@@ -281,7 +281,11 @@ class Listener:
         told = getattr(given, "SharedSubscriptionAvailable", 1)
         self._may_share = self.protocol == "5" and bool(told)
         self._ready.put(reason)
-        if not reason.is_failure and (self._may_share or not self._shares):
+        if reason.is_failure:
+            return
+        if not self._topics:
+            self._ready.put([])
+        elif self._may_share or not self._shares:
             client.subscribe([(topic, 1) for topic in self._topics])
 
     def _on_disconnect(self, client: paho.Client, _u: Any, _f: Any, reason: ReasonCode, _p: Any) -> None:

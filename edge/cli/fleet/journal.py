@@ -5,7 +5,7 @@ import logging
 import queue
 import sys
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from functools import partial
@@ -98,13 +98,14 @@ def follow_command(
         signals_to(partial(stop.put, "stop"), partial(stop.put, "stop")),
         closing(_store(to, lambda source, seq: gaps.saw(source, seq, begun_s), clock)) as store,
         site_listener(build_broker(values), topics(site, device, share), session=session) as listener,
+        site_listener(build_broker(values), ()) if ack else nullcontext(listener) as speaker,
     ):
         if ack and to is None:
             tell("--ack without --to: devices forget what is only printed here")
         tell(f"following {site}/{device} at {values.host}:{values.port}")
-        publish = listener.publish if ack else None
+        publish = speaker.publish if ack else None
         follower = Follower(store, gaps, show=show, tell=tell, publish=publish)
-        follow(listener, follower, clock, stop, tell)
+        follow(listener, speaker, follower, clock, stop, tell)
     tell(follower.summary())
 
 

@@ -174,12 +174,16 @@ class Follower:
 
 def follow(
     listener: Listener,
+    speaker: Listener,
     follower: Follower,
     clock: Clock,
     stop: "queue.SimpleQueue[str]",
     tell: Callable[[str], None],
 ) -> None:
     """Follow what `listener` hears until something is in `stop`.
+
+    `speaker` publishes for `follower`. It is a connection of its own: a broker has only some acknowledgements
+    on their way, and on one connection its answers to them wait behind the decisions of a backlog.
 
     Raises:
         JournalError: Decisions cannot be kept.
@@ -192,10 +196,10 @@ def follow(
         if not _kept(follower, follower.read(messages), now_s, stop, tell):
             break
         listener.confirm(messages)
-        if listener.unanswered < MOST_UNANSWERED:
+        if speaker.unanswered < MOST_UNANSWERED:
             follower.acknowledge()
         follower.tick(now_s)
-        while (refusal := listener.refusal()) is not None:
+        while (refusal := speaker.refusal()) is not None:
             if refusal not in told:
                 told.add(refusal)
                 tell(refusal)
