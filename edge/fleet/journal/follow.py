@@ -189,7 +189,7 @@ def follow(
         JournalError: Decisions cannot be kept.
         LinkError: Another client has taken over the session.
     """
-    contact, told = _Contact(clock.monotonic()), set[str]()
+    contact, told = Contact(clock.monotonic()), set[str]()
     while stop.empty():
         messages = take_batch(listener.messages, clock)
         now_s = clock.monotonic()
@@ -210,7 +210,7 @@ def follow(
     follower.acknowledge()
 
 
-class _Contact:
+class Contact:
     """Says when the connection is lost and comes back, and not for ever where that is all it does."""
 
     def __init__(self, now_s: float) -> None:
