@@ -88,7 +88,7 @@ def test_a_certificate_ends_with_its_authority_however_many_days_are_asked_for(t
 @pytest.mark.parametrize("version", [0, -1, 2**53])
 def test_a_push_of_an_impossible_version_is_refused(tmp_path: Path, version: int):
     (tmp_path / "patch.toml").write_text("[decision]\nmargin = 0.1\n")
-    assert edge(tmp_path, "config", "keygen", "push.pem").returncode == 0
+    run("config", "keygen", tmp_path / "push.pem")
     arguments = ("--scope", "fleet", "--key", "push.pem", "--version", str(version))
     done = edge(tmp_path, "config", "sign", "patch.toml", *arguments)
     assert done.returncode == 2
