@@ -179,7 +179,7 @@ class PhotoEmbedder:
         owed = list({key: path for path, key in keys.items() if key not in cache}.items())
         for (key, _), row in self._elsewhere(photos[0], owed, partial(_made_of, make), progress):
             cache.put(key, row)
-        return {path: cache[key] for path, key in keys.items()}
+        return {path: cache[keys[path]] for path in photos}
 
     def each(
         self, photos: Sequence[Path], work: Callable[[Path, Recognizer], T], progress: Progress
