@@ -153,7 +153,8 @@ def probe(
         client.username_pw_set(user, broker.users[user])
     if will is not None:
         topic, delay_s = will
-        delayed = properties(PacketTypes.WILLMESSAGE, WillDelayInterval=delay_s) if newest else None
+        # RabbitMQ does not keep a will that names a delay, be it 0; the product names none.
+        delayed = properties(PacketTypes.WILLMESSAGE, WillDelayInterval=delay_s) if delay_s else None
         client.will_set(topic, b"offline", 1, True, delayed)
     probing = Probe(client, newest)
     port = broker.ports.websockets if websockets else broker.port if newest else broker.older
