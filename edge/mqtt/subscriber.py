@@ -5,6 +5,7 @@ there a broker says what its access rules forbid.
 """
 
 import queue
+import secrets
 import ssl
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -85,6 +86,8 @@ class Listener:
         self._credentials = (username, password)
         self._tls = tls
         self._session = session
+        # Some brokers take no connection without a name, or none that comes back without one.
+        self._name = f"edge{secrets.token_hex(8)}"
         self._shares = any(topic.startswith(SHARED) for topic in topics)
         self._may_share = False
         self._connection = 0
@@ -252,7 +255,7 @@ class Listener:
     def _new_client(self) -> paho.Client:
         username, password = self._credentials
         client = new_client(
-            self._session or "",
+            self._session or self._name,
             self.protocol,
             clean=self._session is None,
             username=username,

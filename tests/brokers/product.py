@@ -23,8 +23,8 @@ from tests.support.waits import wait_until
 ENOUGH = 3
 """Decisions before and after something happens."""
 
-PATIENCE_S = 60.0
-"""How long the product may need to do what it does at all; a broker may take ten seconds to start."""
+PATIENCE_S = 90.0
+"""How long the product may need to do what it does at all; what nobody acknowledged is sent again after 60 s."""
 
 
 BIRTH_S = 15.0

@@ -131,3 +131,20 @@ def test_what_is_no_broker_is_told_in_one_line(greeting: bytes, says: str):
 def test_a_share_where_there_is_none_is_told_and_nothing_is_missed(old_broker: int):
     with pytest.raises(LinkError, match="has no shared subscriptions; use one that has"):
         Listener("127.0.0.1", old_broker, ("$share/keepers/t",)).__enter__()
+
+
+@pytest.mark.parametrize("version", ["5", "3.1.1"])
+def test_a_broker_that_takes_no_connection_without_a_name_is_heard_also_after_a_restart(
+    tmp_path: Path, version: Literal["5", "3.1.1"]
+):
+    lines = ("allow_anonymous true", "allow_zero_length_clientid false")
+    broker = Mosquitto(tmp_path, lines=lines).start()
+    try:
+        with Listener("127.0.0.1", broker.port, ("t",), version=version) as listener:
+            broker.restart()
+            wait_until(lambda: not listener.connected or listener._connection > 1)
+            wait_until(lambda: listener.connected)
+            listener.publish("t", b"again")
+            assert listener.messages.get(timeout=LIMIT_S).payload == b"again"
+    finally:
+        broker.stop()
