@@ -24,7 +24,7 @@ ENOUGH = 3
 """Decisions before and after something happens."""
 
 PATIENCE_S = 90.0
-"""How long the product may need to do what it does at all; what nobody acknowledged is sent again after 60 s."""
+"""How long the product may need: what nobody acknowledged is sent again after 60 s."""
 
 
 BIRTH_S = 15.0
