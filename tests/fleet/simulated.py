@@ -1,7 +1,7 @@
 """A fleet of doors without cameras, one thread for all of them.
 
-Everything else is the daemon's own: courier, connection, contract, pushes. The outbox is in memory, the loops
-of the connections are run by `Fleet`, and a synchronisation fetches nothing.
+Courier, connection, contract and pushes are the daemon's own. The outbox is in memory, the loops of the
+connections are run by `Fleet`, and a synchronisation fetches nothing.
 """
 
 import heapq
@@ -10,12 +10,15 @@ import json
 import queue
 import random
 import selectors
+import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -30,7 +33,7 @@ from edge.core.types import EventType, FaceEvent
 from edge.device.assembly.delivery import ACK_BYTES_AT_ONCE, ACK_BYTES_PER_S
 from edge.device.pushes.memory import PushMemory
 from edge.device.pushes.push import Patch
-from edge.device.pushes.trial import PushTrial, Seen
+from edge.device.pushes.trial import SETTLE, PushTrial, Seen
 from edge.device.settings import load as config
 from edge.device.settings.load import Settings
 from edge.mqtt.broker import Broker, Fault, Will
@@ -61,7 +64,10 @@ HEALTH_S = 60.0
 """As `edge.device.daemon` has it."""
 
 TURN_S = 0.2
-"""How long `Fleet` reads before it looks at what else is due: thousands of pushes may come at once."""
+"""How long `Fleet` reads, or does what is due, before it does the other: pushes may come to all at once."""
+
+OPENERS = 16
+"""Connections that are opened at once: each waits for the broker, with TLS several times."""
 
 STAYS_S = 4.0
 """From a decision to the end of its visit."""
@@ -131,6 +137,8 @@ class ServedLink(LinkThread):
     def take(self, session: MqttSession) -> bool:
         """Read what has come; returns whether the connection still stands."""
         read = session.client.loop_read()
+        while isinstance(sock := session.client.socket(), ssl.SSLSocket) and sock.pending():
+            read = session.client.loop_read()
         if session.accepted and session.greeted_s is None:
             self._greet(session)
         return read == paho.MQTT_ERR_SUCCESS and session.refusal is None
@@ -153,7 +161,10 @@ def _loaded(overrides: str) -> Settings:
 
 
 class SimulatedDevice:
-    """A door that decides when it is told to. Every push proves itself at once, every nudge is followed."""
+    """A door that decides when it is told to. Every push proves itself, every nudge is followed.
+
+    `patient`: a push is looked at after half of `push.probation_s` to all of it, as a door needs to try one.
+    """
 
     def __init__(
         self,
@@ -165,11 +176,14 @@ class SimulatedDevice:
         *,
         scope: str = "front",
         consumer: bool = False,
+        patient: bool = False,
         metrics: Metrics | None = None,
     ) -> None:
         self.name = f"door-{number:04}"
         self.topics = Topics(SITE, self.name)
         self.scope, self.published = scope, 0
+        self._patient = patient
+        self._pushes: list[tuple[float, ReceivedPush]] = []
         self.metrics = metrics or Metrics()
         self._state_dir = directory / self.name
         self._push = {"trusted_keys": [trusted], "groups": list(groups)}
@@ -271,18 +285,26 @@ class SimulatedDevice:
             self.courier.turn()
             while (asked := self._mailbox.take()) is not None:
                 match asked:
+                    case ReceivedPush() if self._patient:
+                        wait_s = self.in_force.push.probation_s * random.uniform(SETTLE, 1)
+                        self._pushes.append((time.monotonic() + wait_s, asked))
                     case ReceivedPush():
-                        self.trial.take(asked.layer, asked.data)
-                        self.clock.now_s += self.in_force.push.probation_s
-                        self.trial.tick()
+                        self._try(asked)
                     case SyncGallery() if asked.at_least > self.published:
                         self.published = asked.at_least
                         self._tell_gallery()
 
     def look(self) -> None:
-        """Let time pass for the courier."""
+        """Let time pass."""
+        while self._pushes and self._pushes[0][0] <= time.monotonic():
+            self._try(self._pushes.pop(0)[1])
         self._inbox.put(Acknowledged(()))
         self.work()
+
+    def _try(self, push: ReceivedPush) -> None:
+        self.trial.take(push.layer, push.data)
+        self.clock.now_s += self.in_force.push.probation_s
+        self.trial.tick()
 
     def _tell_gallery(self) -> None:
         now = to_millisecond(datetime.now(UTC))
@@ -311,8 +333,10 @@ class Fleet:
         self._writing: set[SimulatedDevice] = set()
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
+        self._openers = ThreadPoolExecutor(OPENERS)
+        self._opened: queue.SimpleQueue[tuple[SimulatedDevice, MqttSession | None]] = queue.SimpleQueue()
         for device in devices:
-            self.at(time.monotonic() + random.uniform(0, HEALTH_S), lambda d=device: self._health(d))
+            self.at(time.monotonic() + random.uniform(0, HEALTH_S), partial(self._health, device))
 
     @property
     def connected(self) -> int:
@@ -323,24 +347,18 @@ class Fleet:
         """Do something at a moment (monotonic)."""
         heapq.heappush(self._agenda, (due_s, next(self._numbers), action))
 
-    def connect(self, device: SimulatedDevice) -> bool:
-        session = device.link.open(
-            lambda *_: self._writing.add(device), lambda _c, _u, sock: self._selector.unregister(sock)
-        )
-        if session is None:
-            pause_s = device.link.end(None)
-            self.at(time.monotonic() + pause_s, lambda: self._connect(device))
-            return False
-        self._sessions[device] = session
-        self._selector.register(session.client.socket(), selectors.EVENT_READ, (device, session))
-        self.at(time.monotonic() + LOOK_S, lambda: self._look(device, session))
-        return True
+    def connect(self, device: SimulatedDevice) -> None:
+        """Begin to connect a device: `serve` goes on with it."""
+        wants, closes = partial(self._wants_to_write, device), self._closes
+        self._openers.submit(lambda: self._opened.put((device, device.link.open(wants, closes))))
 
     def serve(self, timeout_s: float) -> None:
         """Do what is due and what has come in; waits for something as long at the most."""
         now_s = time.monotonic()
-        while self._agenda and self._agenda[0][0] <= now_s:
+        while self._agenda and self._agenda[0][0] <= now_s and time.monotonic() < now_s + TURN_S:
             heapq.heappop(self._agenda)[2]()
+        while not self._opened.empty():
+            self._begin(*self._opened.get())
         if self._writing:
             timeout_s = 0.0
         elif self._agenda:
@@ -377,6 +395,9 @@ class Fleet:
         self.at(time.monotonic() + STAYS_S, leave)
 
     def close(self) -> None:
+        self._openers.shutdown(cancel_futures=True)
+        while not self._opened.empty():
+            self._begin(*self._opened.get())
         for device, session in self._sessions.items():
             session.client.disconnect()
             session.client.loop_write()
@@ -384,15 +405,28 @@ class Fleet:
         self._sessions.clear()
         self._selector.close()
 
-    def _connect(self, device: SimulatedDevice) -> None:
-        self.connect(device)
+    def _begin(self, device: SimulatedDevice, session: MqttSession | None) -> None:
+        if session is None:
+            self.at(time.monotonic() + device.link.end(None), partial(self.connect, device))
+            return
+        self._sessions[device] = session
+        self._writing.add(device)
+        self._selector.register(session.client.socket(), selectors.EVENT_READ, (device, session))
+        self.at(time.monotonic() + LOOK_S, partial(self._look, device, session))
+
+    def _wants_to_write(self, device: SimulatedDevice, *_: Any) -> None:
+        self._writing.add(device)
+
+    def _closes(self, _c: paho.Client, _u: Any, sock: socket.socket) -> None:
+        if sock in self._selector.get_map():
+            self._selector.unregister(sock)
 
     def _lost(self, device: SimulatedDevice, session: MqttSession) -> None:
         del self._sessions[device]
         if (sock := session.client.socket()) is not None:
             self._selector.unregister(sock)
         self.pauses_s.append(device.link.end(session))
-        self.at(time.monotonic() + self.pauses_s[-1], lambda: self._connect(device))
+        self.at(time.monotonic() + self.pauses_s[-1], partial(self.connect, device))
 
     def _look(self, device: SimulatedDevice, session: MqttSession) -> None:
         if self._sessions.get(device) is not session:
@@ -401,9 +435,9 @@ class Fleet:
             self._lost(device, session)
             return
         device.look()
-        self.at(time.monotonic() + LOOK_S, lambda: self._look(device, session))
+        self.at(time.monotonic() + LOOK_S, partial(self._look, device, session))
 
     def _health(self, device: SimulatedDevice) -> None:
         device.tell_health()
         device.work()
-        self.at(time.monotonic() + HEALTH_S, lambda: self._health(device))
+        self.at(time.monotonic() + HEALTH_S, partial(self._health, device))

@@ -81,19 +81,28 @@ class Plan:
         return Broker("localhost", self.port, version="5", password=PASSWORD, tls=tls)
 
 
+RECEIVED, SENT, DROPPED = SYS = ("messages/received", "messages/sent", "publish/messages/dropped")
+"""What mosquitto tells of itself every second."""
+
+LISTENERS = (("edge/v1/#", *(f"$SYS/broker/{leaf}" for leaf in SYS)), ("edge/v1/+/+/camera/+/event",))
+"""Who listens beside the journal's keeper: one to everything, one to decisions alone, to act on them."""
+
+
 def doors(plan: Plan, first: int, pipe: Connection) -> None:
     """Serve a part of the doors in a process of its own; tells once a second how they do."""
     logging.disable(logging.CRITICAL)
-    metrics, numbers = Metrics(), range(first, plan.devices, plan.processes)
+    metrics, broker = Metrics(), plan.broker()
+    numbers = range(first, plan.devices, plan.processes)
     fleet = Fleet(
         [
             SimulatedDevice(
                 plan.directory / "doors",
                 number,
-                plan.broker(),
+                broker,
                 plan.trusted,
                 scope=f"scope-{number % plan.scopes}",
                 consumer=True,
+                patient=True,
                 metrics=metrics,
             )
             for number in numbers
@@ -140,8 +149,8 @@ def doors(plan: Plan, first: int, pipe: Connection) -> None:
     fleet.close()
 
 
-def building(plan: Plan, pipe: Connection) -> None:
-    """Hear all that doors say, as a building system does; tells once a second what came."""
+def building(plan: Plan, topics: tuple[str, ...], pipe: Connection) -> None:
+    """Hear doors as a building system does; tells once a second what came."""
     applied, published = set[str](), set[str]()
     told: dict[str, list[Any]] = {"live": [], "sys": []}
 
@@ -161,12 +170,11 @@ def building(plan: Plan, pipe: Connection) -> None:
         elif parts[-2:] == ["gallery", "reported"] and json.loads(message.payload)["published"] > 1:
             published.add(parts[3])
 
-    client = paho.Client(CallbackAPIVersion.VERSION2, "building", protocol=paho.MQTTv5)
+    client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
     client.username_pw_set("building", PASSWORD)
     broker = plan.broker()
     if broker.tls is not None:
         client.tls_set_context(broker.tls)
-    topics = ["edge/v1/#", *(f"$SYS/broker/{leaf}" for leaf in SYS)]
     client.on_message = heard
     client.on_connect = lambda *_: client.subscribe([(topic, 1) for topic in topics])
     client.connect(broker.host, broker.port)
@@ -182,10 +190,6 @@ def building(plan: Plan, pipe: Connection) -> None:
             tells_s = time.monotonic() + 1.0
             pipe.send(told | {"applied": len(applied), "published": len(published)})
             told.update(live=[], sys=[])
-
-
-RECEIVED, SENT, DROPPED = SYS = ("messages/received", "messages/sent", "publish/messages/dropped")
-"""What mosquitto tells of itself every second."""
 
 
 @dataclass
@@ -216,7 +220,6 @@ class Command:
     seconds: float
     cpu_s: float
     peak_mb: float
-    code: int
 
 
 class Run:
@@ -233,9 +236,9 @@ class Run:
         self._pipes: list[Connection] = []
         self.children = []
         self._news: dict[int, dict[str, Any]] = defaultdict(dict)
-        for number in range(plan.processes + 1):
+        targets = [partial(doors, plan, number) for number in range(plan.processes)]
+        for target in (*targets, *(partial(building, plan, topics) for topics in LISTENERS)):
             here, there = context.Pipe()
-            target = partial(building, plan) if number == plan.processes else partial(doors, plan, number)
             child = context.Process(target=target, args=(there,), daemon=True)
             child.start()
             self._pipes.append(here)
@@ -243,7 +246,7 @@ class Run:
 
     @property
     def doors(self) -> list[Connection]:
-        return self._pipes[:-1]
+        return self._pipes[: self.plan.processes]
 
     @property
     def now(self) -> Second:
@@ -275,21 +278,24 @@ class Run:
         for number, pipe in enumerate(self._pipes):
             while pipe.poll():
                 news = pipe.recv()
-                if number == len(self.doors) and (before := self._news[number]):
-                    news["live"] = before["live"] + news["live"]
-                    news["sys"] = before["sys"] + news["sys"]
+                for name in ("live", "sys"):
+                    if name in news:
+                        news[name] = self._news[number].get(name, []) + news[name]
                 self._news[number] = news
         at_s = time.monotonic() - self._began_s
         if self.seconds and at_s < self.now.at_s + 1.0:
             return
         second = Second(at_s, self.phase)
+        everything, decisions = (self._news[number] for number in range(len(self.doors), len(self._pipes)))
         for number in range(len(self.doors)):
             for name, value in self._news[number].items():
                 if hasattr(second, name):
                     setattr(second, name, getattr(second, name) + value)
-        for name, value in self._news[len(self.doors)].items():
-            setattr(second, name, value)
-        self._news[len(self.doors)] = {}
+        for name in ("applied", "published", "sys"):
+            setattr(second, name, everything.get(name, getattr(second, name)))
+        second.live = decisions.get("live", [])
+        for news in (everything, decisions):
+            news.update(live=[], sys=[])
         if self.broker.process is not None:
             second.broker_mb = rss_mb(self.broker.process.pid)
             second.broker_cpu_s = cpu_s(self.broker.process.pid)
@@ -301,7 +307,7 @@ class Run:
             flush=True,
         )
 
-    def command(self, name: str, *arguments: str, codes: tuple[int, ...] = (0,)) -> Command:
+    def command(self, name: str, *arguments: str) -> None:
         """Run a command of `edge` to its end."""
         printed = self.plan.directory / f"{name.replace(' ', '-')}.txt"
         began_s = time.monotonic()
@@ -323,17 +329,10 @@ class Run:
 
         self.until(over)
         usage = ended[0]
-        if process.returncode not in codes:
+        if process.returncode:
             raise SystemExit(f"{name}: exit {process.returncode}: {printed.read_text()[-1000:]}")
-        command = Command(
-            name,
-            round(time.monotonic() - began_s, 1),
-            round(usage.ru_utime + usage.ru_stime, 1),
-            round(usage.ru_maxrss / 1024, 0),
-            process.returncode,
-        )
-        self.commands.append(command)
-        return command
+        seconds, spent_s = time.monotonic() - began_s, usage.ru_utime + usage.ru_stime
+        self.commands.append(Command(name, round(seconds, 1), round(spent_s, 1), usage.ru_maxrss // 1024))
 
     def end(self) -> set[str]:
         """Stop the children; returns the ids of all decisions."""
@@ -343,7 +342,8 @@ class Run:
             while "ids" not in (news := pipe.recv()):
                 pass
             decided.update(news["ids"])
-        self._pipes[-1].send("end")
+        for pipe in self._pipes[self.plan.processes :]:
+            pipe.send("end")
         for child in self.children:
             child.join(LIMIT_S)
         return decided
@@ -441,8 +441,8 @@ def go_through(watched: Run, office: str) -> tuple[dict[str, float], set[str]]:
     watched.enter("push")
     began_s = time.monotonic()
     patch = (str(directory / "patch.toml"), "--scope", "fleet", "--version", str(VERSION))
-    pushing = ("config", "push", *patch, "--key", str(directory / "push.pem"), "--config", office)
-    watched.command("config push", *pushing)
+    asking = ("--wait", str(LIMIT_S), "--config", office)
+    watched.command("config push", "config", "push", *patch, "--key", str(directory / "push.pem"), *asking)
     watched.until(lambda: watched.now.applied == plan.devices)
     took["last report of the push"] = last_s(watched, "applied", began_s)
     watched.enter("status")
@@ -450,9 +450,7 @@ def go_through(watched: Run, office: str) -> tuple[dict[str, float], set[str]]:
     watched.command("fleet status", "fleet", "status", "--json", *everywhere)
     watched.enter("revoke")
     began_s = time.monotonic()
-    watched.command(
-        "fleet revoke --nudge", "fleet", "revoke", "p-bob", "--nudge", *everywhere, "--config", office
-    )
+    watched.command("fleet revoke --nudge", "fleet", "revoke", "p-bob", "--nudge", *everywhere, *asking)
     watched.until(lambda: watched.now.published == plan.devices)
     took["last report of the revocation"] = last_s(watched, "published", began_s)
     watched.enter("rest")
@@ -462,7 +460,7 @@ def go_through(watched: Run, office: str) -> tuple[dict[str, float], set[str]]:
     broker.start()
     watched.until(lambda: watched.now.connected < plan.devices)
     watched.command("config status in the storm", "config", "status", "--json", "--config", office)
-    took["all back"] = watched.until(lambda: watched.now.connected == plan.devices)
+    watched.until(lambda: watched.now.connected == plan.devices)
     took["all back"] = watched.now.at_s - watched.marks["restart"]
     watched.enter("after")
     watched.rest(plan.quiet_s / 2)
@@ -531,7 +529,7 @@ def phase_report(seconds: list[Second], of: list[Second], journal: list[float]) 
 
     def most(leaf: str) -> float:
         told = [(at_s, value) for each in of for at_s, name, value in each.sys if name == leaf]
-        rates = [(b - a) / (b_s - a_s) for (a_s, a), (b_s, b) in pairwise(told)]
+        rates = [(b - a) / max(1.0, b_s - a_s) for (a_s, a), (b_s, b) in pairwise(told)]
         return round(max(rates, default=0.0))
 
     live = [lag_s for each in of for lag_s in each.live]

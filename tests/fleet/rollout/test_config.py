@@ -40,7 +40,9 @@ class Site:
 
     def start(self) -> None:
         for device in self.fleet.devices:
-            assert self.fleet.connect(device)
+            self.fleet.connect(device)
+        while self.fleet.connected < len(self.fleet.devices):
+            self.fleet.serve(0.02)
         self._server.start()
 
     def stop(self) -> None:
