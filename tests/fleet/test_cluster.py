@@ -346,7 +346,11 @@ def encrypted(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Ite
 
 
 def test_a_photo_that_kills_its_workers_is_told_and_the_others_are_done_also_by_one_that_joins_late(
-    settings: Settings, photos: Path, encrypted: DaskCluster, monkeypatch: pytest.MonkeyPatch
+    settings: Settings,
+    photos: Path,
+    encrypted: DaskCluster,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ):
     monkeypatch.setattr("edge.fleet.reembed.CHUNK", 3)
     deadly = read_photo(photos / "p-2.png").tobytes()
@@ -372,3 +376,16 @@ def test_a_photo_that_kills_its_workers_is_told_and_the_others_are_done_also_by_
     with joined(encrypted.address, needs(settings, photos), load_deadly) as workers:
         made = gallery_of(settings, photos, workers, told, frozenset({"enrolled", "refused"}))
     assert made.ids == {subject.subject_id for subject in KNOWN} - {"p-2"}
+
+    other = tmp_path / "other.pem"
+    certificate, key = Authority(tmp_path / "authority").make().sign("other", "other")
+    other.write_bytes(key.read_bytes() + certificate.read_bytes())
+    refused = joined(encrypted.address, needs(settings, photos), elsewhere(settings))
+    with (
+        dask.config.set({"distributed.comm.tls.client.cert": str(other)}),
+        pytest.raises(
+            ClusterError, match=r"^--scheduler: tls://\S+: no Dask scheduler can be reached: [^\n]*SSL[^\n]*$"
+        ),
+        refused,
+    ):
+        pass
