@@ -7,6 +7,7 @@ registries of packages. What could not be had is said. `--only` names some;
 
 import argparse
 import json
+import re
 import shutil
 import sys
 import tempfile
@@ -25,6 +26,9 @@ from tests.brokers import product, protocol
 from tests.brokers.kinds import KINDS, Kind, RunningBroker
 from tests.support import leftovers
 from tests.support.tried import NotHereError
+
+SHORT = 9
+"""Characters that stand in the table; what is longer is a note below it."""
 
 Tried = TypeVar("Tried")
 Cells = dict[str, str]
@@ -51,7 +55,7 @@ def main() -> int:
             console.print(f"[yellow]{kind.name} was NOT TRIED, it cannot be had here: {error}")
         else:
             console.print(f"{kind.name}: {time.monotonic() - began_s:.0f} s")
-    console.print(as_table(table))
+    show(table, console)
     out = Path("out/brokers.json")
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps(table, indent=2) + "\n")
@@ -110,12 +114,19 @@ def tried(rows: Mapping[str, Callable[[Tried], str]], what: Tried, console: Cons
     return cells
 
 
-def as_table(found: Mapping[str, Cells]) -> Table:
-    """Return a row for each thing that was tried, and a column for each broker."""
-    table = Table("", *found)
+def show(found: Mapping[str, Cells], console: Console) -> None:
+    """Print a row for each thing that was tried, a column for each broker, and below what is not plain."""
+    table, notes = Table("", *found), dict[str, int]()
+
+    def short(said: str) -> str:
+        said = re.sub(r"127\.0\.0\.1:\d+", "HOST:PORT", said)
+        return said if len(said) <= SHORT else f"({notes.setdefault(said, len(notes) + 1)})"
+
     for name in dict.fromkeys(name for cells in found.values() for name in cells):
-        table.add_row(name, *(cells.get(name, "") for cells in found.values()))
-    return table
+        table.add_row(name, *(short(cells.get(name, "")) for cells in found.values()))
+    console.print(table)
+    for said, number in notes.items():
+        console.print(f"({number}) {said}", markup=False)
 
 
 if __name__ == "__main__":

@@ -168,7 +168,7 @@ def _tree(suite: str, *packages: str) -> Callable[[Path], None]:
     return prepare
 
 
-TRIXIE = _tree("trixie", "mosquitto", "rabbitmq-server")
+TRIXIE = _tree("trixie", "rabbitmq-server")
 FORKY = _tree("forky", "mosquitto", "rabbitmq-server", "ejabberd")
 
 

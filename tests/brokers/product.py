@@ -217,6 +217,7 @@ def pushed_while_away(site: Site) -> str:
                 (report := json.loads(heard.payload))["status"] == "applied"
                 and report["version"] == site.versions
                 for heard in each.hear_all(1.0)
+                if heard.topic == f"{ROOT}/config/reported"  # amqtt sends more than was asked for
             )
 
     return YES if site.soon(applied) else "not applied"

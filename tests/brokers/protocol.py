@@ -12,7 +12,7 @@ Row = Callable[[RunningBroker], str]
 """Returns `YES`, or what the broker does instead."""
 
 YES = "yes"
-NOBODY, DENIED, FULL = 16, 0x87, 0x97
+NOBODY, DENIED = 16, 0x87
 """Reason codes. Source: MQTT 5.0, section 2.4."""
 
 DELAY_S = 3
@@ -292,19 +292,6 @@ def denied_subscription(broker: RunningBroker) -> str:
             operator.publish("edge/v1/hq/other/command/open")
         heard = each.hear(1.0)
         return "hangs up" if each.lost else "hears it" if heard else "granted, hears nothing"
-
-
-def full(broker: RunningBroker) -> str:
-    """What a broker says when the queue of a consumer who is away is full: 0x97, or nothing."""
-    needs_5(broker)
-    with probe(broker, name="full", session_s=60) as each:
-        each.subscribe("t/full")
-    with probe(broker) as sender:
-        answers = {sender.publish("t/full") for _ in range(broker.kind.queue + 5)}
-    with probe(broker, name="full", session_s=60) as each:
-        kept = len(each.hear_all())
-    told = ", ".join(sorted(_code(answer) for answer in answers - {0}))
-    return YES if FULL in answers else f"{told or 'accepted'}; {kept} of {broker.kind.queue + 5} kept"
 
 
 def _code(answer: int | None) -> str:
