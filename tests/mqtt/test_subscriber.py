@@ -48,6 +48,20 @@ def test_what_may_not_be_published_is_told(guarded: Mosquitto):
         assert listener.refusal() is None
 
 
+def test_what_nobody_takes_stays_at_the_broker(mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("edge.mqtt.subscriber.MOST_WAITING", 3)
+    with (
+        Listener("127.0.0.1", mosquitto.port, ("t",)) as listener,
+        subscriber(mosquitto.port, ("t",)) as seen,
+    ):
+        for number in range(200):
+            seen._client.publish("t", b"%d" % number, qos=1)
+        seen.wait(lambda: len(seen.seen) == 200)
+        assert 0 < listener.messages.qsize() < 100, "two a second"
+        found = [listener.messages.get(timeout=LIMIT_S).payload for _ in range(200)]
+    assert found == [b"%d" % number for number in range(200)]
+
+
 def test_a_wrong_password_is_told(guarded: Mosquitto):
     with pytest.raises(LinkError, match="refuses: Not authorized"):
         Listener("127.0.0.1", guarded.port, ("a",), username="operator", password="no").__enter__()

@@ -29,7 +29,7 @@ PAUSE_S = 0.5
 """Between two looks at the clock while nothing comes."""
 
 GATHER_S = 0.02
-MOST_GATHERED = 2000
+MOST_GATHERED = 1000
 """Messages that come within this time, so many at most, are kept in one go, and acknowledged together."""
 
 MOST_UNANSWERED = 500
