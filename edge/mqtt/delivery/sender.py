@@ -77,6 +77,7 @@ class Sender:
         self._unanswered: dict[int, str] = {}
         self._asked_s: dict[int, float] = {}
         self._answered_s = 0.0
+        self._answers_come = False
         self._complained: set[str] = set()
         self.connects = 0
 
@@ -97,6 +98,7 @@ class Sender:
         """Use a new connection: every document is sent again, in the order in which they first came."""
         self._connected = connected
         self.connects += 1
+        self._answers_come = False
         self._unanswered.clear()
         self._asked_s.clear()
         self._unsent = dict.fromkeys(self._documents)
@@ -159,6 +161,7 @@ class Sender:
             return
         self._asked_s.pop(published.mid, None)
         self._answered_s = now_s
+        self._answers_come = True
         topic = self._unanswered.pop(published.mid, None)
         if topic is None:
             self._journal.answered(published.mid, published.reason, now_s)
@@ -195,8 +198,11 @@ class Sender:
     def _silent(self, now_s: float) -> bool:
         """Whether the broker has answered nothing of what was sent since its last answer, and is overdue.
 
-        What was sent before that answer is lost, not late.
+        What was sent before that answer is lost, not late. A broker to which a whole fleet comes back may
+        read on long after its greeting: until it has answered something on this connection it is silent, too.
         """
+        if not self._answers_come and self._asked_s:
+            return True
         since_s = next((at_s for at_s in self._asked_s.values() if at_s > self._answered_s), now_s)
         return now_s - since_s >= SILENT_S
 

@@ -1,17 +1,21 @@
 """Live events: for now or never, also where the broker stops answering while the connection stays."""
 
 import json
+import random
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edge.mqtt.delivery.sender import LIVE_S, SILENT_S
+from edge.mqtt.broker import Broker
+from edge.mqtt.delivery.sender import ANSWER_S, LIVE_S, SILENT_S
 from tests.support.broker import Mosquitto, Subscriber, subscriber
 from tests.support.clock import SteppedClock
 from tests.support.door import Door
+from tests.support.proxy import Proxy, dropping_pubacks, faithful
 from tests.support.waits import Stopwatch, wait_until
 
 LIVE = "edge/v1/+/+/camera/+/event"
@@ -83,6 +87,30 @@ def test_a_broker_that_does_not_answer_is_sent_no_more_live_events(
         assert ids(seen.on("/event")) == [*before, *in_the_socket, *young]
         assert set(ids(seen.on("/journal"))) == {*before, *in_the_socket, *held, *young}
     assert door.metrics.counts()["live.missed"] == door.metrics.counts()["live.late"] == 3
+
+
+def test_a_broker_that_greets_and_then_answers_nothing_is_sent_no_live_event(
+    mosquitto: Mosquitto, tmp_path: Path, clock: SteppedClock
+):
+    with Proxy(mosquitto.port) as proxy, subscriber(mosquitto.port) as seen:
+        proxy.mangle = dropping_pubacks(1.0, random.Random(0))
+        door = Door(tmp_path, Broker("127.0.0.1", proxy.port, backoff_max_s=0.2), clock=clock)
+        try:
+            wait_until(lambda: door.courier._sender._asked_s)
+            decide(door)
+            wait_until(lambda: door.courier._sender._live)
+            clock.now_s += LIVE_S
+            wait_until(lambda: door.metrics.counts().get("live.missed") == 1)
+            seen.wait(lambda: seen.on("/journal"))
+            assert seen.on("/event") == []
+            proxy.mangle = faithful
+            clock.now_s += ANSWER_S
+            wait_until(lambda: door.courier._sender.connects == 2)
+            after = decide(door)
+            seen.wait(lambda: seen.on("/event"))
+            assert ids(seen.on("/event")) == after
+        finally:
+            assert door.courier.stop(5)
 
 
 def test_one_answer_that_was_lost_holds_nothing_back(
