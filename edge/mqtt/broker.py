@@ -259,5 +259,8 @@ class Fault:
 
     def too_brief(self, client_id: str) -> "Fault":
         """Return this fault with what it means when connections keep ending soon after they were accepted."""
-        hint = f"several connections ended at once: is there another device with the client id {client_id}?"
+        hint = (
+            f"several connections ended at once: is there another device with the client id {client_id}? "
+            "Or does the broker hang up at what its rules deny (`edge doctor`)?"
+        )
         return Fault(f"{self.text}; {hint}", self.lasting)

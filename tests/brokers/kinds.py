@@ -303,7 +303,8 @@ def _rabbitmq_definitions(rules: bool) -> dict[str, object]:
     users = USERS if rules else {"guest": "guest"}
     rights = {"vhost": "/", "configure": ".*", "write": ".*", "read": ".*"}
     own = DOOR_ROOT.replace("/", r"\.")
-    mine = {"vhost": "/", "exchange": "amq.topic", "write": rf"^{own}\.", "read": rf"^{own}\."}
+    read = rf"^{own}\.|^edge\.v1\.hq\._fleet\."
+    mine = {"vhost": "/", "exchange": "amq.topic", "write": rf"^{own}\.", "read": read}
     return {
         "vhosts": [{"name": "/"}],
         "users": [

@@ -66,9 +66,6 @@ def build_courier(
         ConfigError: A certificate or the password file cannot be used.
     """
     topics = Topics(settings.site, settings.device)
-    assistant = settings.homeassistant
-    birth = birth_topic(assistant.prefix) if assistant.discovery else None
-    layers = ("fleet", *(f"group:{group}" for group in settings.push.groups), "device")
     consumer = settings.outbox.delivery == "consumer"
     inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
     will = Will(topics.status, b"offline")
@@ -77,7 +74,7 @@ def build_courier(
         build_broker(settings.mqtt),
         client_id=topics.client_id,
         will=will,
-        subscriptions=subscriptions(topics, birth, layers, acks=consumer),
+        subscriptions=listened_to(settings),
         older_subscriptions=(topics.canary,),
         for_now=(topics.commands,),
         metrics=metrics,
@@ -108,9 +105,9 @@ def build_courier(
             topics,
             ask,
             metrics,
-            birth,
+            _birth(settings),
             acknowledge if consumer else None,
-            layers=layers,
+            layers=_layers(settings),
             commands=TokenBucket(COMMANDS_PER_S, COMMANDS_AT_ONCE, clock.monotonic),
             acks=TokenBucket(ACK_BYTES_PER_S, ACK_BYTES_AT_ONCE, clock.monotonic),
             complaints=TokenBucket(COMPLAINTS_PER_S, COMPLAINTS_AT_ONCE, clock.monotonic),
@@ -121,6 +118,23 @@ def build_courier(
         consumer=consumer,
         unclaimed_s=None if hours is None else hours * 3600,
     )
+
+
+def listened_to(settings: Settings) -> tuple[str, ...]:
+    """Return the topics that the door subscribes to."""
+    acks = settings.outbox.delivery == "consumer"
+    return subscriptions(
+        Topics(settings.site, settings.device), _birth(settings), _layers(settings), acks=acks
+    )
+
+
+def _birth(settings: Settings) -> str | None:
+    assistant = settings.homeassistant
+    return birth_topic(assistant.prefix) if assistant.discovery else None
+
+
+def _layers(settings: Settings) -> tuple[str, ...]:
+    return ("fleet", *(f"group:{group}" for group in settings.push.groups), "device")
 
 
 def build_broker(values: MqttSettings) -> Broker:

@@ -17,7 +17,7 @@ from cryptography import x509
 
 from edge.core import files
 from edge.core.errors import LinkError
-from edge.device.assembly.delivery import build_broker
+from edge.device.assembly.delivery import build_broker, listened_to
 from edge.device.checkup.finding import Checkup, Finding, Light, green, red, yellow
 from edge.device.settings.load import Settings
 from edge.mqtt.broker import Broker
@@ -66,6 +66,7 @@ def broker(checkup: Checkup) -> Iterator[Finding]:
             yield came_back
             if came_back.light is not Light.RED:
                 yield _newcomers(found, topics)
+                yield _subscriptions(found, checkup)
             if checkup.running:
                 yield _told_by_daemon(checkup)
             else:
@@ -79,11 +80,11 @@ def broker(checkup: Checkup) -> Iterator[Finding]:
         )
 
 
-def _listener(found: Broker, topic: str) -> Listener:
+def _listener(found: Broker, *topics: str) -> Listener:
     return Listener(
         found.host,
         found.port,
-        (topic,),
+        topics,
         version=found.version,
         username=found.username,
         password=found.password,
@@ -154,6 +155,16 @@ def _round_trip(listener: Listener, topics: Topics) -> Finding:
         left_s = ANSWER_S - taken_s
     told = f"takes a message on {topics.canary} and does not pass it on"
     return red("broker: canary", told, ACL)
+
+
+def _subscriptions(found: Broker, checkup: Checkup) -> Finding:
+    """Subscribe to what the door listens to; some brokers hang up where they deny it."""
+    about, wanted = "broker: subscriptions", listened_to(checkup.settings)
+    try:
+        with _listener(found, *wanted):
+            return green(about, f"the door may subscribe to all of its {len(wanted)} topics")
+    except LinkError as error:
+        return red(about, str(error), ACL)
 
 
 def _newcomers(found: Broker, topics: Topics) -> Finding:

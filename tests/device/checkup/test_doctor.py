@@ -192,6 +192,7 @@ def test_a_journal_that_nobody_keeps_is_told(door: Door, start_broker: StartBrok
     found = looked("broker", door(port=broker.port))
     assert says(found, YELLOW, "broker: journal", "nobody listens to"), found
     assert says(found, GREEN, "broker: newcomers", "who comes later finds"), found
+    assert says(found, GREEN, "broker: subscriptions", "may subscribe to all of its"), found
 
 
 def test_a_missing_and_a_broken_model_are_told(door: Door, tmp_path: Path, models_dir: Path):
