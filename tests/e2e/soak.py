@@ -19,7 +19,7 @@ from tests.support.broker import Mosquitto
 from tests.support.waits import wait_until
 
 WARM_SHARE = 0.2
-"""Of the time: caches fill, every disturbance has come once. What is held then is the base of comparison."""
+"""Of the time: caches fill. It lasts until every disturbance has come once: from then on is compared."""
 
 SAMPLE_S = 0.5
 """Between two looks at the process."""
@@ -38,16 +38,20 @@ class Sample:
 
 @dataclass(frozen=True)
 class Soak:
-    """What a run has shown. Rates are of the time after the warm-up."""
+    """What a run has shown. Rates are of the time after the warm-up.
+
+    From `all_came_s` on every disturbance has come once.
+    """
 
     samples: tuple[Sample, ...]
     disturbed: dict[str, int]
+    all_came_s: float
 
     @property
     def settled(self) -> tuple[Sample, ...]:
         """The samples after the warm-up."""
-        end_s = self.samples[-1].at_s
-        return tuple(each for each in self.samples if each.at_s >= WARM_SHARE * end_s)
+        warm_s = max(WARM_SHARE * self.samples[-1].at_s, self.all_came_s)
+        return tuple(each for each in self.samples if each.at_s >= warm_s)
 
     def grown(self, kind: str) -> float:
         """By how much the least of the last quarter lies above that of the first, after the warm-up.
@@ -131,11 +135,12 @@ def soak(
     pause_s: float,
     tell: Callable[[Sample], None] = lambda _: None,
 ) -> Soak:
-    """Watch a running device for so long, and until each disturbance has come; `pause_s` lie between two."""
+    """Watch a device for so long, and until each disturbance has come twice; `pause_s` lie between two."""
     assert device.process
     around = disturbances(device, broker, operator)
     counts, turns = dict.fromkeys(around, 0), cycle(around)
     pid, began_s, samples, over = device.process.pid, time.monotonic(), list[Sample](), threading.Event()
+    all_came_s = 0.0
 
     def watch() -> None:
         while not over.wait(SAMPLE_S):
@@ -145,15 +150,17 @@ def soak(
     watching = threading.Thread(target=watch)
     watching.start()
     try:
-        while time.monotonic() - began_s < seconds or not all(counts.values()):
+        while time.monotonic() - began_s < seconds or min(counts.values()) < 2:
             kind = next(turns)
             around[kind]()
             counts[kind] += 1
             time.sleep(pause_s)
+            if not all_came_s and all(counts.values()):
+                all_came_s = time.monotonic() - began_s
     finally:
         over.set()
         watching.join()
-    return Soak(tuple(samples), counts)
+    return Soak(tuple(samples), counts, all_came_s)
 
 
 def plot(run: Soak, path: Path) -> None:
