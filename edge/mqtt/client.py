@@ -10,6 +10,7 @@ import logging
 import queue
 import ssl
 import threading
+import weakref
 from collections.abc import Callable
 from functools import partial
 from socket import socket
@@ -181,7 +182,8 @@ class MqttSession:
         let_go(self.client)
 
     def _on_socket_open(self, _c: paho.Client, _u: Any, sock: Any) -> None:
-        _bound(sock, MAX_PACKET_BYTES, partial(setattr, self, "oversize"))
+        # The socket's class is collected late. This session, and its sockets, must not wait for that.
+        _bound(sock, MAX_PACKET_BYTES, partial(setattr, weakref.proxy(self), "oversize"))
 
     def _on_connect(
         self,

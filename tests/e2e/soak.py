@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from itertools import cycle
+from itertools import cycle, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,9 @@ from tests.support.waits import wait_until
 
 WARM_SHARE = 0.2
 """Of the time: caches fill. It lasts until every disturbance has come once: from then on is compared."""
+
+LEAST_ROUNDS = 4
+"""One to warm up, and two between those that are compared: each builds the recognizer twice."""
 
 SAMPLE_S = 0.5
 """Between two looks at the process."""
@@ -40,27 +43,35 @@ class Sample:
 class Soak:
     """What a run has shown. Rates are of the time after the warm-up.
 
-    From `all_came_s` on every disturbance has come once.
+    `rounds_s` tells when a round of all disturbances was over, each time.
     """
 
     samples: tuple[Sample, ...]
     disturbed: dict[str, int]
-    all_came_s: float
+    rounds_s: tuple[float, ...]
+
+    @property
+    def warm_s(self) -> float:
+        """When the warm-up ended."""
+        return max(WARM_SHARE * self.samples[-1].at_s, self.rounds_s[0])
 
     @property
     def settled(self) -> tuple[Sample, ...]:
         """The samples after the warm-up."""
-        warm_s = max(WARM_SHARE * self.samples[-1].at_s, self.all_came_s)
-        return tuple(each for each in self.samples if each.at_s >= warm_s)
+        return tuple(each for each in self.samples if each.at_s >= self.warm_s)
 
     def grown(self, kind: str) -> float:
-        """By how much the least of the last quarter lies above that of the first, after the warm-up.
+        """By how much the least of the last quarter of the rounds lies above that of the first.
 
-        The least, because what a disturbance takes is given back before the next one.
+        The least, because what a disturbance takes is given back before the round is over.
         """
-        values = [getattr(each, kind) for each in self.settled]
-        quarter = max(1, len(values) // 4)
-        return float(min(values[-quarter:]) - min(values[:quarter]))
+        rounds = [span for span in pairwise(self.rounds_s) if span[0] >= self.warm_s]
+        quarter = max(1, len(rounds) // 4)
+
+        def least(begin_s: float, end_s: float) -> float:
+            return float(min(getattr(each, kind) for each in self.samples if begin_s <= each.at_s < end_s))
+
+        return least(rounds[-quarter][0], rounds[-1][1]) - least(rounds[0][0], rounds[quarter - 1][1])
 
     def report(self) -> dict[str, Any]:
         """The figures, for people and for out/soak.json."""
@@ -135,12 +146,12 @@ def soak(
     pause_s: float,
     tell: Callable[[Sample], None] = lambda _: None,
 ) -> Soak:
-    """Watch a device for so long, and until each disturbance has come twice; `pause_s` lie between two."""
+    """Watch a device for so long, and `LEAST_ROUNDS` at least; `pause_s` lie between two disturbances."""
     assert device.process
     around = disturbances(device, broker, operator)
     counts, turns = dict.fromkeys(around, 0), cycle(around)
     pid, began_s, samples, over = device.process.pid, time.monotonic(), list[Sample](), threading.Event()
-    all_came_s = 0.0
+    rounds_s = list[float]()
 
     def watch() -> None:
         while not over.wait(SAMPLE_S):
@@ -150,17 +161,17 @@ def soak(
     watching = threading.Thread(target=watch)
     watching.start()
     try:
-        while time.monotonic() - began_s < seconds or min(counts.values()) < 2:
+        while time.monotonic() - began_s < seconds or len(rounds_s) < LEAST_ROUNDS:
             kind = next(turns)
             around[kind]()
             counts[kind] += 1
             time.sleep(pause_s)
-            if not all_came_s and all(counts.values()):
-                all_came_s = time.monotonic() - began_s
+            if min(counts.values()) > len(rounds_s):
+                rounds_s.append(time.monotonic() - began_s)
     finally:
         over.set()
         watching.join()
-    return Soak(tuple(samples), counts, all_came_s)
+    return Soak(tuple(samples), counts, tuple(rounds_s))
 
 
 def plot(run: Soak, path: Path) -> None:

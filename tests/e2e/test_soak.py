@@ -18,6 +18,8 @@ pytestmark = pytest.mark.e2e
 __all__ = ["office_models", "operator", "playlist", "server"]
 
 PAUSE_S = {"short": 1.0, "long": 15.0}
+MOST_GROWN_MB = {"short": 40, "long": 20}
+"""A recognizer is 25 MB, given back some time after it was replaced; in the short form four are replaced."""
 
 
 def test_it_holds_no_more_than_at_first(
@@ -65,4 +67,4 @@ def test_it_holds_no_more_than_at_first(
     assert heard.seen
     assert report["fds"]["grown"] <= 2
     assert report["threads"]["grown"] <= 1
-    assert report["rss_mb"]["grown"] <= 20, os.fspath(out)
+    assert report["rss_mb"]["grown"] <= MOST_GROWN_MB["long" if long else "short"], os.fspath(out)

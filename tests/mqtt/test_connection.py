@@ -1,9 +1,11 @@
+import gc
 import queue
 import socket
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,14 @@ from tests.mqtt.linking import WILL, Linking
 from tests.support.broker import Mosquitto, subscriber
 from tests.support.ports import free_port
 from tests.support.waits import LIMIT_S, Stopwatch, wait_until
+
+
+@pytest.fixture
+def collected_by_hand() -> Iterator[None]:
+    """What refers to each other stays."""
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.mark.parametrize(("version", "spoken"), [("auto", "5"), ("5", "5"), ("3.1.1", "3.1.1")])
@@ -313,6 +323,18 @@ def test_we_listen_again_on_every_connection(mosquitto: Mosquitto, connect: Call
     linking.next(Connected)
     with publisher(mosquitto.port) as client:
         wait_until(lambda: _heard(client, linking))
+
+
+def test_a_connection_that_has_ended_holds_nothing_until_garbage_is_collected(
+    mosquitto: Mosquitto, connect: Callable[..., Linking], collected_by_hand: None
+) -> None:
+    linking = connect(mosquitto.port)
+    linking.next(Connected)
+    assert linking.link._session is not None
+    first = weakref.ref(linking.link._session.client)
+    mosquitto.restart()
+    linking.next(Connected)
+    wait_until(lambda: first() is None, "the client of the first connection is gone, and its sockets")
 
 
 def test_a_message_too_large_is_told_and_not_kept(
