@@ -95,11 +95,12 @@ def test_decisions_arrive_once_whichever_broker_goes(
 def test_headquarters_know_the_door_and_are_heard_by_it(headquarters: Mosquitto, site: Mosquitto, door: Door):
     door_hears = (DOOR.commands, DOOR.config_desired("device"), DOOR.config_desired("fleet"))
     with subscriber(site.port, door_hears) as heard, subscriber(headquarters.port, "edge/#") as office:
-        office.wait(lambda: office.on("door-03/status") == [b"online"])
+        # Once or twice each: a bridge that comes up while something is said passes on what is kept, too.
+        office.wait(lambda: set(office.on("door-03/status")) == {b"online"})
         office.wait(lambda: retained(headquarters.port).get(DOOR.status) == b"online")
         office._client.publish(DOOR.config_desired("device"), b"a push", 1, retain=True)
         office._client.publish(DOOR.command("selftest"), b"{}", 1)
-        heard.wait(lambda: heard.on("config/desired") == [b"a push"] and heard.on("selftest") == [b"{}"])
+        heard.wait(lambda: set(heard.on("config/desired")) == {b"a push"} and heard.on("selftest") == [b"{}"])
         assert retained(site.port)[DOOR.config_desired("device")] == b"a push", "for a door that is off"
         door.courier.stop(2.0)
         office.wait(lambda: office.on("door-03/status")[-1:] == [b"offline"])
