@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edge.core import files
 from edge.core.errors import ModelError, ModelIntegrityError, ModelShapeError
+from edge.core.text import first_line
 from edge.core.types import FloatArray
 from edge.face.manifest import CPU, ON_CPU, Input, Manifest, Output, Provider
 
@@ -27,6 +28,9 @@ log = logging.getLogger(__name__)
 
 QUIET = 3
 """Log severity of onnxruntime: errors only."""
+
+MOST_SAID = 200
+"""Characters of what onnxruntime says that are told."""
 
 MAX_OUTPUT_VALUES = 4 * 1024 * 1024
 """Fixed output sizes above this are refused before anything runs: an 84-byte model can ask for 14 GB."""
@@ -125,7 +129,7 @@ class Session:
             self._session._model_bytes = None
         except Exception as error:
             # onnxruntime's exceptions share no base class below Exception.
-            raise ModelError(f"onnxruntime cannot load the model: {_first_line(error)}") from None
+            raise ModelError(f"onnxruntime cannot load the model: {first_line(error)[:MOST_SAID]}") from None
         # One whose libraries are not there is left out without a word.
         if self.provider != providers[0].execution_provider:
             raise ModelError(
@@ -235,7 +239,7 @@ class Session:
         try:
             results: list[FloatArray] = session.run(self._names, {self._inputs.name: array})
         except Exception as error:
-            why = f"onnxruntime failed: {_first_line(error)}"
+            why = f"onnxruntime failed: {first_line(error)[:MOST_SAID]}"
         else:
             answered = {name: result.shape for name, result in zip(self._names, results, strict=True)}
             if answered == answered | (shapes or {}):
@@ -387,7 +391,3 @@ def _declared(inputs: Input) -> str:
 def _release(version: str) -> tuple[int, ...]:
     """Return major and minor number of a version such as 1.24.1 or 1.25.0.dev3."""
     return tuple(int(number) for number in version.split(".")[:2])
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:200]
